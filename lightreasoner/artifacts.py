@@ -1,0 +1,105 @@
+"""Artifacts: what passes between stages, and the digest that names its content everywhere.
+
+The digest is DVC's: md5 of a file, `<md5>.dir` of a directory. So Prefect's cache key, the store's
+address, dvc.lock, MLflow's dataset digest and the model version's tags all say the same.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from lightreasoner.errors import ArtifactError, DiskFullError
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A file or directory and the digest of its content."""
+
+    path: Path
+    digest: str
+
+
+def digest(path: Path) -> str:
+    """DVC's content digest of a file (md5) or a directory (md5 of its sorted listing, `.dir`)."""
+    if path.is_dir():
+        listing = [
+            {"md5": file_md5(file), "relpath": file.relative_to(path).as_posix()}
+            for file in files_under(path)
+        ]
+        listing.sort(key=lambda entry: entry["relpath"])
+        return hashlib.md5(json.dumps(listing, sort_keys=True).encode()).hexdigest() + ".dir"
+    if path.is_file():
+        return file_md5(path)
+    raise ArtifactError(f"{path}: no such file or directory; run the stage that writes it")
+
+
+def of(path: Path) -> Artifact:
+    """The artifact at a path, its digest computed now."""
+    return Artifact(path, digest(path))
+
+
+def files_under(path: Path) -> list[Path]:
+    """All files below a directory."""
+    return [Path(root, name) for root, _, names in os.walk(path) for name in names]
+
+
+def file_md5(path: Path) -> str:
+    """md5 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def flush(path: Path) -> None:
+    """Force a directory's files, and the directories themselves, onto the disk."""
+    for root, _, names in os.walk(path):
+        for name in [*(os.path.join(root, name) for name in names), root]:
+            sync(Path(name))
+
+
+def sync(path: Path) -> None:
+    """Force one file's, or one directory's own, data onto the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def place(artifact: Artifact, out: Path) -> None:
+    """Put an artifact's directory at `out`, whole or not at all: hard links, else copies."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        shutil.copytree(artifact.path, work / "new", copy_function=_link_or_copy)
+        if out.exists():
+            out.rename(work / "old")
+        (work / "new").rename(out)
+    except OSError as error:
+        raise disk_full(error, out) from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def disk_full(error: OSError, path: Path) -> Exception:
+    """A DiskFullError that names the path if that is what went wrong; else the error itself."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFullError(f"{path}: no space left on the disk; free some and run again")
+    return error
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)

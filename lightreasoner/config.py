@@ -1,0 +1,283 @@
+"""Parameters: one typed section a stage, read from params.yaml.
+
+The defaults are the paper's (arXiv 2510.07962, section 3.1 and appendix F); presets.py changes
+what a given setting needs. Sections enter a stage's fingerprint by value, so no stage module
+imports this one at run time.
+"""
+
+import difflib
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from lightreasoner.errors import ConfigError
+
+PromptStyle = Literal["qwen25-math-cot", "cot", "chat"]
+Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
+
+
+class Section(BaseModel):
+    """A frozen section of params.yaml; unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Models(Section):
+    """The pair of models: `owner/name@commit` of the hub or a local directory."""
+
+    expert: str = Field(min_length=1, description="The strong model, which is tuned.")
+    amateur: str = Field(min_length=1, description="The weak model of the same vocabulary.")
+
+
+class Compute(Section):
+    """Where and how to compute. Batch size is an execution setting: it changes no result's key."""
+
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="auto takes cuda where there is one."
+    )
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="auto takes bfloat16 on cuda that has it, float32 on cpu."
+    )
+    batch_size: int | None = Field(
+        None, ge=1, description="Sequences a batch; null chooses it from the free memory."
+    )
+
+
+class Prepare(Section):
+    """The problems that the expert and the amateur read."""
+
+    source: str = Field(
+        min_length=1,
+        description="microworld, owner/name@commit of the hub, a JSONL or Parquet file, or a "
+        "directory in the Qwen2.5-Math toolkit's layout.",
+    )
+    problem_set: str = Field(min_length=1, description="Which set of the source.")
+    n_problems: int | None = Field(1000, ge=1, description="Problems drawn; null takes all.")
+    seed: Seed = Field(42, description="Seed of the draw.")
+
+
+class Generate(Section):
+    """The expert's trajectories."""
+
+    style: PromptStyle = Field(
+        "qwen25-math-cot", description="Prompt style of every call, training included (eq. 38)."
+    )
+    max_new_tokens: int = Field(128, ge=1, description="Tokens a trajectory at most.")
+    temperature: float = Field(0.0, ge=0, description="0 decodes greedily.")
+    seed: Seed = Field(42, description="Seed of sampling; without effect at temperature 0.")
+
+
+class Score(Section):
+    """What is stored of each step's two distributions."""
+
+    alpha_min: float = Field(
+        0.01, gt=0, le=1, description="Stores log pi_E, log pi_A where pi_E >= alpha_min max pi_E."
+    )
+
+
+class Select(Section):
+    """Which steps become samples, and their soft labels."""
+
+    alpha: float = Field(
+        0.2, gt=0, le=1, description="Plausibility: the support is pi_E >= alpha max pi_E (eq. 34)."
+    )
+    beta: float = Field(
+        0.4, ge=0, description="Keeps steps with KL(pi_E || pi_A) > beta nats (eq. 35)."
+    )
+
+
+class Finetune(Section):
+    """LoRA fine-tuning of the expert on KL(v_C || pi_E) (eq. 37)."""
+
+    batching: Literal["trajectory", "sample"] = Field(
+        "sample",
+        description="sample: one prefix a row; trajectory: all of a trajectory's selected steps "
+        "in one forward.",
+    )
+    updates: int = Field(1000, ge=1, description="Optimizer updates.")
+    samples_per_update: int = Field(
+        16, ge=1, description="Samples an update; trajectory batching takes at least as many."
+    )
+    samples_per_forward: int = Field(
+        8, ge=1, description="Samples a forward pass; the rest is accumulated."
+    )
+    learning_rate: float = Field(5e-5, gt=0, description="AdamW's, decays linearly to 0.")
+    r: int = Field(8, ge=1, description="LoRA's rank.")
+    lora_alpha: int = Field(16, ge=1, description="LoRA's scale is lora_alpha / r.")
+    lora_dropout: float = Field(0.05, ge=0, lt=1, description="Dropout before LoRA's A.")
+    target_modules: tuple[str, ...] = Field(
+        ("q_proj", "v_proj"), min_length=1, description="Linear layers that get an adapter."
+    )
+    seed: Seed = Field(42, description="Seed of LoRA's A, dropout and the order of samples.")
+
+
+class Merge(Section):
+    """Folding the adapter into the expert, with a parity check."""
+
+    parity_prompts: int = Field(16, ge=1, description="Trajectories that the check reads.")
+    max_logit_difference: float = Field(
+        1e-2, gt=0, description="Largest |base + adapter - merged| that passes, logits."
+    )
+
+
+class Evaluate(Section):
+    """Zero-shot pass@1, greedy, of the base and the tuned expert on the same problems."""
+
+    source: str = Field(min_length=1, description="As prepare.source.")
+    problem_sets: tuple[str, ...] = Field(min_length=1, description="Sets of the source.")
+    n_problems: int | None = Field(None, ge=1, description="Problems a set; null takes all.")
+    style: PromptStyle = Field("qwen25-math-cot", description="Prompt style.")
+    max_new_tokens: int = Field(2048, ge=1, description="Tokens a response at most.")
+    seed: Seed = Field(42, description="Seed of the draw of problems.")
+
+
+class Register(Section):
+    """The merged model's place in the registry."""
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="The registered model's name."
+    )
+    alias: str = Field(
+        "candidate",
+        pattern=r"^[a-z][a-z0-9-]*$",
+        description="The alias that moves to the new version.",
+    )
+
+
+with warnings.catch_warnings():
+    # The stage is called `register`, as is a method of every abstract class; nothing calls it here.
+    warnings.filterwarnings("ignore", message='Field name "register"', category=UserWarning)
+
+    class Params(Section):
+        """All of params.yaml."""
+
+        models: Models
+        compute: Compute
+        prepare: Prepare
+        generate: Generate
+        score: Score
+        select: Select
+        finetune: Finetune
+        merge: Merge
+        evaluate: Evaluate
+        register: Register
+
+        @model_validator(mode="after")
+        def _support_is_stored(self) -> "Params":
+            if self.select.alpha < self.score.alpha_min:
+                raise ValueError(
+                    f"select.alpha must be >= score.alpha_min ({self.score.alpha_min}), "
+                    f"got {self.select.alpha}; lower score.alpha_min"
+                )
+            return self
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Params:
+    """Read params.yaml and apply `section.key=value` overrides.
+
+    Raises ConfigError with every fault at once, each with the value, the limit and the remedy.
+    """
+    tree = _read_yaml(path)
+    faults = [fault for override in overrides if (fault := _apply(tree, override))]
+    if faults:
+        raise ConfigError(faults)
+    return parse(tree, str(path))
+
+
+def parse(tree: dict[str, Any], where: str) -> Params:
+    """Validate a tree of parameters; `where` names its origin in errors."""
+    try:
+        return Params.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError([f"{where}: {_fault(dict(item))}" for item in error.errors()]) from None
+
+
+def dump(params: Params) -> str:
+    """params.yaml's text, with a sentence over each field."""
+    lines = ["# One section a stage; `lightreasoner preset NAME` rewrites this file.", ""]
+    for name in type(params).model_fields:
+        section = getattr(params, name)
+        lines += [f"# {type(section).__doc__.splitlines()[0]}", f"{name}:"]
+        values = section.model_dump(mode="json")
+        for key, info in type(section).model_fields.items():
+            text = yaml.safe_dump({key: values[key]}, default_flow_style=None, width=1000).strip()
+            lines += [f"  # {info.description}", *(f"  {line}" for line in text.splitlines())]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            [f"{path}: no such file; `lightreasoner preset microworld` writes one"]
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([f"{path}: cannot be read ({error})"]) from error
+    except yaml.YAMLError as error:
+        raise ConfigError([f"{path}: not valid YAML ({' '.join(str(error).split())})"]) from error
+    if not isinstance(tree, dict):
+        raise ConfigError(
+            [f"{path}: holds {'nothing' if tree is None else 'no mapping'}; one section a stage"]
+        )
+    return tree
+
+
+def _apply(tree: dict[str, Any], override: str) -> str | None:
+    """Set one `section.key=value` in place; the fault, if it is malformed."""
+    name, equals, value = override.partition("=")
+    section, dot, key = name.strip().partition(".")
+    if not (equals and dot and section and key):
+        return f"--set {override!r}: must read section.key=value, such as select.beta=0.5"
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError:
+        return f"--set {override!r}: {value!r} is not a YAML value"
+    if not isinstance(tree.setdefault(section, {}), dict):
+        return f"--set {override!r}: section {section!r} holds no mapping"
+    tree[section][key] = parsed
+    return None
+
+
+def _fault(error: dict[str, Any]) -> str:
+    """One line for one of pydantic's errors."""
+    name = ".".join(str(part) for part in error["loc"])
+    value, kind, context = error.get("input"), error["type"], error.get("ctx", {})
+    if kind == "extra_forbidden":
+        return f"{name} is not a known key{_did_you_mean(error['loc'])}"
+    if kind == "missing":
+        return f"{name} is missing; add it"
+    limits = {"greater_than_equal": (">=", "ge"), "greater_than": (">", "gt")}
+    limits |= {"less_than_equal": ("<=", "le"), "less_than": ("<", "lt")}
+    if kind in limits:
+        sign, bound = limits[kind]
+        return f"{name} must be {sign} {context[bound]}{_unit(error['loc'])}, got {value!r}"
+    if kind == "value_error":
+        return str(context["error"])
+    return f"{name}: {error['msg'][0].lower()}{error['msg'][1:]}, got {value!r}"
+
+
+def _fields(loc: tuple[Any, ...]) -> dict[str, Any]:
+    """The fields among which the last part of a location stands."""
+    fields: dict[str, Any] = Params.model_fields
+    for part in loc[:-1]:
+        if part not in fields or not hasattr(fields[part].annotation, "model_fields"):
+            return {}
+        fields = fields[part].annotation.model_fields
+    return fields
+
+
+def _did_you_mean(loc: tuple[Any, ...]) -> str:
+    known = list(_fields(loc))
+    close = difflib.get_close_matches(str(loc[-1]), known, n=1)
+    return f"; did you mean {close[0]}?" if close else f"; known are {', '.join(known)}"
+
+
+def _unit(loc: tuple[Any, ...]) -> str:
+    description = getattr(_fields(loc).get(loc[-1]), "description", "") or ""
+    return " nats" if " nats" in description else ""

@@ -1,0 +1,49 @@
+"""What a user can do wrong, as exceptions.
+
+LightReasonerError
+  ConfigError      params.yaml, --set or a form field is malformed; all faults are reported at once
+  ProblemsError    a problems file is missing, empty or malformed (file and line named)
+  ModelError       a model or tokenizer cannot be used as given
+  SelectionError   no step survives the selection
+  ArtifactError    an artifact is missing, damaged or of another format
+  MergeError       the merged model does not match base + adapter
+  DiskFullError    no space is left where an artifact is being written
+
+A message is one line: what, the value, the limit and the remedy.
+"""
+
+
+class LightReasonerError(Exception):
+    """Root of all errors that a user can mend; the command line prints them in one line."""
+
+
+class ConfigError(LightReasonerError):
+    """A parameter file, an override or a form field is malformed; holds every fault found."""
+
+    def __init__(self, faults: list[str]):
+        super().__init__("; ".join(faults))
+        self.faults = faults
+
+
+class ProblemsError(LightReasonerError):
+    """A source of problems is missing, empty or malformed."""
+
+
+class ModelError(LightReasonerError):
+    """A model or its tokenizer cannot be used as given."""
+
+
+class SelectionError(LightReasonerError):
+    """No step survives the selection."""
+
+
+class ArtifactError(LightReasonerError):
+    """An artifact is missing, damaged or of another format."""
+
+
+class MergeError(LightReasonerError):
+    """The merged model does not match base + adapter."""
+
+
+class DiskFullError(LightReasonerError):
+    """No space is left where an artifact is being written."""

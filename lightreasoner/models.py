@@ -1,0 +1,164 @@
+"""Models and tokenizers: found by name, checked before they are loaded, safetensors only."""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightreasoner import artifacts
+from lightreasoner.artifacts import Artifact
+from lightreasoner.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+MICROWORLD = Path(__file__).parent / "microworld" / "models"
+PICKLED_SUFFIXES = {".bin", ".pt", ".pth", ".ckpt"}
+HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.jinja"]
+STOP_TOKENS = ("<|im_end|>", "<|endoftext|>", "</s>")
+
+
+def resolve(name: str) -> Artifact:
+    """The directory of a model and what identifies it.
+
+    `microworld/expert` and `microworld/amateur` are the shipped ones; an existing directory is
+    identified by its files' digest; `owner/name@commit` is fetched from the hub (weights in
+    safetensors, no code) and identified by its name and commit. Raises ModelError.
+    """
+    shipped = MICROWORLD / name.removeprefix("microworld/")
+    if name.startswith("microworld/") and shipped.is_dir():
+        return _checked(shipped, artifacts.digest(shipped))
+    if Path(name).is_dir():
+        return _checked(Path(name), artifacts.digest(Path(name)))
+    owner_and_name, _, revision = name.partition("@")
+    if owner_and_name.count("/") != 1 or not revision or name.startswith((".", "/")):
+        raise ModelError(
+            f"model {name!r} is neither a directory nor owner/name@commit of the hub; "
+            "give one of these, or microworld/expert"
+        )
+    return _checked(_download(owner_and_name, revision), name)
+
+
+def _download(name: str, revision: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=HUB_FILES))
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"model {name}@{revision} cannot be fetched from the hub ({type(error).__name__}); "
+            "check the name, the commit and the network, or give a local directory"
+        ) from error
+
+
+def _checked(path: Path, digest: str) -> Artifact:
+    """Refuse a directory that is no model, or that holds pickled weights only."""
+    if not (path / "config.json").is_file():
+        raise ModelError(f"{path}: no config.json; give a directory in the Hugging Face layout")
+    if not any(path.glob("*.safetensors")):
+        pickled = sorted(file.name for file in path.iterdir() if file.suffix in PICKLED_SUFFIXES)
+        found = f"pickled weights only ({', '.join(pickled)})" if pickled else "no weights"
+        raise ModelError(
+            f"{path}: holds {found}; only safetensors are read, so convert them with "
+            "save_pretrained(..., safe_serialization=True)"
+        )
+    if not (path / "tokenizer.json").is_file():
+        raise ModelError(f"{path}: no tokenizer.json; save the model's fast tokenizer beside it")
+    return Artifact(path, digest)
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The ids of a tokenizer.json: `ordinary` tokens, and `added` ones (special or not)."""
+
+    path: Path
+
+    @cached_property
+    def _tree(self) -> dict[str, Any]:
+        return json.loads((self.path / "tokenizer.json").read_text(encoding="utf-8"))
+
+    @cached_property
+    def added(self) -> dict[int, str]:
+        """Added tokens by id."""
+        return {token["id"]: token["content"] for token in self._tree.get("added_tokens", [])}
+
+    @cached_property
+    def ordinary(self) -> dict[int, str]:
+        """The model's own tokens by id, added ones left out."""
+        vocabulary = self._tree["model"]["vocab"]
+        return {id_: token for token, id_ in vocabulary.items() if id_ not in self.added}
+
+
+def check_pair(expert: Path, amateur: Path) -> list[int]:
+    """The ids that mean the same token in both vocabularies, ascending.
+
+    Every ordinary token must have the same id in both, else ModelError names the first id that
+    differs. Added tokens may differ; those that do are left out.
+    """
+    ours, theirs = Vocabulary(expert), Vocabulary(amateur)
+    added = ours.added.keys() | theirs.added.keys()
+    for id_ in sorted((ours.ordinary.keys() | theirs.ordinary.keys()) - added):
+        here, there = ours.ordinary.get(id_), theirs.ordinary.get(id_)
+        if here != there:
+            raise ModelError(
+                f"expert {expert} and amateur {amateur} differ in ordinary token {id_}: "
+                f"{here!r} against {there!r}; both need the same vocabulary"
+            )
+    shared = ours.ordinary.keys() & theirs.ordinary.keys()
+    return sorted(shared | {id_ for id_ in added if _same(ours, theirs, id_)})
+
+
+def differing_tokens(expert: Path, amateur: Path) -> dict[int, tuple[str | None, str | None]]:
+    """Added tokens that the two vocabularies do not share: id to (expert's, amateur's)."""
+    ours, theirs = Vocabulary(expert), Vocabulary(amateur)
+    return {
+        id_: (ours.added.get(id_), theirs.added.get(id_))
+        for id_ in sorted(ours.added.keys() | theirs.added.keys())
+        if not _same(ours, theirs, id_)
+    }
+
+
+def _same(ours: Vocabulary, theirs: Vocabulary, id_: int) -> bool:
+    here = ours.added.get(id_, ours.ordinary.get(id_))
+    return here is not None and here == theirs.added.get(id_, theirs.ordinary.get(id_))
+
+
+def load_model(path: Path, device: str, dtype: str) -> "PreTrainedModel":
+    """A causal language model in inference mode. Raises ModelError for what cannot be loaded."""
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            path,
+            dtype=getattr(torch, dtype),
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+        )
+    except (OSError, ValueError, KeyError) as error:
+        first_line = (str(error).strip() or "no detail").splitlines()[0]
+        raise ModelError(f"{path}: cannot be loaded ({first_line})") from error
+    return model.to(device).eval()
+
+
+def load_tokenizer(path: Path) -> "PreTrainedTokenizerBase":
+    """The model's fast tokenizer."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)
+
+
+def stop_ids(path: Path, tokenizer: "PreTrainedTokenizerBase") -> set[int]:
+    """The ids that end a response: end-of-text and end-of-turn, by the model's own files."""
+    ids = {tokenizer.eos_token_id}
+    generation = path / "generation_config.json"
+    if generation.is_file():
+        eos = json.loads(generation.read_text(encoding="utf-8")).get("eos_token_id")
+        ids |= set(eos) if isinstance(eos, list) else {eos}
+    added = {token: id_ for id_, token in Vocabulary(path).added.items()}
+    ids |= {added[token] for token in STOP_TOKENS if token in added}
+    return ids - {None}

@@ -1,0 +1,71 @@
+"""Presets: whole sets of parameters by name.
+
+`microworld` is the embedded default (docs/micro-world.md says what it shows and what not). The
+others are the paper's five experts with the amateur Qwen2.5-0.5B, 1,000 problems of GSM8K's train
+split and the settings of appendix F.3, which are config.py's defaults.
+"""
+
+from typing import Any
+
+from lightreasoner.config import Params, parse
+
+GSM8K = "openai/gsm8k@740312add88f781978c0658806c59bc2815b9866"
+AMATEUR = "Qwen/Qwen2.5-0.5B@060db6499f32faf8b98477b0a26969ef7d8b9987"
+EXPERTS = {
+    "qwen2.5-math-1.5b": "Qwen/Qwen2.5-Math-1.5B@4a83ca6e4526a4f2da3aa259ec36c259f66b2ab2",
+    "qwen2.5-math-1.5b-instruct": "Qwen/Qwen2.5-Math-1.5B-Instruct"
+    "@aafeb0fc6f22cbf0eaeed126eff8be45b0360a35",
+    "deepseek-r1-distill-qwen-1.5b": "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"
+    "@ad9f0ae0864d7fbcd1cd905e3c6c5b069cc8b562",
+    "qwen2.5-math-7b": "Qwen/Qwen2.5-Math-7B@b101308fe89651ea5ce025f25317fea6fc07e96e",
+    "qwen2.5-math-7b-instruct": "Qwen/Qwen2.5-Math-7B-Instruct"
+    "@ef9926d75ab1d54532f6a30dd5e760355eb9aa4d",
+}
+
+MICROWORLD: dict[str, Any] = {
+    "models": {"expert": "microworld/expert", "amateur": "microworld/amateur"},
+    "compute": {},
+    "prepare": {"source": "microworld", "problem_set": "tuned", "n_problems": 300},
+    "generate": {},
+    "score": {},
+    "select": {},
+    "finetune": {
+        "batching": "trajectory",
+        "updates": 80,
+        "samples_per_update": 64,
+        "samples_per_forward": 1024,
+        "learning_rate": 4e-3,
+        "target_modules": [
+            "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"
+        ],
+    },
+    "merge": {},
+    "evaluate": {
+        "source": "microworld",
+        "problem_sets": ["tuned", "transfer", "chain_sum"],
+        "n_problems": 500,
+        "max_new_tokens": 128,
+    },
+    "register": {"name": "lightreasoner-microworld"},
+}  # fmt: skip
+
+
+def _paper(name: str, expert: str) -> dict[str, Any]:
+    return {
+        "models": {"expert": expert, "amateur": AMATEUR},
+        "compute": {},
+        "prepare": {"source": GSM8K, "problem_set": "gsm8k"},
+        "generate": {},
+        "score": {},
+        "select": {},
+        "finetune": {},
+        "merge": {"max_logit_difference": 1.0},
+        "evaluate": {"source": GSM8K, "problem_sets": ["gsm8k"]},
+        "register": {"name": f"lightreasoner-{name}"},
+    }
+
+
+PRESETS: dict[str, Params] = {
+    "microworld": parse(MICROWORLD, "preset microworld"),
+    **{name: parse(_paper(name, expert), f"preset {name}") for name, expert in EXPERTS.items()},
+}

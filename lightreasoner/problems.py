@@ -1,0 +1,184 @@
+"""Problems: where they come from and how they are written down.
+
+A source is named in one string: `microworld` (the embedded world), a hub data set with its commit
+(`openai/gsm8k@<commit>`), a JSONL or Parquet file, or a directory in the layout of the
+Qwen2.5-Math toolkit (`DIR/<set>/<split>.jsonl`). Rows of a file hold `question` and `answer`;
+GSM8K's answers carry the final number after `####`.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lightreasoner import artifacts
+from lightreasoner.artifacts import Artifact
+from lightreasoner.errors import ProblemsError
+
+FILE_SUFFIXES = (".jsonl", ".parquet")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One problem. `answer` is the final answer alone; `solution` may be empty."""
+
+    id: str
+    question: str
+    answer: str
+    solution: str
+
+
+def from_row(row: dict[str, Any], problem_id: str, where: str) -> Problem:
+    """Read one `{question, answer}` row; `where` names the file and line in errors."""
+    missing = [key for key in ("question", "answer") if not str(row.get(key) or "").strip()]
+    if missing:
+        raise ProblemsError(
+            f"{where}: {' and '.join(missing)} missing or empty; "
+            'each row needs {"question": ..., "answer": ...}'
+        )
+    answer = str(row["answer"])
+    solution, marker, final = answer.rpartition("####")
+    if marker:
+        return Problem(problem_id, str(row["question"]), final.strip(), solution.strip())
+    return Problem(
+        problem_id, str(row["question"]), answer.strip(), str(row.get("solution") or "").strip()
+    )
+
+
+def read_file(path: Path, name: str) -> list[Problem]:
+    """All problems of a JSONL or Parquet file; ids are `<name>/<row, five digits>`."""
+    rows = _read_jsonl(path) if path.suffix == ".jsonl" else _read_parquet(path)
+    problems = [
+        from_row(row, f"{name}/{index:05d}", f"{path}:{line}")
+        for index, (line, row) in enumerate(rows)
+    ]
+    if not problems:
+        raise ProblemsError(f"{path}: no problems in the file; give at least one row")
+    return problems
+
+
+def _read_jsonl(path: Path) -> Iterable[tuple[int, dict[str, Any]]]:
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise ProblemsError(f"{path}: not UTF-8 text ({error.reason}); save it as UTF-8") from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ProblemsError(
+                f"{path}:{number}: not valid JSON ({error.msg}); each line needs one JSON object"
+            ) from error
+        if not isinstance(row, dict):
+            raise ProblemsError(
+                f"{path}:{number}: a {type(row).__name__}, not an object; "
+                'each line needs {"question": ..., "answer": ...}'
+            )
+        yield number, row
+
+
+def _read_parquet(path: Path) -> Iterable[tuple[int, dict[str, Any]]]:
+    try:
+        frame = pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise ProblemsError(f"{path}: not a readable Parquet file ({error})") from error
+    yield from enumerate(frame.to_dict("records"), start=1)
+
+
+def read_source(source: str, set_name: str, split: str, n: int | None, seed: int) -> list[Problem]:
+    """`n` problems of one set and split (all if None), drawn without replacement by `seed`.
+
+    `source` is as in the module's docstring; a file holds one set, so that there `set_name` only
+    names the ids. The draw keeps the source's order.
+    """
+    if source == "microworld":
+        from lightreasoner.microworld import world
+
+        if n is None:
+            raise ProblemsError("microworld draws any number of problems; set how many (n >= 1)")
+        return world.draw(set_name, "sample" if split == "train" else "evaluate", n, seed)
+    return sample(_read_all(source, set_name, split), n, seed, source)
+
+
+def resolve(source: str) -> Artifact:
+    """The identity of a source: a file's or directory's digest, else the source's own name."""
+    path = Path(source)
+    if path.exists():
+        return artifacts.of(path)
+    if path.suffix in FILE_SUFFIXES:
+        raise ProblemsError(f"{path}: no such file; check the path in params.yaml")
+    return Artifact(path, source)
+
+
+def _read_all(source: str, set_name: str, split: str) -> list[Problem]:
+    path = Path(source)
+    if path.is_file():
+        if path.suffix not in FILE_SUFFIXES:
+            raise ProblemsError(f"{path}: a problems file must end in .jsonl or .parquet")
+        return read_file(path, set_name)
+    if path.is_dir():
+        for suffix in FILE_SUFFIXES:
+            for candidate in (path / set_name / f"{split}{suffix}", path / f"{split}{suffix}"):
+                if candidate.is_file():
+                    return read_file(candidate, f"{set_name}/{split}")
+        raise ProblemsError(
+            f"{path}: holds neither {set_name}/{split}.jsonl nor {split}.jsonl (or .parquet)"
+        )
+    return _read_hub(source, set_name, split)
+
+
+def _read_hub(source: str, set_name: str, split: str) -> list[Problem]:
+    """A hub data set `owner/name@commit`, through `datasets` (no remote code)."""
+    name, _, revision = source.partition("@")
+    if name.count("/") != 1 or not revision:
+        raise ProblemsError(
+            f"problem source {source!r} is neither a file, a directory, microworld nor a hub data "
+            "set owner/name@commit; give one of these"
+        )
+    import datasets
+
+    try:
+        rows = datasets.load_dataset(
+            name, "main" if name == "openai/gsm8k" else None, split=split, revision=revision
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ProblemsError(
+            f"hub data set {source!r}, split {split!r}, cannot be loaded "
+            f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no detail'}); "
+            "check the network or give a local file"
+        ) from error
+    return [
+        from_row(dict(row), f"{set_name}/{split}/{index:05d}", f"{source}, row {index}")
+        for index, row in enumerate(rows)
+    ]
+
+
+def sample(problems: list[Problem], n: int | None, seed: int, source: str) -> list[Problem]:
+    """`n` of the problems without replacement, in their own order; all of them if n is None."""
+    if n is None:
+        return problems
+    if n > len(problems):
+        raise ProblemsError(
+            f"{source}: {n} problems wanted, {len(problems)} there; lower n or give more problems"
+        )
+    rows = pd.Series(range(len(problems))).sample(n=n, random_state=seed).sort_values()
+    return [problems[row] for row in rows]
+
+
+def write(problems: list[Problem], path: Path) -> None:
+    """Write problems as JSONL, one object a line, in order."""
+    with path.open("w", encoding="utf-8") as file:
+        for problem in problems:
+            file.write(json.dumps(asdict(problem), ensure_ascii=False) + "\n")
+
+
+def read(path: Path) -> list[Problem]:
+    """Read what `write` wrote."""
+    lines = path.read_text(encoding="utf-8").split("\n")
+    rows = [json.loads(line) for line in lines if line]
+    return [Problem(**row) for row in rows]

@@ -1,0 +1,82 @@
+"""How long work tells what it is doing: one small protocol, a silent watcher, a terminal's."""
+
+import sys
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Task as Bar
+from rich.text import Text
+
+
+class Watcher(Protocol):
+    """What a stage reports to while it runs."""
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        """`done` of `total` units (problems, tokens, updates) are finished."""
+
+    def metric(self, name: str, value: float, step: int) -> None:
+        """A curve's next point, at an update step."""
+
+
+class Silent:
+    """A watcher that shows nothing."""
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        """Ignore it."""
+
+    def metric(self, name: str, value: float, step: int) -> None:
+        """Ignore it."""
+
+
+class _RateColumn(TextColumn):
+    """Units a second."""
+
+    def __init__(self) -> None:
+        super().__init__("")
+
+    def render(self, task: Bar) -> Text:
+        """The bar's speed with its unit."""
+        speed = f"{task.speed:.1f} " if task.speed else ""
+        return Text(f"{speed}{task.fields['unit']}/s" if speed else "", style="dim")
+
+
+class TerminalBar:
+    """A bar with rate and time left on stderr; silent where that is not a terminal."""
+
+    def __init__(self, title: str):
+        self.bar = Progress(
+            TextColumn("{task.description:>14}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TaskProgressColumn(),
+            _RateColumn(),
+            TimeRemainingColumn(),
+            console=Console(file=sys.stderr),
+            disable=not sys.stderr.isatty(),
+        )
+        self.row = self.bar.add_task(title, total=None, unit="")
+
+    def __enter__(self) -> "TerminalBar":
+        self.bar.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.bar.stop()
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        """Move the bar."""
+        self.bar.update(self.row, completed=done, total=total, unit=unit)
+
+    def metric(self, name: str, value: float, step: int) -> None:
+        """Show the last loss beside the bar's title."""
+        if name == "loss":
+            title = self.bar.tasks[self.row].description.split(" ")[0]
+            self.bar.update(self.row, description=f"{title} loss {value:.3f}")

@@ -1,0 +1,36 @@
+"""Prompt styles, byte for byte.
+
+`qwen25-math-cot` is the paper's one prompt for all calls (eq. 38); `cot` is its prompt for base
+models (eq. 39), both as the Qwen2.5-Math toolkit renders them; `chat` is the model's own template.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from lightreasoner.config import PromptStyle
+
+CUE = r"Please reason step by step, and put your final answer within \boxed{}."
+TEMPLATES = {
+    "qwen25-math-cot": (
+        "<|im_start|>system\n" + CUE + "<|im_end|>\n"
+        "<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
+    ),
+    "cot": "Question: {question}\nAnswer: ",
+}
+
+
+def render(question: str, style: "PromptStyle", tokenizer: "PreTrainedTokenizerBase") -> str:
+    """The prompt's text, spaces at both ends stripped as the toolkit does."""
+    if style == "chat":
+        messages = [{"role": "system", "content": CUE}, {"role": "user", "content": question}]
+        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    before, _, after = TEMPLATES[style].partition("{question}")
+    return (before + question + after).strip(" ")
+
+
+def encode(question: str, style: "PromptStyle", tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+    """The prompt's token ids; a chat template brings its own begin-of-sequence token."""
+    text = render(question, style, tokenizer)
+    return tokenizer(text, add_special_tokens=style != "chat")["input_ids"]

@@ -1,0 +1,209 @@
+"""The stages: the narrow waist that the command line, the Prefect tasks and DVC all call.
+
+    problems --generate--> trajectories --score--> steps --select--> samples
+    samples --finetune--> adapter --merge--> model --evaluate--> scores --report--> report
+
+A stage reads artifacts, its own section of the parameters, and writes its payload into `out`.
+Modules are imported when a stage runs, so that help texts and cached runs load no model library.
+"""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from lightreasoner import artifacts
+from lightreasoner.artifacts import Artifact
+from lightreasoner.config import Compute, Params
+from lightreasoner.progress import Watcher
+
+Inputs = dict[str, Artifact]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the graph."""
+
+    name: str
+    summary: str
+    inputs: tuple[str, ...]
+    output: str
+    section: str | None
+    module: str
+    write: Callable[[Inputs, Params, Path, Watcher], None]
+
+    def run(self, inputs: Inputs, params: Params, out: Path, watcher: Watcher) -> Artifact:
+        """Write the payload into the directory `out` and return it with its digest."""
+        self.write(inputs, params, out, watcher)
+        return artifacts.of(out)
+
+
+def prepare(inputs: Inputs, params: Params, out: Path, watcher: Watcher) -> None:
+    """Draw the problems: `problems.jsonl`."""
+    from lightreasoner import problems
+
+    section = params.prepare
+    drawn = problems.read_source(
+        section.source, section.problem_set, "train", section.n_problems, section.seed
+    )
+    problems.write(drawn, out / "problems.jsonl")
+    watcher.progress(len(drawn), len(drawn), "problems")
+
+
+def generate(inputs: Inputs, params: Params, out: Path, watcher: Watcher) -> None:
+    """Let the expert write one trajectory a problem: `trajectories.parquet`."""
+    from lightreasoner.generate import write_trajectories
+
+    write_trajectories(
+        inputs["expert"].path,
+        inputs["problems"].path,
+        params.generate,
+        resolved(params.compute),
+        out,
+        watcher,
+    )
+
+
+def score(inputs: Inputs, params: Params, out: Path, watcher: Watcher) -> None:
+    """Compare expert and amateur at every step: `steps.parquet`, `trajectories.parquet`."""
+    from lightreasoner.score import write_steps
+
+    write_steps(
+        inputs["expert"].path,
+        inputs["amateur"].path,
+        inputs["trajectories"].path,
+        params.score,
+        resolved(params.compute),
+        out,
+        watcher,
+    )
+
+
+def select(inputs: Inputs, params: Params, out: Path, watcher: Watcher) -> None:
+    """Keep the informative steps with their soft labels: the sample set."""
+    from lightreasoner.select import write_samples
+
+    write_samples(inputs["steps"], params.select, out)
+    watcher.progress(1, 1, "sample sets")
+
+
+def finetune(inputs: Inputs, params: Params, out: Path, watcher: Watcher) -> None:
+    """Tune a LoRA adapter of the expert on the sample set."""
+    from lightreasoner.finetune import write_adapter
+
+    write_adapter(
+        inputs["expert"],
+        inputs["samples"].path,
+        params.finetune,
+        resolved(params.compute),
+        out,
+        watcher,
+    )
+
+
+def merge(inputs: Inputs, params: Params, out: Path, watcher: Watcher) -> None:
+    """Fold the adapter into the expert and check that both compute the same."""
+    from lightreasoner.merge import write_model
+
+    write_model(
+        inputs["expert"],
+        inputs["adapter"].path,
+        inputs["samples"],
+        params.merge,
+        resolved(params.compute),
+        out,
+        watcher,
+    )
+
+
+def _evaluate(model: str, inputs: Inputs, params: Params, out: Path, watcher: Watcher) -> None:
+    from lightreasoner.evaluate import write_scores
+
+    write_scores(inputs[model].path, params.evaluate, resolved(params.compute), out, watcher)
+
+
+def report(inputs: Inputs, params: Params, out: Path, watcher: Watcher) -> None:
+    """Tables, figures and a page from the scores, the steps and the tuning's curves."""
+    from lightreasoner.report import write_report
+
+    write_report({name: artifact.path for name, artifact in inputs.items()}, out)
+    watcher.progress(1, 1, "reports")
+
+
+GRAPH: tuple[Stage, ...] = (
+    Stage(
+        "prepare", "Draw the problems.",
+        ("problem_source",), "problems", "prepare", "lightreasoner.problems", prepare,
+    ),
+    Stage(
+        "generate", "Let the expert write one trajectory a problem.",
+        ("expert", "problems"), "trajectories", "generate", "lightreasoner.generate", generate,
+    ),
+    Stage(
+        "score", "Compare expert and amateur at every step of the trajectories.",
+        ("expert", "amateur", "trajectories"), "steps", "score", "lightreasoner.score", score,
+    ),
+    Stage(
+        "select", "Keep the informative steps with their soft labels.",
+        ("steps",), "samples", "select", "lightreasoner.select", select,
+    ),
+    Stage(
+        "finetune", "Tune a LoRA adapter of the expert on the samples.",
+        ("expert", "samples"), "adapter", "finetune", "lightreasoner.finetune", finetune,
+    ),
+    Stage(
+        "merge", "Fold the adapter into the expert and check that both compute the same.",
+        ("expert", "adapter", "samples"), "model", "merge", "lightreasoner.merge", merge,
+    ),
+    Stage(
+        "evaluate_base", "Grade the expert as it came, on fresh problems.",
+        ("expert", "benchmark_source"), "scores_base", "evaluate", "lightreasoner.evaluate",
+        functools.partial(_evaluate, "expert"),
+    ),
+    Stage(
+        "evaluate", "Grade the tuned model on the same problems.",
+        ("model", "benchmark_source"), "scores", "evaluate", "lightreasoner.evaluate",
+        functools.partial(_evaluate, "model"),
+    ),
+    Stage(
+        "report", "Write tables, figures and a page.",
+        ("scores_base", "scores", "steps", "samples", "adapter"), "report", None,
+        "lightreasoner.report", report,
+    ),
+)  # fmt: skip
+
+STAGES: dict[str, Stage] = {stage.name: stage for stage in GRAPH}
+
+
+def external_inputs(params: Params) -> Inputs:
+    """What the graph starts from: both models and the sources of problems, checked.
+
+    A wrong model, an amateur of another vocabulary or a missing file is refused here, before any
+    stage runs. Raises ModelError or ProblemsError.
+    """
+    from lightreasoner import models, problems
+
+    expert = models.resolve(params.models.expert)
+    amateur = models.resolve(params.models.amateur)
+    models.check_pair(expert.path, amateur.path)
+    return {
+        "expert": expert,
+        "amateur": amateur,
+        "problem_source": problems.resolve(params.prepare.source),
+        "benchmark_source": problems.resolve(params.evaluate.source),
+    }
+
+
+@functools.cache
+def resolved(compute: Compute) -> Compute:
+    """The same settings with the device and dtype that `auto` stands for on this machine."""
+    import torch
+
+    device = compute.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = compute.dtype
+    if dtype == "auto":
+        fast = device == "cuda" and torch.cuda.is_bf16_supported()
+        dtype = "bfloat16" if fast else "float32"
+    return compute.model_copy(update={"device": device, "dtype": dtype})

@@ -1,0 +1,239 @@
+"""The store: results by fingerprint, written once, whole or not at all.
+
+    <home>/store/<stage>/<fingerprint>/payload/        what the stage wrote; its digest names it
+                                      /manifest.json   configuration, inputs, code, versions, cost
+                                      /metrics.jsonl   the curves that the stage reported
+    <home>/work/<fingerprint>/                         work in progress, kept for a resume
+
+A lock (flock) a fingerprint lets two processes that want the same result compute it once; a killed
+holder's lock is gone with it. The store decides what is cached, whichever driver asks.
+"""
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+from pydantic import BaseModel
+
+from lightreasoner import artifacts
+from lightreasoner.artifacts import Artifact
+from lightreasoner.config import Params
+from lightreasoner.fingerprint import PACKAGE_DIR, code_digest, fingerprint, package_versions
+from lightreasoner.progress import Watcher
+from lightreasoner.stages import Stage, resolved
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A stage's result: the artifact, its manifest, and whether the store had it already."""
+
+    artifact: Artifact
+    manifest: dict[str, Any]
+    cached: bool
+
+
+@dataclass(frozen=True)
+class Store:
+    """The store under a home directory (`.lightreasoner`)."""
+
+    home: Path
+
+    def entry(self, stage: Stage, key: str) -> Path:
+        """Where a fingerprint's result lies."""
+        return self.home / "store" / stage.name / key
+
+    def find(self, stage: Stage, key: str) -> Outcome | None:
+        """The stored result, its payload verified by digest; None if missing or damaged."""
+        entry = self.entry(stage, key)
+        try:
+            manifest = json.loads((entry / "manifest.json").read_text(encoding="utf-8"))
+            found = artifacts.of(entry / "payload")
+        except FileNotFoundError:
+            return None
+        except (artifacts.ArtifactError, json.JSONDecodeError):
+            return None
+        if found.digest != manifest["digest"]:
+            return None
+        return Outcome(found, manifest, cached=True)
+
+    def run(
+        self, stage: Stage, inputs: dict[str, Artifact], params: Params, watcher: Watcher
+    ) -> Outcome:
+        """The stage's result for these inputs: taken from the store, or computed and stored."""
+        key = stage_key(stage, inputs, params)
+        with self._lock(key):
+            found = self.find(stage, key)
+            if found is not None:
+                replay(self.entry(stage, key), watcher)
+                return found
+            self._discard_damaged(stage, key)
+            return self._compute(stage, key, inputs, params, watcher)
+
+    def _discard_damaged(self, stage: Stage, key: str) -> None:
+        entry = self.entry(stage, key)
+        if entry.exists():
+            log.warning("%s: %s is damaged; it is made again", stage.name, entry)
+            _writable(entry)
+            shutil.rmtree(entry)
+
+    def _compute(
+        self,
+        stage: Stage,
+        key: str,
+        inputs: dict[str, Artifact],
+        params: Params,
+        watcher: Watcher,
+    ) -> Outcome:
+        work = self.home / "work" / key
+        new = work / "entry"
+        shutil.rmtree(new, ignore_errors=True)
+        payload = new / "payload"
+        payload.mkdir(parents=True)
+        started, clock = time.time(), time.perf_counter()
+        _reset_peak_memory()
+        try:
+            with _Recorder(watcher, new / "metrics.jsonl") as recorder:
+                made = stage.run(inputs, params, payload, recorder)
+            manifest = {
+                **describe(stage, key, inputs, params),
+                "digest": made.digest,
+                "sha256": {
+                    file.relative_to(payload).as_posix(): artifacts.file_sha256(file)
+                    for file in sorted(artifacts.files_under(payload))
+                },
+                "started": started,
+                "seconds": round(time.perf_counter() - clock, 3),
+                "peak_memory_mib": _peak_memory_mib(),
+            }
+            _write_json(new / "manifest.json", manifest)
+            _publish(new, self.entry(stage, key))
+        except OSError as error:
+            raise artifacts.disk_full(error, self.home) from error
+        shutil.rmtree(work, ignore_errors=True)
+        artifact = Artifact(self.entry(stage, key) / "payload", made.digest)
+        return Outcome(artifact, manifest, cached=False)
+
+    @contextlib.contextmanager
+    def _lock(self, key: str) -> Iterator[None]:
+        path = self.home / "store" / "locks" / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+def stage_key(stage: Stage, inputs: dict[str, Artifact], params: Params) -> str:
+    """The stage's fingerprint for these inputs and parameters, 32 hexadecimal digits of sha256."""
+    compute = resolved(params.compute)
+    return fingerprint(
+        stage.name,
+        stage.module,
+        section_of(stage, params),
+        {name: inputs[name].digest for name in stage.inputs},
+        {**package_versions(), "device": compute.device, "dtype": compute.dtype},
+    )[:32]
+
+
+def section_of(stage: Stage, params: Params) -> dict[str, Any]:
+    """The stage's section of the parameters, as plain values; empty if it has none."""
+    section: BaseModel | None = getattr(params, stage.section) if stage.section else None
+    return section.model_dump(mode="json") if section else {}
+
+
+def describe(
+    stage: Stage, key: str, inputs: dict[str, Artifact], params: Params
+) -> dict[str, Any]:
+    """The part of a manifest that is known before the stage runs."""
+    compute = resolved(params.compute)
+    return {
+        "stage": stage.name,
+        "fingerprint": key,
+        "config": section_of(stage, params),
+        "inputs": {name: inputs[name].digest for name in stage.inputs},
+        "code": code_digest(stage.module),
+        "commit": _git_commit(),
+        "packages": package_versions(),
+        "device": compute.device,
+        "dtype": compute.dtype,
+    }
+
+
+def replay(entry: Path, watcher: Watcher) -> None:
+    """Report a stored stage's curves again."""
+    for line in (entry / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+        watcher.metric(**json.loads(line))
+
+
+class _Recorder:
+    """Passes everything on to a watcher and keeps the curves in a file."""
+
+    def __init__(self, watcher: Watcher, path: Path):
+        self.watcher, self.file = watcher, path.open("w", encoding="utf-8")
+
+    def __enter__(self) -> "_Recorder":
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.file.close()
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        self.watcher.progress(done, total, unit)
+
+    def metric(self, name: str, value: float, step: int) -> None:
+        self.file.write(json.dumps({"name": name, "value": value, "step": step}) + "\n")
+        self.watcher.metric(name, value, step)
+
+
+def _publish(new: Path, entry: Path) -> None:
+    """Make a finished entry read-only, force it onto the disk and rename it into place."""
+    for file in artifacts.files_under(new):
+        file.chmod(0o444)
+    artifacts.flush(new)
+    entry.parent.mkdir(parents=True, exist_ok=True)
+    new.rename(entry)
+    artifacts.sync(entry.parent)
+
+
+def _writable(path: Path) -> None:
+    for file in artifacts.files_under(path):
+        file.chmod(0o644)
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _git_commit() -> str | None:
+    """The checkout's commit, with `-dirty` after it if files differ; None outside a checkout."""
+    command = ["git", "-C", str(PACKAGE_DIR), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _reset_peak_memory() -> None:
+    """Start a new high-water mark of resident memory, where the system can (Linux)."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak_memory_mib() -> float:
+    """Resident memory's high-water mark since the last reset, MiB."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return round(int(line.split()[1]) / 1024, 1)
+    return round(psutil.Process(os.getpid()).memory_info().rss / 2**20, 1)

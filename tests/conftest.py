@@ -1,0 +1,75 @@
+"""Shared parts: two tiny random models of one vocabulary, and problems for them."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+CHAT_TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def write_tokenizer(path: Path, extra: list[str] | None = None) -> None:
+    """A byte-level tokenizer of 256 bytes and three special tokens, ChatML as its template."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocab = {token: index for index, token in enumerate(alphabet + (extra or []))}
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(SPECIAL)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>"
+    )
+    fast.chat_template = CHAT_TEMPLATE
+    fast.save_pretrained(path)
+
+
+def write_model(path: Path, seed: int, hidden: int, layers: int, vocab_size: int = 259) -> Path:
+    """A random Qwen2 model with a wide spread of logits, so that labels have several tokens."""
+    torch.manual_seed(seed)
+    config = Qwen2Config(
+        vocab_size=vocab_size,
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=1024,
+        initializer_range=0.2,
+        bos_token_id=None,
+        eos_token_id=258,
+        tie_word_embeddings=True,
+    )
+    Qwen2ForCausalLM(config).save_pretrained(path)
+    write_tokenizer(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_expert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random two-layer Qwen2 model's directory."""
+    return write_model(tmp_path_factory.mktemp("expert"), seed=1, hidden=32, layers=2)
+
+
+@pytest.fixture(scope="session")
+def tiny_amateur(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A smaller random model of the same vocabulary."""
+    return write_model(tmp_path_factory.mktemp("amateur"), seed=2, hidden=16, layers=1)
+
+
+@pytest.fixture(scope="session")
+def problems_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve small problems as JSONL."""
+    path = tmp_path_factory.mktemp("problems") / "train.jsonl"
+    rows = [
+        {"question": f"What is {n} + {n + 1}?", "answer": f"{n}+{n + 1}\n#### {2 * n + 1}"}
+        for n in range(12)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
