@@ -63,8 +63,8 @@ def file_sha256(path: Path) -> str:
 def flush(path: Path) -> None:
     """Force a directory's files, and the directories themselves, onto the disk."""
     for root, _, names in os.walk(path):
-        for name in [*(os.path.join(root, name) for name in names), root]:
-            sync(Path(name))
+        for name in [*names, "."]:
+            sync(Path(root, name))
 
 
 def sync(path: Path) -> None:
@@ -87,6 +87,20 @@ def place(artifact: Artifact, out: Path) -> None:
         (work / "new").rename(out)
     except OSError as error:
         raise disk_full(error, out) from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all. Raises DiskFullError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        (work / "new").write_text(text, encoding="utf-8")
+        sync(work / "new")
+        (work / "new").replace(path)
+    except OSError as error:
+        raise disk_full(error, path) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
 

@@ -204,8 +204,8 @@ def dump(params: Params) -> str:
         lines += [f"# {type(section).__doc__.splitlines()[0]}", f"{name}:"]
         values = section.model_dump(mode="json")
         for key, info in type(section).model_fields.items():
-            text = yaml.safe_dump({key: values[key]}, default_flow_style=None, width=1000).strip()
-            lines += [f"  # {info.description}", *(f"  {line}" for line in text.splitlines())]
+            flow = yaml.safe_dump({key: values[key]}, default_flow_style=True, width=1000).strip()
+            lines += [f"  # {info.description}", f"  {flow[1:-1]}"]
         lines.append("")
     return "\n".join(lines)
 
@@ -256,7 +256,7 @@ def _fault(error: dict[str, Any]) -> str:
     limits |= {"less_than_equal": ("<=", "le"), "less_than": ("<", "lt")}
     if kind in limits:
         sign, bound = limits[kind]
-        return f"{name} must be {sign} {context[bound]}{_unit(error['loc'])}, got {value!r}"
+        return f"{name} must be {sign} {context[bound]:g}{_unit(error['loc'])}, got {value!r}"
     if kind == "value_error":
         return str(context["error"])
     return f"{name}: {error['msg'][0].lower()}{error['msg'][1:]}, got {value!r}"

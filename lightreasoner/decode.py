@@ -137,7 +137,9 @@ def fitting_batch_size(model: "PreTrainedModel", tokens: int) -> int:
     float32 rows of logits.
     """
     config = model.config
-    head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    head_size = (
+        getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    )
     per_token = 2 * config.num_hidden_layers * config.num_key_value_heads * head_size
     bytes_per_value = next(model.parameters()).element_size()
     per_sequence = tokens * per_token * bytes_per_value + 4 * config.vocab_size * 4

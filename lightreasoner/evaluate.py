@@ -44,9 +44,7 @@ def write_scores(
         )
     ]
     tokenizer = models.load_tokenizer(model_dir)
-    prompt_ids = [
-        prompts.encode(problem.question, config.style, tokenizer) for _, problem in drawn
-    ]
+    prompt_ids = [prompts.encode(problem.question, config.style, tokenizer) for _, problem in drawn]
     _check_context(model_dir, drawn, prompt_ids, config.max_new_tokens)
     completions = decode(
         models.load_model(model_dir, compute.device, compute.dtype),
@@ -133,7 +131,5 @@ def _row(
 def _write(scores: pd.DataFrame, config: "Evaluate", out: Path) -> None:
     conditions = config.model_dump(mode="json", include={"style", "max_new_tokens", "seed"})
     tables.write(scores, tables.SCORES, out / "scores.parquet", conditions)
-    summary = {
-        name: summarise(rows) for name, rows in scores.groupby("problem_set", sort=False)
-    }
+    summary = {name: summarise(rows) for name, rows in scores.groupby("problem_set", sort=False)}
     (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")

@@ -250,7 +250,8 @@ def _recorder(updates: int, watcher: "Watcher") -> Any:
     class Recorder(TrainerCallback):
         """Called by Trainer after each update."""
 
-        curve: list[dict[str, float]] = []
+        def __init__(self) -> None:
+            self.curve: list[dict[str, float]] = []
 
         def on_log(
             self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any
@@ -269,9 +270,7 @@ def _recorder(updates: int, watcher: "Watcher") -> Any:
                 watcher.metric(name, value, step)
             watcher.progress(step, updates, "updates")
 
-    recorder = Recorder()
-    recorder.curve = []
-    return recorder
+    return Recorder()
 
 
 def save_adapter(model: "PeftModel", expert_digest: str, out: Path) -> None:

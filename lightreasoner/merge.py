@@ -141,4 +141,4 @@ def _adapter_settings(adapter_dir: Path, expert: Artifact) -> dict[str, object]:
 def _refuse_non_finite(model: "PreTrainedModel") -> None:
     for name, weight in model.named_parameters():
         if not torch.isfinite(weight).all():
-            raise MergeError(f"merged weight {name} holds NaN or infinity; tune again at a lower rate")
+            raise MergeError(f"merged weight {name} is not finite; tune again at a lower rate")

@@ -84,10 +84,14 @@ class Vocabulary:
         return {token["id"]: token["content"] for token in self._tree.get("added_tokens", [])}
 
     @cached_property
-    def ordinary(self) -> dict[int, str]:
-        """The model's own tokens by id, added ones left out."""
-        vocabulary = self._tree["model"]["vocab"]
-        return {id_: token for token, id_ in vocabulary.items() if id_ not in self.added}
+    def tokens(self) -> dict[int, str]:
+        """All tokens by id."""
+        return {id_: token for token, id_ in self._tree["model"]["vocab"].items()} | self.added
+
+    @property
+    def ordinary(self) -> set[int]:
+        """Ids of the model's own tokens, added ones left out."""
+        return self.tokens.keys() - self.added.keys()
 
 
 def check_pair(expert: Path, amateur: Path) -> list[int]:
@@ -96,37 +100,31 @@ def check_pair(expert: Path, amateur: Path) -> list[int]:
     Every ordinary token must have the same id in both, else ModelError names the first id that
     differs. Added tokens may differ; those that do are left out.
     """
-    ours, theirs = Vocabulary(expert), Vocabulary(amateur)
-    added = ours.added.keys() | theirs.added.keys()
-    for id_ in sorted((ours.ordinary.keys() | theirs.ordinary.keys()) - added):
-        here, there = ours.ordinary.get(id_), theirs.ordinary.get(id_)
-        if here != there:
+    ours, theirs = Vocabulary(expert).tokens, Vocabulary(amateur).tokens
+    ordinary = Vocabulary(expert).ordinary | Vocabulary(amateur).ordinary
+    for id_ in sorted(ordinary):
+        if ours.get(id_) != theirs.get(id_):
             raise ModelError(
                 f"expert {expert} and amateur {amateur} differ in ordinary token {id_}: "
-                f"{here!r} against {there!r}; both need the same vocabulary"
+                f"{ours.get(id_)!r} against {theirs.get(id_)!r}; both need the same vocabulary"
             )
-    shared = ours.ordinary.keys() & theirs.ordinary.keys()
-    return sorted(shared | {id_ for id_ in added if _same(ours, theirs, id_)})
+    return sorted(id_ for id_, token in ours.items() if theirs.get(id_) == token)
 
 
 def differing_tokens(expert: Path, amateur: Path) -> dict[int, tuple[str | None, str | None]]:
     """Added tokens that the two vocabularies do not share: id to (expert's, amateur's)."""
-    ours, theirs = Vocabulary(expert), Vocabulary(amateur)
+    ours, theirs = Vocabulary(expert).tokens, Vocabulary(amateur).tokens
     return {
-        id_: (ours.added.get(id_), theirs.added.get(id_))
-        for id_ in sorted(ours.added.keys() | theirs.added.keys())
-        if not _same(ours, theirs, id_)
+        id_: (ours.get(id_), theirs.get(id_))
+        for id_ in sorted(ours.keys() | theirs.keys())
+        if ours.get(id_) != theirs.get(id_)
     }
-
-
-def _same(ours: Vocabulary, theirs: Vocabulary, id_: int) -> bool:
-    here = ours.added.get(id_, ours.ordinary.get(id_))
-    return here is not None and here == theirs.added.get(id_, theirs.ordinary.get(id_))
 
 
 def load_model(path: Path, device: str, dtype: str) -> "PreTrainedModel":
     """A causal language model in inference mode. Raises ModelError for what cannot be loaded."""
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
@@ -139,7 +137,7 @@ def load_model(path: Path, device: str, dtype: str) -> "PreTrainedModel":
             trust_remote_code=False,
             local_files_only=True,
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         first_line = (str(error).strip() or "no detail").splitlines()[0]
         raise ModelError(f"{path}: cannot be loaded ({first_line})") from error
     return model.to(device).eval()

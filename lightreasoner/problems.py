@@ -147,10 +147,10 @@ def _read_hub(source: str, set_name: str, split: str) -> list[Problem]:
             name, "main" if name == "openai/gsm8k" else None, split=split, revision=revision
         )
     except (OSError, ValueError, RuntimeError) as error:
+        detail = (str(error) or "no detail").splitlines()[0]
         raise ProblemsError(
             f"hub data set {source!r}, split {split!r}, cannot be loaded "
-            f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no detail'}); "
-            "check the network or give a local file"
+            f"({type(error).__name__}: {detail}); check the network or give a local file"
         ) from error
     return [
         from_row(dict(row), f"{set_name}/{split}/{index:05d}", f"{source}, row {index}")

@@ -8,7 +8,7 @@ Modules are imported when a stage runs, so that help texts and cached runs load 
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -175,7 +175,10 @@ GRAPH: tuple[Stage, ...] = (
 STAGES: dict[str, Stage] = {stage.name: stage for stage in GRAPH}
 
 
-def external_inputs(params: Params) -> Inputs:
+EXTERNAL = ("expert", "amateur", "problem_source", "benchmark_source")
+
+
+def external_inputs(params: Params, wanted: Collection[str] = EXTERNAL) -> Inputs:
     """What the graph starts from: both models and the sources of problems, checked.
 
     A wrong model, an amateur of another vocabulary or a missing file is refused here, before any
@@ -183,15 +186,16 @@ def external_inputs(params: Params) -> Inputs:
     """
     from lightreasoner import models, problems
 
-    expert = models.resolve(params.models.expert)
-    amateur = models.resolve(params.models.amateur)
-    models.check_pair(expert.path, amateur.path)
-    return {
-        "expert": expert,
-        "amateur": amateur,
-        "problem_source": problems.resolve(params.prepare.source),
-        "benchmark_source": problems.resolve(params.evaluate.source),
+    resolve: dict[str, Callable[[], Artifact]] = {
+        "expert": lambda: models.resolve(params.models.expert),
+        "amateur": lambda: models.resolve(params.models.amateur),
+        "problem_source": lambda: problems.resolve(params.prepare.source),
+        "benchmark_source": lambda: problems.resolve(params.evaluate.source),
     }
+    inputs = {name: resolve[name]() for name in wanted}
+    if {"expert", "amateur"} <= inputs.keys():
+        models.check_pair(inputs["expert"].path, inputs["amateur"].path)
+    return inputs
 
 
 @functools.cache

@@ -102,7 +102,7 @@ class Store:
         payload = new / "payload"
         payload.mkdir(parents=True)
         started, clock = time.time(), time.perf_counter()
-        _reset_peak_memory()
+        reset_peak_memory()
         try:
             with _Recorder(watcher, new / "metrics.jsonl") as recorder:
                 made = stage.run(inputs, params, payload, recorder)
@@ -115,7 +115,7 @@ class Store:
                 },
                 "started": started,
                 "seconds": round(time.perf_counter() - clock, 3),
-                "peak_memory_mib": _peak_memory_mib(),
+                "peak_memory_mib": peak_memory_mib(),
             }
             _write_json(new / "manifest.json", manifest)
             _publish(new, self.entry(stage, key))
@@ -152,9 +152,7 @@ def section_of(stage: Stage, params: Params) -> dict[str, Any]:
     return section.model_dump(mode="json") if section else {}
 
 
-def describe(
-    stage: Stage, key: str, inputs: dict[str, Artifact], params: Params
-) -> dict[str, Any]:
+def describe(stage: Stage, key: str, inputs: dict[str, Artifact], params: Params) -> dict[str, Any]:
     """The part of a manifest that is known before the stage runs."""
     compute = resolved(params.compute)
     return {
@@ -224,13 +222,13 @@ def _git_commit() -> str | None:
         return None
 
 
-def _reset_peak_memory() -> None:
+def reset_peak_memory() -> None:
     """Start a new high-water mark of resident memory, where the system can (Linux)."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
-def _peak_memory_mib() -> float:
+def peak_memory_mib() -> float:
     """Resident memory's high-water mark since the last reset, MiB."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():

@@ -3,10 +3,13 @@
 import json
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+from lightreasoner import tables
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 CHAT_TEMPLATE = (
@@ -73,3 +76,21 @@ def problems_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
+
+
+@pytest.fixture
+def samples_dir(tmp_path: Path) -> Path:
+    """Three trajectories with 1, 2 and 3 samples, of one and two tokens."""
+    directory = tmp_path / "samples"
+    directory.mkdir()
+    one, two = ([40], [1.0]), ([41, 42], [0.75, 0.25])
+    rows = [("a", 0, *one), ("b", 1, *two), ("b", 3, *one)]
+    rows += [("c", 0, *two), ("c", 2, *two), ("c", 4, *one)]
+    columns = [*map(list, zip(*rows, strict=True)), [0.5] * 6]
+    tables.write(pa.table(columns, tables.SAMPLES), tables.SAMPLES, directory / "samples.parquet")
+    trajectories = pa.table(
+        [["a", "b", "c"], [[1, 2], [3, 4, 5], [6]], [[9, 8], [7] * 5, [6] * 6], ["stop"] * 3],
+        tables.TRAJECTORIES,
+    )
+    tables.write(trajectories, tables.TRAJECTORIES, directory / "trajectories.parquet")
+    return directory

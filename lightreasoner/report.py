@@ -1,0 +1,219 @@
+"""Report: what the tuning changed, as tables, figures and one page that needs nothing else.
+
+Compares the base model and the tuned one on the same problems and shows what the tuning was made
+of. Reads stored tables only; the same inputs give the same bytes.
+"""
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+
+from lightreasoner import figures, tables
+from lightreasoner.errors import ArtifactError
+from lightreasoner.figures import METHODS, THEMES, Theme
+from lightreasoner.statistics import mcnemar_p
+
+SCORES_OF = {"base": "scores_base", "lightreasoner": "scores"}
+EXAMPLES = 3
+MAX_RESPONSE_CHARS = 2000
+SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
+
+
+def write_report(inputs: dict[str, Path], out: Path) -> None:
+    """Write `tables.json`, `figures/*.png` and `report.html` into `out`.
+
+    `inputs` are the directories scores_base, scores, steps, samples and adapter. Raises
+    ArtifactError if one is malformed, or if the two scores are not of the same problems.
+    """
+    pairs = pair(inputs["scores_base"], inputs["scores"])
+    steps = read_steps(inputs["steps"], inputs["samples"])
+    curve = _read_csv(inputs["adapter"] / "curve.csv", ["update", "loss"])
+    result = {
+        "scores": {
+            method: _read_json(inputs[name] / "summary.json") for method, name in SCORES_OF.items()
+        },
+        "paired": paired(pairs),
+        "samples": sample_statistics(steps, inputs["samples"]),
+    }
+    text = json.dumps(result, indent=1, allow_nan=False)
+    (out / "tables.json").write_text(text + "\n", encoding="utf-8")
+    drawn = {name: _draw(theme, result, steps, curve) for name, theme in THEMES.items()}
+    (out / "figures").mkdir()
+    for name, image in drawn["light"].items():
+        (out / "figures" / f"{name}.png").write_bytes(image)
+    page = render(
+        **result,
+        examples={"gained": examples(pairs, True), "lost": examples(pairs, False)},
+        conditions=tables.provenance(inputs["scores"] / "scores.parquet"),
+        tuning=_tuning(inputs["adapter"], curve),
+        figures=drawn,
+    )
+    (out / "report.html").write_text(page, encoding="utf-8")
+
+
+def pair(base_dir: Path, tuned_dir: Path) -> pd.DataFrame:
+    """Both models' rows side by side: columns end in `_base` and `_lightreasoner`.
+
+    Raises ArtifactError if a problem is missing on one side, or question, gold or conditions
+    (style, token limit, seed) differ: only the model may.
+    """
+    keys = ["problem_set", "problem_id", "question", "gold"]
+    paths = [directory / "scores.parquet" for directory in (base_dir, tuned_dir)]
+    base, tuned = (tables.read(path, tables.SCORES).to_pandas() for path in paths)
+    here, there = (frame[keys].itertuples(index=False, name=None) for frame in (base, tuned))
+    differing = sorted(set(here) ^ set(there))
+    remedy = "evaluate both models with the same parameters"
+    if differing:
+        raise ArtifactError(
+            f"{paths[0]} and {paths[1]} are not of the same problems: {len(differing)} rows "
+            f"differ, the first is {differing[0][1]} of {differing[0][0]}; {remedy}"
+        )
+    if base.duplicated(keys[:2]).any() or tuned.duplicated(keys[:2]).any():
+        raise ArtifactError(f"{base_dir} or {tuned_dir}: a problem stands twice; {remedy}")
+    conditions = [tables.provenance(path) for path in paths]
+    if conditions[0] != conditions[1]:
+        raise ArtifactError(
+            f"{paths[0]} and {paths[1]} were made under different conditions "
+            f"({conditions[0]} and {conditions[1]}); {remedy}"
+        )
+    return base.merge(tuned, on=keys, suffixes=("_base", "_lightreasoner"))
+
+
+def paired(pairs: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """For each set: problems gained and lost by the tuning, and McNemar's exact two-sided p."""
+    found = {}
+    for name, rows in _with_change(pairs).groupby("problem_set", sort=False):
+        gained, lost = int((rows["change"] > 0).sum()), int((rows["change"] < 0).sum())
+        found[str(name)] = {"gained": gained, "lost": lost, "p": mcnemar_p(gained, lost)}
+    return found
+
+
+def read_steps(steps_dir: Path, samples_dir: Path) -> pd.DataFrame:
+    """One row a step with `kl`, `agree` (same top token) and its sample's `support` (0 if none)."""
+    columns = ["problem_id", "step", "kl", "expert_top1", "amateur_top1"]
+    steps = tables.read(steps_dir / "steps.parquet", tables.STEPS).select(columns).to_pandas()
+    samples = tables.read(samples_dir / "samples.parquet", tables.SAMPLES).to_pandas()
+    samples = samples[["problem_id", "step"]].assign(support=samples["token_ids"].map(len))
+    merged = steps.merge(samples, how="left", on=["problem_id", "step"])
+    if len(merged) != len(steps) or merged["support"].notna().sum() != len(samples):
+        raise ArtifactError(f"{samples_dir} was not selected from {steps_dir}; run select again")
+    return merged.assign(
+        agree=merged["expert_top1"] == merged["amateur_top1"],
+        support=merged["support"].fillna(0).astype(int),
+    )
+
+
+def sample_statistics(steps: pd.DataFrame, samples_dir: Path) -> dict[str, Any]:
+    """What was selected from what; KL in nats, shares in [0, 1], None where there is no step."""
+    provenance = tables.provenance(samples_dir / "samples.parquet")
+    selected = steps[steps["support"] > 0]
+    return {
+        "alpha": provenance["alpha"],
+        "beta": provenance["beta"],
+        "trajectories": steps["problem_id"].nunique(),
+        "steps": len(steps),
+        "selected": len(selected),
+        "selected_share": len(selected) / len(steps),
+        "mean_kl": _mean(steps["kl"]),
+        "top1_agreement": _mean(steps["agree"]),
+        "mean_kl_agreement": _mean(steps["kl"][steps["agree"]]),
+        "mean_kl_disagreement": _mean(steps["kl"][~steps["agree"]]),
+        "mean_support": _mean(selected["support"]),
+        "single_token_share": _mean(selected["support"] == 1),
+    }
+
+
+def examples(pairs: pd.DataFrame, gained: bool) -> list[dict[str, Any]]:
+    """The first problems that the tuning gained or lost, the sets taking turns."""
+    changed = _with_change(pairs)
+    changed = changed[changed["change"] == (1 if gained else -1)]
+    turn = changed.groupby("problem_set").cumcount()
+    order = turn.sort_values(kind="stable").index
+    return changed.loc[order].head(EXAMPLES).astype(object).to_dict("records")
+
+
+def render(**context: Any) -> str:
+    """The page. All text is escaped; images are inlined; no script, no outside address."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "percent": lambda share: "–" if share is None else f"{100 * share:.1f}%",
+        "number": lambda value: "–" if value is None else f"{value:,.4g}",
+        "count": lambda value: f"{value:,}",
+        "p_value": p_value,
+        "points": lambda share: f"{100 * share:+.1f}".replace("-", "−"),
+        "data_uri": lambda image: f"data:image/png;base64,{base64.b64encode(image).decode()}",
+    }
+    template = environment.get_template("report.html.j2")
+    return template.render(**context, methods=METHODS, themes=THEMES, limit=MAX_RESPONSE_CHARS)
+
+
+def p_value(p: float) -> str:
+    """A probability to two digits, small ones as powers of ten."""
+    if p >= 0.001:
+        return f"{p:.2g}"
+    if p == 0:
+        return "< 10⁻³⁰⁰"
+    digits, _, exponent = f"{p:.1e}".partition("e")
+    return f"{digits} × 10{str(int(exponent)).translate(SUPERSCRIPTS)}"
+
+
+def _with_change(pairs: pd.DataFrame) -> pd.DataFrame:
+    right = {method: pairs[f"verdict_{method}"] == "correct" for method in METHODS}
+    return pairs.assign(change=right["lightreasoner"].astype(int) - right["base"].astype(int))
+
+
+def _mean(values: "pd.Series[Any]") -> float | None:
+    return float(values.astype("float64").mean()) if len(values) else None
+
+
+def _draw(
+    theme: Theme, result: dict[str, Any], steps: pd.DataFrame, curve: pd.DataFrame
+) -> dict[str, bytes]:
+    drawn = {
+        "accuracy": figures.accuracy(result["scores"], theme),
+        "kl_histogram": figures.kl_histogram(steps["kl"], steps["support"] > 0, theme),
+        "loss_curve": figures.loss_curve(curve, theme),
+    }
+    return {name: figures.png(figure) for name, figure in drawn.items()}
+
+
+def _tuning(adapter_dir: Path, curve: pd.DataFrame) -> dict[str, Any]:
+    """What the page says of the tuning; losses are means over a tenth of the updates, nats."""
+    settings = _read_json(adapter_dir / "adapter_config.json")
+    tenth = max(1, len(curve) // 10)
+    return {
+        "r": settings["r"],
+        "lora_alpha": settings["lora_alpha"],
+        "target_modules": sorted(settings["target_modules"]),
+        "updates": len(curve),
+        "first_loss": _mean(curve["loss"].head(tenth)),
+        "last_loss": _mean(curve["loss"].tail(tenth)),
+    }
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ArtifactError(f"{path}: no such file; run the stage that writes it") from None
+    except ValueError as error:
+        raise ArtifactError(f"{path}: not valid JSON ({error}); write it again") from error
+
+
+def _read_csv(path: Path, columns: list[str]) -> pd.DataFrame:
+    try:
+        return pd.read_csv(path, usecols=columns)
+    except FileNotFoundError:
+        raise ArtifactError(f"{path}: no such file; run the stage that writes it") from None
+    except ValueError as error:
+        raise ArtifactError(f"{path}: not a table of {columns} ({error})") from error

@@ -1,0 +1,109 @@
+"""params.yaml: what parses, and how every fault is told at once."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lightreasoner import config
+from lightreasoner.errors import ConfigError
+from lightreasoner.presets import PRESETS
+
+
+@pytest.fixture
+def params_file(tmp_path: Path) -> Path:
+    path = tmp_path / "params.yaml"
+    path.write_text(config.dump(PRESETS["microworld"]), encoding="utf-8")
+    return path
+
+
+def faults(path: Path, *overrides: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        config.load(path, overrides)
+    return caught.value.faults
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_every_preset_survives_params_yaml(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(config.dump(PRESETS[name]), encoding="utf-8")
+    assert config.load(path) == PRESETS[name]
+
+
+def test_the_papers_presets_hold_the_papers_settings() -> None:
+    """Section 3.1, appendix F.3: alpha, beta, the LoRA table and the runtime settings."""
+    paper = {name: params for name, params in PRESETS.items() if name != "microworld"}
+    assert len(paper) == 5
+    for params in paper.values():
+        assert (params.select.alpha, params.select.beta) == (0.2, 0.4)
+        assert (params.prepare.n_problems, params.generate.max_new_tokens) == (1000, 128)
+        tuning = params.finetune
+        assert (tuning.r, tuning.lora_alpha, tuning.lora_dropout) == (8, 16, 0.05)
+        assert tuning.target_modules == ("q_proj", "v_proj")
+        assert (tuning.updates, tuning.samples_per_update, tuning.samples_per_forward) == (
+            1000,
+            16,
+            8,
+        )
+        assert (tuning.learning_rate, tuning.batching) == (5e-5, "sample")
+        assert params.models.amateur.startswith("Qwen/Qwen2.5-0.5B@")
+        assert params.prepare.source.startswith("openai/gsm8k@")
+
+
+def test_every_field_has_its_sentence(params_file: Path) -> None:
+    for section in config.Params.model_fields.values():
+        for field in section.annotation.model_fields.values():  # type: ignore[union-attr]
+            assert field.description
+            assert f"# {field.description}" in params_file.read_text(encoding="utf-8")
+
+
+def test_overrides_are_applied(params_file: Path) -> None:
+    params = config.load(
+        params_file, ["select.beta=0.5", "finetune.target_modules=[q_proj]", "generate.seed=7"]
+    )
+    assert (params.select.beta, params.generate.seed) == (0.5, 7)
+    assert params.finetune.target_modules == ("q_proj",)
+
+
+def test_all_faults_are_told_at_once(params_file: Path) -> None:
+    tree = yaml.safe_load(params_file.read_text(encoding="utf-8"))
+    tree["select"] = {"alpha": 0.2, "betta": 0.4, "beta": -0.4}
+    tree["finetune"]["updates"] = "many"
+    del tree["models"]["amateur"]
+    tree["nonsense"] = 1
+    params_file.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    found = "\n".join(faults(params_file))
+    assert "select.beta must be >= 0 nats, got -0.4" in found
+    assert "select.betta is not a known key; did you mean beta?" in found
+    assert "finetune.updates" in found
+    assert "'many'" in found
+    assert "models.amateur is missing; add it" in found
+    assert "nonsense is not a known key; known are models, compute" in found
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [1", "not valid YAML"),
+        ("", "holds nothing"),
+        ("- 1", "holds no mapping"),
+        ("select: 3", "select"),
+    ],
+)
+def test_malformed_files_are_named(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(text, encoding="utf-8")
+    assert any(message in fault and str(path) in fault for fault in faults(path))
+
+
+def test_a_missing_file_says_how_to_get_one(tmp_path: Path) -> None:
+    assert "lightreasoner preset microworld" in faults(tmp_path / "params.yaml")[0]
+
+
+@pytest.mark.parametrize("override", ["select.beta", "beta=3", "=1", "select.=1"])
+def test_malformed_overrides_are_named(params_file: Path, override: str) -> None:
+    assert faults(params_file, override)[0].startswith(f"--set {override!r}: must read")
+
+
+def test_alpha_below_what_is_stored_is_refused(params_file: Path) -> None:
+    assert "score.alpha_min (0.01)" in faults(params_file, "select.alpha=0.001")[0]

@@ -1,0 +1,53 @@
+"""Decoding: equal to transformers' own greedy search, for any batch and order."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from lightreasoner import models
+from lightreasoner.decode import Completion, decode
+
+PROMPTS = [[10, 20, 30], [7], [1, 2, 3, 4, 5, 6, 7, 8], [99, 98], [200, 100, 50, 25]]
+STOPS = {258, *range(60, 90)}
+
+
+def completions(directory: Path, **options: object) -> list[Completion]:
+    model = models.load_model(directory, "cpu", "float32")
+    return decode(model, PROMPTS, STOPS, max_new_tokens=24, **options)  # type: ignore[arg-type]
+
+
+def test_equals_one_prompt_at_a_time_without_a_cache(tiny_expert: Path) -> None:
+    """The oracle runs the whole prefix anew for each token, in float64."""
+    model = AutoModelForCausalLM.from_pretrained(tiny_expert, dtype=torch.float64)
+    for prompt, found in zip(PROMPTS, completions(tiny_expert), strict=True):
+        ids: list[int] = []
+        while len(ids) < 24 and not (ids and ids[-1] in STOPS):
+            with torch.no_grad():
+                ids.append(model(torch.tensor([prompt + ids])).logits[0, -1].argmax().item())
+        assert found.ids == ids
+        assert found.finish_reason == ("stop" if ids[-1] in STOPS else "length")
+
+
+def test_some_end_and_some_run_out(tiny_expert: Path) -> None:
+    reasons = {completion.finish_reason for completion in completions(tiny_expert)}
+    assert reasons == {"stop", "length"}
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_any_batch_size_gives_the_same(tiny_expert: Path, size: int) -> None:
+    assert completions(tiny_expert, batch_size=size) == completions(tiny_expert)
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_sampling_depends_on_the_seed_alone(tiny_expert: Path, size: int) -> None:
+    drawn = completions(tiny_expert, temperature=1.0, seed=3, batch_size=size)
+    assert drawn == completions(tiny_expert, temperature=1.0, seed=3)
+    assert drawn != completions(tiny_expert, temperature=1.0, seed=4)
+
+
+def test_progress_reaches_the_total(tiny_expert: Path) -> None:
+    heard: list[tuple[int, int]] = []
+    completions(tiny_expert, batch_size=2, on_done=lambda *done: heard.append(done))
+    assert heard == [(2, 5), (4, 5), (5, 5)]

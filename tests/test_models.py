@@ -1,0 +1,89 @@
+"""Models: what is refused before anything is loaded, and what two vocabularies share."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import SPECIAL, write_tokenizer
+
+from lightreasoner import artifacts, models
+from lightreasoner.errors import ModelError
+
+
+def edit_tokenizer(directory: Path, swap: tuple[str, str]) -> None:
+    """Swap two tokens' texts in tokenizer.json."""
+    path = directory / "tokenizer.json"
+    tree = json.loads(path.read_text(encoding="utf-8"))
+    vocab = tree["model"]["vocab"]
+    vocab[swap[0]], vocab[swap[1]] = vocab[swap[1]], vocab[swap[0]]
+    path.write_text(json.dumps(tree), encoding="utf-8")
+
+
+def test_a_directory_is_identified_by_its_files(tiny_expert: Path) -> None:
+    assert models.resolve(str(tiny_expert)).digest == artifacts.digest(tiny_expert)
+
+
+@pytest.mark.parametrize("name", ["no/such/dir", "Qwen/Qwen2.5-0.5B", "microworld/nobody", "x"])
+def test_an_unknown_model_says_what_to_give(name: str) -> None:
+    with pytest.raises(ModelError, match=r"neither a directory nor owner/name@commit"):
+        models.resolve(name)
+
+
+def test_pickled_weights_only_are_refused(tiny_expert: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_expert, tmp_path / "m")
+    (tmp_path / "m" / "model.safetensors").unlink()
+    torch.save({}, tmp_path / "m" / "pytorch_model.bin")
+    with pytest.raises(ModelError, match=r"pickled weights only \(pytorch_model.bin\)"):
+        models.resolve(str(tmp_path / "m"))
+
+
+def test_a_directory_without_config_or_tokenizer_is_refused(
+    tiny_expert: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match=r"no config.json"):
+        models.resolve(str(tmp_path))
+    shutil.copytree(tiny_expert, tmp_path / "m")
+    (tmp_path / "m" / "tokenizer.json").unlink()
+    with pytest.raises(ModelError, match=r"no tokenizer.json"):
+        models.resolve(str(tmp_path / "m"))
+
+
+def test_damaged_weights_are_one_line(tiny_expert: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_expert, tmp_path / "m")
+    (tmp_path / "m" / "model.safetensors").write_bytes(b"not safetensors")
+    with pytest.raises(ModelError, match=r"cannot be loaded"):
+        models.load_model(tmp_path / "m", "cpu", "float32")
+
+
+def test_equal_vocabularies_share_every_id(tiny_expert: Path, tiny_amateur: Path) -> None:
+    assert models.check_pair(tiny_expert, tiny_amateur) == list(range(259))
+    assert models.differing_tokens(tiny_expert, tiny_amateur) == {}
+
+
+def test_the_first_differing_ordinary_token_is_named(tiny_expert: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_expert, tmp_path / "m")
+    vocabulary = models.Vocabulary(tiny_expert).tokens
+    edit_tokenizer(tmp_path / "m", (vocabulary[41], vocabulary[200]))
+    with pytest.raises(ModelError, match=r"differ in ordinary token 41: "):
+        models.check_pair(tiny_expert, tmp_path / "m")
+
+
+def test_a_token_that_only_one_has_is_named(tiny_expert: Path, tmp_path: Path) -> None:
+    write_tokenizer(tmp_path, extra=["ab"])
+    with pytest.raises(ModelError, match=r"differ in ordinary token 256: '<.endoftext.>' against 'ab'"):
+        models.check_pair(tiny_expert, tmp_path)
+
+
+def test_renamed_special_tokens_are_left_out(tiny_expert: Path, tmp_path: Path) -> None:
+    """DeepSeek-R1-Distill-Qwen renames several of Qwen2.5's special tokens."""
+    shutil.copytree(tiny_expert, tmp_path / "m")
+    path = tmp_path / "m" / "tokenizer.json"
+    path.write_text(path.read_text(encoding="utf-8").replace(SPECIAL[1], "<|User|>"))
+    assert models.check_pair(tiny_expert, tmp_path / "m") == [*range(257), 258]
+    assert models.differing_tokens(tiny_expert, tmp_path / "m") == {257: (SPECIAL[1], "<|User|>")}
+
+
+def test_stop_ids_hold_end_of_turn_and_end_of_text(tiny_expert: Path) -> None:
+    assert models.stop_ids(tiny_expert, models.load_tokenizer(tiny_expert)) == {256, 258}
