@@ -6,6 +6,7 @@ imports this one at run time.
 """
 
 import difflib
+import inspect
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -164,7 +165,8 @@ with warnings.catch_warnings():
         finetune: Finetune
         merge: Merge
         evaluate: Evaluate
-        register: Register
+        # `...` says that it is required: the method would be taken as the default.
+        register: Register = Field(...)
 
         @model_validator(mode="after")
         def _support_is_stored(self) -> "Params":
@@ -201,7 +203,7 @@ def dump(params: Params) -> str:
     lines = ["# One section a stage; `lightreasoner preset NAME` rewrites this file.", ""]
     for name in type(params).model_fields:
         section = getattr(params, name)
-        lines += [f"# {type(section).__doc__.splitlines()[0]}", f"{name}:"]
+        lines += [f"# {inspect.getdoc(section)}", f"{name}:"]
         values = section.model_dump(mode="json")
         for key, info in type(section).model_fields.items():
             flow = yaml.safe_dump({key: values[key]}, default_flow_style=True, width=1000).strip()

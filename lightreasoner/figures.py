@@ -73,8 +73,10 @@ def accuracy(scores: Mapping[str, Mapping[str, Any]], theme: Theme) -> Figure:
     return figure
 
 
-def kl_histogram(kl: "pd.Series[float]", selected: "pd.Series[bool]", theme: Theme) -> Figure:
-    """How many steps have which KL(expert || amateur), nats; the selected ones set apart.
+def kl_histogram(
+    kl: "pd.Series[float]", selected: "pd.Series[bool]", beta: float, theme: Theme
+) -> Figure:
+    """How many steps have which KL(expert || amateur), nats; those that beta selected set apart.
 
     Both series have one entry a step. Counts are on a logarithmic axis.
     """
@@ -89,7 +91,7 @@ def kl_histogram(kl: "pd.Series[float]", selected: "pd.Series[bool]", theme: The
         color=[theme.muted, theme.lightreasoner],
         label=[
             f"not selected: {int((~selected).sum()):,}",
-            f"selected: {int(selected.sum()):,} ({share:.1f}%)",
+            f"selected, KL > {beta:g}: {int(selected.sum()):,} ({share:.1f}%)",
         ],
     )
     _plain_counts(axes)

@@ -2,7 +2,8 @@
 
 The code digest covers the syntax trees of the stage's module and of all project modules that it
 imports, however deep; comments, layout and docstrings do not count. Imports under TYPE_CHECKING do
-not count either: configuration enters by value.
+not count either: configuration enters by value. A module's templates (`templates/<module>.*` beside
+it) count by their bytes.
 """
 
 import ast
@@ -42,22 +43,28 @@ def package_versions() -> dict[str, str]:
 
 
 def code_digest(module: str) -> str:
-    """sha256 over the syntax trees of a module and of what it imports of this package."""
+    """sha256 over the syntax trees of a module and of what it imports, and over its templates."""
     digest = hashlib.sha256()
     for path in code_files(module):
-        tree = _without_docstrings(_parse(path))
-        digest.update(f"{path.relative_to(PACKAGE_DIR).as_posix()}\n{ast.dump(tree)}\n".encode())
+        if path.suffix == ".py":
+            content = ast.dump(_without_docstrings(_parse(path)))
+        else:
+            content = path.read_text(encoding="utf-8")
+        digest.update(f"{path.relative_to(PACKAGE_DIR).as_posix()}\n{content}\n".encode())
     return digest.hexdigest()
 
 
 def code_files(module: str) -> list[Path]:
-    """The files of a module (`lightreasoner.score`) and of its imports in this package, sorted."""
+    """The files of a module (`lightreasoner.score`) and of its imports in this package, sorted.
+
+    Each module's templates are among them.
+    """
     found: set[Path] = set()
     queue = [module]
     while queue:
         path = _file_of(queue.pop())
         if path is not None and path not in found:
-            found.add(path)
+            found |= {path, *path.parent.glob(f"templates/{path.stem}.*")}
             queue += _imports(path)
     return sorted(found)
 

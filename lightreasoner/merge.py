@@ -3,7 +3,7 @@
 import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -126,7 +126,7 @@ def _parity_rows(samples_dir: Path, n: int) -> list[list[int]]:
     return [row["prompt_ids"] + row["completion_ids"] for row in table.slice(0, n).to_pylist()]
 
 
-def _adapter_settings(adapter_dir: Path, expert: Artifact) -> dict[str, object]:
+def _adapter_settings(adapter_dir: Path, expert: Artifact) -> dict[str, Any]:
     """The adapter's settings; refuses one that was tuned on another model."""
     settings = json.loads((adapter_dir / "adapter_config.json").read_text(encoding="utf-8"))
     tuned_on = settings["base_model_name_or_path"]

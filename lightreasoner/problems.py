@@ -97,12 +97,27 @@ def read_source(source: str, set_name: str, split: str, n: int | None, seed: int
     names the ids. The draw keeps the source's order.
     """
     if source == "microworld":
-        from lightreasoner.microworld import world
-
-        if n is None:
-            raise ProblemsError("microworld draws any number of problems; set how many (n >= 1)")
-        return world.draw(set_name, "sample" if split == "train" else "evaluate", n, seed)
+        return _draw_microworld(set_name, split, n, seed)
     return sample(_read_all(source, set_name, split), n, seed, source)
+
+
+def check(source: str, set_name: str, split: str, n: int | None) -> None:
+    """Refuse a source that cannot give `n` problems, before anything expensive runs.
+
+    A hub data set is left to the stage that downloads it.
+    """
+    if source == "microworld":
+        _draw_microworld(set_name, split, n, seed=0)
+    elif Path(source).exists() or Path(source).suffix in FILE_SUFFIXES:
+        sample(_read_all(source, set_name, split), n, 0, source)
+
+
+def _draw_microworld(set_name: Any, split: str, n: int | None, seed: int) -> list[Problem]:
+    from lightreasoner.microworld import world
+
+    if n is None:
+        raise ProblemsError("microworld draws any number of problems; set how many (n >= 1)")
+    return world.draw(set_name, "sample" if split == "train" else "evaluate", n, seed)
 
 
 def resolve(source: str) -> Artifact:

@@ -147,7 +147,7 @@ def render(**context: Any) -> str:
     )
     environment.filters |= {
         "percent": lambda share: "–" if share is None else f"{100 * share:.1f}%",
-        "number": lambda value: "–" if value is None else f"{value:,.4g}",
+        "number": lambda value: "–" if value is None else f"{value:,.3g}",
         "count": lambda value: f"{value:,}",
         "p_value": p_value,
         "points": lambda share: f"{100 * share:+.1f}".replace("-", "−"),
@@ -179,9 +179,10 @@ def _mean(values: "pd.Series[Any]") -> float | None:
 def _draw(
     theme: Theme, result: dict[str, Any], steps: pd.DataFrame, curve: pd.DataFrame
 ) -> dict[str, bytes]:
+    beta = result["samples"]["beta"]
     drawn = {
         "accuracy": figures.accuracy(result["scores"], theme),
-        "kl_histogram": figures.kl_histogram(steps["kl"], steps["support"] > 0, theme),
+        "kl_histogram": figures.kl_histogram(steps["kl"], steps["support"] > 0, beta, theme),
         "loss_curve": figures.loss_curve(curve, theme),
     }
     return {name: figures.png(figure) for name, figure in drawn.items()}

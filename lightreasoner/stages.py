@@ -195,6 +195,12 @@ def external_inputs(params: Params, wanted: Collection[str] = EXTERNAL) -> Input
     inputs = {name: resolve[name]() for name in wanted}
     if {"expert", "amateur"} <= inputs.keys():
         models.check_pair(inputs["expert"].path, inputs["amateur"].path)
+    if "problem_source" in inputs:
+        source = params.prepare
+        problems.check(source.source, source.problem_set, "train", source.n_problems)
+    if "benchmark_source" in inputs:
+        for name in params.evaluate.problem_sets:
+            problems.check(params.evaluate.source, name, "test", params.evaluate.n_problems)
     return inputs
 
 

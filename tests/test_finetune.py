@@ -172,3 +172,14 @@ def test_unknown_target_modules_are_refused(
 ) -> None:
     with pytest.raises(ModelError, match=r"target_modules \['no_such_layer'\]"):
         tune(tiny_expert, samples_dir, tmp_path / "out", target_modules=("no_such_layer",))
+
+
+def test_the_end_token_is_trained(tiny_expert: Path, samples_dir: Path) -> None:
+    """deviations.md: ids past `tokenizer.vocab_size`, such as <|im_end|>, stay in the labels."""
+    row = read_rows(samples_dir, "sample")[0]
+    end = Row(row.input_ids, row.positions, [([258], [1.0])])
+    model = models.load_model(tiny_expert, "cpu", "float32")
+    with torch.no_grad():
+        found = summed_loss(model, collate([end], torch.device("cpu")))
+        logits = model(torch.tensor([row.input_ids])).logits[0, -1]
+    torch.testing.assert_close(found, -logits.log_softmax(-1)[258])

@@ -1,0 +1,59 @@
+"""Digests as DVC computes them, and placing that is whole or not at all."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from lightreasoner import artifacts
+from lightreasoner.errors import ArtifactError, DiskFullError
+
+
+def test_a_files_digest_is_its_md5(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"hello\n")
+    assert artifacts.digest(tmp_path / "a") == "b1946ac92492d2347c6235b4d2611184"
+
+
+def test_a_directorys_digest_is_dvcs(tmp_path: Path) -> None:
+    """DVC 3.67's listing, written out by hand: sorted by path, `md5` before `relpath`."""
+    (tmp_path / "d" / "sub").mkdir(parents=True)
+    (tmp_path / "d" / "b").write_bytes(b"hello\n")
+    (tmp_path / "d" / "sub" / "a").write_bytes(b"")
+    listing = (
+        '[{"md5": "b1946ac92492d2347c6235b4d2611184", "relpath": "b"}, '
+        '{"md5": "d41d8cd98f00b204e9800998ecf8427e", "relpath": "sub/a"}]'
+    )
+    expected = hashlib.md5(listing.encode()).hexdigest() + ".dir"
+    assert artifacts.digest(tmp_path / "d") == expected
+
+
+def test_a_missing_path_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"gone: no such file"):
+        artifacts.digest(tmp_path / "gone")
+
+
+def test_placing_replaces_a_directory_whole(tmp_path: Path) -> None:
+    for name, text in (("one", "1"), ("out", "old")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.txt").write_text(text)
+    one = artifacts.of(tmp_path / "one")
+    artifacts.place(one, tmp_path / "out")
+    assert artifacts.digest(tmp_path / "out") == one.digest
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "out"]
+    assert (tmp_path / "out" / "one.txt").stat().st_ino == (one.path / "one.txt").stat().st_ino
+
+
+def test_a_full_disk_is_one_line() -> None:
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("this system has no /dev/full")
+    with pytest.raises(OSError, match="No space left") as caught, full.open("wb", 0) as file:
+        file.write(b"x")
+    error = artifacts.disk_full(caught.value, Path("store"))
+    assert isinstance(error, DiskFullError)
+    assert str(error) == "store: no space left on the disk; free some and run again"
+
+
+def test_another_os_error_stays_itself() -> None:
+    error = PermissionError(13, "no")
+    assert artifacts.disk_full(error, Path("x")) is error

@@ -1,0 +1,82 @@
+"""What changes a stage's fingerprint, and what does not."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lightreasoner import fingerprint
+from lightreasoner.stages import GRAPH, STAGES
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the package whose files a test may change."""
+    copy = tmp_path / "lightreasoner"
+    ignored = shutil.ignore_patterns("__pycache__", "models")
+    shutil.copytree(fingerprint.PACKAGE_DIR, copy, ignore=ignored)
+    monkeypatch.setattr(fingerprint, "PACKAGE_DIR", copy)
+    return copy
+
+
+def digests() -> dict[str, str]:
+    return {stage.name: fingerprint.code_digest(stage.module) for stage in GRAPH}
+
+
+def changed(before: dict[str, str]) -> set[str]:
+    after = digests()
+    return {name for name in before if before[name] != after[name]}
+
+
+def test_a_line_of_contrast_changes_what_depends_on_it(package: Path) -> None:
+    before = digests()
+    path = package / "contrast.py"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace(".clamp(min=0)", ".clamp(min=0.0)"), encoding="utf-8")
+    found = changed(before)
+    assert {"score", "select"} <= found
+    assert not {"prepare", "generate", "evaluate"} & found
+
+
+def test_comments_docstrings_and_layout_change_nothing(package: Path) -> None:
+    before = digests()
+    path = package / "contrast.py"
+    text = path.read_text(encoding="utf-8")
+    text = text.replace('"""Entropy a step', '"""The entropy of a step')
+    path.write_text("# a comment\n\n" + text + "\n\n", encoding="utf-8")
+    assert changed(before) == set()
+
+
+def test_configuration_is_no_code(package: Path) -> None:
+    """Sections enter by value, so that a new field of one stage leaves the others alone."""
+    before = digests()
+    path = package / "config.py"
+    path.write_text(path.read_text(encoding="utf-8") + "\nNEW = 1\n", encoding="utf-8")
+    assert changed(before) == set()
+    names = {p.name for stage in GRAPH for p in fingerprint.code_files(stage.module)}
+    assert not {"config.py", "stages.py", "store.py", "cli.py"} & names
+
+
+def test_imports_within_functions_count() -> None:
+    names = {path.name for path in fingerprint.code_files("lightreasoner.problems")}
+    assert "world.py" in names
+
+
+def test_each_part_counts() -> None:
+    parts = ("s", "lightreasoner.errors", {"beta": 0.4}, {"steps": "d"}, {"device": "cpu"})
+    plain = fingerprint.fingerprint(*parts)
+    for place, other in enumerate(
+        ("t", "lightreasoner.tables", {"beta": 0.5}, {"steps": "e"}, {"device": "cuda"})
+    ):
+        varied = (*parts[:place], other, *parts[place + 1 :])
+        assert fingerprint.fingerprint(*varied) != plain  # type: ignore[arg-type]
+    assert fingerprint.fingerprint(*parts) == plain
+
+
+def test_the_graph_is_in_order() -> None:
+    """Each stage reads what the outside or an earlier stage gives."""
+    known = {"expert", "amateur", "problem_source", "benchmark_source"}
+    for stage in GRAPH:
+        assert set(stage.inputs) <= known, stage.name
+        known.add(stage.output)
+    assert list(STAGES) == [stage.name for stage in GRAPH]

@@ -1,0 +1,116 @@
+"""Sources of problems: files, directories, what is refused and how it is named."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from lightreasoner import artifacts, problems
+from lightreasoner.errors import ProblemsError
+from lightreasoner.problems import Problem
+
+
+def write(path: Path, *lines: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def row(question: str = "1+1?", answer: str = "2") -> str:
+    return json.dumps({"question": question, "answer": answer})
+
+
+def read(path: Path, n: int | None = None, seed: int = 0) -> list[Problem]:
+    return problems.read_source(str(path), "toy", "train", n, seed)
+
+
+def test_gsm8k_answers_are_split(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", row("q", "48/2 = <<48/2=24>>24\n#### 1,024"))
+    assert read(path) == [Problem("toy/00000", "q", "1,024", "48/2 = <<48/2=24>>24")]
+
+
+def test_parquet_reads_as_jsonl(tmp_path: Path) -> None:
+    pd.DataFrame([{"question": "q", "answer": "2"}]).to_parquet(tmp_path / "a.parquet")
+    assert read(tmp_path / "a.parquet") == read(write(tmp_path / "a.jsonl", row("q")))
+
+
+def test_a_directory_in_the_toolkits_layout(tmp_path: Path) -> None:
+    write(tmp_path / "gsm8k" / "test.jsonl", row("test"))
+    write(tmp_path / "gsm8k" / "train.jsonl", row("train"))
+    found = problems.read_source(str(tmp_path), "gsm8k", "test", None, 0)
+    assert [(p.id, p.question) for p in found] == [("gsm8k/test/00000", "test")]
+    with pytest.raises(ProblemsError, match=r"holds neither svamp/test.jsonl nor test.jsonl"):
+        problems.read_source(str(tmp_path), "svamp", "test", None, 0)
+
+
+def test_line_separators_within_text_are_text(tmp_path: Path) -> None:
+    """U+2028 is a line to str.splitlines, and legal within JSON strings."""
+    path = write(
+        tmp_path / "a.jsonl",
+        json.dumps({"question": "a\u2028b", "answer": "1"}, ensure_ascii=False),
+    )
+    assert read(path)[0].question == "a\u2028b"
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([], r"a.jsonl: no problems in the file"),
+        ([row(), "{"], r"a.jsonl:2: not valid JSON"),
+        ([row(), "", "[1]"], r"a.jsonl:3: a list, not an object"),
+        ([row(), row(answer=" ")], r"a.jsonl:2: answer missing or empty"),
+        ([json.dumps({"x": 1})], r"a.jsonl:1: question and answer missing or empty"),
+    ],
+)
+def test_bad_files_are_named_with_their_line(
+    tmp_path: Path, lines: list[str], message: str
+) -> None:
+    with pytest.raises(ProblemsError, match=message):
+        read(write(tmp_path / "a.jsonl", *lines))
+
+
+def test_files_that_are_no_problems_are_named(tmp_path: Path) -> None:
+    (tmp_path / "a.parquet").write_bytes(b"PAR1 not really")
+    (tmp_path / "b.jsonl").write_bytes(b"\xff\xfe")
+    (tmp_path / "c.txt").write_text("x")
+    for name, message in (
+        ("a.parquet", "not a readable Parquet file"),
+        ("b.jsonl", "not UTF-8 text"),
+        ("c.txt", "must end in .jsonl or .parquet"),
+    ):
+        with pytest.raises(ProblemsError, match=message):
+            read(tmp_path / name)
+    with pytest.raises(ProblemsError, match=r"gone.jsonl: no such file"):
+        problems.resolve(str(tmp_path / "gone.jsonl"))
+
+
+def test_a_draw_is_seeded_without_replacement_and_in_order(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", *(row(f"q{n}") for n in range(50)))
+    drawn = [problem.id for problem in read(path, 20, seed=1)]
+    assert drawn == sorted(set(drawn))
+    assert len(drawn) == 20
+    assert drawn == [problem.id for problem in read(path, 20, seed=1)]
+    assert drawn != [problem.id for problem in read(path, 20, seed=2)]
+
+
+def test_too_few_problems_are_counted(tmp_path: Path) -> None:
+    with pytest.raises(ProblemsError, match=r"5 problems wanted, 1 there; lower n"):
+        problems.check(str(write(tmp_path / "a.jsonl", row())), "toy", "train", 5)
+
+
+def test_what_is_neither_file_nor_set_says_what_to_give() -> None:
+    with pytest.raises(ProblemsError, match=r"owner/name@commit"):
+        problems.read_source("openai/gsm8k", "gsm8k", "train", None, 0)
+
+
+def test_a_files_identity_is_its_content(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", row())
+    assert problems.resolve(str(path)).digest == artifacts.digest(path)
+    assert problems.resolve("microworld").digest == "microworld"
+
+
+def test_written_problems_read_back(tmp_path: Path) -> None:
+    some = [Problem("a", "q\u2028\n", "1", "s"), Problem("b", "é", "2", "")]
+    problems.write(some, tmp_path / "p.jsonl")
+    assert problems.read(tmp_path / "p.jsonl") == some

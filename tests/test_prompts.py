@@ -1,0 +1,25 @@
+"""Prompts, byte for byte."""
+
+from pathlib import Path
+
+from lightreasoner import models, prompts
+
+QWEN = (
+    "<|im_start|>system\nPlease reason step by step, and put your final answer within \\boxed{}."
+    "<|im_end|>\n<|im_start|>user\n{1+1}? <|im_end|>\n<|im_start|>assistant\n"
+)
+
+
+def test_the_styles(tiny_expert: Path) -> None:
+    """Braces in a question are text; spaces at the prompt's ends go, newlines stay."""
+    tokenizer = models.load_tokenizer(tiny_expert)
+    assert prompts.render("{1+1}? ", "qwen25-math-cot", tokenizer) == QWEN
+    assert prompts.render("1+1?", "cot", tokenizer) == "Question: 1+1?\nAnswer:"
+    assert prompts.render("{1+1}? ", "chat", tokenizer) == QWEN
+
+
+def test_special_tokens_are_single_ids(tiny_expert: Path) -> None:
+    tokenizer = models.load_tokenizer(tiny_expert)
+    ids = prompts.encode("1", "qwen25-math-cot", tokenizer)
+    assert ids.count(tokenizer.convert_tokens_to_ids("<|im_start|>")) == 3
+    assert tokenizer.decode(ids) == prompts.render("1", "qwen25-math-cot", tokenizer)

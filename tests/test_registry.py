@@ -1,0 +1,377 @@
+"""The registry: a version that loads both ways, leads back to its origin and is made once."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+import stored_pipeline
+import torch
+from mlflow import MlflowClient
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from lightreasoner import artifacts
+from lightreasoner.artifacts import Artifact
+from lightreasoner.config import Params
+from lightreasoner.errors import ModelError
+from lightreasoner.stages import GRAPH
+from lightreasoner.store import Outcome
+from tasks import registry, tracking
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:The ``noload`` loader strategy:DeprecationWarning"  # MLflow asks SQLAlchemy 2.1
+)
+PARAMS = stored_pipeline.params()
+PROMPT = "2 + 3 = "
+TESTS = Path(__file__).parent
+TOKENS = 12
+REPOSITORY = TESTS.parent
+
+# A new process that knows the registry's address and the model's name only.
+LOAD = f"""
+import json, sys
+import mlflow
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+mlflow.set_tracking_uri(sys.argv[1])
+greedy = dict(max_new_tokens={TOKENS}, do_sample=False)
+
+def tokens(model, tokenizer):
+    return model.generate(**tokenizer({PROMPT!r}, return_tensors="pt"), **greedy)[0].tolist()
+
+found = {{}}
+for name in sys.argv[2:]:
+    pipeline = mlflow.transformers.load_model(f"models:/{{name}}@candidate")
+    path = mlflow.artifacts.download_artifacts(f"models:/{{name}}@candidate") + "/model"
+    plain = AutoModelForCausalLM.from_pretrained(path)
+    limit = dict(max_new_tokens={TOKENS})
+    served = mlflow.pyfunc.load_model(f"models:/{{name}}@candidate", model_config=limit)
+    found[name] = {{
+        "dtype": str(pipeline.model.dtype),
+        "flavour": tokens(pipeline.model, pipeline.tokenizer),
+        "plain": tokens(plain, AutoTokenizer.from_pretrained(path)),
+        "served": served.predict([{PROMPT!r}]),
+        "text": pipeline({PROMPT!r}, **greedy)[0]["generated_text"],
+    }}
+print(json.dumps(found))
+"""
+
+# Registers with the library alone, then says what happened and whether a model library came along.
+REGISTER = """
+import json, sys, time
+from pathlib import Path
+
+import stored_pipeline
+from tasks import registry, tracking
+from lightreasoner import artifacts
+
+uri, home, name, gate = sys.argv[1:]
+tracking.configure(uri, Path(home))
+model = artifacts.of(Path(home) / "store" / "merge" / f"{5:032x}" / "payload")
+Path(gate, str(time.time())).touch()
+while len(list(Path(gate).iterdir())) < 2:
+    time.sleep(0.001)
+made = registry.register(model, {}, stored_pipeline.params(name=name), None)
+answer = {"version": made.version, "created": made.created, "torch": "torch" in sys.modules}
+print(json.dumps(answer))
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with an MLflow database of its own."""
+    path = tmp_path_factory.mktemp("home")
+    tracking.configure(_sqlite(path), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def outcomes(home: Path, tiny_expert: Path) -> dict[str, Outcome]:
+    """A stored pipeline's outcomes, by stage."""
+    return stored_pipeline.write(home, tiny_expert)
+
+
+@pytest.fixture(scope="module")
+def model(outcomes: dict[str, Outcome]) -> Artifact:
+    """The merged model of the stored pipeline."""
+    return outcomes["merge"].artifact
+
+
+@pytest.fixture(scope="module")
+def registered(
+    home: Path, outcomes: dict[str, Outcome], model: Artifact
+) -> tuple[registry.Registered, str]:
+    """The model registered by a pipeline, and that pipeline's run id."""
+    with tracking.pipeline_run(PARAMS, "registers") as run_id:
+        return registry.register(model, outcomes, PARAMS, run_id), run_id
+
+
+def _sqlite(home: Path) -> str:
+    return f"sqlite:///{home}/mlflow/mlflow.db"
+
+
+def _versions(name: str) -> list[str]:
+    return [str(v.version) for v in MlflowClient().search_model_versions(f"name = '{name}'")]
+
+
+def _greedy(directory: Path) -> list[int]:
+    """The merged directory's own greedy tokens, prompt included."""
+    network = AutoModelForCausalLM.from_pretrained(directory)
+    batch = AutoTokenizer.from_pretrained(directory)(PROMPT, return_tensors="pt")
+    ids: list[int] = network.generate(**batch, max_new_tokens=TOKENS, do_sample=False)[0].tolist()
+    return ids
+
+
+def _python(script: str, *arguments: str) -> "subprocess.Popen[str]":
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(TESTS)])}
+    return subprocess.Popen(
+        [sys.executable, "-c", script, *arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _answer(process: "subprocess.Popen[str]") -> dict[str, Any]:
+    out, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    answer: dict[str, Any] = json.loads(out.splitlines()[-1])
+    return answer
+
+
+def test_a_version_names_everything_upstream(
+    registered: tuple[registry.Registered, str], outcomes: dict[str, Outcome], model: Artifact
+) -> None:
+    made, run_id = registered
+    assert made == registry.Registered("micro", "1", "candidate", created=True)
+    version = MlflowClient().get_model_version_by_alias("micro", "candidate")
+    assert (version.version, version.run_id) == (1, run_id)
+    tags = version.tags
+    for stage in GRAPH:
+        assert tags[f"digest.{stage.output}"] == outcomes[stage.name].artifact.digest
+        assert tags[f"code.{stage.name}"] == f"code-{stage.name}"
+        assert tags[f"commit.{stage.name}"] == stored_pipeline.COMMIT
+        assert tags[f"fingerprint.{stage.name}"] == outcomes[stage.name].manifest["fingerprint"]
+    for name, digest in stored_pipeline.SOURCES.items():
+        assert tags[f"digest.{name}"] == digest
+    assert tags["digest.model"] == model.digest
+    assert tags["parity.max_logit_difference"] == "1e-05"
+    assert tags["pipeline_run"] == run_id
+    assert len(tags["params"]) == 64
+
+
+def test_the_description_says_what_was_gained(
+    registered: tuple[registry.Registered, str],
+) -> None:
+    """Plain sentences from the report's tables, then the card without its YAML."""
+    text = MlflowClient().get_model_version("micro", registered[0].version).description
+    assert text.startswith(
+        "micro/expert, tuned by LightReasoner on its contrast with micro/amateur"
+    )
+    assert (
+        "On tuned (n = 600): 80.0% right (95% interval 75.0% to 85.0%), against 40.0% right "
+        "(95% interval 35.0% to 45.0%) for the base; 250 problems gained, 10 lost "
+        "(paired p = 1e-50)." in text
+    )
+    assert text.endswith("# A card")
+    assert "license: mit" not in text
+
+
+def test_the_logged_model_has_the_headline_and_its_run(
+    registered: tuple[registry.Registered, str],
+) -> None:
+    made, run_id = registered
+    version = MlflowClient().get_model_version("micro", made.version)
+    logged = MlflowClient().get_logged_model(version.source.removeprefix("models:/"))
+    assert {m.key: m.value for m in logged.metrics}["accuracy/tuned"] == 0.8
+    assert logged.source_run_id == run_id
+    assert json.loads(logged.tags["mlflow.modelVersions"]) == [{"name": "micro", "version": 1}]
+    outputs = MlflowClient().get_run(run_id).outputs.model_outputs
+    assert [output.model_id for output in outputs] == [logged.model_id]
+
+
+def test_the_files_are_safetensors_with_short_requirements(
+    registered: tuple[registry.Registered, str], model: Artifact
+) -> None:
+    root = Path(mlflow.artifacts.download_artifacts("models:/micro@candidate"))
+    assert artifacts.digest(root / "model") == model.digest
+    suffixes = {file.suffix for file in artifacts.files_under(root)}
+    assert ".safetensors" in suffixes
+    assert not suffixes & {".bin", ".pkl", ".pt", ".pth", ".py"}
+    requirements = (root / "requirements.txt").read_text().splitlines()
+    assert [line.partition("==")[0] for line in requirements] == ["mlflow", "torch", "transformers"]
+    assert "+" not in "".join(requirements)
+    assert "://" not in "".join(requirements)
+
+
+def test_registering_again_finds_the_version_and_moves_the_alias(
+    registered: tuple[registry.Registered, str], outcomes: dict[str, Outcome], model: Artifact
+) -> None:
+    other = stored_pipeline.params(alias="release")
+    made = registry.register(model, outcomes, other, None)
+    assert made == registry.Registered("micro", "1", "release", created=False)
+    assert _versions("micro") == ["1"]
+    assert MlflowClient().get_model_version_by_alias("micro", "release").version == 1
+    assert MlflowClient().get_model_version_by_alias("micro", "candidate").version == 1
+
+
+def test_a_version_made_meanwhile_wins(
+    registered: tuple[registry.Registered, str],
+    outcomes: dict[str, Outcome],
+    model: Artifact,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first look finds nothing, as if the other process had not registered yet."""
+    look, looks = registry._earliest, []
+
+    def blind_once(*arguments: Any) -> Any:
+        looks.append(arguments)
+        return look(*arguments) if len(looks) > 1 else None
+
+    monkeypatch.setattr(registry, "_earliest", blind_once)
+    made = registry.register(model, outcomes, PARAMS, registered[1])
+    assert made == registry.Registered("micro", "1", "candidate", created=False)
+    assert _versions("micro") == ["1"]
+
+
+def test_two_processes_register_once_and_load_no_model(
+    home: Path, registered: tuple[registry.Registered, str], tmp_path: Path
+) -> None:
+    """Both wait for each other just before they register."""
+    both = [_python(REGISTER, _sqlite(home), str(home), "twice", str(tmp_path)) for _ in range(2)]
+    answers = [_answer(process) for process in both]
+    assert [answer["version"] for answer in answers] == ["1", "1"]
+    assert sorted(answer["created"] for answer in answers) == [False, True]
+    assert not any(answer["torch"] for answer in answers)
+    assert _versions("twice") == ["1"]
+
+
+def test_it_loads_both_ways_in_a_new_process(
+    home: Path,
+    registered: tuple[registry.Registered, str],
+    outcomes: dict[str, Outcome],
+    model: Artifact,
+    tmp_path: Path,
+) -> None:
+    """By flavour, by directory and as pyfunc: the merged directory's own greedy tokens."""
+    half = tmp_path / "half"
+    AutoModelForCausalLM.from_pretrained(model.path, dtype=torch.bfloat16).save_pretrained(half)
+    AutoTokenizer.from_pretrained(model.path).save_pretrained(half)
+    registry.register(artifacts.of(half), outcomes, stored_pipeline.params(name="half"), None)
+    found = _answer(_python(LOAD, _sqlite(home), "micro", "half"))
+    for name, directory, dtype in (("micro", model.path, "float32"), ("half", half, "bfloat16")):
+        own = _greedy(directory)
+        assert found[name]["dtype"] == f"torch.{dtype}"
+        assert found[name]["flavour"] == own
+        assert found[name]["plain"] == own
+        assert found[name]["served"] == [found[name]["text"]]
+
+
+def test_a_directory_without_safetensors_is_refused(
+    registered: tuple[registry.Registered, str], outcomes: dict[str, Outcome], tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "pytorch_model.bin").write_bytes(b"pickle")
+    with pytest.raises(ModelError, match="safetensors"):
+        registry.register(artifacts.of(tmp_path), outcomes, PARAMS, None)
+    assert _versions("micro") == ["1"]
+
+
+def test_a_registry_that_is_away_is_one_clear_error(
+    home: Path,
+    outcomes: dict[str, Outcome],
+    model: Artifact,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    try:
+        tracking.configure(f"http://127.0.0.1:{_free_port()}", home)
+        with pytest.raises(registry.RegistryError, match=f"the model is at {model.path}"):
+            registry.register(model, outcomes, PARAMS, None)
+    finally:
+        tracking.configure(_sqlite(home), home)
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    return port
+
+
+@contextmanager
+def _server(home: Path) -> Iterator[str]:
+    """`mlflow server` over the home's database and artifacts; its address. Starts in 20 s."""
+    port = _free_port()
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
+    command += ["--port", str(port), "--backend-store-uri", _sqlite(home), "--workers", "1"]
+    command += ["--artifacts-destination", str(home / "mlflow" / "artifacts"), "--serve-artifacts"]
+    with (home / "server.log").open("w") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
+    try:
+        address = f"http://127.0.0.1:{port}"
+        _await(f"{address}/health", process)
+        yield address
+    finally:
+        os.killpg(process.pid, 15)
+        process.wait(timeout=30)
+
+
+def _await(url: str, process: "subprocess.Popen[bytes]") -> None:
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            urllib.request.urlopen(url, timeout=5).close()
+            return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.5)
+    raise AssertionError(f"mlflow server did not answer at {url}")
+
+
+@pytest.mark.slow
+def test_direct_and_server_go_on_from_each_other(
+    home: Path,
+    registered: tuple[registry.Registered, str],
+    outcomes: dict[str, Outcome],
+    model: Artifact,
+    tmp_path: Path,
+) -> None:
+    """The same database and files: direct SQLite, then a server, then direct SQLite again."""
+    new = stored_pipeline.params(name="new")
+    with _server(home) as address:
+        tracking.configure(address, home)
+        again = registry.register(model, outcomes, PARAMS, None)
+        assert again == registry.Registered("micro", "1", "candidate", created=False)
+        with tracking.pipeline_run(new, "by server") as run_id:
+            for stage in GRAPH:
+                tracking.replay_stage(run_id, stage, outcomes[stage.name], home)
+            tracking.log_report(run_id, outcomes["report"])
+            assert registry.register(model, outcomes, new, run_id).created
+        found = _answer(_python(LOAD, address, "micro", "new"))
+        page = f"{address}/get-artifact?run_uuid={run_id}&path=report.html"
+        assert urllib.request.urlopen(page).read() == b"<html></html>"
+    tracking.configure(_sqlite(home), home)
+    assert registry.register(model, outcomes, new, run_id).created is False
+    run = MlflowClient().get_run(run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["accuracy/tuned"] == 0.8
+    assert found["micro"]["flavour"] == found["new"]["plain"] == _greedy(model.path)
+
+
+def test_parameters_digest_follows_any_parameter() -> None:
+    def digest(params: Params) -> str:
+        return registry.origin({}, params)["params"]
+
+    assert digest(PARAMS) == digest(stored_pipeline.params())
+    assert digest(PARAMS) != digest(stored_pipeline.params(alias="other"))

@@ -1,0 +1,209 @@
+"""The store: computed once, taken after, made again when damaged, whole or not at all."""
+
+import json
+import logging
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lightreasoner import artifacts, config, presets
+from lightreasoner.artifacts import Artifact
+from lightreasoner.config import Params
+from lightreasoner.errors import DiskFullError
+from lightreasoner.progress import Silent, Watcher
+from lightreasoner.stages import Inputs, Stage
+from lightreasoner.store import Store
+
+SOURCE = {"problem_source": Artifact(Path("x"), "x")}
+
+
+def params(**prepare: object) -> Params:
+    tree = presets.PRESETS["microworld"].model_dump(mode="json")
+    tree["prepare"] |= prepare
+    return config.parse(tree, "test")
+
+
+def counting(inputs: Inputs, params: Params, out: Path, watcher: Watcher) -> None:
+    """Writes the seed; leaves a mark a call beside the source."""
+    with (inputs["problem_source"].path / "calls").open("a") as file:
+        file.write("x")
+    watcher.metric("loss", 0.5, 1)
+    time.sleep(params.prepare.seed / 1000)
+    (out / "seed").write_text(str(params.prepare.seed))
+
+
+STAGE = Stage(
+    "prepare", "", ("problem_source",), "problems", "prepare", "lightreasoner.errors", counting
+)
+
+
+def run(home: Path, source: Path, **prepare: object) -> bool:
+    inputs = {"problem_source": Artifact(source, "same")}
+    return Store(home).run(STAGE, inputs, params(**prepare), Silent()).cached
+
+
+def calls(source: Path) -> int:
+    return len((source / "calls").read_text())
+
+
+def test_computed_once_then_taken(tmp_path: Path) -> None:
+    assert [run(tmp_path, tmp_path) for _ in range(3)] == [False, True, True]
+    assert calls(tmp_path) == 1
+
+
+def test_another_setting_is_another_result(tmp_path: Path) -> None:
+    assert [run(tmp_path, tmp_path, seed=s) for s in (1, 2, 1)] == [False, False, True]
+
+
+def test_batch_size_is_not_part_of_the_key(tmp_path: Path) -> None:
+    inputs = {"problem_source": Artifact(tmp_path, "same")}
+    tree = params().model_dump(mode="json")
+    tree["compute"]["batch_size"] = 3
+    run(tmp_path, tmp_path)
+    other = config.parse(tree, "test")
+    assert Store(tmp_path).run(STAGE, inputs, other, Silent()).cached
+
+
+@pytest.mark.parametrize("damage", ["changed", "gone", "manifest"])
+def test_a_damaged_result_is_made_again_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
+    run(tmp_path, tmp_path)
+    payload = next((tmp_path / "store" / "prepare").glob("*/payload/seed"))
+    if damage == "changed":
+        payload.chmod(0o644)
+        payload.write_text("43")
+    elif damage == "gone":
+        payload.unlink()
+    else:
+        (payload.parents[1] / "manifest.json").unlink()
+    with caplog.at_level(logging.WARNING):
+        assert not run(tmp_path, tmp_path)
+    assert "is damaged; it is made again" in caplog.text
+    assert run(tmp_path, tmp_path)
+
+
+def test_the_manifest_says_where_it_comes_from(tmp_path: Path) -> None:
+    inputs = {"problem_source": Artifact(tmp_path, "same")}
+    outcome = Store(tmp_path).run(STAGE, inputs, params(), Silent())
+    entry = outcome.artifact.path.parent
+    manifest = json.loads((entry / "manifest.json").read_text())
+    assert manifest == outcome.manifest
+    assert manifest["inputs"] == {"problem_source": "same"}
+    assert manifest["config"]["n_problems"] == 300
+    assert manifest["digest"] == artifacts.digest(entry / "payload")
+    assert set(manifest["sha256"]) == {"seed"}
+    assert {"commit", "packages", "device", "dtype", "seconds", "peak_memory_mib"} <= set(manifest)
+
+
+def test_curves_are_told_again(tmp_path: Path) -> None:
+    class Heard(Silent):
+        curve: list[tuple[str, float, int]]
+
+        def metric(self, name: str, value: float, step: int) -> None:
+            self.curve.append((name, value, step))
+
+    inputs = {"problem_source": Artifact(tmp_path, "same")}
+    for _ in range(2):
+        heard = Heard()
+        heard.curve = []
+        Store(tmp_path).run(STAGE, inputs, params(), heard)
+        assert heard.curve == [("loss", 0.5, 1)]
+
+
+def test_two_at_once_compute_once(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    jobs = [
+        context.Process(target=run, args=(tmp_path, tmp_path), kwargs={"seed": 500})
+        for _ in range(2)
+    ]
+    for job in jobs:
+        job.start()
+    for job in jobs:
+        job.join(60)
+        assert job.exitcode == 0
+    assert calls(tmp_path) == 1
+
+
+def test_a_killed_holder_leaves_no_lock(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    job = context.Process(target=run, args=(tmp_path, tmp_path), kwargs={"seed": 60_000})
+    job.start()
+    deadline = time.monotonic() + 30
+    while not (tmp_path / "calls").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert job.pid is not None
+    os.kill(job.pid, signal.SIGKILL)
+    job.join()
+    assert not list((tmp_path / "store" / "prepare").glob("*"))
+    inputs = {"problem_source": Artifact(tmp_path, "same")}
+    quick = Stage(*(getattr(STAGE, f) for f in STAGE.__dataclass_fields__ if f != "write"), _quick)
+    assert not Store(tmp_path).run(quick, inputs, params(seed=60_000), Silent()).cached
+
+
+def _quick(inputs: Inputs, params: Params, out: Path, watcher: Watcher) -> None:
+    (out / "seed").write_text(str(params.prepare.seed))
+
+
+def test_stored_files_are_read_only(tmp_path: Path) -> None:
+    run(tmp_path, tmp_path)
+    payload = next((tmp_path / "store" / "prepare").glob("*/payload/seed"))
+    assert payload.stat().st_mode & 0o222 == 0
+
+
+def test_a_failed_stage_leaves_no_result(tmp_path: Path) -> None:
+    def failing(inputs: Inputs, params: Params, out: Path, watcher: Watcher) -> None:
+        (out / "half").write_text("half")
+        raise OSError(28, "No space left on device")
+
+    stage = Stage(*(getattr(STAGE, f) for f in STAGE.__dataclass_fields__ if f != "write"), failing)
+    with pytest.raises(DiskFullError, match=r"no space left on the disk"):
+        Store(tmp_path).run(stage, SOURCE, params(), Silent())
+    assert not list((tmp_path / "store" / "prepare").glob("*"))
+
+
+FULL_DISK = """
+import sys
+from pathlib import Path
+from lightreasoner.presets import PRESETS
+from lightreasoner.progress import Silent
+from lightreasoner.stages import STAGES
+from lightreasoner.artifacts import Artifact
+from lightreasoner.store import Store
+from lightreasoner import config
+tree = PRESETS["microworld"].model_dump(mode="json")
+tree["prepare"] |= {"source": sys.argv[2], "n_problems": None}
+inputs = {"problem_source": Artifact(Path(sys.argv[2]), "x")}
+try:
+    Store(Path(sys.argv[1])).run(STAGES["prepare"], inputs, config.parse(tree, "x"), Silent())
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+def test_a_full_disk_for_real(tmp_path: Path) -> None:
+    """A tmpfs of 64 KiB in a mount namespace of its own; skipped where that is not allowed."""
+    source = tmp_path / "big.jsonl"
+    row = json.dumps({"question": "q" * 1000, "answer": "1"}) + "\n"
+    source.write_text(row * 200)
+    (tmp_path / "full").mkdir()
+    script = (
+        f"mount -t tmpfs -o size=64k tmpfs '{tmp_path}/full' && "
+        f"'{sys.executable}' -c \"$0\" '{tmp_path}/full' '{source}'"
+    )
+    done = subprocess.run(
+        ["unshare", "--mount", "--map-root-user", "sh", "-c", script, FULL_DISK],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if "unshare" in done.stderr or "mount:" in done.stderr:
+        pytest.skip(f"no tmpfs can be mounted here: {done.stderr.strip()}")
+    assert done.stdout.startswith("DiskFullError"), done.stderr
+    assert "no space left on the disk; free some and run again" in done.stdout

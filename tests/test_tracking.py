@@ -1,0 +1,295 @@
+"""MLflow's runs of a pipeline: what they hold, and that MLflow never stops or slows a stage."""
+
+import logging
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import stored_pipeline
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from lightreasoner.stages import GRAPH, STAGES
+from lightreasoner.store import Outcome
+from tasks import measures, tracking
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:The ``noload`` loader strategy:DeprecationWarning"  # MLflow asks SQLAlchemy 2.1
+)
+PARAMS = stored_pipeline.params()
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with an MLflow database of its own (making one takes 2 to 4 s)."""
+    path = tmp_path_factory.mktemp("home")
+    tracking.configure(f"sqlite:///{path}/mlflow/mlflow.db", path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def outcomes(home: Path, tiny_expert: Path) -> dict[str, Outcome]:
+    """A stored pipeline's outcomes, by stage."""
+    return stored_pipeline.write(home, tiny_expert)
+
+
+@pytest.fixture(scope="module")
+def replayed(home: Path, outcomes: dict[str, Outcome]) -> tuple[Run, dict[str, Run]]:
+    """The runs of a pipeline that the store had already: its own, and each stage's."""
+    with tracking.pipeline_run(PARAMS, "replayed") as run_id:
+        for stage in GRAPH:
+            outcome = Outcome(outcomes[stage.name].artifact, outcomes[stage.name].manifest, True)
+            tracking.replay_stage(run_id, stage, outcome, home)
+        tracking.log_report(run_id, outcomes["report"])
+    return MlflowClient().get_run(run_id), _nested(run_id)
+
+
+@pytest.fixture
+def no_loss(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Fail a test in which MLflow did not take something."""
+    yield
+    records = caplog.get_records("setup") + caplog.get_records("call")
+    assert not [record for record in records if record.levelno >= logging.WARNING]
+
+
+nothing_lost = pytest.mark.usefixtures("no_loss")
+
+
+def _nested(run_id: str) -> dict[str, Run]:
+    found = MlflowClient().search_runs(
+        [tracking.experiment_id()], f"tags.`mlflow.parentRunId` = '{run_id}'"
+    )
+    return {run.info.run_name: run for run in found}
+
+
+def _curve(run_id: str, name: str = "loss") -> list[tuple[int, float]]:
+    return [(m.step, m.value) for m in MlflowClient().get_metric_history(run_id, name)]
+
+
+@nothing_lost
+def test_pipeline_run_holds_every_parameter(replayed: tuple[Run, dict[str, Run]]) -> None:
+    run, _ = replayed
+    assert run.info.status == "FINISHED"
+    assert run.data.params["select.beta"] == "0.4"
+    assert run.data.params["finetune.target_modules"] == '["q_proj", "v_proj"]'
+    assert run.data.params["compute.batch_size"] == "null"
+    assert len(run.data.params) == len(tracking.flatten(PARAMS))
+
+
+def test_a_cached_stage_has_its_run_with_its_curve(replayed: tuple[Run, dict[str, Run]]) -> None:
+    _, nested = replayed
+    assert set(nested) == {stage.name for stage in GRAPH}
+    assert {run.info.status for run in nested.values()} == {"FINISHED"}
+    assert {run.data.tags["cached"] for run in nested.values()} == {"true"}
+    assert _curve(nested["finetune"].info.run_id) == [
+        (step, value) for _, value, step in stored_pipeline.CURVE
+    ]
+
+
+def test_a_stage_run_leads_back_to_its_inputs_and_code(
+    replayed: tuple[Run, dict[str, Run]], outcomes: dict[str, Outcome]
+) -> None:
+    run = replayed[1]["finetune"]
+    tags = run.data.tags
+    assert tags["digest"] == outcomes["finetune"].artifact.digest
+    assert tags["input.samples"] == outcomes["select"].artifact.digest
+    assert tags["input.expert"] == stored_pipeline.SOURCES["expert"]
+    assert (tags["code"], tags["commit"]) == ("code-finetune", stored_pipeline.COMMIT)
+    assert tags["fingerprint"] == outcomes["finetune"].manifest["fingerprint"]
+    assert run.data.params["finetune.r"] == "8"
+    assert run.data.metrics["seconds"] == 1.5
+    assert run.data.metrics["peak_memory_mib"] == 100.0
+
+
+def test_data_sets_carry_the_artifacts_digests(
+    replayed: tuple[Run, dict[str, Run]], outcomes: dict[str, Outcome]
+) -> None:
+    """A directory's digest has just the 36 characters that MLflow allows; a commit is cut."""
+    _, nested = replayed
+    data = {d.dataset.name: d.dataset.digest for d in nested["finetune"].inputs.dataset_inputs}
+    assert data == {"samples": outcomes["select"].artifact.digest}
+    assert len(data["samples"]) == 36
+    hub = nested["evaluate"].inputs.dataset_inputs[0].dataset
+    assert (hub.name, hub.digest) == ("benchmark_source", stored_pipeline.COMMIT[:36])
+    assert stored_pipeline.SOURCES["benchmark_source"] in hub.source
+
+
+@nothing_lost
+def test_the_headline_and_the_page_are_on_the_pipelines_run(
+    replayed: tuple[Run, dict[str, Run]],
+) -> None:
+    run, nested = replayed
+    metrics = run.data.metrics
+    assert metrics["accuracy/tuned"] == 0.8
+    assert metrics["accuracy_base/tuned"] == 0.4
+    assert metrics["gain/tuned"] == pytest.approx(0.4)
+    assert metrics["p/tuned"] == 1e-50
+    assert metrics["gained/tuned"] == 250
+    for run_id in (run.info.run_id, nested["report"].info.run_id):
+        assert {f.path for f in MlflowClient().list_artifacts(run_id)} == {"report.html", "figures"}
+
+
+def test_artifacts_are_files_under_home(home: Path, replayed: tuple[Run, dict[str, Run]]) -> None:
+    assert replayed[0].info.artifact_uri.startswith((home / "mlflow" / "artifacts").as_uri())
+
+
+def test_payload_numbers(outcomes: dict[str, Outcome]) -> None:
+    """Counts by hand from tests/stored_pipeline.py: 3 + 2 tokens; KL (0.5 + 1.5) / 2."""
+    numbers = {
+        name: measures.of_payload(name, outcome.artifact.path) for name, outcome in outcomes.items()
+    }
+    assert numbers["prepare"] == {"problems": 1}
+    assert numbers["generate"] == {"trajectories": 2, "completion_tokens": 5, "truncated": 1}
+    assert numbers["score"] == {"steps": 3}
+    assert numbers["select"] == {
+        "samples": 2,
+        "problems": 1,
+        "kl_mean": 1.0,
+        "support_mean": 1.5,
+    }
+    assert numbers["finetune"] == {}
+    assert numbers["merge"] == {f"parity/{k}": v for k, v in stored_pipeline.PARITY.items()}
+    assert numbers["evaluate"]["accuracy/tuned"] == 0.8
+    assert numbers["evaluate"]["accuracy_low/tuned"] == pytest.approx(0.75)
+    assert numbers["evaluate"]["no_answer/transfer"] == 2
+
+
+@nothing_lost
+def test_curves_arrive_while_the_stage_runs(home: Path) -> None:
+    with (
+        tracking.pipeline_run(PARAMS, "live") as run_id,
+        tracking.stage_run(run_id, STAGES["finetune"]) as live,
+    ):
+        live.metric("loss", 2.0, 0)
+        deadline = time.monotonic() + 20
+        while not _curve(live.run_id) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert _curve(live.run_id) == [(0, 2.0)]
+        live.metric("loss", 1.0, 1)
+    assert _curve(live.run_id) == [(0, 2.0), (1, 1.0)]
+    assert MlflowClient().get_run(live.run_id).info.status == "FINISHED"
+
+
+@nothing_lost
+def test_stages_in_threads_keep_their_curves_apart(home: Path) -> None:
+    """One stage ends its run while the other goes on: neither loses a point."""
+    points: dict[str, list[tuple[int, float]]] = {}
+
+    def work(name: str, steps: int) -> None:
+        with tracking.stage_run(run_id, STAGES[name]) as live:
+            for step in range(steps):
+                live.metric("loss", float(step), step)
+                time.sleep(0.005)
+        points[name] = _curve(live.run_id)
+
+    with tracking.pipeline_run(PARAMS, "threads") as run_id:
+        threads = [
+            threading.Thread(target=work, args=arguments)
+            for arguments in (("finetune", 300), ("evaluate", 20), ("evaluate_base", 100))
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    sizes = {name: len(curve) for name, curve in points.items()}
+    assert sizes == {"finetune": 300, "evaluate": 20, "evaluate_base": 100}
+    assert set(_nested(run_id)) == set(points)
+
+
+@nothing_lost
+def test_a_failed_stage_ends_its_runs_as_failed(home: Path) -> None:
+    runs: list[str] = []
+
+    def fail() -> None:
+        with (
+            tracking.pipeline_run(PARAMS, "failing") as run_id,
+            tracking.stage_run(run_id, STAGES["merge"]) as live,
+        ):
+            runs.extend([run_id, live.run_id])
+            live.metric("loss", 1.0, 0)
+            raise ValueError("no luck")
+
+    with pytest.raises(ValueError, match="no luck"):
+        fail()
+    for failed in runs:
+        run = MlflowClient().get_run(failed)
+        assert run.info.status == "FAILED"
+        assert run.data.tags["error"] == "ValueError: no luck"
+    assert _curve(runs[1]) == [(0, 1.0)]
+
+
+@nothing_lost
+def test_points_wait_for_a_pause_to_end(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        tracking.pipeline_run(PARAMS, "pause") as run_id,
+        tracking.stage_run(run_id, STAGES["finetune"]) as live,
+    ):
+        monkeypatch.setattr(tracking._Pause, "until", time.monotonic() + 60)
+        live.metric("loss", 1.0, 0)
+        time.sleep(2 * tracking.FLUSH_SECONDS)
+        assert _curve(live.run_id) == []
+        monkeypatch.setattr(tracking._Pause, "until", 0.0)
+    assert _curve(live.run_id) == [(0, 1.0)]
+
+
+def test_a_deleted_experiment_is_restored(home: Path) -> None:
+    MlflowClient().delete_experiment(tracking.experiment_id())
+    tracking.configure(f"sqlite:///{home}/mlflow/mlflow.db", home)
+    assert MlflowClient().get_experiment(tracking.experiment_id()).lifecycle_stage == "active"
+
+
+def test_a_server_that_is_down_costs_seconds_not_the_pipeline(
+    home: Path,
+    outcomes: dict[str, Outcome],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Nothing listens on the port. Measured 4.6 s in all: one refused call with two retries."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        uri = f"http://127.0.0.1:{free.getsockname()[1]}"
+    started = time.monotonic()
+    try:
+        tracking.configure(uri, tmp_path)
+        with tracking.pipeline_run(PARAMS, "down") as run_id:
+            assert run_id == tracking.UNTRACKED
+            with tracking.stage_run(run_id, STAGES["finetune"]) as live:
+                for step in range(1000):
+                    live.metric("loss", 1.0, step)
+            tracking.log_outcome(live.run_id, outcomes["finetune"])
+            tracking.replay_stage(run_id, STAGES["report"], outcomes["report"], home)
+            tracking.log_report(run_id, outcomes["report"])
+    finally:
+        tracking.configure(f"sqlite:///{home}/mlflow/mlflow.db", home)
+    assert time.monotonic() - started < 15
+    assert [r.message for r in caplog.records if "the pipeline goes on" in r.message] != []
+    assert all(len(record.message) < 300 for record in caplog.records)
+
+
+def test_a_server_that_goes_away_and_hangs_holds_no_stage_up(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection is taken and never answered: a metric call returns at once all the same."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen()
+        monkeypatch.setattr(tracking, "FLUSH_SECONDS", 0.05)
+        uri = f"http://127.0.0.1:{deaf.getsockname()[1]}"
+        client = MlflowClient(tracking_uri=uri)
+        monkeypatch.setattr(tracking, "MlflowClient", lambda: client)
+        with tracking.LiveRun("0" * 32) as live:
+            started = time.monotonic()
+            for step in range(100):
+                live.metric("loss", 1.0, step)
+                time.sleep(0.005)
+            assert time.monotonic() - started < 1.5
+        assert time.monotonic() - started < 8
+    tracking.configure(f"sqlite:///{home}/mlflow/mlflow.db", home)
