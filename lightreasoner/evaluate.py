@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from transformers import AutoConfig
 
 from lightreasoner import models, problems, prompts, tables
 from lightreasoner.decode import Completion, decode
-from lightreasoner.errors import ProblemsError
 from lightreasoner.grading import grade
 from lightreasoner.problems import Problem
 from lightreasoner.statistics import wilson_interval
@@ -44,8 +42,14 @@ def write_scores(
         )
     ]
     tokenizer = models.load_tokenizer(model_dir)
-    prompt_ids = [prompts.encode(problem.question, config.style, tokenizer) for _, problem in drawn]
-    _check_context(model_dir, drawn, prompt_ids, config.max_new_tokens)
+    prompt_ids = prompts.encode_all(
+        [problem for _, problem in drawn],
+        config.style,
+        tokenizer,
+        config.max_new_tokens,
+        models.context_length(model_dir),
+        "evaluate.max_new_tokens",
+    )
     completions = decode(
         models.load_model(model_dir, compute.device, compute.dtype),
         prompt_ids,
@@ -77,23 +81,6 @@ def summarise(scores: pd.DataFrame) -> dict[str, Any]:
         "truncated": int((scores["finish_reason"] == "length").sum()),
         "no_answer": int((scores["verdict"] == "unparsed").sum()),
     }
-
-
-def _check_context(
-    model_dir: Path,
-    drawn: list[tuple[str, Problem]],
-    prompt_ids: list[list[int]],
-    max_new_tokens: int,
-) -> None:
-    config = AutoConfig.from_pretrained(model_dir, trust_remote_code=False, local_files_only=True)
-    context = config.max_position_embeddings
-    longest = max(range(len(drawn)), key=lambda row: len(prompt_ids[row]))
-    if len(prompt_ids[longest]) + max_new_tokens > context:
-        raise ProblemsError(
-            f"problem {drawn[longest][1].id}: its prompt of {len(prompt_ids[longest])} tokens and "
-            f"evaluate.max_new_tokens {max_new_tokens} exceed the model's context of {context}; "
-            "drop the problem or lower evaluate.max_new_tokens"
-        )
 
 
 def _row(

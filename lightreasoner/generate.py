@@ -7,7 +7,6 @@ import pandas as pd
 
 from lightreasoner import models, problems, prompts, tables
 from lightreasoner.decode import decode
-from lightreasoner.errors import ProblemsError
 
 if TYPE_CHECKING:
     from lightreasoner.config import Compute, Generate
@@ -28,16 +27,15 @@ def write_trajectories(
     """
     read = problems.read(problems_dir / "problems.jsonl")
     tokenizer = models.load_tokenizer(expert_dir)
-    prompt_ids = [prompts.encode(problem.question, config.style, tokenizer) for problem in read]
+    prompt_ids = prompts.encode_all(
+        read,
+        config.style,
+        tokenizer,
+        config.max_new_tokens,
+        models.context_length(expert_dir),
+        "generate.max_new_tokens",
+    )
     expert = models.load_model(expert_dir, compute.device, compute.dtype)
-    longest = max(range(len(read)), key=lambda row: len(prompt_ids[row]))
-    context = expert.config.max_position_embeddings
-    if len(prompt_ids[longest]) + config.max_new_tokens > context:
-        raise ProblemsError(
-            f"problem {read[longest].id}: its prompt of {len(prompt_ids[longest])} tokens and "
-            f"generate.max_new_tokens {config.max_new_tokens} exceed the expert's context of "
-            f"{context}; drop the problem or lower generate.max_new_tokens"
-        )
     completions = decode(
         expert,
         prompt_ids,

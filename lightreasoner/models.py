@@ -121,6 +121,12 @@ def differing_tokens(expert: Path, amateur: Path) -> dict[int, tuple[str | None,
     }
 
 
+def context_length(path: Path) -> int:
+    """How many tokens the model's positions reach."""
+    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    return int(config["max_position_embeddings"])
+
+
 def load_model(path: Path, device: str, dtype: str) -> "PreTrainedModel":
     """A causal language model in inference mode. Raises ModelError for what cannot be loaded."""
     import torch

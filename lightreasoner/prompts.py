@@ -6,10 +6,13 @@ models (eq. 39), both as the Qwen2.5-Math toolkit renders them; `chat` is the mo
 
 from typing import TYPE_CHECKING
 
+from lightreasoner.errors import ProblemsError
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from lightreasoner.config import PromptStyle
+    from lightreasoner.problems import Problem
 
 CUE = r"Please reason step by step, and put your final answer within \boxed{}."
 TEMPLATES = {
@@ -34,3 +37,26 @@ def encode(question: str, style: "PromptStyle", tokenizer: "PreTrainedTokenizerB
     """The prompt's token ids; a chat template brings its own begin-of-sequence token."""
     text = render(question, style, tokenizer)
     return tokenizer(text, add_special_tokens=style != "chat")["input_ids"]
+
+
+def encode_all(
+    problems: "list[Problem]",
+    style: "PromptStyle",
+    tokenizer: "PreTrainedTokenizerBase",
+    room: int,
+    context: int,
+    room_name: str,
+) -> list[list[int]]:
+    """The prompts of all problems, each with `room` new tokens within the model's `context`.
+
+    Raises ProblemsError that names the longest prompt's problem and `room_name`, the parameter.
+    """
+    encoded = [encode(problem.question, style, tokenizer) for problem in problems]
+    longest = max(range(len(encoded)), key=lambda row: len(encoded[row]))
+    tokens = len(encoded[longest])
+    if tokens + room > context:
+        raise ProblemsError(
+            f"problem {problems[longest].id}: its prompt of {tokens} tokens and {room_name} {room} "
+            f"exceed the model's context of {context}; drop the problem or lower {room_name}"
+        )
+    return encoded

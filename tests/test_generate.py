@@ -35,5 +35,5 @@ def test_one_row_a_problem_in_order(tiny_expert: Path, tmp_path: Path) -> None:
 def test_a_prompt_beyond_the_context_is_named(tiny_expert: Path, tmp_path: Path) -> None:
     """deviations.md: the authors cut prompts at 512 tokens, trained step included."""
     some = [Problem("short", "x", "1", ""), Problem("long", "x" * 1000, "1", "")]
-    with pytest.raises(ProblemsError, match=r"problem long: .* exceed the expert's context of 1024"):
+    with pytest.raises(ProblemsError, match=r"problem long: .* exceed the model's context of 1024"):
         generate(tiny_expert, some, tmp_path / "out")
