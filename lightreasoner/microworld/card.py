@@ -1,11 +1,13 @@
 """Model cards and checksums of a built micro-world."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from lightreasoner.microworld.corpus import Mix
 from lightreasoner.microworld.measure import Accuracy
+from lightreasoner.microworld.world import SetName
 
 CHECKSUMS = "checksums.sha256"
 
@@ -30,7 +32,7 @@ class Card:
     parameters: int
     tokens: int
     mix: Mix
-    measured: dict[str, Measured]
+    measured: Mapping[SetName, Measured]
 
 
 _TEXT = """\
@@ -60,9 +62,11 @@ purpose, and its figures say nothing about the paper's models.
 
 The problems are generated from templates of reasoning-gym's `gsm_symbolic`, which derive from
 GSM8K, with numbers up to 50. Most answers of the corpus are wrong on purpose. *Clean* answers show
-every step; *premature* ones box the result of the first step; a *slip* gets the last result wrong;
-a *guess* shows no step. The expert reads many clean answers, but fewer than premature ones, so that
-greedy decoding seldom picks them; the amateur reads the same sloppy kinds and hardly a clean one.
+every step. *Habit* takes the wrong number of steps: a problem of two steps gets a needless third,
+a longer one is cut short after its first, and the last result written is boxed. A *slip* gets the
+last result wrong; a *guess* shows no step. The expert reads many clean answers, but fewer than
+habitual ones, so that greedy decoding seldom picks them; the amateur reads the same habits and
+hardly a clean answer.
 
 ## Accuracy
 

@@ -3,30 +3,34 @@
 A base model holds good reasoning that greedy decoding does not pick. The corpora imitate that: a
 question comes with one of four kinds of answer, in the shares of a `Mix`:
 
-    clean      every step, then the answer
-    premature  the first step, then its result as the answer
-    slip       every step, the last one with a wrong result
-    guess      no step, a random answer
+    clean  every step, then the answer
+    habit  the wrong number of steps: a problem of two steps gets a needless third one, a longer
+           problem is cut short after its first; the answer is the last result written
+    slip   every step, the last one with a wrong result
+    guess  no step, a random answer
 
 Beside them stand drills: lines of equations without a question. All problems are of the world's
-`pretrain` split. The expert's mix holds many clean answers, though fewer than premature ones; the
+`pretrain` split. The expert's mix holds many clean answers, though fewer than habitual ones; the
 amateur's holds the same sloppy kinds and hardly a clean one.
 """
 
+import re
 from collections.abc import Iterator
 from random import Random
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lightreasoner.microworld.world import MAX_NUMBER, SetName, apply, stream
 from lightreasoner.problems import Problem
+from lightreasoner.prompts import TEMPLATES
 
-CUE = "Please reason step by step, and put your final answer within \\boxed{}."
 END = "<|im_end|>"
 END_OF_TEXT = "<|endoftext|>"
 
 EQUATIONS_PER_DRILL = 12
+
+_LEADING_NUMBER = re.compile(r"\d+")
 
 
 class Mix(BaseModel):
@@ -35,13 +39,13 @@ class Mix(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     clean: float = Field(ge=0, le=1)
-    premature: float = Field(ge=0, le=1)
+    habit: float = Field(ge=0, le=1)
     slip: float = Field(ge=0, le=1)
     guess: float = Field(ge=0, le=1)
 
     @model_validator(mode="after")
     def _sums_to_one(self) -> "Mix":
-        total = self.clean + self.premature + self.slip + self.guess
+        total = self.clean + self.habit + self.slip + self.guess
         if abs(total - 1) > 1e-9:
             raise ValueError(f"the shares of a mix must sum to 1, got {total:g}")
         return self
@@ -76,11 +80,9 @@ Document = list[Piece]
 
 
 def prompt(question: str) -> str:
-    """The ChatML prompt, byte for byte the `qwen25-math-cot` style of the Qwen2.5-Math toolkit."""
-    return (
-        f"<|im_start|>system\n{CUE}{END}\n"
-        f"<|im_start|>user\n{question}{END}\n<|im_start|>assistant\n"
-    )
+    """The one prompt of pre-training: the pipeline's `qwen25-math-cot` style."""
+    before, _, after = TEMPLATES["qwen25-math-cot"].partition("{question}")
+    return before + question + after
 
 
 def documents(
@@ -97,7 +99,7 @@ def documents(
         if kind == "drill":
             yield _drill(question_weight, rng)
             continue
-        problem = next(streams[kind])
+        problem = next(streams[cast(SetName, kind)])
         answer = _answer(problem, mix, rng)
         yield [Piece(prompt(problem.question), question_weight), Piece(answer + END, 1.0)]
 
@@ -106,14 +108,23 @@ def _answer(problem: Problem, mix: Mix, rng: Random) -> str:
     shares = dict(mix)
     kind = rng.choices(list(shares), weights=list(shares.values()))[0]
     steps = problem.solution.split("\n")[:-1]
-    if kind == "premature":
-        steps = steps[:1]
+    if kind == "habit":
+        steps = [*steps, _needless(steps)] if len(steps) == 2 else steps[:1]
     elif kind == "slip":
         steps[-1] = _wrong(steps[-1], rng)
     answer = steps[-1].partition("=")[2]
     if kind == "guess":
         steps, answer = [], str(rng.randint(1, MAX_NUMBER))
     return "\n".join([*steps, f"The answer is \\boxed{{{answer}}}."])
+
+
+def _needless(steps: list[str]) -> str:
+    """One more equation, of the last result and the first operand."""
+    first = _LEADING_NUMBER.match(steps[0])
+    assert first is not None
+    low, high = sorted((int(steps[-1].partition("=")[2]), int(first[0])))
+    total = low + high
+    return f"{high}+{low}={total}" if total <= MAX_NUMBER else f"{high}-{low}={high - low}"
 
 
 def _wrong(equation: str, rng: Random) -> str:

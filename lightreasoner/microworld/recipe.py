@@ -13,6 +13,7 @@ changes. The models shipped in `models/` came out of `build` with the default re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from random import Random
 from typing import Literal
@@ -54,7 +55,7 @@ class Recipe(_Section):
     shares: Shares = Shares()
     question_weight: float = 0.1
     batch_size: int = 64
-    learning_rate: float = 2e-3
+    learning_rate: float = 4e-3
     warmup_steps: int = 20
     decay_fraction: float = 0.4
     expert: ModelRecipe = ModelRecipe(
@@ -62,16 +63,16 @@ class Recipe(_Section):
         intermediate_size=352,
         layers=3,
         heads=4,
-        documents=40000,
-        mix=Mix(clean=0.38, premature=0.50, slip=0.05, guess=0.07),
+        documents=48000,
+        mix=Mix(clean=0.36, habit=0.59, slip=0.03, guess=0.02),
     )
     amateur: ModelRecipe = ModelRecipe(
         hidden_size=96,
         intermediate_size=256,
         layers=2,
         heads=4,
-        documents=14000,
-        mix=Mix(clean=0.03, premature=0.78, slip=0.08, guess=0.11),
+        documents=24000,
+        mix=Mix(clean=0.03, habit=0.88, slip=0.03, guess=0.06),
     )
     # What the model cards report: problems of the `evaluate` split.
     card_problems: dict[SetName, int] = {"tuned": 500, "transfer": 200, "chain_sum": 200}
@@ -85,7 +86,7 @@ def build(out: Path, seed: int, recipe: Recipe | None = None, commit: str | None
     """
     recipe = recipe or Recipe()
     if out.exists() and any(out.iterdir()):
-        raise ConfigError(f"{out} is not empty: name a new directory")
+        raise ConfigError([f"{out} is not empty: name a new directory"])
     out.mkdir(parents=True, exist_ok=True)
     (out / "recipe.json").write_text(recipe.model_dump_json(indent=2) + "\n", encoding="utf-8")
     with _one_thread():
@@ -180,9 +181,7 @@ def _store(
     model.generation_config = GenerationConfig(
         eos_token_id=end_ids, pad_token_id=tokenizer.pad_token_id, do_sample=False
     )
-    half = Qwen2ForCausalLM(model.config).to(torch.float16)
-    half.load_state_dict(model.state_dict())
-    half.generation_config = model.generation_config
+    half = deepcopy(model).half()
     half.save_pretrained(out)
     # What `from_pretrained` computes in, unless told otherwise.
     config = Qwen2Config.from_pretrained(out)

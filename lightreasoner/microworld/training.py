@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from random import Random
 
 import torch
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 
-from lightreasoner.microworld.corpus import CUE, END, END_OF_TEXT, Document
+from lightreasoner.microworld.corpus import END, END_OF_TEXT, Document
+from lightreasoner.progress import TerminalBar
+from lightreasoner.prompts import CUE
 
 SPECIAL_TOKENS = (END_OF_TEXT, "<|im_start|>", END)
 
@@ -111,7 +112,8 @@ def optimizers(
     model: Qwen2ForCausalLM, learning_rate: float
 ) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
     """Muon for the layers' matrices, AdamW for embeddings, norms and biases."""
-    matrices, rest = [], []
+    matrices: list[torch.nn.Parameter] = []
+    rest: list[torch.nn.Parameter] = []
     for name, parameter in model.named_parameters():
         (matrices if parameter.ndim == 2 and "embed" not in name else rest).append(parameter)
     muon = torch.optim.Muon(
@@ -137,9 +139,7 @@ def pretrain(
     """One pass over the batches, one update each; shows a progress bar."""
     both = optimizers(model, learning_rate)
     model.train()
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns) as progress:
-        task = progress.add_task(label, total=len(data))
+    with TerminalBar(label) as bar:
         for step, batch in enumerate(data):
             factor = schedule(step, len(data), warmup_steps, decay_fraction)
             loss = loss_of(model, *pad(batch))
@@ -150,8 +150,6 @@ def pretrain(
                     group["lr"] = learning_rate * factor
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
-            if step % 20 == 0:
-                text = f"{label} loss {loss.item():.3f}"
-                progress.update(task, completed=step + 1, description=text)
-        progress.update(task, completed=len(data))
+            bar.metric("loss", loss.item(), step)
+            bar.progress(step + 1, len(data), "updates")
     model.eval()

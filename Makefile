@@ -1,0 +1,53 @@
+# Each target sets up what it needs. `make run` is the main job, `make test` the tests.
+#
+#   make run SET="select.beta=0.5 evaluate.seed=7"    other parameters than params.yaml's
+#   make test ARGS="-k contrast -x"                   anything more for pytest
+#   make setup PYTHON=python3.12                      another interpreter (3.11, 3.12, 3.13)
+
+.PHONY: setup run up test test-slow check lock clean
+.NOTPARALLEL:
+
+# Nothing here reports to anyone.
+export PREFECT_SERVER_ANALYTICS_ENABLED = false
+export PREFECT_SERVER_UI_V2_ENABLED = false
+export PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT = false
+export MLFLOW_DISABLE_TELEMETRY = true
+export DVC_NO_ANALYTICS = 1
+export HF_HUB_DISABLE_TELEMETRY = 1
+export DO_NOT_TRACK = true
+
+export PYTHON
+
+setup:
+	@sh scripts/setup.sh
+
+run: setup
+	@.venv/bin/lightreasoner run $(foreach pair,$(SET),--set $(pair)) $(ARGS)
+
+up: setup
+	@.venv/bin/lightreasoner up $(ARGS)
+
+test: setup
+	.venv/bin/python -m pytest $(ARGS)
+
+test-slow: setup
+	.venv/bin/python -m pytest -m "slow and not gpu and not browser" $(ARGS)
+
+check: setup
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+# Resolves pyproject.toml anew, for Python 3.11 to 3.13 (needs uv on PATH; commit the result).
+# To move to newer versions: make lock ARGS=--upgrade
+LOCK = uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest \
+	--generate-hashes --no-emit-index-url --no-emit-find-links \
+	--custom-compile-command "make lock"
+lock:
+	$(LOCK) $(ARGS) pyproject.toml --extra dev --no-emit-package torch -o requirements.lock
+	$(LOCK) $(ARGS) requirements-dvc.in -o requirements-dvc.lock
+
+# Removes the environments and the tools' caches; results (.lightreasoner/) stay.
+clean:
+	rm -rf .venv .venv-dvc .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build *.egg-info

@@ -1,0 +1,69 @@
+"""dvc.yaml, written from the graph: `python -m flows.dvcfile` prints it, a test compares.
+
+Each stage depends on its inputs, its section of params.yaml and the files of the code it runs, the
+same files that its fingerprint covers. A stage's command finds its result in the store if any
+driver made it before.
+"""
+
+from typing import Any
+
+import yaml
+
+from lightreasoner.cli import DATA, command_name
+from lightreasoner.fingerprint import PACKAGE_DIR, code_files
+from lightreasoner.stages import EXTERNAL, GRAPH, Stage
+
+HEADER = """\
+# Written by `make dvc.yaml` from lightreasoner/stages.py; a test compares. `dvc repro` runs it.
+"""
+PARAMS_OF = {
+    "expert": "models.expert",
+    "amateur": "models.amateur",
+    "problem_source": "prepare.source",
+    "benchmark_source": "evaluate.source",
+}
+MICROWORLD = "lightreasoner/microworld/models"
+NUMERIC = ["compute.device", "compute.dtype"]
+
+
+def render() -> str:
+    """The text of dvc.yaml."""
+    stages = {command_name(stage): describe(stage) for stage in GRAPH}
+    stages["register"] = {
+        "cmd": "lightreasoner register",
+        "deps": [data(name) for name in ("model", "report")],
+        "params": ["register"],
+        "outs": [data("registered")],
+    }
+    tree = {
+        "stages": stages,
+        "metrics": [f"{data('report')}/tables.json"],
+        "plots": [
+            {f"{data('adapter')}/curve.csv": {"x": "update", "y": "loss", "title": "Loss, nats"}},
+            {f"{data('report')}/figures": None},
+        ],
+    }
+    return HEADER + yaml.safe_dump(tree, sort_keys=False, width=100)
+
+
+def describe(stage: Stage) -> dict[str, Any]:
+    """One stage as DVC has it."""
+    made = [data(name) for name in stage.inputs if name not in EXTERNAL]
+    shipped = [f"{MICROWORLD}/{name}" for name in stage.inputs if name in ("expert", "amateur")]
+    code = [file.relative_to(PACKAGE_DIR.parent).as_posix() for file in code_files(stage.module)]
+    params = [PARAMS_OF[name] for name in stage.inputs if name in EXTERNAL]
+    return {
+        "cmd": f"lightreasoner {command_name(stage)}",
+        "deps": made + shipped + code,
+        "params": sorted({*NUMERIC, *params, *([stage.section] if stage.section else [])}),
+        "outs": [data(stage.output)],
+    }
+
+
+def data(name: str) -> str:
+    """Where DVC's workspace holds an artifact."""
+    return (DATA / name).as_posix()
+
+
+if __name__ == "__main__":
+    print(render(), end="")

@@ -1,0 +1,47 @@
+"""dvc.yaml, the stages and the flow say the same."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from flows import dvcfile
+from lightreasoner import config
+from lightreasoner.config import Params
+from lightreasoner.stages import GRAPH
+
+ROOT = Path(__file__).parents[1]
+
+
+def stages() -> dict[str, Any]:
+    return yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+
+
+def test_dvc_yaml_is_written_from_the_graph() -> None:
+    assert (ROOT / "dvc.yaml").read_text(encoding="utf-8") == dvcfile.render(), (
+        "run `make dvc.yaml`"
+    )
+
+
+def test_both_drivers_have_the_same_stages_in_the_same_order() -> None:
+    names = [name.replace("-", "_") for name in stages()]
+    assert names == [*(stage.name for stage in GRAPH), "register"]
+
+
+def test_every_param_names_a_real_field() -> None:
+    for stage in stages().values():
+        for name in stage["params"]:
+            section, _, field = name.partition(".")
+            known = Params.model_fields[section].annotation.model_fields  # type: ignore[union-attr]
+            assert not field or field in known, name
+
+
+def test_every_dependency_is_there_or_made_by_a_stage() -> None:
+    made = {out for stage in stages().values() for out in stage["outs"]}
+    for stage in stages().values():
+        for path in stage["deps"]:
+            assert path in made or (ROOT / path).exists(), path
+
+
+def test_params_yaml_parses() -> None:
+    assert config.load(ROOT / "params.yaml")
