@@ -4,7 +4,7 @@
 #   make test ARGS="-k contrast -x"                   anything more for pytest
 #   make setup PYTHON=python3.12                      another interpreter (3.11, 3.12, 3.13)
 
-.PHONY: setup run up test test-slow check lock clean
+.PHONY: setup run up test test-slow check dvc.yaml lock clean
 .NOTPARALLEL:
 
 # Nothing here reports to anyone.
@@ -38,6 +38,10 @@ check: setup
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+
+# After a change of the stages or of what they import.
+dvc.yaml: setup
+	.venv/bin/python -m flows.dvcfile > $@.new && mv $@.new $@
 
 # Resolves pyproject.toml anew, for Python 3.11 to 3.13 (needs uv on PATH; commit the result).
 # To move to newer versions: make lock ARGS=--upgrade

@@ -1,12 +1,14 @@
 """MLflow's runs of a pipeline: what they hold, and that MLflow never stops or slows a stage."""
 
 import logging
+import os
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import mlflow
 import pytest
 import stored_pipeline
 from mlflow import MlflowClient
@@ -235,10 +237,32 @@ def test_points_wait_for_a_pause_to_end(home: Path, monkeypatch: pytest.MonkeyPa
     assert _curve(live.run_id) == [(0, 1.0)]
 
 
+def test_the_address_stays_in_this_process(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else flows/home.py would take one home's database for the user's choice for another."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    tracking.configure(f"sqlite:///{home}/mlflow/mlflow.db", home)
+    assert mlflow.get_tracking_uri() == f"sqlite:///{home}/mlflow/mlflow.db"
+    assert "MLFLOW_TRACKING_URI" not in os.environ
+
+
 def test_a_deleted_experiment_is_restored(home: Path) -> None:
     MlflowClient().delete_experiment(tracking.experiment_id())
     tracking.configure(f"sqlite:///{home}/mlflow/mlflow.db", home)
     assert MlflowClient().get_experiment(tracking.experiment_id()).lifecycle_stage == "active"
+
+
+def test_an_interrupted_database_is_made_again(tmp_path: Path) -> None:
+    """What a killed process left beside the place is not a database yet."""
+    (tmp_path / "mlflow.new").write_bytes(b"half")
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    tracking.make_database(uri)
+    assert MlflowClient(uri).get_experiment("0").name == "Default"
+    assert not (tmp_path / "mlflow.new").exists()
+
+
+def test_a_moved_home_is_said(home: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tracking.configure(f"sqlite:///{home}/mlflow/mlflow.db", tmp_path)
+    assert "was the home moved?" in caplog.text
 
 
 def test_a_server_that_is_down_costs_seconds_not_the_pipeline(

@@ -1,0 +1,1 @@
+"""The stages as cached Prefect tasks, and everything that talks to MLflow."""

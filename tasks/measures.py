@@ -1,0 +1,101 @@
+"""The numbers of a payload that belong in MLflow's tables, a reader a stage."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+Metrics = dict[str, float]
+
+
+def of_payload(stage: str, payload: Path) -> Metrics:
+    """What the stage's payload amounts to; empty for stages whose curves say it all."""
+    reader = _READERS.get(stage)
+    return reader(payload) if reader else {}
+
+
+def of_report(payload: Path) -> Metrics:
+    """The headline: accuracy of base and tuned expert a set, what was gained and lost, paired p.
+
+    Accuracies and gains are fractions, gained and lost counts of problems.
+    """
+    tables = _read_json(payload / "tables.json")
+    before, after = tables["scores"]["base"], tables["scores"]["lightreasoner"]
+    metrics: Metrics = {}
+    for name, score in after.items():
+        metrics[f"accuracy/{name}"] = score["accuracy"]
+        metrics[f"accuracy_base/{name}"] = before[name]["accuracy"]
+        metrics[f"gain/{name}"] = score["accuracy"] - before[name]["accuracy"]
+        metrics |= {f"{key}/{name}": value for key, value in tables["paired"][name].items()}
+    return _numbers(metrics)
+
+
+def _problems(payload: Path) -> Metrics:
+    with (payload / "problems.jsonl").open("rb") as file:
+        return {"problems": sum(1 for _ in file)}
+
+
+def _trajectories(payload: Path) -> Metrics:
+    table = pq.read_table(
+        payload / "trajectories.parquet", columns=["completion_ids", "finish_reason"]
+    )
+    return {
+        "trajectories": table.num_rows,
+        "completion_tokens": pc.sum(pc.list_value_length(table["completion_ids"])).as_py(),
+        "truncated": pc.sum(pc.equal(table["finish_reason"], "length")).as_py(),
+    }
+
+
+def _steps(payload: Path) -> Metrics:
+    return {"steps": pq.read_metadata(payload / "steps.parquet").num_rows}
+
+
+def _samples(payload: Path) -> Metrics:
+    """Samples, problems that have one, mean KL in nats and mean tokens a soft label."""
+    table = pq.read_table(payload / "samples.parquet", columns=["problem_id", "token_ids", "kl"])
+    return {
+        "samples": table.num_rows,
+        "problems": pc.count_distinct(table["problem_id"]).as_py(),
+        "kl_mean": pc.mean(table["kl"]).as_py(),
+        "support_mean": pc.mean(pc.list_value_length(table["token_ids"])).as_py(),
+    }
+
+
+def _parity(payload: Path) -> Metrics:
+    return {
+        f"parity/{key}": value
+        for key, value in _numbers(_read_json(payload / "parity.json")).items()
+    }
+
+
+def _scores(payload: Path) -> Metrics:
+    metrics: Metrics = {}
+    for name, score in _read_json(payload / "summary.json").items():
+        low, high = score["ci95"]
+        flat = {**score, "accuracy_low": low, "accuracy_high": high}
+        metrics |= {f"{key}/{name}": value for key, value in _numbers(flat).items()}
+    return metrics
+
+
+_READERS: dict[str, Callable[[Path], Metrics]] = {
+    "prepare": _problems,
+    "generate": _trajectories,
+    "score": _steps,
+    "select": _samples,
+    "merge": _parity,
+    "evaluate_base": _scores,
+    "evaluate": _scores,
+    "report": of_report,
+}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    tree: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return tree
+
+
+def _numbers(tree: dict[str, Any]) -> Metrics:
+    return {key: float(value) for key, value in tree.items() if isinstance(value, int | float)}

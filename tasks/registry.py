@@ -1,0 +1,227 @@
+"""The model registry: a merged model becomes a version that leads back to all it was made from.
+
+Registering is idempotent by the model digest's tag in the target registry. No lock is held, as
+the registry may serve more than one machine: whoever makes a version looks again, and if another
+has made an earlier one of the same digest meanwhile, takes its own back. The version carries its
+digest from the moment it exists, so the earliest is the same for all.
+"""
+
+import hashlib
+import json
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, Metric
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
+from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
+from sqlalchemy.exc import SQLAlchemyError
+
+from lightreasoner import artifacts
+from lightreasoner.artifacts import Artifact
+from lightreasoner.config import Params
+from lightreasoner.errors import LightReasonerError
+from lightreasoner.stages import STAGES
+from lightreasoner.store import Outcome
+from tasks import flavor, measures, tracking
+
+DIGEST_TAG = "digest.model"
+DESCRIPTION_LENGTH = 5000  # characters that MLflow's registry tables hold
+
+
+class RegistryError(LightReasonerError):
+    """The model registry cannot be reached or refuses the model."""
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A version in the registry; `created` is False if the registry had it already."""
+
+    name: str
+    version: str
+    alias: str
+    created: bool
+
+
+def register(
+    model: Artifact, outcomes: Mapping[str, Outcome], params: Params, run_id: str | None
+) -> Registered:
+    """Register the merged model, or find the version that has its digest, and move the alias.
+
+    `outcomes` are the pipeline's, in any key; `run_id` is the pipeline's run, None without one.
+    Raises RegistryError, ModelError if the directory is no model, DiskFullError.
+    """
+    name, alias = params.register.name, params.register.alias
+    by_stage = {outcome.manifest["stage"]: outcome for outcome in outcomes.values()}
+    try:
+        client = MlflowClient()
+        found = _earliest(client, name, model.digest)
+        created = found is None
+        if found is None:
+            own = _create(client, model, by_stage, params, run_id or None)
+            found = _earliest(client, name, model.digest) or own
+            created = found.version == own.version
+            if not created:
+                client.delete_model_version(name, own.version)
+        client.set_registered_model_alias(name, alias, found.version)
+    except (MlflowException, SQLAlchemyError) as error:
+        raise RegistryError(
+            f"registry {mlflow.get_registry_uri()}: {tracking.reason(error)}; the model is at "
+            f"{model.path}; mend the registry and register again"
+        ) from error
+    return Registered(name, str(found.version), alias, created)
+
+
+def _earliest(client: MlflowClient, name: str, digest: str) -> ModelVersion | None:
+    """The first version of the model that has this digest."""
+    found = client.search_model_versions(f"name = '{name}' and tags.`{DIGEST_TAG}` = '{digest}'")
+    return min(found, key=lambda version: int(version.version), default=None)
+
+
+def _create(
+    client: MlflowClient,
+    model: Artifact,
+    outcomes: Mapping[str, Outcome],
+    params: Params,
+    run_id: str | None,
+) -> ModelVersion:
+    """Upload the model and make a version of it, tags and description included."""
+    _ensure_registered_model(client, params.register.name)
+    tags = {**origin(outcomes, params), DIGEST_TAG: model.digest}
+    if run_id:
+        tags["pipeline_run"] = run_id
+    logged = _log_model(client, model, tags, params, run_id)
+    if run_id:
+        _link(client, run_id, logged.model_id, outcomes)
+    version = client.create_model_version(
+        params.register.name,
+        f"models:/{logged.model_id}",
+        run_id=run_id,
+        tags=tags,
+        description=describe(model.path, outcomes, params),
+        model_id=logged.model_id,
+    )
+    reference = {"name": version.name, "version": version.version}
+    client.set_logged_model_tags(logged.model_id, {MLFLOW_MODEL_VERSIONS: json.dumps([reference])})
+    return version
+
+
+def _ensure_registered_model(client: MlflowClient, name: str) -> None:
+    try:
+        client.create_registered_model(
+            name,
+            description="Experts tuned by LightReasoner, adapter merged. Each version's tags name "
+            "the digest of everything that it was made from.",
+        )
+    except MlflowException as error:
+        if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
+            raise
+
+
+def _log_model(
+    client: MlflowClient,
+    model: Artifact,
+    tags: dict[str, str],
+    params: Params,
+    run_id: str | None,
+) -> LoggedModel:
+    """Upload the directory as a logged model, which is marked FAILED if that is cut short."""
+    logged = client.create_logged_model(
+        tracking.experiment_id(), params.register.name, run_id, tags, tracking.flatten(params)
+    )
+    try:
+        with tempfile.TemporaryDirectory(prefix="lightreasoner-") as scratch:
+            flavor.upload(
+                client,
+                logged.model_id,
+                run_id,
+                model.path,
+                Path(scratch),
+                tags,
+                params.evaluate.max_new_tokens,
+            )
+    except BaseException as error:
+        client.finalize_logged_model(logged.model_id, LoggedModelStatus.FAILED)
+        if isinstance(error, OSError):
+            raise artifacts.disk_full(error, Path(logged.artifact_location)) from error
+        raise
+    return client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
+
+
+def _link(
+    client: MlflowClient, run_id: str, model_id: str, outcomes: Mapping[str, Outcome]
+) -> None:
+    """Show the model as the run's output, and the report's headline as the model's metrics."""
+    client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
+    if "report" in outcomes:
+        now = int(time.time() * 1000)
+        headline = measures.of_report(outcomes["report"].artifact.path)
+        client.log_batch(
+            run_id,
+            [Metric(key, value, now, 0, model_id=model_id) for key, value in headline.items()],
+        )
+
+
+def origin(outcomes: Mapping[str, Outcome], params: Params) -> dict[str, str]:
+    """What the model was made from: digests, code, fingerprints, commits, parity, parameters.
+
+    `outcomes` by stage. The parameters' digest is sha256 of their JSON with sorted keys.
+    """
+    tags: dict[str, str] = {}
+    for stage, outcome in outcomes.items():
+        manifest = outcome.manifest
+        tags |= {f"digest.{name}": digest for name, digest in manifest["inputs"].items()}
+        tags[f"digest.{STAGES[stage].output}"] = manifest["digest"]
+        tags[f"code.{stage}"] = manifest["code"]
+        tags[f"fingerprint.{stage}"] = manifest["fingerprint"]
+        tags[f"commit.{stage}"] = manifest["commit"] or "none"
+    if "merge" in outcomes:
+        parity = measures.of_payload("merge", outcomes["merge"].artifact.path)
+        tags |= {key.replace("/", "."): str(value) for key, value in parity.items()}
+    text = json.dumps(params.model_dump(mode="json"), sort_keys=True)
+    return tags | {"params": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def describe(model: Path, outcomes: Mapping[str, Outcome], params: Params) -> str:
+    """The version's description: what was tuned, what it scores, the model card's text."""
+    parts = [
+        f"{params.models.expert}, tuned by LightReasoner on its contrast with "
+        f"{params.models.amateur}, adapter merged."
+    ]
+    if "report" in outcomes:
+        tables = json.loads((outcomes["report"].artifact.path / "tables.json").read_text("utf-8"))
+        parts += [_sentence(name, tables) for name in tables["scores"]["lightreasoner"]]
+    card = model / "README.md"
+    if card.is_file():
+        parts.append(_without_front_matter(card.read_text(encoding="utf-8")))
+    return "\n\n".join(parts)[:DESCRIPTION_LENGTH]
+
+
+def _sentence(name: str, tables: dict[str, Any]) -> str:
+    """One set's accuracies in percent, with their 95% intervals and the paired test."""
+    before, after = (tables["scores"][key][name] for key in ("base", "lightreasoner"))
+    paired = tables["paired"][name]
+    return (
+        f"On {name} (n = {after['n']}): {_percent(after)}, "
+        f"against {_percent(before)} for the base; "
+        f"{paired['gained']} problems gained, {paired['lost']} lost (paired p = {paired['p']:.2g})."
+    )
+
+
+def _percent(score: dict[str, Any]) -> str:
+    low, high = score["ci95"]
+    return f"{score['accuracy']:.1%} right (95% interval {low:.1%} to {high:.1%})"
+
+
+def _without_front_matter(card: str) -> str:
+    """A model card's text without the YAML block between `---` lines at its top."""
+    if card.startswith("---\n"):
+        return card[4:].partition("\n---\n")[2].strip()
+    return card.strip()

@@ -1,0 +1,196 @@
+"""The stages as Prefect tasks: cached by fingerprint, retried where that can help, with progress.
+
+`run_stage` is what a flow calls for each stage of the graph; `register` ends a pipeline.
+"""
+
+import functools
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+from uuid import UUID
+
+import httpx
+from prefect import task
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import TaskRun
+from prefect.states import Completed, State
+from prefect.tasks import Task
+
+from lightreasoner.artifacts import Artifact
+from lightreasoner.config import Params
+from lightreasoner.errors import LightReasonerError
+from lightreasoner.progress import TerminalBar, Watcher
+from lightreasoner.stages import Inputs, Stage
+from lightreasoner.store import Outcome, Store, stage_key
+from tasks import caching, registry, tracking
+
+RETRY_SECONDS = [5.0, 30.0]
+UPDATE_SECONDS = 1.0
+LASTING = (
+    FileNotFoundError,
+    FileExistsError,
+    PermissionError,
+    IsADirectoryError,
+    NotADirectoryError,
+)
+
+log = logging.getLogger(__name__)
+
+
+def may_pass(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+    """Whether a failure may be gone at the next try: input, output and connections, else not."""
+    error = state.data
+    if isinstance(error, (LightReasonerError, *LASTING)):
+        return False
+    return isinstance(error, OSError | httpx.TransportError)
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """A stage in one run of a pipeline: its outcome and Prefect's state, which says Cached too."""
+
+    outcome: Outcome
+    state: State[Any]
+    seconds: float
+
+
+def run_stage(
+    stage: Stage,
+    inputs: Inputs,
+    params: Params,
+    home: Path,
+    pipeline_run: str,
+    wait_for: Sequence[State[Any]] = (),
+) -> StageRun:
+    """Run a stage as a task; `wait_for` are the states of the stages that feed it.
+
+    The store decides what is cached: where it does not have the result, Prefect's record does not
+    count. `seconds` is the time that the stage took in this run, the look-up of a stored result
+    included. Raises what the stage raises.
+    """
+    clock = time.perf_counter()
+    key = stage_key(stage, inputs, params)
+    store = Store(home)
+    found = store.find(stage, key)
+    if found is None and (caching.records(home) / key).exists():
+        log.warning("%s: the result %s is gone or damaged; it is made again", stage.name, key)
+    state: State[Any] = stage_task(stage, home).with_options(refresh_cache=found is None)(
+        inputs, params, pipeline_run, return_state=True, wait_for=wait_for
+    )
+    record = state.result()
+    outcome = caching.from_record(record, home, cached=state.name == "Cached")
+    if outcome.cached:
+        tracking.replay_stage(pipeline_run, stage, outcome, home)
+    return StageRun(outcome, state, time.perf_counter() - clock)
+
+
+@functools.cache
+def stage_task(stage: Stage, home: Path) -> Task[..., Any]:
+    """The task of a stage, with its records and locks under home."""
+
+    def body(inputs: Inputs, params: Params, pipeline_run: str) -> State[Any]:
+        outcome = _outcome(stage, inputs, params, Store(home), pipeline_run)
+        record = caching.to_record(outcome, home)
+        if outcome.cached:
+            return Completed(name="Cached", message="Taken from the store.", data=record)
+        return Completed(message="Computed and stored.", data=record)
+
+    return Task(
+        body,
+        name=stage.name,
+        task_run_name=stage.name,
+        description=stage.summary,
+        persist_result=True,
+        result_serializer="json",
+        result_storage=caching.records(home),
+        cache_policy=caching.policy(home),
+        cache_result_in_memory=False,
+        retries=len(RETRY_SECONDS),
+        retry_delay_seconds=RETRY_SECONDS,
+        retry_condition_fn=may_pass,
+    )
+
+
+def _outcome(
+    stage: Stage, inputs: Inputs, params: Params, store: Store, pipeline_run: str
+) -> Outcome:
+    """The stage's result; one that another driver has stored needs no run in MLflow yet."""
+    found = store.find(stage, stage_key(stage, inputs, params))
+    if found is not None:
+        return found
+    with TerminalBar(stage.name) as bar, tracking.stage_run(pipeline_run, stage) as run:
+        watcher = Together([bar, ProgressArtifact(stage), run])
+        outcome = store.run(stage, inputs, params, watcher)
+        tracking.log_outcome(run.run_id, outcome)
+    return outcome
+
+
+@task(
+    name="register",
+    task_run_name="register",
+    cache_policy=NO_CACHE,
+    retries=len(RETRY_SECONDS),
+    retry_delay_seconds=RETRY_SECONDS,
+    retry_condition_fn=may_pass,
+)
+def register(
+    model: Artifact, outcomes: Mapping[str, Outcome], params: Params, pipeline_run: str
+) -> registry.Registered:
+    """Register the merged model; the registry itself says whether it has it already."""
+    return registry.register(model, outcomes, params, pipeline_run)
+
+
+@dataclass(frozen=True)
+class Together:
+    """Several watchers as one."""
+
+    watchers: Sequence[Watcher]
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        """Tell all."""
+        for watcher in self.watchers:
+            watcher.progress(done, total, unit)
+
+    def metric(self, name: str, value: float, step: int) -> None:
+        """Tell all."""
+        for watcher in self.watchers:
+            watcher.metric(name, value, step)
+
+
+class ProgressArtifact:
+    """A watcher that moves a progress bar in Prefect's interface, at most once a second.
+
+    An update costs about 10 ms. A server that does not answer costs the bar, not the stage.
+    """
+
+    def __init__(self, stage: Stage):
+        self.key = stage.name.replace("_", "-")
+        self.id: UUID | None = None
+        self.next = 0.0
+        self.lost = False
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        """Move the bar, if it is time to."""
+        now = time.monotonic()
+        if self.lost or (now < self.next and done < total):
+            return
+        self.next = now + UPDATE_SECONDS
+        try:
+            self._update(100.0 * done / max(total, 1), f"{done} of {total} {unit}")
+        except httpx.HTTPError as error:
+            log.warning("%s: no progress is shown (%s)", self.key, error)
+            self.lost = True
+
+    def metric(self, name: str, value: float, step: int) -> None:
+        """Nothing: curves go to MLflow."""
+
+    def _update(self, percent: float, description: str) -> None:
+        if self.id is None:
+            made = create_progress_artifact(percent, key=self.key, description=description)
+            self.id = cast(UUID, made)
+        else:
+            update_progress_artifact(self.id, progress=percent, description=description)

@@ -1,0 +1,156 @@
+"""A finished pipeline in a store, written by hand: small payloads of the real formats."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lightreasoner import artifacts, config, tables
+from lightreasoner.artifacts import Artifact
+from lightreasoner.config import Params
+from lightreasoner.stages import GRAPH, Stage
+from lightreasoner.store import Outcome
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+SOURCES = {
+    "expert": "Qwen/Qwen2.5-Math-1.5B@4a83ca6e4526a4f2da3aa259ec36c259f66b2ab2",
+    "amateur": "22222222222222222222222222222222.dir",
+    "problem_source": "microworld",
+    "benchmark_source": f"openai/gsm8k@{COMMIT}",
+}
+PARITY = {
+    "max_logit_difference": 1e-5,
+    "mean_logit_difference": 1e-6,
+    "top1_agreement": 1.0,
+    "positions": 40,
+}
+CURVE = [("loss", 2.0 / (1 + step), step) for step in range(80)]
+
+
+def params(**register: str) -> Params:
+    """Parameters of the micro-world; `register` overrides that section."""
+    tree: dict[str, Any] = {
+        name: {} for name in ("compute", "generate", "score", "select", "finetune", "merge")
+    }
+    tree["models"] = {"expert": "micro/expert", "amateur": "micro/amateur"}
+    tree["prepare"] = {"source": "microworld", "problem_set": "tuned"}
+    tree["evaluate"] = {"source": "microworld", "problem_sets": ["tuned", "transfer"]}
+    tree["register"] = {"name": "micro", "alias": "candidate", **register}
+    return config.parse(tree, "test")
+
+
+def score(n: int, correct: int) -> dict[str, Any]:
+    """A set's summary, with a rounded interval."""
+    share = correct / n
+    return {
+        "n": n,
+        "correct": correct,
+        "accuracy": share,
+        "ci95": [share - 0.05, share + 0.05],
+        "truncated": 1,
+        "no_answer": 2,
+    }
+
+
+def write(home: Path, model: Path) -> dict[str, Outcome]:
+    """Store every stage's result under `home`, `model` being the merged one; outcomes by stage."""
+    outcomes: dict[str, Outcome] = {}
+    digests = dict(SOURCES)
+    for number, stage in enumerate(GRAPH):
+        entry = home / "store" / stage.name / f"{number:032x}"
+        payload = entry / "payload"
+        payload.mkdir(parents=True)
+        if stage.output == "model":
+            artifacts.place(artifacts.of(model), payload)
+        _write_payload(stage, payload)
+        made = artifacts.of(payload)
+        manifest = _manifest(stage, entry.name, made, digests)
+        digests[stage.output] = made.digest
+        (entry / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+        points = CURVE if stage.name == "finetune" else []
+        lines = [json.dumps(dict(zip(("name", "value", "step"), p, strict=True))) for p in points]
+        (entry / "metrics.jsonl").write_text("".join(f"{line}\n" for line in lines), "utf-8")
+        outcomes[stage.name] = Outcome(made, manifest, cached=False)
+    return outcomes
+
+
+def _manifest(
+    stage: Stage, fingerprint: str, made: Artifact, digests: dict[str, str]
+) -> dict[str, Any]:
+    section = getattr(params(), stage.section).model_dump(mode="json") if stage.section else {}
+    return {
+        "stage": stage.name,
+        "fingerprint": fingerprint,
+        "config": section,
+        "inputs": {name: digests[name] for name in stage.inputs},
+        "code": f"code-{stage.name}",
+        "commit": COMMIT,
+        "packages": {"torch": "2.13.0"},
+        "device": "cpu",
+        "dtype": "float32",
+        "digest": made.digest,
+        "seconds": 1.5,
+        "peak_memory_mib": 100.0,
+    }
+
+
+def _write_payload(stage: Stage, out: Path) -> None:
+    if stage.name == "prepare":
+        _json(out / "problems.jsonl", {"id": "p/0"})
+    elif stage.name == "generate":
+        _trajectories(out)
+    elif stage.name in ("score", "select"):
+        _trajectories(out)
+        _steps(out) if stage.name == "score" else _samples(out)
+    elif stage.name == "finetune":
+        (out / "adapter_config.json").write_text("{}", encoding="utf-8")
+    elif stage.name == "merge":
+        _json(out / "parity.json", PARITY)
+        (out / "README.md").write_text("---\nlicense: mit\n---\n# A card\n", encoding="utf-8")
+    elif stage.name.startswith("evaluate"):
+        right = 240 if stage.name == "evaluate_base" else 480
+        _json(out / "summary.json", {"tuned": score(600, right), "transfer": score(200, 100)})
+    else:
+        _report(out)
+
+
+def _trajectories(out: Path) -> None:
+    rows = [("p/0", [1, 2], [3, 4, 5], "stop"), ("p/1", [1], [3, 4], "length")]
+    _table(rows, tables.TRAJECTORIES, out / "trajectories.parquet")
+
+
+def _steps(out: Path) -> None:
+    rows = [("p/0", step, 0.5, 1.0, 1.0, 3, 3, [3], [-0.1], [-0.2]) for step in range(3)]
+    _table(rows, tables.STEPS, out / "steps.parquet")
+
+
+def _samples(out: Path) -> None:
+    rows = [("p/0", 0, [3, 4], [0.5, 0.5], 0.5), ("p/0", 2, [3], [1.0], 1.5)]
+    _table(rows, tables.SAMPLES, out / "samples.parquet")
+
+
+def _report(out: Path) -> None:
+    scores = {
+        "base": {"tuned": score(600, 240), "transfer": score(200, 100)},
+        "lightreasoner": {"tuned": score(600, 480), "transfer": score(200, 100)},
+    }
+    paired = {
+        "tuned": {"gained": 250, "lost": 10, "p": 1e-50},
+        "transfer": {"gained": 5, "lost": 5, "p": 1.0},
+    }
+    _json(out / "tables.json", {"scores": scores, "paired": paired, "samples": {"samples": 2}})
+    (out / "report.html").write_text("<html></html>", encoding="utf-8")
+    (out / "figures").mkdir()
+    (out / "figures" / "scores.png").write_bytes(b"png")
+
+
+def _table(rows: list[tuple[Any, ...]], schema: pa.Schema, path: Path) -> None:
+    columns = zip(*rows, strict=True)
+    arrays = [pa.array(c, field.type) for c, field in zip(columns, schema, strict=True)]
+    pq.write_table(pa.table(arrays, schema=schema), path)
+
+
+def _json(path: Path, tree: dict[str, Any]) -> None:
+    path.write_text(json.dumps(tree) + "\n", encoding="utf-8")
