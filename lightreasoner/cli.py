@@ -9,6 +9,7 @@ it in place at --out by hard link. `flows/cli.py` adds the commands that need Pr
 import inspect
 import logging
 import time
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -93,6 +94,8 @@ def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
 ) -> None:
     log_to_stderr("lightreasoner", logging.DEBUG if debug else logging.INFO)
+    # transformers tells peft's developers what will change; a user can do nothing about it.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.")
 
 
 def log_to_stderr(name: str, level: int = logging.INFO) -> None:

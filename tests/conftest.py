@@ -1,6 +1,7 @@
 """Shared parts: two tiny random models of one vocabulary, and problems for them."""
 
 import json
+import tempfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,6 +10,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
+from flows import home
 from lightreasoner import tables
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
@@ -16,6 +18,13 @@ CHAT_TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Before any test imports Prefect: nothing phones home, and no state is the user's."""
+    folder = tempfile.TemporaryDirectory(prefix="lightreasoner-tests-")
+    config.add_cleanup(folder.cleanup)
+    home.prepare_environment(Path(folder.name))
 
 
 def write_tokenizer(path: Path, extra: list[str] | None = None) -> None:

@@ -1,0 +1,112 @@
+"""The console script `lightreasoner`: the pure commands, and those that need Prefect and MLflow.
+
+Prefect, MLflow and torch are imported by the command that needs them, after the parameters are
+known to be good.
+"""
+
+import json
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows import home, up
+from lightreasoner import artifacts, cli, config
+from lightreasoner.cli import DATA, Overrides, ParamsFile
+from lightreasoner.stages import GRAPH, external_inputs
+
+Port = Annotated[int, typer.Option(min=1, max=65535)]
+
+
+def main() -> None:
+    """Run the command line; results go to the store under home, from wherever it is called."""
+    where = home.home()
+    home.prepare_environment(where)
+    application()(
+        prog_name="lightreasoner",
+        default_map={cli.command_name(stage): {"home": str(where)} for stage in GRAPH},
+    )
+
+
+def application() -> typer.Typer:
+    """A new command line with all commands."""
+    app = cli.application()
+    app.command()(run)
+    app.command()(register)
+    app.command("up")(serve)
+    return app
+
+
+def run(params: ParamsFile = Path("params.yaml"), set_: Overrides = None) -> None:
+    """Run the whole pipeline: problems to a graded, registered model.
+
+    Results that the store has already are taken from it. With `lightreasoner up` running, the run
+    shows in its pages; else it goes to the same databases directly.
+
+    Example: lightreasoner run --set select.beta=0.5
+    """
+    values = config.load(params, set_ or ())
+    external_inputs(values)
+    where = home.home()
+    typer.echo(up.connect(where), err=True)
+    from rich.console import Console
+
+    from flows import pipeline, summary
+
+    for package in ("tasks", "flows"):
+        cli.log_to_stderr(package)
+    report = pipeline.lightreasoner(values)
+    summary.show(
+        report,
+        Console(),
+        {
+            "report": str(where / "latest" / "report.html"),
+            "browse runs": "make up",
+        },
+    )
+
+
+def register(
+    params: ParamsFile = Path("params.yaml"),
+    set_: Overrides = None,
+    model: Annotated[
+        Path, typer.Option("--model", metavar="DIR", help="The merged model to register.")
+    ] = DATA / "model",
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FILE", help="Where the version is written down.")
+    ] = DATA / "registered" / "registered_model.json",
+) -> None:
+    """Register the merged model of these parameters; a model that is there already is found.
+
+    All results are looked up in the store, so run the stages first (`dvc repro` does).
+
+    Example: lightreasoner register --set register.alias=champion
+    """
+    values = config.load(params, set_ or ())
+    wanted = artifacts.of(model)
+    where = home.home()
+    up.connect(where)
+    from flows import registering
+
+    cli.log_to_stderr("tasks", logging.WARNING)
+    found = registering.register(values, wanted, where)
+    artifacts.write_text(out, json.dumps(found, indent=1) + "\n")
+    typer.echo(f"register: {found['name']} version {found['version']}  {wanted.digest}  {out}")
+
+
+def serve(
+    params: ParamsFile = Path("params.yaml"),
+    set_: Overrides = None,
+    prefect_port: Port = 4200,
+    mlflow_port: Port = 5000,
+) -> None:
+    """Serve Prefect, MLflow and the pipeline's deployment on this machine until Ctrl-C.
+
+    The deployment's form starts with the parameters as they are now. Only this machine can
+    connect; the databases are those that `lightreasoner run` writes.
+
+    Example: lightreasoner up --prefect-port 4201
+    """
+    values = config.load(params, set_ or ())
+    up.serve(home.home(), values, prefect_port, mlflow_port)

@@ -1,0 +1,31 @@
+"""The runner of the pipeline's deployment: `lightreasoner up` starts it as a process."""
+
+import sys
+
+from prefect.flows import EntrypointType
+
+from flows.pipeline import lightreasoner
+from lightreasoner.config import Params
+
+NAME = "local"
+
+
+def serve(params: Params) -> None:
+    """Run what Prefect's interface asks for, one run at a time, until the process is ended.
+
+    The form's fields start with `params`. Runs are processes of their own, which import the flow
+    by its module, so that they may start in any folder.
+    """
+    lightreasoner.serve(
+        name=NAME,
+        description="The form starts with params.yaml as it was when the server started.",
+        parameters={"params": params.model_dump(mode="json")},
+        entrypoint_type=EntrypointType.MODULE_PATH,
+        limit=1,
+        pause_on_shutdown=False,
+        print_starting_message=False,
+    )
+
+
+if __name__ == "__main__":
+    serve(Params.model_validate_json(sys.argv[1]))

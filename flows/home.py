@@ -1,0 +1,107 @@
+"""Where local state lies, and the environment that Prefect, MLflow and the hub run in.
+
+    <home>/store/     results by fingerprint        <home>/prefect/   Prefect's database and cache
+    <home>/work/      work in progress              <home>/mlflow/    MLflow's database and files
+    <home>/latest/    report.json, report.html      <home>/servers.json   what `up` is serving
+
+Environment variables are read in this module only. A variable that is set already stays.
+"""
+
+import os
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+NO_PHONING_HOME = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    # Prefect's second interface asks a host outside; the first one does not.
+    "PREFECT_SERVER_UI_V2_ENABLED": "false",
+    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DVC_NO_ANALYTICS": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "DO_NOT_TRACK": "true",  # MLflow reads `true` only
+}
+
+QUIET = {
+    # Prefect's own lines go to its interface; ours go to the terminal too (flows/cli.py).
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "lightreasoner,tasks,flows",
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+    "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+
+SPARE = {
+    # MLflow's eight job workers (1.7 GB) judge traces of agents; there are none here.
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+}
+
+BOUNDED = {
+    # A run without a server starts one of its own; on a new database that took 24 s on two idle
+    # cores, and Prefect gives up after 20.
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+    # With MLflow's defaults one call to a server that is down blocks for four minutes.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+}
+
+
+def home() -> Path:
+    """LIGHTREASONER_HOME, else `.lightreasoner` of the main checkout, else of the user's home.
+
+    Never the current folder: DVC and git worktrees run commands elsewhere.
+    """
+    given = os.environ.get("LIGHTREASONER_HOME")
+    if given:
+        return Path(given).expanduser().absolute()
+    is_checkout = (ROOT / "pyproject.toml").is_file()
+    return (_main_checkout(ROOT) if is_checkout else Path.home()) / ".lightreasoner"
+
+
+def _main_checkout(root: Path) -> Path:
+    """The checkout that a git worktree belongs to; a checkout without git is its own."""
+    command = ["git", "-C", str(root), "rev-parse", "--path-format=absolute", "--git-common-dir"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return root
+    git = Path(answer.stdout.strip())
+    return git.parent if git.name == ".git" else root
+
+
+def prepare_environment(home: Path) -> None:
+    """Set what Prefect, MLflow and the hub's client read; to be called before they are imported."""
+    own = {
+        "LIGHTREASONER_HOME": str(home),
+        "PREFECT_HOME": str(home / "prefect"),
+    }
+    for name, value in {**own, **NO_PHONING_HOME, **QUIET, **SPARE, **BOUNDED}.items():
+        os.environ.setdefault(name, value)
+
+
+def tracking_uri(home: Path) -> str:
+    """MLFLOW_TRACKING_URI, else the SQLite database under home, whose folder is made."""
+    given = os.environ.get("MLFLOW_TRACKING_URI")
+    if given:
+        return given
+    (home / "mlflow").mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{home / 'mlflow' / 'mlflow.db'}"
+
+
+def prefect_api() -> str | None:
+    """PREFECT_API_URL; None stands for a server of the run's own on the database under home."""
+    return os.environ.get("PREFECT_API_URL")
+
+
+def use_servers(prefect_api: str, mlflow: str) -> None:
+    """Point Prefect and MLflow at these servers, unless they are pointed elsewhere already."""
+    os.environ.setdefault("PREFECT_API_URL", prefect_api)
+    os.environ.setdefault("MLFLOW_TRACKING_URI", mlflow)
+
+
+def environment_with(prefect_api: str, mlflow: str) -> dict[str, str]:
+    """The environment of a process that is to use these servers and no others."""
+    return {**os.environ, "PREFECT_API_URL": prefect_api, "MLFLOW_TRACKING_URI": mlflow}

@@ -1,0 +1,72 @@
+"""report.json as tables: for the terminal and for Prefect's interface."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console, Group
+from rich.table import Table
+
+HEADINGS = ("problem set", "n", "base", "95%", "LightReasoner", "95%", "gained/lost", "paired p")
+STAGE_HEADINGS = ("stage", "seconds", "")
+WIDEST = 140  # characters of a line
+
+
+def rows(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """A row a problem set, under HEADINGS; accuracies and intervals in percent."""
+    base, tuned = report["scores"]["base"], report["scores"]["lightreasoner"]
+    return [
+        (
+            name,
+            str(score["n"]),
+            f"{base[name]['accuracy']:.1%}",
+            _interval(base[name]),
+            f"{score['accuracy']:.1%}",
+            _interval(score),
+            f"{report['paired'][name]['gained']}/{report['paired'][name]['lost']}",
+            f"{report['paired'][name]['p']:.1e}",
+        )
+        for name, score in tuned.items()
+    ]
+
+
+def _interval(score: Mapping[str, Any]) -> str:
+    low, high = score["ci95"]
+    return f"{100 * low:.1f}-{100 * high:.1f}"
+
+
+def markdown(report: Mapping[str, Any]) -> str:
+    """The scores and the registered model, in Markdown."""
+    model = report["registered_model"]
+    table = [HEADINGS, ("---",) + ("---:",) * (len(HEADINGS) - 1), *rows(report)]
+    lines = [f"| {' | '.join(row)} |" for row in table]
+    name = f"`models:/{model['name']}@{model['alias']}`"
+    return "\n".join([*lines, "", f"Registered: {name}, version {model['version']}."])
+
+
+def show(report: Mapping[str, Any], console: Console, what_next: Mapping[str, str]) -> None:
+    """Print scores, seconds, the registered model and what to open next."""
+    model = report["registered_model"]
+    name = f"models:/{model['name']}@{model['alias']}"
+    scores, stages = _table(HEADINGS, rows(report)), _table(STAGE_HEADINGS, _stage_rows(report))
+    # A narrow terminal wraps lines; it never loses a column.
+    console.width = max(console.width, WIDEST)
+    console.print(Group("", scores, "", stages, ""), crop=False)
+    console.print(f"registered   {name} (version {model['version']})", soft_wrap=True)
+    for label, value in what_next.items():
+        console.print(f"{label:<12} {value}", soft_wrap=True)
+
+
+def _stage_rows(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    return [
+        (name, f"{cost['seconds']:.1f}", "cached" if cost["cached"] else "")
+        for name, cost in report["stages"].items()
+    ]
+
+
+def _table(headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for index, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if index else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    return table

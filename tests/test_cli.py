@@ -1,0 +1,296 @@
+"""The command line: help, the stages' commands, and one clear line for every mistake."""
+
+import itertools
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner, Result
+
+from flows import cli as flows_cli
+from flows import home, up
+from lightreasoner import artifacts, cli, config
+from lightreasoner.presets import PRESETS
+from lightreasoner.stages import GRAPH, STAGES, Stage
+
+COMMANDS = [cli.command_name(stage) for stage in GRAPH]
+CONSOLE = "from flows.cli import main; main()"
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, problems_file: Path) -> Path:
+    """A current folder with params.yaml for twelve problems of a file."""
+    monkeypatch.chdir(tmp_path)
+    tree = PRESETS["microworld"].model_dump(mode="json")
+    tree["prepare"] |= {"source": str(problems_file), "n_problems": 12}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
+    return tmp_path
+
+
+def call(*arguments: str) -> Result:
+    """Run the whole command line in this process."""
+    return CliRunner().invoke(flows_cli.application(), arguments)
+
+
+def faults(result: Result) -> list[str]:
+    """The error lines of a command that was refused, with nothing else printed."""
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    lines = result.stderr.splitlines()
+    assert all(line.startswith("error: ") for line in lines)
+    return [line.removeprefix("error: ") for line in lines]
+
+
+@pytest.mark.parametrize("name", [*COMMANDS, "preset", "microworld", "run", "register", "up"])
+def test_every_command_has_help_with_an_example(name: str) -> None:
+    result = call(name, "--help")
+    assert result.exit_code == 0
+    assert f"Example: lightreasoner {name}" in result.stdout
+    if name not in ("preset", "microworld"):
+        assert "--params FILE" in result.stdout
+        assert "--set SECTION.KEY=VALUE" in result.stdout
+
+
+@pytest.mark.parametrize("stage", GRAPH, ids=lambda stage: stage.name)
+def test_the_examples_name_real_parameters(stage: Stage) -> None:
+    words = cli.EXAMPLES[stage.name].split()
+    overrides = [value for option, value in itertools.pairwise(words) if option == "--set"]
+    tree = PRESETS["microworld"].model_dump(mode="json")
+    for override in overrides:
+        section, _, key = override.partition("=")[0].partition(".")
+        assert key in tree[section]
+
+
+def test_a_stage_is_computed_then_cached_and_placed(workspace: Path) -> None:
+    first, second = call("prepare"), call("prepare", "--out", "elsewhere")
+    digest = artifacts.digest(workspace / ".lightreasoner/data/problems")
+    assert first.stdout.startswith("prepare: computed in ")
+    assert first.stdout.endswith(f"  {digest}  .lightreasoner/data/problems\n")
+    assert second.stdout == f"prepare: cached  {digest}  elsewhere\n"
+    assert artifacts.digest(workspace / "elsewhere") == digest
+
+
+def test_what_is_in_place_is_left_alone(workspace: Path) -> None:
+    call("prepare")
+    out = workspace / ".lightreasoner/data/problems"
+    before = out.stat().st_ino
+    call("prepare")
+    assert out.stat().st_ino == before
+    call("prepare", "--set", "prepare.seed=1", "--set", "prepare.n_problems=5")
+    assert out.stat().st_ino != before
+
+
+def test_home_and_inputs_may_lie_elsewhere(workspace: Path) -> None:
+    result = call("prepare", "--home", "h", "--params", str(workspace / "params.yaml"))
+    assert result.exit_code == 0
+    assert len(list((workspace / "h/store/prepare").iterdir())) == 1
+    assert "steps.parquet" in faults(call("select", "--steps", "h"))[0]
+
+
+def test_a_missing_params_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for command in (*COMMANDS, "run", "register", "up"):
+        assert faults(call(command)) == [
+            "params.yaml: no such file; `lightreasoner preset microworld` writes one"
+        ]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_malformed_params_file(workspace: Path) -> None:
+    (workspace / "params.yaml").write_text("models: [", encoding="utf-8")
+    (line,) = faults(call("run"))
+    assert line.startswith("params.yaml: not valid YAML")
+
+
+def test_all_faults_at_once_and_nothing_touched(workspace: Path) -> None:
+    call("prepare")
+    before = artifacts.digest(workspace / ".lightreasoner")
+    wrong = ["select.beta=-0.4", "select.alfa=0.2", "finetune.r=0", "prepare.problem_set=3"]
+    options = [part for value in wrong for part in ("--set", value)]
+    for command in ("run", "prepare"):
+        lines = faults(call(command, *options))
+        assert "params.yaml: select.beta must be >= 0 nats, got -0.4" in lines
+        assert "params.yaml: select.alfa is not a known key; did you mean alpha?" in lines
+        assert "params.yaml: finetune.r must be >= 1, got 0" in lines
+        assert len(lines) == 4
+    assert artifacts.digest(workspace / ".lightreasoner") == before
+
+
+def test_debug_shows_the_traceback(workspace: Path) -> None:
+    result = call("--debug", "select", "--set", "select.beta=-1")
+    assert isinstance(result.exception, config.ConfigError)
+
+
+def test_an_unwritable_home_is_one_line(workspace: Path) -> None:
+    (workspace / "file").write_text("", encoding="utf-8")
+    (line,) = faults(call("prepare", "--home", "file"))
+    assert "file" in line
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_is_written_and_read_back(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "params.yaml"
+    result = call("preset", name, "--params", str(file))
+    assert result.stdout == f"{file}: {name}\n"
+    assert config.load(file) == PRESETS[name]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["params.yaml"]
+
+
+def test_an_unknown_preset_lists_the_presets(workspace: Path) -> None:
+    before = (workspace / "params.yaml").read_bytes()
+    (line,) = faults(call("preset", "gpt"))
+    assert line.startswith("no preset 'gpt'")
+    assert all(name in line for name in PRESETS)
+    assert (workspace / "params.yaml").read_bytes() == before
+
+
+def python(code: str, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """Run Python code in a process of its own, in the checkout's environment."""
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(home.ROOT), **environment},
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--params", "none.yaml"]])
+def test_help_and_bad_parameters_load_nothing_heavy(arguments: list[str]) -> None:
+    code = f"""
+import sys
+from flows.cli import main
+sys.argv[1:] = {arguments!r}
+try:
+    main()
+finally:
+    heavy = {{"torch", "prefect", "mlflow", "transformers", "pandas"}} & set(sys.modules)
+    assert not heavy, heavy
+"""
+    result = python(code)
+    assert result.returncode == (0 if arguments == ["--help"] else 2), result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_the_bare_module_needs_neither_prefect_nor_mlflow(workspace: Path) -> None:
+    code = """
+import runpy, sys
+sys.modules["prefect"] = sys.modules["mlflow"] = None
+sys.argv = ["lightreasoner", "prepare"]
+runpy.run_module("lightreasoner", run_name="__main__")
+"""
+    result = python(code)
+    assert result.returncode == 0, result.stderr
+    assert (workspace / ".lightreasoner/data/problems/problems.jsonl").is_file()
+
+
+def test_the_console_script_has_its_store_at_home(workspace: Path) -> None:
+    result = python(CONSOLE, "prepare", LIGHTREASONER_HOME=str(workspace / "home"))
+    assert result.returncode == 0, result.stderr
+    assert (workspace / "home/store/prepare").is_dir()
+    assert not (workspace / ".lightreasoner/store").exists()
+
+
+def test_the_environment_is_prepared_but_not_overruled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(home.os, "environ", {"MLFLOW_HTTP_REQUEST_TIMEOUT": "60"})
+    home.prepare_environment(tmp_path)
+    assert home.os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "60"
+    assert home.os.environ["DO_NOT_TRACK"] == "true"
+    assert home.os.environ["PREFECT_HOME"] == str(tmp_path / "prefect")
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_a_worktree_shares_the_main_checkouts_home(tmp_path: Path) -> None:
+    def git(*arguments: str) -> None:
+        identity = ["-c", "user.name=t", "-c", "user.email=t@t"]
+        subprocess.run(["git", *identity, *arguments], cwd=tmp_path / "main", check=True)
+
+    (tmp_path / "main").mkdir()
+    git("init", "-q")
+    git("commit", "-q", "--allow-empty", "-m", "first")
+    git("worktree", "add", "-q", str(tmp_path / "other"))
+    assert home._main_checkout(tmp_path / "other") == tmp_path / "main"
+    assert home._main_checkout(tmp_path / "main") == tmp_path / "main"
+
+
+def test_a_taken_port_is_named(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIGHTREASONER_HOME", str(workspace / "home"))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        (line,) = faults(call("up", "--mlflow-port", str(port), "--prefect-port", str(_free())))
+    assert line.startswith(f"port {port} on 127.0.0.1 is taken")
+    assert line.endswith("--mlflow-port")
+    assert not (workspace / "home").exists()
+
+
+def test_servers_that_do_not_answer_are_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    gone = f"http://127.0.0.1:{_free()}"
+    file = tmp_path / "servers.json"
+    file.write_text(json.dumps({"prefect": gone, "mlflow": gone, "pid": os.getpid()}), "utf-8")
+    assert up.running(tmp_path) is None
+    line = up.connect(tmp_path)
+    assert (
+        line == f"records: Prefect {tmp_path}/prefect, MLflow sqlite:///{tmp_path}/mlflow/mlflow.db"
+    )
+    file.write_text("{", encoding="utf-8")
+    assert up.running(tmp_path) is None
+
+
+def _free() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_up_serves_runs_and_ends_with_all_its_processes(workspace: Path) -> None:
+    """Both servers and the deployment answer, `run`'s address is announced, SIGTERM ends all."""
+    where, ports = workspace / "home", (_free(), _free())
+    options = ["up", "--prefect-port", str(ports[0]), "--mlflow-port", str(ports[1])]
+    environment = {**os.environ, "PYTHONPATH": str(home.ROOT), "LIGHTREASONER_HOME": str(where)}
+    log = workspace / "up.log"
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-c", CONSOLE, *options], env=environment, stdout=file, stderr=file
+        )
+    try:
+        end = time.monotonic() + 400
+        while b"Ctrl-C" not in log.read_bytes():
+            assert process.poll() is None, log.read_text(encoding="utf-8")
+            assert time.monotonic() < end
+            time.sleep(0.5)
+        servers = up.running(where)
+        assert servers is not None
+        address = f"{servers.prefect}/api/deployments/name/lightreasoner/local"
+        with urllib.request.urlopen(address, timeout=10) as answer:
+            form = json.load(answer)["parameters"]["params"]
+        assert form["prepare"]["n_problems"] == 12
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+    assert not (where / "servers.json").exists()
+    for port in ports:
+        up._check_free(port, "")
+
+
+def test_every_stage_has_an_example() -> None:
+    assert list(cli.EXAMPLES) == list(STAGES)

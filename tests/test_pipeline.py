@@ -1,0 +1,248 @@
+"""The flow and its cached tasks, on real stages, a real Prefect API and a real MLflow database."""
+
+import io
+import json
+import logging
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import stored_pipeline
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState
+from prefect.client.schemas.filters import FlowRunFilterStateName as StateName
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.testing.utilities import prefect_test_harness
+from rich.console import Console
+
+from flows import home as homes
+from flows import latest, pipeline, registering, summary
+from lightreasoner import config
+from lightreasoner.config import Params
+from lightreasoner.errors import ArtifactError, SelectionError
+from lightreasoner.progress import Silent
+from lightreasoner.stages import GRAPH, STAGES, external_inputs
+from lightreasoner.store import Store
+from tasks import tracking
+from tasks.registry import Registered
+from tasks.stages import StageRun, run_stage
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of Prefect and of MLflow
+    pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning"),
+]
+NAMES = [stage.name for stage in GRAPH]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def prefect_api() -> Iterator[None]:
+    """A Prefect API of the tests' own, on a database of its own (about 10 s to start)."""
+    with prefect_test_harness(server_startup_timeout=180):
+        yield
+
+
+@pytest.fixture(scope="module")
+def params(tiny_expert: Path, tiny_amateur: Path, problems_file: Path) -> Params:
+    """Parameters of a pipeline of seconds: two random models, six problems, two updates."""
+    problems = {"source": str(problems_file), "n_problems": 6}
+    tree: dict[str, Any] = {
+        "models": {"expert": str(tiny_expert), "amateur": str(tiny_amateur)},
+        "compute": {"device": "cpu"},
+        "prepare": {**problems, "problem_set": "small"},
+        "generate": {"max_new_tokens": 6},
+        "score": {},
+        "select": {"beta": 0.0},
+        "finetune": {"updates": 2, "samples_per_update": 4, "samples_per_forward": 4},
+        "merge": {"parity_prompts": 2},
+        "evaluate": {**problems, "problem_sets": ["small"], "max_new_tokens": 4},
+        "register": {"name": "tiny"},
+    }
+    return config.parse(tree, "test")
+
+
+def changed(params: Params, **sections: dict[str, Any]) -> Params:
+    """The parameters with some values of some sections replaced."""
+    tree = params.model_dump(mode="json")
+    return config.parse({**tree, **{k: {**tree[k], **v} for k, v in sections.items()}}, "test")
+
+
+def run_prepare(params: Params, home: Path) -> StageRun:
+    """The first stage as a task of a flow, MLflow left out."""
+
+    @flow
+    def first_stage() -> list[StageRun]:
+        inputs = external_inputs(params, STAGES["prepare"].inputs)
+        return [run_stage(STAGES["prepare"], inputs, params, home, tracking.UNTRACKED)]
+
+    return first_stage()[0]
+
+
+def test_a_second_run_is_cached(params: Params, tmp_path: Path) -> None:
+    first, second = run_prepare(params, tmp_path), run_prepare(params, tmp_path)
+    assert (first.state.name, first.outcome.cached) == ("Completed", False)
+    assert (second.state.name, second.outcome.cached) == ("Cached", True)
+    assert second.outcome.artifact == first.outcome.artifact
+    assert second.outcome.manifest == first.outcome.manifest
+
+
+def test_what_another_driver_stored_is_cached(params: Params, tmp_path: Path) -> None:
+    stage = STAGES["prepare"]
+    stored = Store(tmp_path).run(stage, external_inputs(params, stage.inputs), params, Silent())
+    run = run_prepare(params, tmp_path)
+    assert (run.state.name, run.outcome.cached) == ("Cached", True)
+    assert run.outcome.artifact == stored.artifact
+
+
+def test_a_changed_section_runs_again(params: Params, tmp_path: Path) -> None:
+    first = run_prepare(params, tmp_path)
+    other = run_prepare(changed(params, prepare={"seed": 7}), tmp_path)
+    same = run_prepare(changed(params, select={"beta": 1.0}), tmp_path)
+    assert not other.outcome.cached
+    assert other.outcome.artifact.digest != first.outcome.artifact.digest
+    assert same.outcome.cached
+
+
+@pytest.mark.parametrize("damage", ["gone", "changed", "torn record"])
+def test_what_is_damaged_is_made_again_and_said(
+    damage: str, params: Params, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = run_prepare(params, tmp_path).outcome
+    entry = first.artifact.path.parent
+    if damage == "gone":
+        shutil.rmtree(entry)
+    elif damage == "changed":
+        file = first.artifact.path / "problems.jsonl"
+        file.chmod(0o644)
+        file.write_text("{}\n", encoding="utf-8")
+    else:
+        (tmp_path / "prefect" / "cache" / entry.name).write_text("{", encoding="utf-8")
+    with caplog.at_level(logging.WARNING, "tasks"):
+        again = run_prepare(params, tmp_path)
+    assert again.outcome.artifact == first.artifact
+    # A torn record costs nothing: the store still has the result.
+    assert again.outcome.cached is (damage == "torn record")
+    said = [record.message for record in caplog.records if "made again" in record.message]
+    assert bool(said) is (damage != "torn record")
+    assert run_prepare(params, tmp_path).outcome.cached
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home for whole pipelines."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(autouse=True)
+def environment(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The flow's home is the tests' home, its MLflow a database there."""
+    monkeypatch.setenv("LIGHTREASONER_HOME", str(home))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.fixture(scope="module")
+def first_report(params: Params, home: Path) -> dict[str, Any]:
+    """What the first run of the whole pipeline reports."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LIGHTREASONER_HOME", str(home))
+        return pipeline.lightreasoner(params)
+
+
+def test_the_report_is_on_disk(first_report: dict[str, Any], home: Path) -> None:
+    written = json.loads((home / "latest" / "report.json").read_text(encoding="utf-8"))
+    assert written == first_report
+    assert (home / "latest" / "report.html").is_file()
+    assert list((home / "latest" / "figures").glob("*.png"))
+    assert not list((home / "latest").glob(".*"))
+
+
+def test_the_report_has_the_agreed_names(first_report: dict[str, Any]) -> None:
+    assert set(first_report["scores"]) == {"base", "lightreasoner"}
+    assert {"n", "correct", "accuracy", "ci95"} <= set(first_report["scores"]["base"]["small"])
+    assert {"gained", "lost", "p"} <= set(first_report["paired"]["small"])
+    assert list(first_report["stages"]) == [*NAMES, "register"]
+    for cost in first_report["stages"].values():
+        assert set(cost) == {"seconds", "cached", "peak_memory_mib"}
+        assert cost["cached"] is False
+        assert cost["seconds"] > 0
+        assert cost["peak_memory_mib"] > 0
+    model = {"name": "tiny", "version": "1", "alias": "candidate"}
+    assert first_report["registered_model"] == model
+    assert list(first_report["fingerprints"]) == NAMES
+
+
+def test_a_second_run_takes_all_from_the_store(
+    first_report: dict[str, Any], params: Params
+) -> None:
+    report = pipeline.lightreasoner(params)
+    assert all(cost["cached"] for cost in report["stages"].values())
+    for name in ("scores", "paired", "registered_model", "fingerprints"):
+        assert report[name] == first_report[name]
+
+
+@pytest.mark.usefixtures("first_report")
+def test_a_failed_stage_fails_the_run_in_one_line(params: Params, home: Path) -> None:
+    before = (home / "latest" / "report.json").read_bytes()
+    with pytest.raises(SelectionError, match=r"select\.beta") as error:
+        pipeline.lightreasoner(changed(params, select={"beta": 1000.0}))
+    with get_client(sync_client=True) as client:
+        failed = FlowRunFilter(state=FlowRunFilterState(name=StateName(any_=["Failed"])))
+        runs = client.read_flow_runs(
+            flow_run_filter=failed, sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=1
+        )
+    assert runs[0].state
+    assert str(error.value) in str(runs[0].state.message)
+    assert (home / "latest" / "report.json").read_bytes() == before
+
+
+@pytest.mark.usefixtures("first_report")
+def test_registering_outside_a_flow_finds_the_version(params: Params, home: Path) -> None:
+    model = registering.stored_outcomes(params, home)["merge"].artifact
+    found = registering.register(params, model, home)
+    assert found == {"name": "tiny", "version": "1", "alias": "candidate"}
+
+
+@pytest.mark.usefixtures("first_report")
+def test_registering_another_model_is_refused(params: Params, home: Path) -> None:
+    adapter = registering.stored_outcomes(params, home)["finetune"].artifact
+    with pytest.raises(ArtifactError, match="the model of these parameters has"):
+        registering.register(params, adapter, home)
+    with pytest.raises(ArtifactError, match="no result of select"):
+        registering.stored_outcomes(changed(params, select={"beta": 0.1}), home)
+
+
+def test_the_summary_shows_what_matters(tmp_path: Path, tiny_expert: Path) -> None:
+    outcomes = stored_pipeline.write(tmp_path, tiny_expert)
+    state: Any = None
+    runs = {name: StageRun(outcome, state, 1.25) for name, outcome in outcomes.items()}
+    registered = latest.Registering(Registered("m", "3", "candidate", False), 0.5, 10.0)
+    report = latest.describe(runs, registered)
+    assert report["stages"]["register"]["cached"] is True
+    written = io.StringIO()
+    summary.show(report, Console(width=40, file=written), {"report": "/here/report.html"})
+    text = written.getvalue()
+    row = next(line.split() for line in text.splitlines() if line.startswith("tuned"))
+    assert row == ["tuned", "600", "40.0%", "35.0-45.0", "80.0%", "75.0-85.0", "250/10", "1.0e-50"]
+    assert "models:/m@candidate (version 3)" in text
+    assert "register" in text
+    assert "/here/report.html" in text
+    assert "| tuned | 600 | 40.0% |" in summary.markdown(report)
+
+
+def test_the_form_starts_with_the_parameters(params: Params) -> None:
+    schema = pipeline.lightreasoner.parameters.model_dump()
+    assert schema["required"] == ["params"]
+    assert set(params.model_dump()) <= set(schema["definitions"]["Params"]["properties"])
+    assert pipeline.lightreasoner.validate_parameters(
+        {"params": params.model_dump(mode="json")}
+    ) == {"params": params}
+
+
+def test_home_never_depends_on_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LIGHTREASONER_HOME")
+    here = homes.home()
+    monkeypatch.chdir(tmp_path)
+    assert homes.home() == here
+    assert here.name == ".lightreasoner"
