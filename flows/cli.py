@@ -50,6 +50,7 @@ def run(params: ParamsFile = Path("params.yaml"), set_: Overrides = None) -> Non
     external_inputs(values)
     where = home.home()
     typer.echo(up.connect(where), err=True)
+    up.check_prefect()
     from rich.console import Console
 
     from flows import pipeline, summary

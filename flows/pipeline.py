@@ -84,9 +84,9 @@ def _publish(report: dict[str, Any], page: Path, run: str, tracking_uri: str) ->
         summary.markdown(report), key="scores", description="Base against LightReasoner."
     )
     create_link_artifact(page.as_uri(), "report.html", key="report")
-    if run and tracking_uri.startswith("http"):
-        link = f"{tracking_uri}/#/experiments/{tracking.experiment_id()}/runs/{run}"
-        create_link_artifact(link, "MLflow's run", key="mlflow-run")
+    address = tracking.run_address(tracking_uri, run)
+    if address is not None:
+        create_link_artifact(address, "MLflow's run", key="mlflow-run")
 
 
 def _let_interface_see_lines() -> None:

@@ -52,7 +52,7 @@ class Servers:
 
 @dataclass(frozen=True)
 class Service:
-    """A process of ours, the file that it logs to, and the address that says it is up."""
+    """A process of ours and the file that it logs to."""
 
     name: str
     process: subprocess.Popen[bytes]
@@ -76,6 +76,22 @@ def connect(where: Path) -> str:
         home.use_servers(f"{servers.prefect}/api", servers.mlflow)
     prefect = (home.prefect_api() or str(where / "prefect")).removesuffix("/api")
     return f"records: Prefect {prefect}, MLflow {home.tracking_uri(where)}"
+
+
+def check_prefect() -> None:
+    """Raise ServerError if PREFECT_API_URL names a server that does not answer at all."""
+    api = home.prefect_api()
+    if api is None:
+        return
+    try:
+        urllib.request.urlopen(f"{api}/health", timeout=5).close()
+    except urllib.error.HTTPError:
+        return  # it answers; Prefect's client has the credentials
+    except (OSError, ValueError) as error:
+        raise ServerError(
+            f"PREFECT_API_URL {api}: no answer ({error}); start that server, or unset the variable "
+            "to run without one"
+        ) from error
 
 
 def serve(where: Path, params: Params, prefect_port: int, mlflow_port: int) -> None:
@@ -119,11 +135,18 @@ def _start(
 
 
 def _mlflow(where: Path) -> list[str]:
-    """MLflow's options: the database and the files that runs without a server use too."""
+    """MLflow's options: the database and the files that runs without a server use too.
+
+    The database is made here: the server's processes break one that they make at the same time.
+    """
+    from tasks import tracking
+
     (where / "mlflow").mkdir(parents=True, exist_ok=True)
+    database = f"sqlite:///{where / 'mlflow' / 'mlflow.db'}"
+    tracking.make_database(database)
     return [
         "--backend-store-uri",
-        f"sqlite:///{where / 'mlflow' / 'mlflow.db'}",
+        database,
         "--artifacts-destination",
         str(where / "mlflow" / "artifacts"),
         "--serve-artifacts",

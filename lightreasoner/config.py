@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from lightreasoner.errors import ConfigError
 
@@ -25,6 +32,14 @@ class Section(BaseModel):
     """A frozen section of params.yaml; unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: Any) -> Any:
+        """YAML reads `no` and `on` as booleans, which would pass for 0 and 1."""
+        if isinstance(value, bool):
+            raise ValueError("must not be true or false; quote it if it is text")
+        return value
 
 
 class Models(Section):
@@ -260,7 +275,8 @@ def _fault(error: dict[str, Any]) -> str:
         sign, bound = limits[kind]
         return f"{name} must be {sign} {context[bound]:g}{_unit(error['loc'])}, got {value!r}"
     if kind == "value_error":
-        return str(context["error"])
+        fault = str(context["error"])
+        return f"{name} {fault}, got {value!r}" if name else fault
     return f"{name}: {error['msg'][0].lower()}{error['msg'][1:]}, got {value!r}"
 
 

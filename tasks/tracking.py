@@ -228,6 +228,14 @@ def experiment_id() -> str:
     return str(found.experiment_id)
 
 
+def run_address(tracking_uri: str, run_id: str) -> str | None:
+    """A run's page on MLflow's server; None if there is no server or no run to show."""
+    if not run_id or not tracking_uri.startswith("http"):
+        return None
+    found = _attempt("the run's address", experiment_id)
+    return f"{tracking_uri}/#/experiments/{found}/runs/{run_id}" if found else None
+
+
 def _set_tracking_uri(tracking_uri: str) -> None:
     """Set it for this process alone: MLflow sets the variable too, as if the user had chosen it."""
     chosen = MLFLOW_TRACKING_URI.is_set()

@@ -254,6 +254,18 @@ def test_servers_that_do_not_answer_are_not_used(
     assert up.running(tmp_path) is None
 
 
+def test_a_prefect_server_that_is_down_is_named(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LIGHTREASONER_HOME", str(workspace / "home"))
+    monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{_free()}/api")
+    monkeypatch.setattr(flows_cli, "external_inputs", lambda params: {})
+    result = call("run")
+    assert result.exit_code == 2
+    assert "error: PREFECT_API_URL http://127.0.0.1:" in result.stderr
+    assert "start that server, or unset the variable" in result.stderr
+
+
 def _free() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -105,5 +105,10 @@ def test_malformed_overrides_are_named(params_file: Path, override: str) -> None
     assert faults(params_file, override)[0].startswith(f"--set {override!r}: must read")
 
 
+def test_a_truth_value_is_no_number(params_file: Path) -> None:
+    """YAML reads `no` as false, which pydantic would take for 0."""
+    assert "evaluate.seed must not be true or false" in faults(params_file, "evaluate.seed=no")[0]
+
+
 def test_alpha_below_what_is_stored_is_refused(params_file: Path) -> None:
     assert "score.alpha_min (0.01)" in faults(params_file, "select.alpha=0.001")[0]

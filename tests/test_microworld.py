@@ -288,7 +288,7 @@ def test_cards_state_the_seed_and_what_the_files_give_now(role, tokenizer):
     """The card's `chain_sum` row, measured again: float rounding may move an answer or two."""
     card = (MODELS / role / "README.md").read_text()
     assert re.search(r"\| seed \| \d+ \|", card)
-    assert re.search(r"\| time \| \d+ s on one CPU thread \|", card)
+    assert re.search(r"\| time \| \d+ s of wall time on one CPU thread \|", card)
     row = re.search(r"\| chain_sum \| ([\d.]+)% \[\d+, \d+\], n = (\d+) \|", card)
     assert row is not None
     problems = draw("chain_sum", "evaluate", int(row[2]), Recipe().card_seed)
