@@ -31,13 +31,10 @@ MICROWORLD: dict[str, Any] = {
     "select": {},
     "finetune": {
         "batching": "trajectory",
-        "updates": 80,
-        "samples_per_update": 64,
+        "updates": 100,
+        "samples_per_update": 90,
         "samples_per_forward": 1024,
-        "learning_rate": 4e-3,
-        "target_modules": [
-            "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"
-        ],
+        "learning_rate": 2e-3,
     },
     "merge": {},
     "evaluate": {
@@ -47,7 +44,7 @@ MICROWORLD: dict[str, Any] = {
         "max_new_tokens": 128,
     },
     "register": {"name": "lightreasoner-microworld"},
-}  # fmt: skip
+}
 
 
 def _paper(name: str, expert: str) -> dict[str, Any]:

@@ -23,7 +23,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Card:
-    """What a model card states. `seconds` are of one CPU thread, data and training together."""
+    """What a model card states. `seconds` of wall time: data and training, one CPU thread."""
 
     role: str
     seed: int
@@ -56,7 +56,7 @@ purpose, and its figures say nothing about the paper's models.
 | seed | {seed} |
 | commit | {commit} |
 | tokens read | {tokens:,} |
-| time | {seconds:.0f} s on one CPU thread |
+| time | {seconds:.0f} s of wall time on one CPU thread |
 | answers in the corpus | {mix} |
 | recipe | `recipe.json` beside this directory |
 
@@ -70,9 +70,10 @@ hardly a clean answer.
 
 ## Accuracy
 
-Greedy decoding in float32, exact match of the boxed number, problems of the `evaluate` split (their
-questions are not in the corpus, though their numbers may be), Wilson 95% interval. The weights are
-stored in fp16; "as trained" are the float32 weights before that.
+Greedy decoding in float32, exact match of the boxed number, problems of the `evaluate` split,
+Wilson 95% interval. No such question is in the corpus, but its numbers can be, under other names:
+with the default recipe, the solutions of nearly all `tuned` and all `transfer` problems, and of no
+`chain_sum` problem. The weights are stored in fp16; "as trained" are the float32 weights before.
 
 | set | as stored | as trained | same answer, token by token |
 |---|---|---|---|

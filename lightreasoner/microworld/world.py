@@ -16,7 +16,9 @@ Sets:
     chain_sum  sums of three terms, in pre-training only
 
 A question belongs to exactly one split, by the sha256 of its text; so no seed can leak a question
-from one split to another. Two questions in different splits may still share their numbers.
+from one split to another. Its numbers can come again under other names: with numbers this small,
+97% of the `evaluate` solutions of `tuned`, all of `transfer` and none of `chain_sum` occur among
+the pre-training problems of the default recipe.
 """
 
 import hashlib
