@@ -92,7 +92,7 @@ def gradients(directory: Path, forwards: list[list[Row]], dtype: str) -> torch.T
 def test_packed_equals_one_prefix_at_a_time(
     tiny_expert: Path, samples_dir: Path, dtype: str, limit: float
 ) -> None:
-    """Measured: 2e-7 in float32, 2e-8 in float64 (transformers takes RMSNorm in float32 in both)."""
+    """Measured: 2e-7 in float32, 2e-8 in float64 (transformers' RMSNorm is float32 in both)."""
     rows = read_rows(samples_dir, "trajectory")
     packed = gradients(tiny_expert, [rows], dtype)
     alone = gradients(tiny_expert, [[part] for row in rows for part in split_row(row)], dtype)

@@ -240,7 +240,14 @@ def test_the_dvc_launcher_sets_the_stage_for_dvc(checkout: Checkout) -> None:
 
 def test_make_run_passes_parameters_on() -> None:
     done = subprocess.run(
-        ["make", "--dry-run", "run", "SET=select.beta=0.5 evaluate.seed=7", "ARGS=--name x"],
+        [
+            "make",
+            "--dry-run",
+            "--no-print-directory",
+            "run",
+            "SET=select.beta=0.5 evaluate.seed=7",
+            "ARGS=--name x",
+        ],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -118,7 +118,7 @@ def test_curves_are_told_again(tmp_path: Path) -> None:
 
 
 def test_two_at_once_compute_once(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")
     jobs = [
         context.Process(target=run, args=(tmp_path, tmp_path), kwargs={"seed": 500})
         for _ in range(2)
@@ -132,7 +132,7 @@ def test_two_at_once_compute_once(tmp_path: Path) -> None:
 
 
 def test_a_killed_holder_leaves_no_lock(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")
     job = context.Process(target=run, args=(tmp_path, tmp_path), kwargs={"seed": 60_000})
     job.start()
     deadline = time.monotonic() + 30
