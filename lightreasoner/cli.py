@@ -199,7 +199,8 @@ def microworld(
 
     Example: lightreasoner microworld --out my-models --seed 1
     """
+    from lightreasoner.fingerprint import git_commit
     from lightreasoner.microworld import recipe
 
-    recipe.build(out, seed)
+    recipe.build(out, seed, commit=git_commit())
     typer.echo(f"{out}: expert, amateur")

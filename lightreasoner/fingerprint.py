@@ -11,6 +11,7 @@ import functools
 import hashlib
 import importlib.metadata
 import json
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -119,3 +120,12 @@ def _source(path: Path, modified: int) -> str:
 
 def _parse(path: Path) -> ast.Module:
     return ast.parse(_source(path, path.stat().st_mtime_ns))
+
+
+def git_commit() -> str | None:
+    """The checkout's commit, with `-dirty` after it if files differ; None outside a checkout."""
+    command = ["git", "-C", str(PACKAGE_DIR), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -15,7 +15,6 @@ import json
 import logging
 import os
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from pydantic import BaseModel
 from lightreasoner import artifacts
 from lightreasoner.artifacts import Artifact
 from lightreasoner.config import Params
-from lightreasoner.fingerprint import PACKAGE_DIR, code_digest, fingerprint, package_versions
+from lightreasoner.fingerprint import code_digest, fingerprint, git_commit, package_versions
 from lightreasoner.progress import Watcher
 from lightreasoner.stages import Stage, resolved
 
@@ -161,7 +160,7 @@ def describe(stage: Stage, key: str, inputs: dict[str, Artifact], params: Params
         "config": section_of(stage, params),
         "inputs": {name: inputs[name].digest for name in stage.inputs},
         "code": code_digest(stage.module),
-        "commit": _git_commit(),
+        "commit": git_commit(),
         "packages": package_versions(),
         "device": compute.device,
         "dtype": compute.dtype,
@@ -211,15 +210,6 @@ def _writable(path: Path) -> None:
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def _git_commit() -> str | None:
-    """The checkout's commit, with `-dirty` after it if files differ; None outside a checkout."""
-    command = ["git", "-C", str(PACKAGE_DIR), "describe", "--always", "--dirty", "--abbrev=40"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 def reset_peak_memory() -> None:
