@@ -4,8 +4,8 @@ report.json      scores, paired tests, seconds of each stage, registered model, 
 report.html      the page, and its figures/
 """
 
+import fcntl
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -64,28 +64,21 @@ def _cost(run: StageRun) -> dict[str, Any]:
 
 
 def write(home: Path, payload: Artifact, report: Mapping[str, Any]) -> Path:
-    """Put page, figures and report.json in place, each file whole, report.json last.
+    """Put page, figures and report.json of one run in place together, for those of the last run.
 
     Returns the page's path. Raises DiskFullError.
     """
     folder = home / "latest"
+    work = Path(tempfile.mkdtemp(prefix=".latest-", dir=home))
     try:
-        for file in artifacts.files_under(payload.path):
-            _copy_whole(file, folder / file.relative_to(payload.path))
+        new = work / "new"
+        shutil.copytree(payload.path, new, copy_function=shutil.copyfile)
+        artifacts.write_text(new / "report.json", json.dumps(report, indent=1) + "\n")
+        with (home / "latest.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            artifacts.swap(new, folder, work / "old")
     except OSError as error:
         raise artifacts.disk_full(error, folder) from error
-    artifacts.write_text(folder / "report.json", json.dumps(report, indent=1) + "\n")
-    return folder / "report.html"
-
-
-def _copy_whole(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}-", dir=target.parent)
-    os.close(handle)
-    new = Path(name)
-    try:
-        shutil.copyfile(source, new)
-        new.chmod(0o644)
-        new.replace(target)
     finally:
-        new.unlink(missing_ok=True)
+        shutil.rmtree(work, ignore_errors=True)
+    return folder / "report.html"

@@ -8,6 +8,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -22,6 +23,14 @@ class Artifact:
 
     path: Path
     digest: str
+
+    def has_changed(self) -> bool:
+        """Whether the content at the path is no longer the digest's; a name is no digest."""
+        return bool(_CONTENT_DIGEST.fullmatch(self.digest)) and digest(self.path) != self.digest
+
+
+_PINNED = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*@[0-9a-f]{40}")
+_CONTENT_DIGEST = re.compile(r"[0-9a-f]{32}(\.dir)?")
 
 
 def digest(path: Path) -> str:
@@ -38,14 +47,21 @@ def digest(path: Path) -> str:
     raise ArtifactError(f"{path}: no such file or directory; run the stage that writes it")
 
 
+def is_pinned(name: str) -> bool:
+    """Whether a name is `owner/name@commit` of the hub; a branch or tag can move, a commit not."""
+    return bool(_PINNED.fullmatch(name))
+
+
 def of(path: Path) -> Artifact:
     """The artifact at a path, its digest computed now."""
     return Artifact(path, digest(path))
 
 
 def files_under(path: Path) -> list[Path]:
-    """All files below a directory."""
-    return [Path(root, name) for root, _, names in os.walk(path) for name in names]
+    """All files below a directory, those in linked directories included."""
+    return [
+        Path(root, name) for root, _, names in os.walk(path, followlinks=True) for name in names
+    ]
 
 
 def file_md5(path: Path) -> str:
@@ -82,13 +98,24 @@ def place(artifact: Artifact, out: Path) -> None:
     work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
         shutil.copytree(artifact.path, work / "new", copy_function=_link_or_copy)
-        if out.exists():
-            out.rename(work / "old")
-        (work / "new").rename(out)
+        swap(work / "new", out, work / "old")
     except OSError as error:
         raise disk_full(error, out) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def swap(new: Path, out: Path, old: Path) -> None:
+    """Rename `new` to `out`, what was there to `old`; and back, if that fails."""
+    there = out.exists()
+    if there:
+        out.rename(old)
+    try:
+        new.rename(out)
+    except OSError:
+        if there:
+            old.rename(out)
+        raise
 
 
 def write_text(path: Path, text: str) -> None:

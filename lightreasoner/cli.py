@@ -67,6 +67,8 @@ class Commands(TyperGroup):
 
 def application() -> typer.Typer:
     """A new command line with the pure commands."""
+    from lightreasoner import samples_cli  # it takes its options from this module
+
     app = typer.Typer(
         cls=Commands,
         help="LightReasoner: contrast an expert with an amateur, keep the steps that matter, "
@@ -82,6 +84,7 @@ def application() -> typer.Typer:
         app.command(command_name(stage))(_stage_command(stage))
     app.command()(preset)
     app.command()(microworld)
+    app.add_typer(samples_cli.application(), name="samples")
     return app
 
 

@@ -8,7 +8,7 @@ imports this one at run time.
 import difflib
 import inspect
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -38,7 +38,9 @@ class Section(BaseModel):
     def _no_truth_for_a_number(cls, value: Any) -> Any:
         """YAML reads `no` and `on` as booleans, which would pass for 0 and 1."""
         if isinstance(value, bool):
-            raise ValueError("must not be true or false; quote it if it is text")
+            raise ValueError(
+                "must not be true or false (no, off: false); give a number, or quote text"
+            )
         return value
 
 
@@ -103,6 +105,22 @@ class Select(Section):
     )
     beta: float = Field(
         0.4, ge=0, description="Keeps steps with KL(pi_E || pi_A) > beta nats (eq. 35)."
+    )
+    steps: Literal["informative", "all"] = Field(
+        "informative",
+        description="informative: those that beta or quantile keeps; all: no step selection.",
+    )
+    label: Literal["contrast", "one_hot", "expert"] = Field(
+        "contrast",
+        description="contrast: v_C (section 2.3.2); one_hot: the token that the expert wrote; "
+        "expert: pi_E renormalised on the support.",
+    )
+    quantile: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="In place of beta: keeps steps whose KL exceeds that of this share of all "
+        "steps; null uses beta.",
     )
 
 
@@ -192,6 +210,15 @@ with warnings.catch_warnings():
                 )
             return self
 
+        @model_validator(mode="after")
+        def _quantile_selects(self) -> "Params":
+            if self.select.steps == "all" and self.select.quantile is not None:
+                raise ValueError(
+                    f"select.quantile {self.select.quantile} chooses steps and select.steps all "
+                    "takes every step; set one of the two"
+                )
+            return self
+
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Params:
     """Read params.yaml and apply `section.key=value` overrides.
@@ -202,15 +229,28 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Params:
     faults = [fault for override in overrides if (fault := _apply(tree, override))]
     if faults:
         raise ConfigError(faults)
-    return parse(tree, str(path))
+    return parse(tree, str(path), {override.partition("=")[0].strip() for override in overrides})
 
 
-def parse(tree: dict[str, Any], where: str) -> Params:
-    """Validate a tree of parameters; `where` names its origin in errors."""
+def parse(tree: dict[str, Any], where: str, overridden: Collection[str] = ()) -> Params:
+    """Validate a tree of parameters; `where` names its origin in errors, or --set for a key that
+    was `overridden` (`section.key`).
+    """
     try:
         return Params.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError([f"{where}: {_fault(dict(item))}" for item in error.errors()]) from None
+        found: list[dict[str, Any]] = [dict(item) for item in error.errors()]
+    places = ["--set" if _is_of(fault["loc"], overridden) else where for fault in found]
+    raise ConfigError(
+        [f"{place}: {_fault(fault)}" for place, fault in zip(places, found, strict=True)]
+    )
+
+
+def _is_of(loc: tuple[Any, ...], overridden: Collection[str]) -> bool:
+    """Whether a fault's place, a section or a key, was given by one of the overrides."""
+    sections = {name.partition(".")[0] for name in overridden}
+    is_unknown_section = len(loc) == 1 and loc[0] in sections - Params.model_fields.keys()
+    return is_unknown_section or ".".join(map(str, loc[:2])) in overridden
 
 
 def dump(params: Params) -> str:
@@ -237,12 +277,20 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError([f"{path}: cannot be read ({error})"]) from error
     except yaml.YAMLError as error:
-        raise ConfigError([f"{path}: not valid YAML ({' '.join(str(error).split())})"]) from error
+        raise ConfigError([f"{path}: not valid YAML ({_yaml_fault(error)})"]) from error
     if not isinstance(tree, dict):
         raise ConfigError(
             [f"{path}: holds {'nothing' if tree is None else 'no mapping'}; one section a stage"]
         )
     return tree
+
+
+def _yaml_fault(error: yaml.YAMLError) -> str:
+    """What is wrong, and where."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    if mark is None or problem is None:
+        return " ".join(str(error).split())
+    return f"line {mark.line + 1}, column {mark.column + 1}: {problem}"
 
 
 def _apply(tree: dict[str, Any], override: str) -> str | None:

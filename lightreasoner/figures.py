@@ -74,15 +74,17 @@ def accuracy(scores: Mapping[str, Mapping[str, Any]], theme: Theme) -> Figure:
 
 
 def kl_histogram(
-    kl: "pd.Series[float]", selected: "pd.Series[bool]", beta: float, theme: Theme
+    kl: "pd.Series[float]", selected: "pd.Series[bool]", threshold: float | None, theme: Theme
 ) -> Figure:
-    """How many steps have which KL(expert || amateur), nats; those that beta selected set apart.
+    """How many steps have which KL(expert || amateur), nats; those that were selected set apart.
 
-    Both series have one entry a step. Counts are on a logarithmic axis.
+    `threshold` is what they exceed, nats; None if every step was selected. Both series have one
+    entry a step. Counts are on a logarithmic axis.
     """
     figure, axes = _canvas(3.2, theme)
     edges = np.linspace(0, max(float(kl.max()), 1e-6), KL_BINS + 1)
     share = 100 * float(selected.mean())
+    rule = "selected, every step" if threshold is None else f"selected, KL > {threshold:.3g}"
     axes.hist(
         [kl[~selected], kl[selected]],
         edges.tolist(),
@@ -91,7 +93,7 @@ def kl_histogram(
         color=[theme.muted, theme.lightreasoner],
         label=[
             f"not selected: {int((~selected).sum()):,}",
-            f"selected, KL > {beta:g}: {int(selected.sum()):,} ({share:.1f}%)",
+            f"{rule}: {int(selected.sum()):,} ({share:.1f}%)",
         ],
     )
     _plain_counts(axes)

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from lightreasoner import models, tables
 from lightreasoner.artifacts import Artifact
 from lightreasoner.errors import ArtifactError, ModelError
-from lightreasoner.score import hidden_states, logits_of, pad_right
+from lightreasoner.forward import check_head, hidden_states, logits_of, pad_right
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -54,8 +54,10 @@ def write_adapter(
     """Write the adapter (peft's format, safetensors) and `curve.csv` with the loss an update."""
     rows = read_rows(samples_dir, config.batching)
     plan = list(plan_updates(rows, config))
+    model = models.load_model(expert.path, compute.device, compute.dtype)
+    check_head(model)
     torch.manual_seed(config.seed)
-    model = with_lora(models.load_model(expert.path, compute.device, compute.dtype), config)
+    model = with_lora(model, config)
     curve = train(model, rows, plan, config, compute, out, watcher)
     save_adapter(model, expert.digest, out)
     with (out / "curve.csv").open("w", newline="", encoding="utf-8") as file:
@@ -122,8 +124,18 @@ def _endless(n: int, shuffler: random.Random) -> Iterator[int]:
 
 
 def with_lora(model: "PreTrainedModel", config: "Finetune") -> "PeftModel":
-    """The expert with a fresh adapter; draws LoRA's A from torch's current seed."""
+    """The expert with a fresh adapter; draws LoRA's A from torch's current seed.
+
+    Raises ModelError for layers that are not there, and for a tied LM head: merging into it would
+    change the embeddings too.
+    """
     from peft import LoraConfig, get_peft_model
+
+    if model.config.tie_word_embeddings and "lm_head" in config.target_modules:
+        raise ModelError(
+            "finetune.target_modules: the expert's lm_head is its embedding, so an adapter there "
+            "cannot be merged; leave lm_head out"
+        )
 
     lora = LoraConfig(
         r=config.r,

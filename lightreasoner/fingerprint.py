@@ -17,7 +17,22 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE_DIR = Path(__file__).parent
-NUMERIC_PACKAGES = ("torch", "transformers", "peft", "tokenizers", "numpy")
+PACKAGES = (
+    "accelerate",
+    "datasets",
+    "jinja2",
+    "matplotlib",
+    "numpy",
+    "pandas",
+    "peft",
+    "pyarrow",
+    "reasoning-gym",
+    "safetensors",
+    "scipy",
+    "tokenizers",
+    "torch",
+    "transformers",
+)
 
 
 def fingerprint(
@@ -32,15 +47,21 @@ def fingerprint(
         "stage": stage,
         "config": config,
         "inputs": inputs,
-        "code": code_digest(module),
+        "code": running_code(module),
         "environment": environment,
     }
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of the packages whose arithmetic the results rest on."""
-    return {name: importlib.metadata.version(name) for name in NUMERIC_PACKAGES}
+    """Versions of the packages that the results rest on."""
+    return {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+@functools.cache
+def running_code(module: str) -> str:
+    """The code digest as it was when this process first asked; the code that it runs."""
+    return code_digest(module)
 
 
 def code_digest(module: str) -> str:

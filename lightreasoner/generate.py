@@ -1,57 +1,112 @@
-"""Generate: the expert writes one trajectory a problem (paper, section 2.3.1 and eq. 36)."""
+"""Generate: the expert writes one trajectory a problem (paper, section 2.3.1 and eq. 36).
 
+A shard is a batch of the decoder, so that a restart decodes each batch in the company that it had.
+"""
+
+import hashlib
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pandas as pd
+import pyarrow as pa
 
-from lightreasoner import models, problems, prompts, tables
-from lightreasoner.decode import decode
+from lightreasoner import artifacts, models, problems, prompts, tables
+from lightreasoner.artifacts import Artifact
+from lightreasoner.decode import Completion, decode, fitting_batch_size
+from lightreasoner.fingerprint import running_code
+from lightreasoner.shards import Shards, shard_size
 
 if TYPE_CHECKING:
     from lightreasoner.config import Compute, Generate
+    from lightreasoner.problems import Problem
     from lightreasoner.progress import Watcher
+    from lightreasoner.stages import Workspace
 
 
 def write_trajectories(
-    expert_dir: Path,
+    expert: Artifact,
     problems_dir: Path,
     config: "Generate",
     compute: "Compute",
-    out: Path,
+    work: "Workspace",
     watcher: "Watcher",
 ) -> None:
     """Write `trajectories.parquet`: one row a problem, in the problems' order.
 
-    Raises ProblemsError for a prompt that leaves no room in the expert's context.
+    Raises ProblemsError for a prompt that leaves no room in the expert's context, ModelError for
+    logits that are not finite.
     """
     read = problems.read(problems_dir / "problems.jsonl")
-    tokenizer = models.load_tokenizer(expert_dir)
+    tokenizer = models.load_tokenizer(expert.path)
     prompt_ids = prompts.encode_all(
         read,
         config.style,
         tokenizer,
         config.max_new_tokens,
-        models.context_length(expert_dir),
+        models.context_length(expert.path),
         "generate.max_new_tokens",
     )
-    expert = models.load_model(expert_dir, compute.device, compute.dtype)
-    completions = decode(
-        expert,
-        prompt_ids,
-        models.stop_ids(expert_dir, tokenizer),
-        config.max_new_tokens,
-        config.temperature,
-        config.seed,
-        compute.batch_size,
-        lambda done, total: watcher.progress(done, total, "problems"),
+    stop_ids = models.stop_ids(expert.path, tokenizer)
+    model = models.load_model(expert.path, compute.device, compute.dtype)
+    longest = max(map(len, prompt_ids)) + config.max_new_tokens
+    size = compute.batch_size or min(shard_size(len(read)), fitting_batch_size(model, longest))
+    rate = _Rate(watcher)
+
+    def piece(rows: range) -> pa.Table:
+        chosen = [read[row] for row in rows]
+        completions = decode(
+            model,
+            [prompt_ids[row] for row in rows],
+            stop_ids,
+            config.max_new_tokens,
+            config.temperature,
+            [draw_seed(config.seed, problem.id) for problem in chosen],
+            len(rows),
+        )
+        rate.add(sum(len(completion.ids) for completion in completions), rows.stop)
+        return _table(chosen, [prompt_ids[row] for row in rows], completions)
+
+    shards = Shards(work.scratch, tables.TRAJECTORIES, len(read), size)
+    trajectories = shards.compute(piece, lambda done: watcher.progress(done, len(read), "problems"))
+    provenance = {
+        "expert": expert.digest,
+        "tokenizer": artifacts.file_md5(expert.path / "tokenizer.json"),
+        "stop_ids": sorted(stop_ids),
+        **config.model_dump(mode="json"),
+        "code": running_code("lightreasoner.generate"),
+    }
+    tables.write_pieces(
+        trajectories, tables.TRAJECTORIES, work.out / "trajectories.parquet", provenance
     )
-    frame = pd.DataFrame(
-        {
-            "problem_id": [problem.id for problem in read],
-            "prompt_ids": prompt_ids,
-            "completion_ids": [completion.ids for completion in completions],
-            "finish_reason": [completion.finish_reason for completion in completions],
-        }
+
+
+def draw_seed(seed: int, problem_id: str) -> int:
+    """The seed of one problem's draws, whatever its place among the others."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{problem_id}".encode()).digest()[:8]) >> 1
+
+
+def _table(
+    read: "list[Problem]", prompt_ids: list[list[int]], completions: list[Completion]
+) -> pa.Table:
+    return pa.table(
+        [
+            [problem.id for problem in read],
+            prompt_ids,
+            [completion.ids for completion in completions],
+            [completion.finish_reason for completion in completions],
+        ],
+        schema=tables.TRAJECTORIES,
     )
-    tables.write(frame, tables.TRAJECTORIES, out / "trajectories.parquet")
+
+
+class _Rate:
+    """Tells new tokens a second, a point a shard."""
+
+    def __init__(self, watcher: "Watcher"):
+        self.watcher, self.since = watcher, time.perf_counter()
+
+    def add(self, tokens: int, done: int) -> None:
+        """`tokens` more were written; `done` problems are finished."""
+        now = time.perf_counter()
+        self.watcher.metric("tokens_per_second", tokens / (now - self.since), done)
+        self.since = now

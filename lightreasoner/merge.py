@@ -11,7 +11,7 @@ from torch import Tensor
 from lightreasoner import models, tables
 from lightreasoner.artifacts import Artifact
 from lightreasoner.errors import ArtifactError, MergeError
-from lightreasoner.score import hidden_states, logits_of, pad_right
+from lightreasoner.forward import hidden_states, logits_of, pad_right
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -31,12 +31,12 @@ def resolve(name: str) -> Artifact:
         return _checked(shipped, artifacts.digest(shipped))
     if Path(name).is_dir():
         return _checked(Path(name), artifacts.digest(Path(name)))
-    owner_and_name, _, revision = name.partition("@")
-    if owner_and_name.count("/") != 1 or not revision or name.startswith((".", "/")):
+    if not artifacts.is_pinned(name):
         raise ModelError(
-            f"model {name!r} is neither a directory nor owner/name@commit of the hub; "
-            "give one of these, or microworld/expert"
+            f"model {name!r} is neither a directory nor owner/name@commit of the hub (40 "
+            "hexadecimal digits); give one of these, or microworld/expert"
         )
+    owner_and_name, _, revision = name.partition("@")
     return _checked(_download(owner_and_name, revision), name)
 
 
@@ -106,7 +106,8 @@ def check_pair(expert: Path, amateur: Path) -> list[int]:
         if ours.get(id_) != theirs.get(id_):
             raise ModelError(
                 f"expert {expert} and amateur {amateur} differ in ordinary token {id_}: "
-                f"{ours.get(id_)!r} against {theirs.get(id_)!r}; both need the same vocabulary"
+                f"{ours.get(id_)!r} against {theirs.get(id_)!r}; give models.expert and "
+                "models.amateur of one vocabulary"
             )
     return sorted(id_ for id_, token in ours.items() if theirs.get(id_) == token)
 
@@ -159,10 +160,10 @@ def load_tokenizer(path: Path) -> "PreTrainedTokenizerBase":
 def stop_ids(path: Path, tokenizer: "PreTrainedTokenizerBase") -> set[int]:
     """The ids that end a response: end-of-text and end-of-turn, by the model's own files."""
     ids = {tokenizer.eos_token_id}
-    generation = path / "generation_config.json"
-    if generation.is_file():
-        eos = json.loads(generation.read_text(encoding="utf-8")).get("eos_token_id")
-        ids |= set(eos) if isinstance(eos, list) else {eos}
+    for file in (path / "generation_config.json", path / "config.json"):
+        if file.is_file():
+            eos = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id")
+            ids |= set(eos) if isinstance(eos, list) else {eos}
     added = {token: id_ for id_, token in Vocabulary(path).added.items()}
     ids |= {added[token] for token in STOP_TOKENS if token in added}
     return ids - {None}

@@ -2,12 +2,12 @@
 
 A source is named in one string: `microworld` (the embedded world), a hub data set with its commit
 (`openai/gsm8k@<commit>`), a JSONL or Parquet file, or a directory in the layout of the
-Qwen2.5-Math toolkit (`DIR/<set>/<split>.jsonl`). Rows of a file hold `question` and `answer`;
-GSM8K's answers carry the final number after `####`.
+Qwen2.5-Math toolkit (`DIR/<set>/<split>.jsonl`; `DIR/<set>` itself will do). Rows of a file hold
+`question` and `answer`; GSM8K's answers carry the final number after `####`.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ class Problem:
 
 def from_row(row: dict[str, Any], problem_id: str, where: str) -> Problem:
     """Read one `{question, answer}` row; `where` names the file and line in errors."""
-    missing = [key for key in ("question", "answer") if not str(row.get(key) or "").strip()]
+    missing = [key for key in ("question", "answer") if _is_blank(row.get(key))]
     if missing:
         raise ProblemsError(
             f"{where}: {' and '.join(missing)} missing or empty; "
@@ -46,6 +46,11 @@ def from_row(row: dict[str, Any], problem_id: str, where: str) -> Problem:
     return Problem(
         problem_id, str(row["question"]), answer.strip(), str(row.get("solution") or "").strip()
     )
+
+
+def _is_blank(value: Any) -> bool:
+    """Nothing to read: null, not a number, or no text. The number 0 is an answer."""
+    return value is None or value != value or not str(value).strip()
 
 
 def read_file(path: Path, name: str) -> list[Problem]:
@@ -87,6 +92,11 @@ def _read_parquet(path: Path) -> Iterable[tuple[int, dict[str, Any]]]:
         frame = pd.read_parquet(path)
     except (OSError, ValueError) as error:
         raise ProblemsError(f"{path}: not a readable Parquet file ({error})") from error
+    missing = {"question", "answer"} - set(frame.columns)
+    if missing:
+        raise ProblemsError(
+            f"{path}: no column {' or '.join(sorted(missing))}; it has {list(frame.columns)}"
+        )
     yield from enumerate(frame.to_dict("records"), start=1)
 
 
@@ -101,15 +111,25 @@ def read_source(source: str, set_name: str, split: str, n: int | None, seed: int
     return sample(_read_all(source, set_name, split), n, seed, source)
 
 
-def check(source: str, set_name: str, split: str, n: int | None) -> None:
-    """Refuse a source that cannot give `n` problems, before anything expensive runs.
+def check(source: str, set_names: Sequence[str], split: str, n: int | None) -> None:
+    """Refuse a source that cannot give `n` problems of each set, before anything expensive runs.
 
     A hub data set is left to the stage that downloads it.
     """
-    if source == "microworld":
-        _draw_microworld(set_name, split, n, seed=0)
-    elif Path(source).exists() or Path(source).suffix in FILE_SUFFIXES:
-        sample(_read_all(source, set_name, split), n, 0, source)
+    repeated = sorted({name for name in set_names if set_names.count(name) > 1})
+    if repeated:
+        raise ProblemsError(f"{source}: sets {repeated} are named more than once; name each once")
+    holds_many = source == "microworld" or Path(source).is_dir()
+    if len(set_names) > 1 and not holds_many:
+        raise ProblemsError(
+            f"{source}: holds one set, {len(set_names)} are named ({', '.join(set_names)}); name "
+            "one, or give a directory of sets"
+        )
+    for set_name in set_names:
+        if source == "microworld":
+            _draw_microworld(set_name, split, n, seed=0)
+        elif Path(source).exists() or Path(source).suffix in FILE_SUFFIXES:
+            sample(_read_all(source, set_name, split), n, 0, source)
 
 
 def _draw_microworld(set_name: Any, split: str, n: int | None, seed: int) -> list[Problem]:
@@ -127,6 +147,11 @@ def resolve(source: str) -> Artifact:
         return artifacts.of(path)
     if path.suffix in FILE_SUFFIXES:
         raise ProblemsError(f"{path}: no such file; check the path in params.yaml")
+    if source != "microworld" and not artifacts.is_pinned(source):
+        raise ProblemsError(
+            f"problem source {source!r} is neither a file, a directory, microworld nor a hub data "
+            "set owner/name@commit (40 hexadecimal digits); give one of these"
+        )
     return Artifact(path, source)
 
 
@@ -137,25 +162,22 @@ def _read_all(source: str, set_name: str, split: str) -> list[Problem]:
             raise ProblemsError(f"{path}: a problems file must end in .jsonl or .parquet")
         return read_file(path, set_name)
     if path.is_dir():
-        for suffix in FILE_SUFFIXES:
-            for candidate in (path / set_name / f"{split}{suffix}", path / f"{split}{suffix}"):
-                if candidate.is_file():
-                    return read_file(candidate, f"{set_name}/{split}")
+        folders = [path / set_name, *([path] if path.resolve().name == set_name else [])]
+        for file in (folder / f"{split}{suffix}" for suffix in FILE_SUFFIXES for folder in folders):
+            if file.is_file():
+                return read_file(file, f"{set_name}/{split}")
         raise ProblemsError(
-            f"{path}: holds neither {set_name}/{split}.jsonl nor {split}.jsonl (or .parquet)"
+            f"{path}: holds no {set_name}/{split}.jsonl (or .parquet), and is no directory "
+            f"{set_name} that holds {split}.jsonl itself; check the set's name"
         )
     return _read_hub(source, set_name, split)
 
 
 def _read_hub(source: str, set_name: str, split: str) -> list[Problem]:
     """A hub data set `owner/name@commit`, through `datasets` (no remote code)."""
-    name, _, revision = source.partition("@")
-    if name.count("/") != 1 or not revision:
-        raise ProblemsError(
-            f"problem source {source!r} is neither a file, a directory, microworld nor a hub data "
-            "set owner/name@commit; give one of these"
-        )
     import datasets
+
+    name, _, revision = source.partition("@")
 
     try:
         rows = datasets.load_dataset(

@@ -113,7 +113,8 @@ def sample_statistics(steps: pd.DataFrame, samples_dir: Path) -> dict[str, Any]:
     selected = steps[steps["support"] > 0]
     return {
         "alpha": provenance["alpha"],
-        "beta": provenance["beta"],
+        "threshold": provenance["threshold"],
+        "label": provenance["label"],
         "trajectories": steps["problem_id"].nunique(),
         "steps": len(steps),
         "selected": len(selected),
@@ -179,10 +180,10 @@ def _mean(values: "pd.Series[Any]") -> float | None:
 def _draw(
     theme: Theme, result: dict[str, Any], steps: pd.DataFrame, curve: pd.DataFrame
 ) -> dict[str, bytes]:
-    beta = result["samples"]["beta"]
+    threshold = result["samples"]["threshold"]
     drawn = {
         "accuracy": figures.accuracy(result["scores"], theme),
-        "kl_histogram": figures.kl_histogram(steps["kl"], steps["support"] > 0, beta, theme),
+        "kl_histogram": figures.kl_histogram(steps["kl"], steps["support"] > 0, threshold, theme),
         "loss_curve": figures.loss_curve(curve, theme),
     }
     return {name: figures.png(figure) for name, figure in drawn.items()}

@@ -2,66 +2,216 @@
 
 Departures from the authors' script (docs/deviations.md): the amateur reads the trajectory once
 instead of every prefix anew; token ids are kept; raw logits; both distributions are renormalised
-over the vocabulary that the two models share; the first step counts.
+over the vocabulary that the two models share; the first step counts. A step whose own token the
+models do not share (an end token that only the expert has) cannot be contrasted: it is left out
+and counted.
 """
 
+import logging
+import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
 from lightreasoner import models, tables
-from lightreasoner.contrast import entropy, kl_divergence, plausible, shared_log_probs
+from lightreasoner.artifacts import Artifact
+from lightreasoner.contrast import Ints, entropy, kl_divergence, plausible, shared_log_probs
 from lightreasoner.errors import ModelError
+from lightreasoner.fingerprint import running_code
+from lightreasoner.forward import check_head, hidden_states, logits_of, pad_right
+from lightreasoner.shards import Shards, shard_size
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from lightreasoner.config import Compute, Score
     from lightreasoner.progress import Watcher
+    from lightreasoner.stages import Workspace
+
+log = logging.getLogger(__name__)
 
 BATCH_TOKENS = 4096
-LOGITS_IN_FLIGHT = 1 << 25
+LOGITS_IN_FLIGHT = 1 << 22
 Trajectory = dict[str, Any]
+Names = npt.NDArray[np.str_]
 
 
 def write_steps(
-    expert_dir: Path,
-    amateur_dir: Path,
+    expert: Artifact,
+    amateur: Artifact,
     trajectories_dir: Path,
     config: "Score",
     compute: "Compute",
-    out: Path,
+    work: "Workspace",
     watcher: "Watcher",
 ) -> None:
     """Write `steps.parquet`, one row a step, and pass `trajectories.parquet` on beside it.
 
-    Raises ModelError if the vocabularies differ in an ordinary token or logits are not finite.
+    Raises ModelError if the vocabularies differ in an ordinary token, if a trajectory exceeds a
+    model's context, and if logits are not finite.
     """
-    shared = torch.tensor(models.check_pair(expert_dir, amateur_dir), device=compute.device)
-    table = tables.read(trajectories_dir / "trajectories.parquet", tables.TRAJECTORIES)
-    trajectories = table.to_pylist()
-    expert = models.load_model(expert_dir, compute.device, compute.dtype)
-    amateur = models.load_model(amateur_dir, compute.device, compute.dtype)
-    scored: dict[int, pa.Table] = {}
-    for batch in _batches(trajectories):
-        rows = [trajectories[index] for index in batch]
-        for index, steps in zip(
-            batch, score_batch(expert, amateur, rows, shared, config.alpha_min), strict=True
-        ):
-            scored[index] = steps
-        watcher.progress(len(scored), len(trajectories), "trajectories")
-    steps = pa.concat_tables(scored[index] for index in range(len(trajectories)))
+    source = trajectories_dir / "trajectories.parquet"
+    shared = models.check_pair(expert.path, amateur.path)
+    trajectories = tables.read(source, tables.TRAJECTORIES)
+    for model in (expert, amateur):
+        _check_lengths(trajectories, model.path)
     provenance = {
+        "expert": expert.digest,
+        "amateur": amateur.digest,
         "alpha_min": config.alpha_min,
         "shared_vocabulary": len(shared),
-        "differing_tokens": models.differing_tokens(expert_dir, amateur_dir),
+        "differing_tokens": models.differing_tokens(expert.path, amateur.path),
+        **_count_left_out(trajectories, shared),
+        "code": running_code("lightreasoner.score"),
     }
-    tables.write(steps, tables.STEPS, out / "steps.parquet", provenance)
-    tables.write(table, tables.TRAJECTORIES, out / "trajectories.parquet")
+    scorer = Scorer(
+        _load(expert.path, compute),
+        _load(amateur.path, compute),
+        torch.tensor(shared, device=compute.device),
+        config.alpha_min,
+    )
+    tokens = np.concatenate([[0], np.cumsum(_lengths(trajectories))])
+    shards = Shards(work.scratch, tables.STEPS, len(trajectories), shard_size(len(trajectories)))
+    steps = shards.compute(
+        lambda rows: scorer.score(trajectories.slice(rows.start, len(rows)).to_pylist()),
+        lambda done: watcher.progress(int(tokens[done]), int(tokens[-1]), "tokens"),
+    )
+    tables.write_pieces(steps, tables.STEPS, work.out / "steps.parquet", provenance)
+    shutil.copyfile(source, work.out / "trajectories.parquet")
+
+
+def _load(directory: Path, compute: "Compute") -> "PreTrainedModel":
+    model = models.load_model(directory, compute.device, compute.dtype)
+    check_head(model)
+    return model
+
+
+def _lengths(trajectories: pa.Table) -> Ints:
+    """Tokens of each trajectory, prompt and completion."""
+    counts = [
+        pc.list_value_length(trajectories[name]).to_numpy()
+        for name in ("prompt_ids", "completion_ids")
+    ]
+    return counts[0] + counts[1]
+
+
+def _check_lengths(trajectories: pa.Table, model: Path) -> None:
+    longest = int(_lengths(trajectories).max(initial=0))
+    context = models.context_length(model)
+    if longest > context:
+        row = int(_lengths(trajectories).argmax())
+        raise ModelError(
+            f"trajectory of {trajectories['problem_id'][row]}: its {longest} tokens exceed the "
+            f"context of {context} of {model}; leave the problem out or lower "
+            "generate.max_new_tokens"
+        )
+
+
+def _count_left_out(trajectories: pa.Table, shared: list[int]) -> dict[str, int]:
+    """Trajectories without a step, and steps whose own token is not shared; both are said."""
+    completions = trajectories["completion_ids"]
+    written = pc.list_flatten(completions).to_numpy()
+    unshared = int(np.isin(written, shared, invert=True).sum())
+    if unshared:
+        log.warning(
+            "score: %d of %d steps are left out: expert and amateur do not share the token that "
+            "the expert wrote there",
+            unshared,
+            len(written),
+        )
+    is_empty = pc.equal(pc.list_value_length(completions), 0)
+    empty = trajectories["problem_id"].filter(is_empty).to_pylist()
+    if empty:
+        log.warning("score: %d trajectories have no step: %s", len(empty), ", ".join(empty[:10]))
+    return {"unshared_steps": unshared, "empty_trajectories": len(empty)}
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Expert and amateur, the ids `shared` (shared,) that they share, and what is stored."""
+
+    expert: "PreTrainedModel"
+    amateur: "PreTrainedModel"
+    shared: Tensor
+    alpha_min: float
+
+    def score(self, trajectories: list[Trajectory]) -> pa.Table:
+        """The steps of all trajectories (schema `tables.STEPS`), in their order."""
+        found: dict[int, pa.Table] = {}
+        for batch in _batches(trajectories):
+            rows = [trajectories[index] for index in batch]
+            found |= dict(zip(batch, self.score_batch(rows), strict=True))
+        return pa.concat_tables([tables.STEPS.empty_table(), *(found[i] for i in sorted(found))])
+
+    @torch.inference_mode()
+    def score_batch(self, trajectories: list[Trajectory]) -> list[pa.Table]:
+        """The steps of each trajectory, from one forward pass of each model over all of them."""
+        kept = [self._shared_steps(row["completion_ids"]) for row in trajectories]
+        counts = [len(steps) for steps in kept]
+        names = np.repeat([row["problem_id"] for row in trajectories], counts)
+        steps = np.concatenate(kept)
+        prompts = np.repeat([len(row["prompt_ids"]) for row in trajectories], counts)
+        rows = np.repeat(np.arange(len(counts)), counts)
+        at = torch.from_numpy(rows), torch.from_numpy(prompts + steps - 1)
+        input_ids = pad_right(
+            [row["prompt_ids"] + row["completion_ids"][:-1] for row in trajectories],
+            self.expert.device,
+        )
+        expert, amateur = (hidden_states(m, input_ids)[at] for m in (self.expert, self.amateur))
+        size = max(1, LOGITS_IN_FLIGHT // self.expert.config.vocab_size)
+        pieces = [
+            self._contrast(expert[piece], amateur[piece], names[piece], steps[piece])
+            for start in range(0, len(steps), size)
+            for piece in [slice(start, start + size)]
+        ]
+        table = pa.concat_tables([tables.STEPS.empty_table(), *pieces])
+        ends = np.cumsum(counts)
+        return [table.slice(end - count, count) for end, count in zip(ends, counts, strict=True)]
+
+    def _shared_steps(self, completion_ids: list[int]) -> Ints:
+        return np.isin(completion_ids, self.shared.cpu().numpy()).nonzero()[0]
+
+    def _contrast(
+        self, expert_states: Tensor, amateur_states: Tensor, names: Names, steps: Ints
+    ) -> pa.Table:
+        """The rows of some steps from both models' last states there, each (steps, hidden)."""
+        expert = shared_log_probs(logits_of(self.expert, expert_states), self.shared)
+        amateur = shared_log_probs(logits_of(self.amateur, amateur_states), self.shared)
+        kl = kl_divergence(expert, amateur)
+        finite = torch.isfinite(kl).cpu().numpy()
+        if not finite.all():
+            bad = int((~finite).argmax())
+            raise ModelError(
+                f"problem {names[bad]}, step {steps[bad]}: KL is not finite, so a model gave NaN "
+                "or infinite logits; try compute.dtype float32 or check the weights"
+            )
+        rows, columns = plausible(expert, self.alpha_min).nonzero(as_tuple=True)
+        offsets = np.zeros(len(steps) + 1, dtype=np.int32)
+        offsets[1:] = torch.bincount(rows, minlength=len(steps)).cumsum(0).cpu().numpy()
+
+        def lists(values: Tensor) -> pa.ListArray:
+            return pa.ListArray.from_arrays(offsets, values.cpu().numpy())
+
+        return pa.table(
+            [
+                pa.array(names, pa.string()),
+                pa.array(steps, pa.int32()),
+                *(v.float().cpu().numpy() for v in (kl, entropy(expert), entropy(amateur))),
+                *(self.shared[m.argmax(-1)].int().cpu().numpy() for m in (expert, amateur)),
+                lists(self.shared[columns].int()),
+                lists(expert[rows, columns].float()),
+                lists(amateur[rows, columns].float()),
+            ],
+            schema=tables.STEPS,
+        )
 
 
 def _batches(trajectories: list[Trajectory]) -> Iterator[list[int]]:
@@ -75,102 +225,3 @@ def _batches(trajectories: list[Trajectory]) -> Iterator[list[int]]:
         batch.append(index)
     if batch:
         yield batch
-
-
-@torch.inference_mode()
-def score_batch(
-    expert: "PreTrainedModel",
-    amateur: "PreTrainedModel",
-    trajectories: list[Trajectory],
-    shared: Tensor,
-    alpha_min: float,
-) -> list[pa.Table]:
-    """The steps of each trajectory, as tables of schema `tables.STEPS`.
-
-    Rows are padded on the right: under causal attention no real token sees the padding.
-    """
-    input_ids = pad_right(
-        [row["prompt_ids"] + row["completion_ids"][:-1] for row in trajectories], expert.device
-    )
-    hidden_pair = [hidden_states(model, input_ids) for model in (expert, amateur)]
-    found = []
-    for row, trajectory in enumerate(trajectories):
-        first = len(trajectory["prompt_ids"]) - 1
-        last = first + len(trajectory["completion_ids"])
-        pieces = [
-            _contrast_steps(
-                logits_of(expert, hidden_pair[0][row, start:stop]),
-                logits_of(amateur, hidden_pair[1][row, start:stop]),
-                shared,
-                alpha_min,
-                trajectory["problem_id"],
-                start - first,
-            )
-            for start, stop in _pieces(first, last, expert.config.vocab_size)
-        ]
-        found.append(pa.concat_tables(pieces) if pieces else tables.STEPS.empty_table())
-    return found
-
-
-def _pieces(first: int, last: int, vocab_size: int) -> Iterator[tuple[int, int]]:
-    """Cut positions [first, last) so that a piece's logits stay within LOGITS_IN_FLIGHT values."""
-    size = max(1, LOGITS_IN_FLIGHT // vocab_size)
-    for start in range(first, last, size):
-        yield start, min(start + size, last)
-
-
-def pad_right(rows: list[list[int]], device: torch.device) -> Tensor:
-    """Ids (batch, longest), padded on the right with 0."""
-    input_ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
-    for index, row in enumerate(rows):
-        input_ids[index, : len(row)] = torch.tensor(row)
-    return input_ids.to(device)
-
-
-def hidden_states(model: "PreTrainedModel", input_ids: Tensor) -> Tensor:
-    """The last layer's states (batch, seq, hidden), before the LM head."""
-    return model.get_decoder()(input_ids=input_ids, use_cache=False).last_hidden_state
-
-
-def logits_of(model: "PreTrainedModel", hidden: Tensor) -> Tensor:
-    """Logits (positions, vocab) of states (positions, hidden)."""
-    return model.get_output_embeddings()(hidden)
-
-
-def _contrast_steps(
-    expert_logits: Tensor,
-    amateur_logits: Tensor,
-    shared: Tensor,
-    alpha_min: float,
-    problem_id: str,
-    first_step: int,
-) -> pa.Table:
-    """The rows of consecutive steps from their logits, each (steps, vocab)."""
-    expert = shared_log_probs(expert_logits, shared)
-    amateur = shared_log_probs(amateur_logits, shared)
-    kl = kl_divergence(expert, amateur)
-    if not torch.isfinite(kl).all():
-        step = first_step + int((~torch.isfinite(kl)).nonzero()[0])
-        raise ModelError(
-            f"problem {problem_id}, step {step}: KL is not finite, so a model gave NaN or infinite "
-            "logits; try compute.dtype float32 or check the weights"
-        )
-    rows, columns = plausible(expert, alpha_min).nonzero(as_tuple=True)
-    offsets = torch.zeros(len(kl) + 1, dtype=torch.int32)
-    offsets[1:] = torch.bincount(rows, minlength=len(kl)).cumsum(0)
-
-    def lists(values: Tensor) -> pa.ListArray:
-        return pa.ListArray.from_arrays(offsets.numpy(), values.cpu().numpy())
-
-    return pa.table(
-        [
-            pa.array([problem_id] * len(kl), pa.string()),
-            pa.array(range(first_step, first_step + len(kl)), pa.int32()),
-            *(values.float().cpu().numpy() for values in (kl, entropy(expert), entropy(amateur))),
-            *(shared[top].int().cpu().numpy() for top in (expert.argmax(-1), amateur.argmax(-1))),
-            lists(shared[columns].int()),
-            lists(expert[rows, columns].float()),
-            lists(amateur[rows, columns].float()),
-        ],
-        schema=tables.STEPS,
-    )

@@ -21,6 +21,14 @@ Inputs = dict[str, Artifact]
 
 
 @dataclass(frozen=True)
+class Workspace:
+    """Where a stage writes: its payload into `out`, pieces that a restart finds into `scratch`."""
+
+    out: Path
+    scratch: Path
+
+
+@dataclass(frozen=True)
 class Stage:
     """One stage of the graph."""
 
@@ -30,15 +38,15 @@ class Stage:
     output: str
     section: str | None
     module: str
-    write: Callable[[Inputs, Params, Path, Watcher], None]
+    write: Callable[[Inputs, Params, Workspace, Watcher], None]
 
-    def run(self, inputs: Inputs, params: Params, out: Path, watcher: Watcher) -> Artifact:
-        """Write the payload into the directory `out` and return it with its digest."""
-        self.write(inputs, params, out, watcher)
-        return artifacts.of(out)
+    def run(self, inputs: Inputs, params: Params, work: Workspace, watcher: Watcher) -> Artifact:
+        """Write the payload into the directory `work.out` and return it with its digest."""
+        self.write(inputs, params, work, watcher)
+        return artifacts.of(work.out)
 
 
-def prepare(inputs: Inputs, params: Params, out: Path, watcher: Watcher) -> None:
+def prepare(inputs: Inputs, params: Params, work: Workspace, watcher: Watcher) -> None:
     """Draw the problems: `problems.jsonl`."""
     from lightreasoner import problems
 
@@ -46,48 +54,48 @@ def prepare(inputs: Inputs, params: Params, out: Path, watcher: Watcher) -> None
     drawn = problems.read_source(
         section.source, section.problem_set, "train", section.n_problems, section.seed
     )
-    problems.write(drawn, out / "problems.jsonl")
+    problems.write(drawn, work.out / "problems.jsonl")
     watcher.progress(len(drawn), len(drawn), "problems")
 
 
-def generate(inputs: Inputs, params: Params, out: Path, watcher: Watcher) -> None:
+def generate(inputs: Inputs, params: Params, work: Workspace, watcher: Watcher) -> None:
     """Let the expert write one trajectory a problem: `trajectories.parquet`."""
     from lightreasoner.generate import write_trajectories
 
     write_trajectories(
-        inputs["expert"].path,
+        inputs["expert"],
         inputs["problems"].path,
         params.generate,
         resolved(params.compute),
-        out,
+        work,
         watcher,
     )
 
 
-def score(inputs: Inputs, params: Params, out: Path, watcher: Watcher) -> None:
+def score(inputs: Inputs, params: Params, work: Workspace, watcher: Watcher) -> None:
     """Compare expert and amateur at every step: `steps.parquet`, `trajectories.parquet`."""
     from lightreasoner.score import write_steps
 
     write_steps(
-        inputs["expert"].path,
-        inputs["amateur"].path,
+        inputs["expert"],
+        inputs["amateur"],
         inputs["trajectories"].path,
         params.score,
         resolved(params.compute),
-        out,
+        work,
         watcher,
     )
 
 
-def select(inputs: Inputs, params: Params, out: Path, watcher: Watcher) -> None:
+def select(inputs: Inputs, params: Params, work: Workspace, watcher: Watcher) -> None:
     """Keep the informative steps with their soft labels: the sample set."""
     from lightreasoner.select import write_samples
 
-    write_samples(inputs["steps"], params.select, out)
+    write_samples(inputs["steps"], params.select, work.out)
     watcher.progress(1, 1, "sample sets")
 
 
-def finetune(inputs: Inputs, params: Params, out: Path, watcher: Watcher) -> None:
+def finetune(inputs: Inputs, params: Params, work: Workspace, watcher: Watcher) -> None:
     """Tune a LoRA adapter of the expert on the sample set."""
     from lightreasoner.finetune import write_adapter
 
@@ -96,12 +104,12 @@ def finetune(inputs: Inputs, params: Params, out: Path, watcher: Watcher) -> Non
         inputs["samples"].path,
         params.finetune,
         resolved(params.compute),
-        out,
+        work.out,
         watcher,
     )
 
 
-def merge(inputs: Inputs, params: Params, out: Path, watcher: Watcher) -> None:
+def merge(inputs: Inputs, params: Params, work: Workspace, watcher: Watcher) -> None:
     """Fold the adapter into the expert and check that both compute the same."""
     from lightreasoner.merge import write_model
 
@@ -111,22 +119,24 @@ def merge(inputs: Inputs, params: Params, out: Path, watcher: Watcher) -> None:
         inputs["samples"],
         params.merge,
         resolved(params.compute),
-        out,
+        work.out,
         watcher,
     )
 
 
-def _evaluate(model: str, inputs: Inputs, params: Params, out: Path, watcher: Watcher) -> None:
+def _evaluate(
+    model: str, inputs: Inputs, params: Params, work: Workspace, watcher: Watcher
+) -> None:
     from lightreasoner.evaluate import write_scores
 
-    write_scores(inputs[model].path, params.evaluate, resolved(params.compute), out, watcher)
+    write_scores(inputs[model].path, params.evaluate, resolved(params.compute), work.out, watcher)
 
 
-def report(inputs: Inputs, params: Params, out: Path, watcher: Watcher) -> None:
+def report(inputs: Inputs, params: Params, work: Workspace, watcher: Watcher) -> None:
     """Tables, figures and a page from the scores, the steps and the tuning's curves."""
     from lightreasoner.report import write_report
 
-    write_report({name: artifact.path for name, artifact in inputs.items()}, out)
+    write_report({name: artifact.path for name, artifact in inputs.items()}, work.out)
     watcher.progress(1, 1, "reports")
 
 
@@ -197,10 +207,10 @@ def external_inputs(params: Params, wanted: Collection[str] = EXTERNAL) -> Input
         models.check_pair(inputs["expert"].path, inputs["amateur"].path)
     if "problem_source" in inputs:
         source = params.prepare
-        problems.check(source.source, source.problem_set, "train", source.n_problems)
+        problems.check(source.source, [source.problem_set], "train", source.n_problems)
     if "benchmark_source" in inputs:
-        for name in params.evaluate.problem_sets:
-            problems.check(params.evaluate.source, name, "test", params.evaluate.n_problems)
+        benchmarks = params.evaluate
+        problems.check(benchmarks.source, benchmarks.problem_sets, "test", benchmarks.n_problems)
     return inputs
 
 

@@ -11,6 +11,8 @@ holder's lock is gone with it. The store decides what is cached, whichever drive
 
 import contextlib
 import fcntl
+import functools
+import importlib
 import json
 import logging
 import os
@@ -27,11 +29,23 @@ from pydantic import BaseModel
 from lightreasoner import artifacts
 from lightreasoner.artifacts import Artifact
 from lightreasoner.config import Params
-from lightreasoner.fingerprint import code_digest, fingerprint, git_commit, package_versions
+from lightreasoner.errors import ArtifactError
+from lightreasoner.fingerprint import (
+    code_digest,
+    fingerprint,
+    git_commit,
+    package_versions,
+    running_code,
+)
 from lightreasoner.progress import Watcher
-from lightreasoner.stages import Stage, resolved
+from lightreasoner.stages import GRAPH, Stage, Workspace, resolved
 
 log = logging.getLogger(__name__)
+
+MANIFEST_FIELDS = (
+    "stage", "config", "inputs", "code", "commit", "packages", "device", "dtype", "digest",
+    "started", "seconds", "peak_memory_mib",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -57,20 +71,20 @@ class Store:
         """The stored result, its payload verified by digest; None if missing or damaged."""
         entry = self.entry(stage, key)
         try:
-            manifest = json.loads((entry / "manifest.json").read_text(encoding="utf-8"))
+            manifest = _read_manifest(entry, key)
+            read_curves(entry)
             found = artifacts.of(entry / "payload")
-        except FileNotFoundError:
+        except (ArtifactError, OSError, ValueError, KeyError, TypeError):
             return None
-        except (artifacts.ArtifactError, json.JSONDecodeError):
-            return None
-        if found.digest != manifest["digest"]:
-            return None
-        return Outcome(found, manifest, cached=True)
+        return Outcome(found, manifest, cached=True) if found.digest == manifest["digest"] else None
 
     def run(
         self, stage: Stage, inputs: dict[str, Artifact], params: Params, watcher: Watcher
     ) -> Outcome:
-        """The stage's result for these inputs: taken from the store, or computed and stored."""
+        """The stage's result for these inputs: taken from the store, or computed and stored.
+
+        Raises ArtifactError if code or inputs change meanwhile, and what the stage raises.
+        """
         key = stage_key(stage, inputs, params)
         with self._lock(key):
             found = self.find(stage, key)
@@ -95,6 +109,7 @@ class Store:
         params: Params,
         watcher: Watcher,
     ) -> Outcome:
+        refuse_changes(stage, inputs)
         work = self.home / "work" / key
         new = work / "entry"
         shutil.rmtree(new, ignore_errors=True)
@@ -104,7 +119,8 @@ class Store:
         reset_peak_memory()
         try:
             with _Recorder(watcher, new / "metrics.jsonl") as recorder:
-                made = stage.run(inputs, params, payload, recorder)
+                made = stage.run(inputs, params, Workspace(payload, work / "shards"), recorder)
+            refuse_changes(stage, inputs)
             manifest = {
                 **describe(stage, key, inputs, params),
                 "digest": made.digest,
@@ -120,6 +136,8 @@ class Store:
             _publish(new, self.entry(stage, key))
         except OSError as error:
             raise artifacts.disk_full(error, self.home) from error
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
         shutil.rmtree(work, ignore_errors=True)
         artifact = Artifact(self.entry(stage, key) / "payload", made.digest)
         return Outcome(artifact, manifest, cached=False)
@@ -135,6 +153,7 @@ class Store:
 
 def stage_key(stage: Stage, inputs: dict[str, Artifact], params: Params) -> str:
     """The stage's fingerprint for these inputs and parameters, 32 hexadecimal digits of sha256."""
+    _pin_code()
     compute = resolved(params.compute)
     return fingerprint(
         stage.name,
@@ -143,6 +162,13 @@ def stage_key(stage: Stage, inputs: dict[str, Artifact], params: Params) -> str:
         {name: inputs[name].digest for name in stage.inputs},
         {**package_versions(), "device": compute.device, "dtype": compute.dtype},
     )[:32]
+
+
+@functools.cache
+def _pin_code() -> None:
+    """Hold on to the code of all stages as it is now, before any of it is imported."""
+    for stage in GRAPH:
+        running_code(stage.module)
 
 
 def section_of(stage: Stage, params: Params) -> dict[str, Any]:
@@ -159,7 +185,7 @@ def describe(stage: Stage, key: str, inputs: dict[str, Artifact], params: Params
         "fingerprint": key,
         "config": section_of(stage, params),
         "inputs": {name: inputs[name].digest for name in stage.inputs},
-        "code": code_digest(stage.module),
+        "code": running_code(stage.module),
         "commit": git_commit(),
         "packages": package_versions(),
         "device": compute.device,
@@ -167,10 +193,46 @@ def describe(stage: Stage, key: str, inputs: dict[str, Artifact], params: Params
     }
 
 
+def refuse_changes(stage: Stage, inputs: dict[str, Artifact]) -> None:
+    """Raise ArtifactError if code or inputs are no longer what the fingerprint was made from.
+
+    Else a result would be stored under the fingerprint of something else.
+    """
+    importlib.import_module(stage.module)
+    if code_digest(stage.module) != running_code(stage.module):
+        raise ArtifactError(
+            f"{stage.name}: the code of {stage.module} changed on disk while this process runs; "
+            "nothing was stored, start it again"
+        )
+    for name in stage.inputs:
+        if inputs[name].has_changed():
+            raise ArtifactError(
+                f"{stage.name}: {name} {inputs[name].path} changed since the run began; nothing "
+                "was stored, start it again"
+            )
+
+
+def _read_manifest(entry: Path, key: str) -> dict[str, Any]:
+    """A manifest with all that its readers need. Raises KeyError, TypeError or ValueError."""
+    manifest = json.loads((entry / "manifest.json").read_text(encoding="utf-8"))
+    if manifest["fingerprint"] != key:
+        raise ValueError(f"{entry}: another fingerprint's manifest")
+    for field in MANIFEST_FIELDS:
+        manifest[field]
+    return manifest
+
+
+def read_curves(entry: Path) -> list[dict[str, Any]]:
+    """The points that a stored stage reported: name, value, step."""
+    lines = (entry / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    points = [json.loads(line) for line in lines]
+    return [{name: point[name] for name in ("name", "value", "step")} for point in points]
+
+
 def replay(entry: Path, watcher: Watcher) -> None:
     """Report a stored stage's curves again."""
-    for line in (entry / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
-        watcher.metric(**json.loads(line))
+    for point in read_curves(entry):
+        watcher.metric(**point)
 
 
 class _Recorder:

@@ -1,10 +1,11 @@
 """The Parquet tables that pass between stages: their columns, and how they are written and read.
 
 Bytes depend on the content alone (fixed schema, compression and order), so that equal results have
-equal digests. Plain pandas and `datasets` open them.
+equal digests. Plain pandas and `datasets` open them. docs/sample-set.md describes the sample set.
 """
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from lightreasoner.errors import ArtifactError
 
 IDS = pa.list_(pa.int32())
 VALUES = pa.list_(pa.float32())
+ROWS_PER_GROUP = 1 << 16
+FORMAT_VERSION = 1
+"""Of all tables here; it grows when a column or a key of the metadata changes its meaning."""
 
 TRAJECTORIES = pa.schema(
     {
@@ -69,25 +73,75 @@ def write(
     path: Path,
     provenance: dict[str, Any] | None = None,
 ) -> None:
-    """Write a table; `provenance` goes into the file's metadata under `lightreasoner`."""
+    """Write a table with `metadata(provenance)`."""
     table = frame if isinstance(frame, pa.Table) else pa.Table.from_pandas(frame, schema)
-    metadata = {"lightreasoner": json.dumps(provenance or {}, sort_keys=True)}
-    pq.write_table(table.replace_schema_metadata(metadata), path, compression="zstd")
+    write_pieces([table], schema, path, provenance)
+
+
+def write_pieces(
+    pieces: Iterable[pa.Table],
+    schema: pa.Schema,
+    path: Path,
+    provenance: dict[str, Any] | None = None,
+) -> None:
+    """As `write`, for a table in consecutive pieces of which few need be in memory at a time.
+
+    Row groups have ROWS_PER_GROUP rows however the pieces are cut, and so the same bytes.
+    """
+    described = schema.with_metadata(metadata(provenance))
+    with pq.ParquetWriter(path, described, compression="zstd") as writer:
+        held = schema.empty_table()
+        for piece in pieces:
+            held = pa.concat_tables([held, piece.replace_schema_metadata(None)])
+            while len(held) >= ROWS_PER_GROUP:
+                _write_group(writer, held.slice(0, ROWS_PER_GROUP))
+                held = held.slice(ROWS_PER_GROUP).combine_chunks()
+        if len(held):
+            _write_group(writer, held)
+
+
+def _write_group(writer: pq.ParquetWriter, rows: pa.Table) -> None:
+    whole = rows.combine_chunks().replace_schema_metadata(writer.schema.metadata)
+    writer.write_table(whole, row_group_size=ROWS_PER_GROUP)
+
+
+def metadata(provenance: dict[str, Any] | None) -> dict[str, str]:
+    """A file's metadata: `format_version`, and the provenance as JSON under `lightreasoner`."""
+    return {
+        "format_version": str(FORMAT_VERSION),
+        "lightreasoner": json.dumps(provenance or {}, sort_keys=True),
+    }
 
 
 def read(path: Path, schema: pa.Schema) -> pa.Table:
-    """Read a table and check its columns. Raises ArtifactError if they are not `schema`'s."""
+    """Read a table and check its version and columns.
+
+    Raises ArtifactError if the version is newer than this code's or the columns are others.
+    """
     try:
         table = pq.read_table(path)
     except FileNotFoundError:
         raise ArtifactError(f"{path}: no such file; run the stage that writes it") from None
     except (OSError, pa.ArrowException) as error:
         raise ArtifactError(f"{path}: not a readable Parquet file ({error})") from error
+    _refuse_newer(path, table.schema.metadata or {})
     if not table.schema.equals(schema, check_metadata=False):
         missing = sorted(set(schema.names) - set(table.schema.names))
         detail = f"columns {missing} are missing" if missing else "column types differ"
         raise ArtifactError(f"{path}: another format ({detail}); write it with this version")
     return table
+
+
+def _refuse_newer(path: Path, found: dict[bytes, bytes]) -> None:
+    """A file without a version, another program's say, passes: its columns are checked anyway."""
+    version = found.get(b"format_version", b"0").decode(errors="replace")
+    if not version.isdecimal():
+        raise ArtifactError(f"{path}: format_version {version!r} is no number; write it again")
+    if int(version) > FORMAT_VERSION:
+        raise ArtifactError(
+            f"{path}: format version {version}, this version of lightreasoner reads up to "
+            f"{FORMAT_VERSION}; update it, or write the file with this one"
+        )
 
 
 def provenance(path: Path) -> dict[str, Any]:

@@ -70,6 +70,8 @@ def register(
             created = found.version == own.version
             if not created:
                 client.delete_model_version(name, own.version)
+        if not created:
+            _bring_up_to_date(client, model, found, by_stage, params)
         client.set_registered_model_alias(name, alias, found.version)
     except (MlflowException, SQLAlchemyError) as error:
         raise RegistryError(
@@ -111,6 +113,22 @@ def _create(
     reference = {"name": version.name, "version": version.version}
     client.set_logged_model_tags(logged.model_id, {MLFLOW_MODEL_VERSIONS: json.dumps([reference])})
     return version
+
+
+def _bring_up_to_date(
+    client: MlflowClient,
+    model: Artifact,
+    version: ModelVersion,
+    outcomes: Mapping[str, Outcome],
+    params: Params,
+) -> None:
+    """Describe a version that is there already by the newest evaluation of the same model."""
+    description = describe(model.path, outcomes, params)
+    if description != version.description:
+        client.update_model_version(version.name, version.version, description)
+    for key, value in origin(outcomes, params).items():
+        if version.tags.get(key) != value:
+            client.set_model_version_tag(version.name, version.version, key, value)
 
 
 def _ensure_registered_model(client: MlflowClient, name: str) -> None:

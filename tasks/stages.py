@@ -81,8 +81,9 @@ def run_stage(
     state: State[Any] = stage_task(stage, home).with_options(refresh_cache=found is None)(
         inputs, params, pipeline_run, return_state=True, wait_for=wait_for
     )
-    record = state.result()
-    outcome = caching.from_record(record, home, cached=state.name == "Cached")
+    outcome = caching.from_record(state.result(), home, cached=state.name == "Cached")
+    if outcome.cached and found is not None:
+        outcome = found
     if outcome.cached:
         tracking.replay_stage(pipeline_run, stage, outcome, home)
     return StageRun(outcome, state, time.perf_counter() - clock)

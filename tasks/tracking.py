@@ -38,7 +38,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from lightreasoner.config import Params
 from lightreasoner.stages import STAGES, Stage
-from lightreasoner.store import Outcome, Store
+from lightreasoner.store import Outcome, Store, read_curves
 from tasks import measures
 
 EXPERIMENT = "lightreasoner"
@@ -132,8 +132,8 @@ def replay_stage(parent_id: str, stage: Stage, outcome: Outcome, home: Path) -> 
     run_id = _open(stage.name, {"kind": "stage", MLFLOW_PARENT_RUN_ID: parent_id}, bool(parent_id))
     with _closing(run_id):
         log_outcome(run_id, outcome)
-        curves = Store(home).entry(stage, outcome.manifest["fingerprint"]) / "metrics.jsonl"
-        _log(run_id, f"{stage.name}'s curves", metrics=_read_curves(curves))
+        entry = Store(home).entry(stage, outcome.manifest["fingerprint"])
+        _log(run_id, f"{stage.name}'s curves", metrics=_curves(entry))
 
 
 def log_outcome(run_id: str, outcome: Outcome) -> None:
@@ -365,10 +365,11 @@ def _data_set(name: str, digest: str) -> DatasetInput:
     )
 
 
-def _read_curves(path: Path) -> list[Metric]:
+def _curves(entry: Path) -> list[Metric]:
     now = int(time.time() * 1000)
-    points = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
-    return [Metric(point["name"], point["value"], now, point["step"]) for point in points]
+    return [
+        Metric(point["name"], point["value"], now, point["step"]) for point in read_curves(entry)
+    ]
 
 
 def _now(values: dict[str, float]) -> list[Metric]:

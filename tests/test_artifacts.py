@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from lightreasoner import artifacts
+from lightreasoner.artifacts import Artifact
 from lightreasoner.errors import ArtifactError, DiskFullError
 
 
@@ -57,3 +58,31 @@ def test_a_full_disk_is_one_line() -> None:
 def test_another_os_error_stays_itself() -> None:
     error = PermissionError(13, "no")
     assert artifacts.disk_full(error, Path("x")) is error
+
+
+def test_what_lies_behind_a_linked_directory_counts(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "a").write_text("old")
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "set").symlink_to(tmp_path / "real")
+    before = artifacts.of(tmp_path / "source")
+    assert not before.has_changed()
+    (tmp_path / "real" / "a").write_text("new")
+    assert before.has_changed()
+
+
+def test_a_name_never_changes(tmp_path: Path) -> None:
+    assert not Artifact(tmp_path / "gone", "microworld").has_changed()
+
+
+@pytest.mark.parametrize(
+    ("name", "pinned"),
+    [
+        (f"Qwen/Qwen2.5-0.5B@{'0a' * 20}", True),
+        ("Qwen/Qwen2.5-0.5B@main", False),
+        (f"Qwen2.5-0.5B@{'0a' * 20}", False),
+        (f"../Qwen2.5-0.5B@{'0a' * 20}", False),
+    ],
+)
+def test_only_a_commit_pins(name: str, pinned: bool) -> None:
+    assert artifacts.is_pinned(name) == pinned

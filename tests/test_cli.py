@@ -114,14 +114,17 @@ def test_a_malformed_params_file(workspace: Path) -> None:
 def test_all_faults_at_once_and_nothing_touched(workspace: Path) -> None:
     call("prepare")
     before = artifacts.digest(workspace / ".lightreasoner")
+    tree = (workspace / "params.yaml").read_text(encoding="utf-8")
+    (workspace / "params.yaml").write_text(tree.replace("alpha_min: 0.01", "alpha_min: 0"))
     wrong = ["select.beta=-0.4", "select.alfa=0.2", "finetune.r=0", "prepare.problem_set=3"]
     options = [part for value in wrong for part in ("--set", value)]
     for command in ("run", "prepare"):
         lines = faults(call(command, *options))
-        assert "params.yaml: select.beta must be >= 0 nats, got -0.4" in lines
-        assert "params.yaml: select.alfa is not a known key; did you mean alpha?" in lines
-        assert "params.yaml: finetune.r must be >= 1, got 0" in lines
-        assert len(lines) == 4
+        assert "--set: select.beta must be >= 0 nats, got -0.4" in lines
+        assert "--set: select.alfa is not a known key; did you mean alpha?" in lines
+        assert "--set: finetune.r must be >= 1, got 0" in lines
+        assert "params.yaml: score.alpha_min must be > 0, got 0" in lines
+        assert len(lines) == 5
     assert artifacts.digest(workspace / ".lightreasoner") == before
 
 

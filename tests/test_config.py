@@ -112,3 +112,28 @@ def test_a_truth_value_is_no_number(params_file: Path) -> None:
 
 def test_alpha_below_what_is_stored_is_refused(params_file: Path) -> None:
     assert "score.alpha_min (0.01)" in faults(params_file, "select.alpha=0.001")[0]
+
+
+def test_the_default_selection_is_the_papers() -> None:
+    for params in PRESETS.values():
+        chosen = params.select
+        assert (chosen.steps, chosen.label, chosen.quantile) == ("informative", "contrast", None)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("select.label=onehot", "select.label: input should be 'contrast', 'one_hot' or 'expert'"),
+        ("select.steps=some", "select.steps: input should be 'informative' or 'all'"),
+        ("select.quantile=1", "select.quantile must be < 1, got 1"),
+        ("select.quantile=-0.1", "select.quantile must be >= 0, got -0.1"),
+    ],
+)
+def test_wrong_ablations_are_named(params_file: Path, override: str, message: str) -> None:
+    (fault,) = faults(params_file, override)
+    assert message in fault
+
+
+def test_a_quantile_of_all_steps_is_refused(params_file: Path) -> None:
+    (fault,) = faults(params_file, "select.quantile=0.8", "select.steps=all")
+    assert "select.quantile 0.8 chooses steps and select.steps all takes every step" in fault

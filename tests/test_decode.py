@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM
 from lightreasoner import models
 from lightreasoner.decode import Completion, decode
 
+SEEDS = [11, 12, 13, 14, 15]
 PROMPTS = [[10, 20, 30], [7], [1, 2, 3, 4, 5, 6, 7, 8], [99, 98], [200, 100, 50, 25]]
 STOPS = {258, *range(60, 90)}
 
@@ -42,9 +43,9 @@ def test_any_batch_size_gives_the_same(tiny_expert: Path, size: int) -> None:
 
 @pytest.mark.parametrize("size", [1, 4])
 def test_sampling_depends_on_the_seed_alone(tiny_expert: Path, size: int) -> None:
-    drawn = completions(tiny_expert, temperature=1.0, seed=3, batch_size=size)
-    assert drawn == completions(tiny_expert, temperature=1.0, seed=3)
-    assert drawn != completions(tiny_expert, temperature=1.0, seed=4)
+    drawn = completions(tiny_expert, temperature=1.0, seeds=SEEDS, batch_size=size)
+    assert drawn == completions(tiny_expert, temperature=1.0, seeds=SEEDS)
+    assert drawn != completions(tiny_expert, temperature=1.0, seeds=[7 + seed for seed in SEEDS])
 
 
 def test_progress_reaches_the_total(tiny_expert: Path) -> None:

@@ -183,3 +183,9 @@ def test_the_end_token_is_trained(tiny_expert: Path, samples_dir: Path) -> None:
         found = summed_loss(model, collate([end], torch.device("cpu")))
         logits = model(torch.tensor([row.input_ids])).logits[0, -1]
     torch.testing.assert_close(found, -logits.log_softmax(-1)[258])
+
+
+def test_a_tied_head_takes_no_adapter(tiny_expert: Path) -> None:
+    model = models.load_model(tiny_expert, "cpu", "float32")
+    with pytest.raises(ModelError, match=r"its embedding, so an adapter there cannot be merged"):
+        with_lora(model, Finetune(target_modules=("q_proj", "lm_head")))

@@ -1,24 +1,31 @@
 """Generation to a file: one trajectory a problem, and what is refused."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from conftest import write_model
+from transformers import AutoModelForCausalLM
 
-from lightreasoner import models, problems, prompts, tables
+from lightreasoner import artifacts, models, problems, prompts, tables
 from lightreasoner.config import Compute, Generate
-from lightreasoner.errors import ProblemsError
+from lightreasoner.errors import ModelError, ProblemsError
 from lightreasoner.generate import write_trajectories
 from lightreasoner.problems import Problem
 from lightreasoner.progress import Silent
+from lightreasoner.stages import Workspace
 
 CPU = Compute(device="cpu", dtype="float32")
 
 
-def generate(expert: Path, some: list[Problem], out: Path, max_new_tokens: int = 8) -> None:
+def generate(
+    expert: Path, some: list[Problem], out: Path, compute: Compute = CPU, **config: Any
+) -> None:
     out.mkdir()
     problems.write(some, out / "problems.jsonl")
-    config = Generate(max_new_tokens=max_new_tokens)
-    write_trajectories(expert, out, config, CPU, out, Silent())
+    section = Generate(**{"max_new_tokens": 8} | config)
+    work = Workspace(out, out.with_name(f"{out.name}-shards"))
+    write_trajectories(artifacts.of(expert), out, section, compute, work, Silent())
 
 
 def test_one_row_a_problem_in_order(tiny_expert: Path, tmp_path: Path) -> None:
@@ -37,3 +44,34 @@ def test_a_prompt_beyond_the_context_is_named(tiny_expert: Path, tmp_path: Path)
     some = [Problem("short", "x", "1", ""), Problem("long", "x" * 1000, "1", "")]
     with pytest.raises(ProblemsError, match=r"problem long: .* exceed the model's context of 1024"):
         generate(tiny_expert, some, tmp_path / "out")
+
+
+def trajectories(out: Path) -> list[dict[str, Any]]:
+    return tables.read(out / "trajectories.parquet", tables.TRAJECTORIES).to_pylist()
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_batch_size_and_order_change_nothing(
+    tiny_expert: Path, tmp_path: Path, temperature: float
+) -> None:
+    some = [Problem(f"p{n}", "x" * (40 - n), "1", "") for n in range(20)]
+    generate(tiny_expert, some, tmp_path / "a", temperature=temperature)
+    small = CPU.model_copy(update={"batch_size": 3})
+    generate(tiny_expert, some[::-1], tmp_path / "b", small, temperature=temperature)
+    assert trajectories(tmp_path / "b")[::-1] == trajectories(tmp_path / "a")
+
+
+def test_logits_that_are_not_finite_are_an_error(tmp_path: Path) -> None:
+    broken = write_model(tmp_path / "broken", seed=4, hidden=16, layers=1)
+    model = AutoModelForCausalLM.from_pretrained(broken)
+    model.model.norm.weight.data[0] = float("nan")
+    model.save_pretrained(broken)
+    with pytest.raises(ModelError, match=r"NaN or infinite logits; try compute.dtype float32"):
+        generate(broken, [Problem("p", "x", "1", "")], tmp_path / "out")
+
+
+def test_the_file_says_what_it_was_made_with(tiny_expert: Path, tmp_path: Path) -> None:
+    generate(tiny_expert, [Problem("p", "x", "1", "")], tmp_path / "out", seed=7)
+    said = tables.provenance(tmp_path / "out" / "trajectories.parquet")
+    assert said["expert"] == artifacts.digest(tiny_expert)
+    assert (said["style"], said["seed"], said["stop_ids"]) == ("qwen25-math-cot", 7, [256, 258])

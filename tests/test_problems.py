@@ -40,7 +40,7 @@ def test_a_directory_in_the_toolkits_layout(tmp_path: Path) -> None:
     write(tmp_path / "gsm8k" / "train.jsonl", row("train"))
     found = problems.read_source(str(tmp_path), "gsm8k", "test", None, 0)
     assert [(p.id, p.question) for p in found] == [("gsm8k/test/00000", "test")]
-    with pytest.raises(ProblemsError, match=r"holds neither svamp/test.jsonl nor test.jsonl"):
+    with pytest.raises(ProblemsError, match=r"holds no svamp/test.jsonl"):
         problems.read_source(str(tmp_path), "svamp", "test", None, 0)
 
 
@@ -96,12 +96,12 @@ def test_a_draw_is_seeded_without_replacement_and_in_order(tmp_path: Path) -> No
 
 def test_too_few_problems_are_counted(tmp_path: Path) -> None:
     with pytest.raises(ProblemsError, match=r"5 problems wanted, 1 there; lower n"):
-        problems.check(str(write(tmp_path / "a.jsonl", row())), "toy", "train", 5)
+        problems.check(str(write(tmp_path / "a.jsonl", row())), ["toy"], "train", 5)
 
 
 def test_what_is_neither_file_nor_set_says_what_to_give() -> None:
     with pytest.raises(ProblemsError, match=r"owner/name@commit"):
-        problems.read_source("openai/gsm8k", "gsm8k", "train", None, 0)
+        problems.resolve("openai/gsm8k@main")
 
 
 def test_a_files_identity_is_its_content(tmp_path: Path) -> None:
@@ -114,3 +114,31 @@ def test_written_problems_read_back(tmp_path: Path) -> None:
     some = [Problem("a", "q\u2028\n", "1", "s"), Problem("b", "é", "2", "")]
     problems.write(some, tmp_path / "p.jsonl")
     assert problems.read(tmp_path / "p.jsonl") == some
+
+
+@pytest.mark.parametrize("answer", [0, 0.0, "0", False])
+def test_zero_is_an_answer(tmp_path: Path, answer: object) -> None:
+    path = write(tmp_path / "a.jsonl", json.dumps({"question": "q", "answer": answer}))
+    assert read(path)[0].answer == str(answer)
+
+
+def test_a_set_is_named_once_and_a_file_holds_one(tmp_path: Path) -> None:
+    path = str(write(tmp_path / "a.jsonl", row()))
+    with pytest.raises(ProblemsError, match=r"holds one set, 2 are named \(a, b\)"):
+        problems.check(path, ["a", "b"], "test", None)
+    with pytest.raises(ProblemsError, match=r"\['a'\] are named more than once"):
+        problems.check("microworld", ["a", "a"], "test", 1)
+
+
+def test_a_directory_that_is_the_set_itself(tmp_path: Path) -> None:
+    write(tmp_path / "gsm8k" / "test.jsonl", row("test"))
+    source = str(tmp_path / "gsm8k")
+    assert len(problems.read_source(source, "gsm8k", "test", None, 0)) == 1
+    with pytest.raises(ProblemsError, match=r"check the set's name"):
+        problems.read_source(source, "gsm8k_typo", "test", None, 0)
+
+
+def test_a_parquet_file_of_other_columns_lists_them(tmp_path: Path) -> None:
+    pd.DataFrame({"query": ["q"], "answer": ["1"]}).to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(ProblemsError, match=r"no column question; it has \['query', 'answer'\]"):
+        read(tmp_path / "a.parquet")

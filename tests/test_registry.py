@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -224,6 +225,28 @@ def test_registering_again_finds_the_version_and_moves_the_alias(
     assert _versions("micro") == ["1"]
     assert MlflowClient().get_model_version_by_alias("micro", "release").version == 1
     assert MlflowClient().get_model_version_by_alias("micro", "candidate").version == 1
+
+
+def test_a_version_that_is_there_tells_of_the_newest_evaluation(
+    registered: tuple[registry.Registered, str],
+    outcomes: dict[str, Outcome],
+    model: Artifact,
+    tmp_path: Path,
+) -> None:
+    shutil.copytree(outcomes["report"].artifact.path, tmp_path / "report")
+    tables = tmp_path / "report" / "tables.json"
+    text = json.loads(tables.read_text())
+    for name in text["scores"]["lightreasoner"]:
+        text["scores"]["lightreasoner"][name]["n"] = 777
+    tables.chmod(0o644)
+    tables.write_text(json.dumps(text))
+    manifest = outcomes["report"].manifest | {"fingerprint": "f" * 32}
+    newer = Outcome(artifacts.of(tmp_path / "report"), manifest, cached=False)
+    for report, n, key in [(newer, True, "f" * 32), (outcomes["report"], False, None)]:
+        registry.register(model, outcomes | {"report": report}, PARAMS, None)
+        version = MlflowClient().get_model_version("micro", "1")
+        assert ("n = 777" in version.description) == n
+        assert version.tags["fingerprint.report"] == (key or report.manifest["fingerprint"])
 
 
 def test_a_version_made_meanwhile_wins(

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from lightreasoner import artifacts, evaluate, figures, fingerprint, report, tables
 from lightreasoner.errors import ArtifactError
 
+PROVENANCE = {"alpha": 0.2, "threshold": 0.4, "label": "contrast"}
 CONDITIONS = {"style": "qwen25-math-cot", "max_new_tokens": 64, "seed": 7}
 VERDICTS = {
     # base, LightReasoner: 2 gained and 1 lost of 4; then 1 gained of 2
@@ -75,9 +76,7 @@ def write_inputs(
     tables.write(steps, tables.STEPS, inputs["steps"] / "steps.parquet")
     samples = STEPS[["problem_id", "step", "kl"]].iloc[[1, 4]]
     samples = samples.assign(token_ids=list(LABELS.values()), weights=[[0.5, 0.5], [1.0]])
-    tables.write(
-        samples, tables.SAMPLES, inputs["samples"] / "samples.parquet", {"alpha": 0.2, "beta": 0.4}
-    )
+    tables.write(samples, tables.SAMPLES, inputs["samples"] / "samples.parquet", PROVENANCE)
     curve = pd.DataFrame({"update": range(1, 21), "loss": np.linspace(2, 1, 20)})
     curve.assign(learning_rate=1e-3, grad_norm=1.0).to_csv(
         inputs["adapter"] / "curve.csv", index=False
@@ -112,7 +111,8 @@ def test_tables_by_hand(made: Path) -> None:
     assert found["samples"] == pytest.approx(
         {
             "alpha": 0.2,
-            "beta": 0.4,
+            "threshold": 0.4,
+            "label": "contrast",
             "trajectories": 2,
             "steps": 5,
             "selected": 2,
@@ -289,3 +289,26 @@ def test_a_changed_template_changes_the_report_stage() -> None:
     names = {path.name for path in fingerprint.code_files("lightreasoner.report")}
     assert {"report.py", "report.html.j2", "figures.py", "statistics.py"} <= names
     assert not {"decode.py", "config.py"} & names
+
+
+@pytest.mark.parametrize(
+    ("provenance", "sentence"),
+    [
+        ({}, "contrast's softmax there (v_C)"),
+        ({"threshold": None}, "Every step became a sample."),
+        ({"label": "one_hot"}, "the token that the expert wrote: no contrast."),
+        ({"label": "expert"}, "own distribution there: no contrast"),
+    ],
+)
+def test_the_page_says_how_samples_were_made(
+    tmp_path: Path, provenance: dict[str, object], sentence: str
+) -> None:
+    inputs = write_inputs(tmp_path)
+    path = inputs["samples"] / "samples.parquet"
+    samples = tables.read(path, tables.SAMPLES)
+    tables.write(samples, tables.SAMPLES, path, PROVENANCE | provenance)
+    out = tmp_path / "made"
+    out.mkdir()
+    report.write_report(inputs, out)
+    page = " ".join((out / "report.html").read_text(encoding="utf-8").split())
+    assert sentence in page.replace("&#39;", "'")

@@ -10,9 +10,12 @@ import torch
 from conftest import write_model
 from transformers import AutoModelForCausalLM
 
-from lightreasoner import models, tables
+from lightreasoner import artifacts, models, tables
+from lightreasoner.config import Compute, Score
 from lightreasoner.errors import ModelError
-from lightreasoner.score import score_batch
+from lightreasoner.progress import Silent
+from lightreasoner.score import Scorer, write_steps
+from lightreasoner.stages import Workspace
 
 ALPHA_MIN = 0.05
 
@@ -54,7 +57,7 @@ def oracle(expert: Path, amateur: Path, row: dict[str, Any]) -> list[dict[str, A
 def score(expert: Path, amateur: Path, rows: list[dict[str, Any]]) -> list[pa.Table]:
     pair = [models.load_model(directory, "cpu", "float32") for directory in (expert, amateur)]
     shared = torch.tensor(models.check_pair(expert, amateur))
-    return score_batch(pair[0], pair[1], rows, shared, ALPHA_MIN)
+    return Scorer(*pair, shared, ALPHA_MIN).score_batch(rows)
 
 
 def test_every_step_equals_the_oracle(tiny_expert: Path, tiny_amateur: Path) -> None:
@@ -115,6 +118,67 @@ def test_logits_that_are_not_finite_are_named(tiny_expert: Path, tmp_path: Path)
     model.save_pretrained(broken)
     with pytest.raises(ModelError, match=r"problem p0, step 0: KL is not finite"):
         score(tiny_expert, broken, trajectories()[:1])
+
+
+def test_a_step_whose_own_token_is_not_shared_is_left_out(
+    tiny_expert: Path, tiny_amateur: Path
+) -> None:
+    """Else the rest of the vocabulary, renormalised, would teach the expert not to stop."""
+    pair = [
+        models.load_model(directory, "cpu", "float32") for directory in (tiny_expert, tiny_amateur)
+    ]
+    scorer = Scorer(*pair, torch.arange(258), ALPHA_MIN)
+    rows = trajectories()
+    for table, row in zip(scorer.score_batch(rows), rows, strict=True):
+        assert row["completion_ids"][-1] == 258
+        assert table["step"].to_pylist() == list(range(len(row["completion_ids"]) - 1))
+    empty = {"problem_id": "empty", "prompt_ids": [1], "completion_ids": []}
+    assert scorer.score([rows[0], empty])["problem_id"].unique().to_pylist() == ["p0"]
+
+
+def test_the_stage_passes_trajectories_on_and_says_what_it_left_out(
+    tiny_expert: Path, tiny_amateur: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    empty = {"problem_id": "p9", "prompt_ids": [1], "completion_ids": []}
+    rows = [{"finish_reason": "stop"} | row for row in [*trajectories(), empty]]
+    write_trajectories(rows, tmp_path / "given")
+    write_steps_of(tiny_expert, tiny_amateur, tmp_path)
+    steps = tables.read(tmp_path / "out" / "steps.parquet", tables.STEPS)
+    assert steps["problem_id"].unique().to_pylist() == ["p0", "p1", "p2", "p3", "p4"]
+    assert caplog.messages == ["score: 1 trajectories have no step: p9"]
+    said = tables.provenance(tmp_path / "out" / "steps.parquet")
+    assert (said["empty_trajectories"], said["unshared_steps"]) == (1, 0)
+    assert said["expert"] == artifacts.digest(tiny_expert)
+    passed_on, given = (tmp_path / name / "trajectories.parquet" for name in ("out", "given"))
+    assert passed_on.read_bytes() == given.read_bytes()
+
+
+def test_a_trajectory_beyond_the_context_is_named(
+    tiny_expert: Path, tiny_amateur: Path, tmp_path: Path
+) -> None:
+    long = {"problem_id": "long", "prompt_ids": [1] * 1020, "completion_ids": [2] * 5}
+    write_trajectories([{"finish_reason": "stop"} | long], tmp_path / "given")
+    with pytest.raises(ModelError, match=r"trajectory of long: its 1025 tokens exceed .* 1024"):
+        write_steps_of(tiny_expert, tiny_amateur, tmp_path)
+
+
+def write_trajectories(rows: list[dict[str, Any]], directory: Path) -> None:
+    directory.mkdir()
+    table = pa.Table.from_pylist(rows, schema=tables.TRAJECTORIES)
+    tables.write(table, tables.TRAJECTORIES, directory / "trajectories.parquet")
+
+
+def write_steps_of(expert: Path, amateur: Path, root: Path) -> None:
+    (root / "out").mkdir()
+    write_steps(
+        artifacts.of(expert),
+        artifacts.of(amateur),
+        root / "given",
+        Score(),
+        Compute(device="cpu", dtype="float32"),
+        Workspace(root / "out", root / "shards"),
+        Silent(),
+    )
 
 
 def test_the_tables_schema_is_kept(tiny_expert: Path, tiny_amateur: Path) -> None:

@@ -1,9 +1,12 @@
 """The store: computed once, taken after, made again when damaged, whole or not at all."""
 
+import contextlib
 import json
 import logging
 import multiprocessing
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,9 +18,9 @@ import pytest
 from lightreasoner import artifacts, config, presets
 from lightreasoner.artifacts import Artifact
 from lightreasoner.config import Params
-from lightreasoner.errors import DiskFullError
+from lightreasoner.errors import ArtifactError, DiskFullError
 from lightreasoner.progress import Silent, Watcher
-from lightreasoner.stages import Inputs, Stage
+from lightreasoner.stages import Inputs, Stage, Workspace
 from lightreasoner.store import Store
 
 SOURCE = {"problem_source": Artifact(Path("x"), "x")}
@@ -29,13 +32,13 @@ def params(**prepare: object) -> Params:
     return config.parse(tree, "test")
 
 
-def counting(inputs: Inputs, params: Params, out: Path, watcher: Watcher) -> None:
+def counting(inputs: Inputs, params: Params, work: Workspace, watcher: Watcher) -> None:
     """Writes the seed; leaves a mark a call beside the source."""
     with (inputs["problem_source"].path / "calls").open("a") as file:
         file.write("x")
     watcher.metric("loss", 0.5, 1)
     time.sleep(params.prepare.seed / 1000)
-    (out / "seed").write_text(str(params.prepare.seed))
+    (work.out / "seed").write_text(str(params.prepare.seed))
 
 
 STAGE = Stage(
@@ -147,8 +150,8 @@ def test_a_killed_holder_leaves_no_lock(tmp_path: Path) -> None:
     assert not Store(tmp_path).run(quick, inputs, params(seed=60_000), Silent()).cached
 
 
-def _quick(inputs: Inputs, params: Params, out: Path, watcher: Watcher) -> None:
-    (out / "seed").write_text(str(params.prepare.seed))
+def _quick(inputs: Inputs, params: Params, work: Workspace, watcher: Watcher) -> None:
+    (work.out / "seed").write_text(str(params.prepare.seed))
 
 
 def test_stored_files_are_read_only(tmp_path: Path) -> None:
@@ -158,8 +161,8 @@ def test_stored_files_are_read_only(tmp_path: Path) -> None:
 
 
 def test_a_failed_stage_leaves_no_result(tmp_path: Path) -> None:
-    def failing(inputs: Inputs, params: Params, out: Path, watcher: Watcher) -> None:
-        (out / "half").write_text("half")
+    def failing(inputs: Inputs, params: Params, work: Workspace, watcher: Watcher) -> None:
+        (work.out / "half").write_text("half")
         raise OSError(28, "No space left on device")
 
     stage = Stage(*(getattr(STAGE, f) for f in STAGE.__dataclass_fields__ if f != "write"), failing)
@@ -207,3 +210,106 @@ def test_a_full_disk_for_real(tmp_path: Path) -> None:
         pytest.skip(f"no tmpfs can be mounted here: {done.stderr.strip()}")
     assert done.stdout.startswith("DiskFullError"), done.stderr
     assert "no space left on the disk; free some and run again" in done.stdout
+
+
+def test_damaged_side_files_are_made_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(tmp_path, tmp_path)
+    (entry,) = (tmp_path / "store" / "prepare").glob("*")
+    for name, content in [
+        ("manifest.json", b"\xff"),
+        ("manifest.json", b"{}"),
+        ("manifest.json", b"null"),
+        ("metrics.jsonl", b'{"name": "loss", "va'),
+        ("metrics.jsonl", None),
+    ]:
+        (entry / name).unlink()
+        if content is not None:
+            (entry / name).write_bytes(content)
+        caplog.clear()
+        assert not run(tmp_path, tmp_path), (name, content)
+        assert "is damaged; it is made again" in caplog.messages[0]
+    assert run(tmp_path, tmp_path)
+
+
+def test_an_input_that_changes_while_it_is_read_stores_nothing(tmp_path: Path) -> None:
+    source = tmp_path / "problems.jsonl"
+    source.write_text("old")
+
+    def edited(inputs: Inputs, params: Params, work: Workspace, watcher: Watcher) -> None:
+        source.write_text("new")
+        (work.out / "read").write_text("new")
+
+    stage = Stage(*(getattr(STAGE, f) for f in STAGE.__dataclass_fields__ if f != "write"), edited)
+    inputs = {"problem_source": artifacts.of(source)}
+    for _ in range(2):
+        with pytest.raises(ArtifactError, match=r"problem_source .*problems.jsonl changed"):
+            Store(tmp_path).run(stage, inputs, params(), Silent())
+    assert not list((tmp_path / "store" / "prepare").glob("*"))
+
+
+def test_code_that_changes_while_the_process_runs_stores_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lightreasoner.store.code_digest", lambda module: "another")
+    with pytest.raises(ArtifactError, match=r"the code of lightreasoner.errors changed on disk"):
+        run(tmp_path, tmp_path)
+    assert not list((tmp_path / "store").glob("prepare/*"))
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from lightreasoner import config
+from lightreasoner.presets import PRESETS
+from lightreasoner.progress import Silent
+from lightreasoner.stages import GRAPH, external_inputs
+from lightreasoner.store import Store
+params = config.parse(PRESETS["microworld"].model_dump(mode="json"), "test")
+artifacts = external_inputs(params)
+for stage in GRAPH[:3]:
+    inputs = {name: artifacts[name] for name in stage.inputs}
+    print(stage.name, flush=True)
+    artifacts[stage.output] = Store(Path(sys.argv[1])).run(stage, inputs, params, Silent()).artifact
+print(*(artifacts[stage.output].digest for stage in GRAPH[:3]))
+"""
+
+
+def sample(home: Path) -> "subprocess.Popen[str]":
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(home)],
+        stdout=subprocess.PIPE,
+        env=environment,
+        text=True,
+    )
+
+
+@pytest.mark.slow
+def test_killed_at_twenty_moments_it_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    """SIGKILL at random moments of generate and score; each finished shard is kept."""
+    expected = sample(tmp_path / "whole").communicate()[0].splitlines()[-1]
+    moments = random.Random(0)
+    kills, shards, last = 0, set[Path](), ""
+    while kills < 20:
+        job = sample(tmp_path / "killed")
+        assert job.stdout is not None
+        while (last := job.stdout.readline().strip()) == "prepare":
+            pass
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            job.wait(moments.uniform(0.5, 4.5))
+        if job.returncode is None:
+            kills += 1
+            job.kill()
+        job.wait()
+        found = set((tmp_path / "killed" / "work").glob("*/shards/*.parquet"))
+        lost = {shard for shard in shards - found if shard.parent.parent.exists()}
+        assert not lost
+        shards = found
+        if job.returncode == 0:
+            assert job.stdout.read().splitlines()[-1] == expected
+            shutil.rmtree(tmp_path / "killed")
+            shards = set()
+    assert sample(tmp_path / "killed").communicate()[0].splitlines()[-1] == expected
+    assert last

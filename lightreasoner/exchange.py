@@ -1,0 +1,204 @@
+"""Sample sets as the authors' JSONL (authors.py), and back.
+
+Text does not say where its tokens end. boundaries.py finds that out again and says where it cannot;
+such rows are left out of an import, counted, and listed in `excluded.csv` beside the tables.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Literal
+
+import pandas as pd
+
+from lightreasoner import artifacts, authors, models, problems, prompts, tables
+from lightreasoner.artifacts import Artifact
+from lightreasoner.authors import Line
+from lightreasoner.boundaries import recover
+from lightreasoner.errors import ArtifactError, ProblemsError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Style = Literal["authors", "qwen25-math-cot", "cot", "chat"]
+CUE = "Please reason step by step."
+"""The system message of the authors' scripts: eq. 38's without the boxed sentence."""
+
+
+def export_file(samples_dir: Path, problems_dir: Path, expert_dir: Path, out: Path) -> int:
+    """Write a sample set as the authors' JSONL, whole or not at all; returns how many rows.
+
+    The questions come from `problems_dir`. Raises ProblemsError for a problem that is not there.
+    """
+    tokenizer = models.load_tokenizer(expert_dir)
+    samples = tables.read(samples_dir / "samples.parquet", tables.SAMPLES).to_pylist()
+    trajectories = tables.read(samples_dir / "trajectories.parquet", tables.TRAJECTORIES)
+    written = {row["problem_id"]: row["completion_ids"] for row in trajectories.to_pylist()}
+    read = problems.read(problems_dir / "problems.jsonl")
+    questions = {problem.id: problem.question for problem in read}
+    lines = []
+    for number, row in enumerate(samples, start=1):
+        id_, step = row["problem_id"], row["step"]
+        if id_ not in written:
+            raise ArtifactError(f"{samples_dir}: sample of {id_} without its trajectory")
+        if id_ not in questions:
+            raise ProblemsError(
+                f"{problems_dir}: no problem {id_}; give the problems that the samples are of"
+            )
+        prefix = tokenizer.decode(written[id_][:step])
+        label = row["token_ids"], row["weights"], row["kl"]
+        lines.append(Line(number, questions[id_], step, prefix, *label))
+    artifacts.write_text(out, "".join(authors.write_line(line, tokenizer) for line in lines))
+    return len(lines)
+
+
+@dataclass(frozen=True)
+class Excluded:
+    """A row that did not become a sample, and why."""
+
+    line: int
+    problem_id: str
+    step: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What became of a file: its rows, the samples made of them, and the rows left out."""
+
+    rows: int
+    samples: int
+    excluded: list[Excluded]
+
+
+def import_file(
+    path: Path, expert_dir: Path, style: Style, problems_dir: Path | None, out: Path
+) -> Imported:
+    """Write a file of the authors' as a sample set that `finetune` can train on, a new directory.
+
+    `style` is the prompt that the expert saw. Problem ids are those of `problems_dir`; without it
+    `authors/<n>`, in the file's order. Raises ArtifactError for a malformed file or if no row is
+    left, ProblemsError for a question that is not among the problems.
+    """
+    if out.exists():
+        raise ArtifactError(f"{out}: is there already; choose a new directory")
+    tokenizer = models.load_tokenizer(expert_dir)
+    lines = authors.read(path, tokenizer)
+    ids = _problem_ids(lines, problems_dir, path)
+    context = models.context_length(expert_dir)
+    trajectories, excluded = _trajectories(lines, ids, style, tokenizer, context)
+    gone = {row.line for row in excluded}
+    samples = [
+        (ids[line.question], line.step, line.token_ids, line.weights, line.kl)
+        for line in lines
+        if line.number not in gone
+    ]
+    if not samples:
+        raise ArtifactError(
+            f"{path}: none of {len(lines)} rows can be imported; the first, line "
+            f"{excluded[0].line}: {excluded[0].reason}"
+        )
+    result = Imported(len(lines), len(samples), excluded)
+    _publish(samples, trajectories, result, _provenance(path, expert_dir, style, result), out)
+    return result
+
+
+def _trajectories(
+    lines: list[Line],
+    ids: dict[str, str],
+    style: Style,
+    tokenizer: "PreTrainedTokenizerBase",
+    context: int,
+) -> tuple[list[tuple[Any, ...]], list[Excluded]]:
+    """The rows of `trajectories.parquet`, and the lines that are left out, in the file's order."""
+    by_question: dict[str, list[Line]] = {}
+    for line in lines:
+        by_question.setdefault(line.question, []).append(line)
+    trajectories, excluded = [], []
+    for question, rows in by_question.items():
+        prompt_ids = encode_prompt(question, style, tokenizer)
+        completion_ids, left_out = _trajectory(rows, tokenizer, context - len(prompt_ids))
+        excluded += [
+            Excluded(line.number, ids[question], line.step, reason) for line, reason in left_out
+        ]
+        if len(left_out) < len(rows):
+            trajectories.append((ids[question], prompt_ids, completion_ids, "imported"))
+    return trajectories, sorted(excluded, key=lambda row: row.line)
+
+
+def encode_prompt(question: str, style: Style, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+    """The prompt's ids: the authors' cue in the model's own chat template, or a style of ours."""
+    if style != "authors":
+        return prompts.encode(question, style, tokenizer)
+    messages = [{"role": "system", "content": CUE}, {"role": "user", "content": question}]
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def _problem_ids(lines: list[Line], problems_dir: Path | None, path: Path) -> dict[str, str]:
+    """The id of every question, in the order of the lines."""
+    questions = list(dict.fromkeys(line.question for line in lines))
+    if problems_dir is None:
+        return {question: f"authors/{index:05d}" for index, question in enumerate(questions)}
+    read = problems.read(problems_dir / "problems.jsonl")
+    known = {problem.question: problem.id for problem in reversed(read)}
+    for line in lines:
+        if line.question not in known:
+            raise ProblemsError(
+                f"{path}:{line.number}: the question {line.question[:40]!r} is not in "
+                f"{problems_dir}; give the problems that the samples are of, or none"
+            )
+    return {question: known[question] for question in questions}
+
+
+def _trajectory(
+    rows: list[Line], tokenizer: "PreTrainedTokenizerBase", room: int
+) -> tuple[list[int], list[tuple[Line, str]]]:
+    """The completion's ids up to the last row that is kept, and the rows that are not, with why."""
+    ids, faults = recover([(row.step, row.prefix) for row in rows], tokenizer)
+    left_out, steps = [], set()
+    for row, fault in zip(rows, faults, strict=True):
+        if row.step in steps:
+            fault = fault or "an earlier line has the same question and step"
+        elif row.step > room:
+            fault = fault or "prompt and prefix exceed the model's context"
+        if fault:
+            left_out.append((row, fault))
+        else:
+            steps.add(row.step)
+    return ids[: max(steps, default=0)], left_out
+
+
+def _provenance(path: Path, expert_dir: Path, style: Style, result: Imported) -> dict[str, Any]:
+    return {
+        "import": {
+            "file_md5": artifacts.file_md5(path),
+            "tokenizer": artifacts.file_md5(expert_dir / "tokenizer.json"),
+            "style": style,
+            "rows": result.rows,
+            "samples": result.samples,
+            "excluded": len(result.excluded),
+        }
+    }
+
+
+def _publish(
+    samples: list[tuple[Any, ...]],
+    trajectories: list[tuple[Any, ...]],
+    result: Imported,
+    provenance: dict[str, Any],
+    out: Path,
+) -> None:
+    """Write the tables and the list of excluded rows, and put the directory in place whole."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as work:
+        for name, schema, rows in (
+            ("samples", tables.SAMPLES, samples),
+            ("trajectories", tables.TRAJECTORIES, trajectories),
+        ):
+            frame = pd.DataFrame(rows, columns=schema.names)
+            tables.write(frame, schema, Path(work, f"{name}.parquet"), provenance)
+        names = list(Excluded.__dataclass_fields__)
+        listed = pd.DataFrame([asdict(row) for row in result.excluded], columns=names)
+        listed.to_csv(Path(work, "excluded.csv"), index=False)
+        artifacts.place(Artifact(Path(work), ""), out)
