@@ -4,7 +4,7 @@
 #   make test ARGS="-k contrast -x"                   anything more for pytest
 #   make setup PYTHON=python3.12                      another interpreter (3.11, 3.12, 3.13)
 
-.PHONY: setup run up test test-slow check dvc.yaml lock clean
+.PHONY: setup run up test test-slow bench check dvc.yaml lock clean
 .NOTPARALLEL:
 
 # Nothing here reports to anyone.
@@ -32,6 +32,10 @@ test: setup
 
 test-slow: setup
 	.venv/bin/python -m pytest -m "slow and not gpu and not browser" $(ARGS)
+
+# Speed on this machine; BENCH="--set models.expert=DIR --set models.amateur=DIR" for another pair.
+bench: setup
+	.venv/bin/lightreasoner bench sampling $(BENCH)
 
 check: setup
 	.venv/bin/ruff check .

@@ -67,7 +67,7 @@ class Commands(TyperGroup):
 
 def application() -> typer.Typer:
     """A new command line with the pure commands."""
-    from lightreasoner import samples_cli  # it takes its options from this module
+    from lightreasoner import bench_cli, samples_cli  # they take their options from this module
 
     app = typer.Typer(
         cls=Commands,
@@ -85,6 +85,7 @@ def application() -> typer.Typer:
     app.command()(preset)
     app.command()(microworld)
     app.add_typer(samples_cli.application(), name="samples")
+    app.add_typer(bench_cli.application(), name="bench")
     return app
 
 

@@ -33,13 +33,13 @@ def shared_log_probs(logits: Tensor, shared_ids: Tensor) -> Tensor:
 
 def kl_divergence(expert_log_probs: Tensor, amateur_log_probs: Tensor) -> Tensor:
     """KL(expert || amateur) a step (steps,), nats, over the full vocabulary; never below 0."""
-    terms = expert_log_probs.exp() * (expert_log_probs - amateur_log_probs)
-    return terms.sum(dim=-1).clamp(min=0)
+    ratios = expert_log_probs - amateur_log_probs
+    return torch.linalg.vecdot(expert_log_probs.exp(), ratios).clamp(min=0)
 
 
 def entropy(log_probs: Tensor) -> Tensor:
     """Entropy a step (steps,), nats."""
-    return -(log_probs.exp() * log_probs).sum(dim=-1)
+    return -torch.linalg.vecdot(log_probs.exp(), log_probs)
 
 
 def plausible(expert_log_probs: Tensor, alpha: float) -> Tensor:

@@ -49,7 +49,10 @@ def write_trajectories(
     stop_ids = models.stop_ids(expert.path, tokenizer)
     model = models.load_model(expert.path, compute.device, compute.dtype)
     longest = max(map(len, prompt_ids)) + config.max_new_tokens
-    size = compute.batch_size or min(shard_size(len(read)), fitting_batch_size(model, longest))
+    size = compute.batch_size or min(
+        shard_size(len(read), 2.0 * model.num_parameters() * longest, compute.device),
+        fitting_batch_size(model, longest),
+    )
     rate = _Rate(watcher)
 
     def piece(rows: range) -> pa.Table:

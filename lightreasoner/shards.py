@@ -22,13 +22,19 @@ from lightreasoner import artifacts
 log = logging.getLogger(__name__)
 
 SHARE = 20
-SMALLEST, LARGEST = 16, 128
+SMALLEST, LARGEST = 64, 128
+# About a minute's work: two cores reach 1e11 FLOP/s, a GPU 1e13 at the least.
+LARGEST_FLOP = {"cpu": 6e12, "cuda": 6e14}
 PLAN_KEY = b"lightreasoner.plan"
 
 
-def shard_size(total: int) -> int:
-    """Inputs a shard: a twentieth of the job, but 16 to 128, so that batches stay worth it."""
-    return max(SMALLEST, min(LARGEST, total // SHARE))
+def shard_size(total: int, flop: float, device: str) -> int:
+    """Inputs a shard: a twentieth of the job, but 64 to 128, so that batches stay worth it.
+
+    `flop` is an estimate of the work an input; a shard has no more than about a minute of it.
+    """
+    fitting = int(LARGEST_FLOP.get(device, LARGEST_FLOP["cpu"]) / flop)
+    return max(1, min(fitting, max(SMALLEST, min(LARGEST, total // SHARE))))
 
 
 @dataclass(frozen=True)

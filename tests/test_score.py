@@ -90,7 +90,7 @@ def test_pieces_of_positions_are_the_same(
 ) -> None:
     rows = trajectories()
     whole = score(tiny_expert, tiny_amateur, rows)
-    monkeypatch.setattr("lightreasoner.score.LOGITS_IN_FLIGHT", 3 * 259)
+    monkeypatch.setattr("lightreasoner.score.LOGITS_IN_FLIGHT", {"cpu": 3 * 259})
     for one, other in zip(whole, score(tiny_expert, tiny_amateur, rows), strict=True):
         np.testing.assert_allclose(one["kl"], other["kl"], rtol=1e-5, atol=1e-6)
         assert one["step"] == other["step"]

@@ -100,9 +100,15 @@ def test_a_broken_plan_is_made_again(tmp_path: Path) -> None:
 
 @given(st.integers(1, 10**6))
 def test_a_shard_is_a_twentieth_within_bounds(total: int) -> None:
-    size = shard_size(total)
-    assert 16 <= size <= 128
-    assert size <= max(16, total / 20)
+    size = shard_size(total, 1.0, "cpu")
+    assert 64 <= size <= 128
+    assert size <= max(64, total / 20)
+
+
+@pytest.mark.parametrize(("flop", "size"), [(1e9, 64), (1e12, 6), (1e14, 1)])
+def test_a_shard_is_a_minute_at_most(flop: float, size: int) -> None:
+    """6e12 FLOP: a minute of two cores."""
+    assert shard_size(300, flop, "cpu") == size
 
 
 @pytest.mark.parametrize("cuts", [[5], [1, 1, 3], [2, 3], [4, 0, 1]])
