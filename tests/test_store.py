@@ -286,30 +286,34 @@ def sample(home: Path) -> "subprocess.Popen[str]":
     )
 
 
+def digests(job: "subprocess.Popen[str]") -> str:
+    """What a run that was left alone ends with."""
+    with job:
+        return job.communicate()[0].splitlines()[-1]
+
+
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_killed_at_twenty_moments_it_ends_with_the_same_bytes(tmp_path: Path) -> None:
     """SIGKILL at random moments of generate and score; each finished shard is kept."""
-    expected = sample(tmp_path / "whole").communicate()[0].splitlines()[-1]
-    moments = random.Random(0)
-    kills, shards, last = 0, set[Path](), ""
+    expected = digests(sample(tmp_path / "whole"))
+    moments, kills = random.Random(0), 0
+    shards = set[Path]()
     while kills < 20:
-        job = sample(tmp_path / "killed")
-        assert job.stdout is not None
-        while (last := job.stdout.readline().strip()) == "prepare":
-            pass
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            job.wait(moments.uniform(0.5, 4.5))
-        if job.returncode is None:
-            kills += 1
-            job.kill()
-        job.wait()
+        with sample(tmp_path / "killed") as job:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                job.wait(moments.uniform(3, 9))
+            if job.returncode is None:
+                kills += 1
+                job.kill()
+            assert job.stdout is not None
+            said = job.stdout.read().splitlines()
         found = set((tmp_path / "killed" / "work").glob("*/shards/*.parquet"))
         lost = {shard for shard in shards - found if shard.parent.parent.exists()}
         assert not lost
         shards = found
         if job.returncode == 0:
-            assert job.stdout.read().splitlines()[-1] == expected
+            assert said[-1] == expected
             shutil.rmtree(tmp_path / "killed")
             shards = set()
-    assert sample(tmp_path / "killed").communicate()[0].splitlines()[-1] == expected
-    assert last
+    assert digests(sample(tmp_path / "killed")) == expected
