@@ -6,6 +6,7 @@ work goes into finished sequences. Token ids go in and come out; text is never t
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING, Literal
 
 import psutil
@@ -124,19 +125,34 @@ def _prefill(
     model: "PreTrainedModel", prompts: list[list[int]], cache: Cache
 ) -> tuple[Tensor, Tensor]:
     """Read the prompts, sorted by length, into the cache; logits (batch, vocab) after the last
-    token and the mask (batch, longest).
+    token and the mask (batch, shared + longest rest).
 
-    Prompts of similar length are read together, so that little work goes into padding.
+    What all prompts begin with (a system prompt, few-shot examples) is read once. The rests of
+    similar length are read together, so that little work goes into padding.
     """
-    width = len(prompts[-1])
+    shared = _shared_prefix(prompts)
+    rests = [prompt[shared:] for prompt in prompts]
+    prefix = _cache(model)
+    if shared:
+        input_ids, mask = _pad_left([prompts[0][:shared]], model.device)
+        _forward(model, input_ids, mask, prefix)
     logits = []
-    for rows in _groups([len(prompt) for prompt in prompts], PREFILL_TOKENS[model.device.type]):
-        part = _cache(model)
-        input_ids, mask = _pad_left(prompts[rows], model.device)
+    for rows in _groups([len(rest) for rest in rests], PREFILL_TOKENS[model.device.type]):
+        part = Cache(layers=[layer.repeated(rows.stop - rows.start) for layer in prefix.layers])
+        input_ids, mask = _pad_left(rests[rows], model.device, shared)
         logits.append(_forward(model, input_ids, mask, part))
         for layer, read in zip(cache.layers, part.layers, strict=True):
-            layer.place(read, rows, len(prompts), width)
-    return torch.cat(logits), _pad_left(prompts, model.device)[1]
+            layer.place(read, rows, len(prompts), shared, shared + len(rests[-1]))
+    return torch.cat(logits), _pad_left(rests, model.device, shared)[1]
+
+
+def _shared_prefix(prompts: list[list[int]]) -> int:
+    """How many tokens all prompts begin with; each keeps at least one of its own."""
+    if len(prompts) == 1:
+        return 0
+    first, last = min(prompts), max(prompts)
+    same = takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
+    return min(sum(1 for _ in same), min(map(len, prompts)) - 1)
 
 
 def _groups(lengths: list[int], tokens: int) -> Iterator[slice]:
@@ -192,16 +208,29 @@ class _RoomyLayer(DynamicLayer):
         self._rooms[1][:, :, start:end] = value_states
         return self._show(end)
 
-    def place(self, other: DynamicLayer, rows: slice, batch: int, width: int) -> None:
-        """Take another layer's states as rows of a batch, aligned on the right at `width`."""
+    def repeated(self, batch: int) -> "_RoomyLayer":
+        """A layer that goes on from this one's only row in each of `batch` rows."""
+        layer = _RoomyLayer()
+        if self.is_initialized:
+            layer.lazy_initialization(self.keys, self.values)
+            # Full, so that the next token finds no room and makes a copy.
+            keys, values = (s.expand(batch, -1, -1, -1) for s in (self.keys, self.values))
+            layer._rooms = keys, values
+            layer._show(self.get_seq_length())
+        return layer
+
+    def place(self, other: DynamicLayer, rows: slice, batch: int, shared: int, width: int) -> None:
+        """Take another layer's states as rows of a batch: the first `shared` tokens on the left,
+        the rest aligned on the right at `width`."""
         if not self.is_initialized:
             self.lazy_initialization(other.keys, other.values)
             _, heads, _, size = other.keys.shape
             shape = (batch, heads, width + ROOM, size)
             self._rooms = other.keys.new_zeros(shape), other.keys.new_zeros(shape)
-        start = width - other.keys.shape[-2]
-        self._rooms[0][rows, :, start:width] = other.keys
-        self._rooms[1][rows, :, start:width] = other.values
+        start = width - other.keys.shape[-2] + shared
+        for room, states in zip(self._rooms, (other.keys, other.values), strict=True):
+            room[rows, :, :shared] = states[:, :, :shared]
+            room[rows, :, start:width] = states[:, :, shared:]
         self._show(width)
 
     def batch_select_indices(self, indices: Tensor) -> None:
@@ -223,14 +252,17 @@ def _enlarged(room: Tensor, used: int, tokens: int) -> Tensor:
     return larger
 
 
-def _pad_left(prompts: list[list[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Prompts to input_ids and attention mask, both (batch, longest), padded on the left with 0."""
+def _pad_left(
+    prompts: list[list[int]], device: torch.device, before: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Prompts to input_ids (batch, longest), padded on the left with 0, and attention mask
+    (batch, before + longest) if so many tokens were read before."""
     width = max(map(len, prompts))
     input_ids = torch.zeros(len(prompts), width, dtype=torch.long)
-    mask = torch.zeros_like(input_ids)
+    mask = torch.ones(len(prompts), before + width, dtype=torch.long)
     for row, prompt in enumerate(prompts):
         input_ids[row, width - len(prompt) :] = torch.tensor(prompt)
-        mask[row, width - len(prompt) :] = 1
+        mask[row, before : before + width - len(prompt)] = 0
     return input_ids.to(device), mask.to(device)
 
 

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -38,9 +38,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# What two cores' caches hold runs faster; a GPU wants more at a time.
+# What a CPU's caches hold runs faster; a GPU wants more at a time. The LM head wants many rows at
+# once, the passes over its logits few: on all of them they took twice the time (49,152 tokens).
 BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}
 LOGITS_IN_FLIGHT = {"cpu": 1 << 23, "cuda": 1 << 26}
+LOGITS_IN_CACHE = {"cpu": 1 << 18, "cuda": 1 << 26}
 Trajectory = dict[str, Any]
 Names = npt.NDArray[np.str_]
 
@@ -170,12 +172,9 @@ class Scorer:
             self.expert.device,
         )
         expert, amateur = (hidden_states(m, input_ids)[at] for m in (self.expert, self.amateur))
-        in_flight = LOGITS_IN_FLIGHT[self.expert.device.type]
-        size = max(1, in_flight // self.expert.config.vocab_size)
         pieces = [
-            self._contrast(expert[piece], amateur[piece], names[piece], steps[piece])
-            for start in range(0, len(steps), size)
-            for piece in [slice(start, start + size)]
+            self._table(expert[block], amateur[block], names[block], steps[block])
+            for block in self._slices(len(steps), LOGITS_IN_FLIGHT)
         ]
         table = pa.concat_tables([tables.STEPS.empty_table(), *pieces])
         ends = np.cumsum(counts)
@@ -184,24 +183,24 @@ class Scorer:
     def _shared_steps(self, completion_ids: list[int]) -> Ints:
         return np.isin(completion_ids, self.shared.cpu().numpy()).nonzero()[0]
 
-    def _contrast(
+    def _slices(self, steps: int, logits: dict[str, int]) -> list[slice]:
+        """Consecutive steps, each slice of at most so many logits a model (at least one step)."""
+        size = max(1, logits[self.expert.device.type] // self.expert.config.vocab_size)
+        return [slice(start, start + size) for start in range(0, steps, size)]
+
+    def _table(
         self, expert_states: Tensor, amateur_states: Tensor, names: Names, steps: Ints
     ) -> pa.Table:
         """The rows of some steps from both models' last states there, each (steps, hidden)."""
-        expert = shared_log_probs(logits_of(self.expert, expert_states), self.shared)
-        amateur = shared_log_probs(logits_of(self.amateur, amateur_states), self.shared)
-        top1 = [log_probs.argmax(dim=-1) for log_probs in (expert, amateur)]
-        kl = kl_divergence(expert, amateur)
-        finite = torch.isfinite(kl).cpu().numpy()
-        if not finite.all():
-            bad = int((~finite).argmax())
-            raise ModelError(
-                f"problem {names[bad]}, step {steps[bad]}: KL is not finite, so a model gave NaN "
-                "or infinite logits; try compute.dtype float32 or check the weights"
-            )
-        rows, columns = plausible(expert, self.alpha_min).nonzero(as_tuple=True)
-        offsets = np.zeros(len(steps) + 1, dtype=np.int32)
-        offsets[1:] = torch.bincount(rows, minlength=len(steps)).cumsum(0).cpu().numpy()
+        expert = logits_of(self.expert, expert_states)
+        amateur = logits_of(self.amateur, amateur_states)
+        pieces = [
+            self._contrast(expert[piece], amateur[piece])
+            for piece in self._slices(len(steps), LOGITS_IN_CACHE)
+        ]
+        contrast = Contrast(*(torch.cat(parts) for parts in zip(*pieces, strict=True)))
+        _check_finite(contrast.kl, names, steps)
+        offsets = np.concatenate([[0], contrast.support.cumsum(0).cpu().numpy()]).astype(np.int32)
 
         def lists(values: Tensor) -> pa.ListArray:
             return pa.ListArray.from_arrays(offsets, values.cpu().numpy())
@@ -210,17 +209,62 @@ class Scorer:
             [
                 pa.array(names, pa.string()),
                 pa.array(steps, pa.int32()),
-                *(v.float().cpu().numpy() for v in (kl, entropy(expert), entropy(amateur))),
-                *(self.shared[ids].int().cpu().numpy() for ids in top1),
-                lists(self.shared[columns].int()),
-                lists(expert[rows, columns].float()),
-                lists(amateur[rows, columns].float()),
+                contrast.kl.float().cpu().numpy(),
+                contrast.expert_entropy.float().cpu().numpy(),
+                contrast.amateur_entropy.float().cpu().numpy(),
+                self.shared[contrast.expert_top1].int().cpu().numpy(),
+                self.shared[contrast.amateur_top1].int().cpu().numpy(),
+                lists(self.shared[contrast.tokens].int()),
+                lists(contrast.expert_log_probs.float()),
+                lists(contrast.amateur_log_probs.float()),
             ],
             schema=tables.STEPS,
         )
         # A copy in Arrow's memory: small blocks that stay among the logits' large ones would keep
         # the C library from using those again (measured: 1 MiB more a step).
         return table.take(np.arange(len(table)))
+
+    def _contrast(self, expert_logits: Tensor, amateur_logits: Tensor) -> "Contrast":
+        """What is stored of some steps, from both models' logits there, each (steps, vocab)."""
+        expert = shared_log_probs(expert_logits, self.shared)
+        amateur = shared_log_probs(amateur_logits, self.shared)
+        rows, columns = plausible(expert, self.alpha_min).nonzero(as_tuple=True)
+        return Contrast(
+            kl=kl_divergence(expert, amateur),
+            expert_entropy=entropy(expert),
+            amateur_entropy=entropy(amateur),
+            expert_top1=expert.max(dim=-1).indices,  # on a CPU faster than argmax
+            amateur_top1=amateur.max(dim=-1).indices,
+            support=torch.bincount(rows, minlength=len(expert)),
+            tokens=columns,
+            expert_log_probs=expert[rows, columns],
+            amateur_log_probs=amateur[rows, columns],
+        )
+
+
+class Contrast(NamedTuple):
+    """What is stored of some steps; the last three hold the plausible tokens of one step after
+    another, `support` (steps,) how many a step has. Tokens are columns of the shared ids."""
+
+    kl: Tensor
+    expert_entropy: Tensor
+    amateur_entropy: Tensor
+    expert_top1: Tensor
+    amateur_top1: Tensor
+    support: Tensor
+    tokens: Tensor
+    expert_log_probs: Tensor
+    amateur_log_probs: Tensor
+
+
+def _check_finite(kl: Tensor, names: Names, steps: Ints) -> None:
+    finite = torch.isfinite(kl).cpu().numpy()
+    if not finite.all():
+        bad = int((~finite).argmax())
+        raise ModelError(
+            f"problem {names[bad]}, step {steps[bad]}: KL is not finite, so a model gave NaN "
+            "or infinite logits; try compute.dtype float32 or check the weights"
+        )
 
 
 def _batches(trajectories: list[Trajectory], tokens: int) -> Iterator[list[int]]:

@@ -14,9 +14,11 @@ PROMPTS = [[10, 20, 30], [7], [1, 2, 3, 4, 5, 6, 7, 8], [99, 98], [200, 100, 50,
 STOPS = {258, *range(60, 90)}
 
 
-def completions(directory: Path, **options: object) -> list[Completion]:
+def completions(
+    directory: Path, prompts: list[list[int]] = PROMPTS, **options: object
+) -> list[Completion]:
     model = models.load_model(directory, "cpu", "float32")
-    return decode(model, PROMPTS, STOPS, max_new_tokens=24, **options)  # type: ignore[arg-type]
+    return decode(model, prompts, STOPS, max_new_tokens=24, **options)  # type: ignore[arg-type]
 
 
 def test_equals_one_prompt_at_a_time_without_a_cache(tiny_expert: Path) -> None:
@@ -29,6 +31,17 @@ def test_equals_one_prompt_at_a_time_without_a_cache(tiny_expert: Path) -> None:
                 ids.append(model(torch.tensor([prompt + ids])).logits[0, -1].argmax().item())
         assert found.ids == ids
         assert found.finish_reason == ("stop" if ids[-1] in STOPS else "length")
+
+
+@pytest.mark.parametrize("prefix", [[42], [9, 8, 7] * 10])
+def test_a_prefix_that_all_prompts_share_is_read_once(tiny_expert: Path, prefix: list[int]) -> None:
+    shared = [prefix + prompt for prompt in PROMPTS]
+    assert completions(tiny_expert, shared) == completions(tiny_expert, shared, batch_size=1)
+
+
+@pytest.mark.parametrize("prompts", [[[5, 6]] * 3, [[5, 6], [5, 6, 7], [5, 6, 7, 8]]])
+def test_a_prompt_that_is_the_shared_prefix(tiny_expert: Path, prompts: list[list[int]]) -> None:
+    assert completions(tiny_expert, prompts) == completions(tiny_expert, prompts, batch_size=1)
 
 
 def test_some_end_and_some_run_out(tiny_expert: Path) -> None:
