@@ -18,13 +18,14 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 
 from lightreasoner.errors import ConfigError
 
-PromptStyle = Literal["qwen25-math-cot", "cot", "chat"]
+PromptStyle = Literal["qwen25-math-cot", "cot", "chat", "authors"]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
 
@@ -35,9 +36,10 @@ class Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_truth_for_a_number(cls, value: Any) -> Any:
+    def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
         """YAML reads `no` and `on` as booleans, which would pass for 0 and 1."""
-        if isinstance(value, bool):
+        field = cls.model_fields[str(info.field_name)]
+        if isinstance(value, bool) and field.annotation is not bool:
             raise ValueError(
                 "must not be true or false (no, off: false); give a number, or quote text"
             )
@@ -52,7 +54,7 @@ class Models(Section):
 
 
 class Compute(Section):
-    """Where and how to compute. Batch size is an execution setting: it changes no result's key."""
+    """Where and how to compute; device and dtype alone are part of a result's key."""
 
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="auto takes cuda where there is one."
@@ -62,6 +64,9 @@ class Compute(Section):
     )
     batch_size: int | None = Field(
         None, ge=1, description="Sequences a batch; null chooses it from the free memory."
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="Recompute activations in fine-tuning: less memory, more time."
     )
 
 
@@ -86,7 +91,19 @@ class Generate(Section):
     )
     max_new_tokens: int = Field(128, ge=1, description="Tokens a trajectory at most.")
     temperature: float = Field(0.0, ge=0, description="0 decodes greedily.")
+    n: int = Field(
+        1, ge=1, description="Trajectories a problem; more than 1 needs a temperature over 0."
+    )
     seed: Seed = Field(42, description="Seed of sampling; without effect at temperature 0.")
+
+    @model_validator(mode="after")
+    def _draws_differ(self) -> "Generate":
+        if self.n > 1 and self.temperature == 0:
+            raise ValueError(
+                f"n {self.n} at temperature 0 would write the same trajectory {self.n} times; "
+                "raise the temperature or set n to 1"
+            )
+        return self
 
 
 class Score(Section):
@@ -122,17 +139,22 @@ class Select(Section):
         description="In place of beta: keeps steps whose KL exceeds that of this share of all "
         "steps; null uses beta.",
     )
+    reference: tuple[Literal["skip_first_step"], ...] = Field(
+        (), description="Faults of the authors' code to repeat (docs/deviations.md)."
+    )
 
 
 class Finetune(Section):
     """LoRA fine-tuning of the expert on KL(v_C || pi_E) (eq. 37)."""
 
-    batching: Literal["trajectory", "sample"] = Field(
+    batching: Literal["trajectory", "sample", "solution"] = Field(
         "sample",
         description="sample: one prefix a row; trajectory: all of a trajectory's selected steps "
-        "in one forward.",
+        "in one forward; solution: likewise, and the two counts below are of trajectories (SFT).",
     )
-    updates: int = Field(1000, ge=1, description="Optimizer updates.")
+    updates: int | None = Field(
+        1000, ge=1, description="Optimizer updates; null passes over the training set once."
+    )
     samples_per_update: int = Field(
         16, ge=1, description="Samples an update; trajectory batching takes at least as many."
     )
@@ -147,6 +169,49 @@ class Finetune(Section):
         ("q_proj", "v_proj"), min_length=1, description="Linear layers that get an adapter."
     )
     seed: Seed = Field(42, description="Seed of LoRA's A, dropout and the order of samples.")
+    validation_share: float = Field(
+        0.05, ge=0, lt=1, description="Share of the problems whose samples are held out."
+    )
+    validate_every: int = Field(
+        50, ge=1, description="Updates between two readings of the held-out samples."
+    )
+    patience: int | None = Field(
+        None,
+        ge=1,
+        description="Stops after so many readings without a lower validation loss and keeps the "
+        "best adapter; null trains to the end.",
+    )
+    reference: tuple[Literal["last_column", "ordinary_tokens"], ...] = Field(
+        (), description="Faults of the authors' code to repeat (docs/deviations.md)."
+    )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Finetune":
+        if self.patience is not None and self.validation_share == 0:
+            raise ValueError(
+                f"patience {self.patience} needs held-out samples; set validation_share over 0"
+            )
+        if "last_column" in self.reference and self.batching != "sample":
+            raise ValueError("reference last_column reads one row a sample; set batching to sample")
+        return self
+
+
+class Sft(Section):
+    """The baselines of `lightreasoner compare` that learn whole solutions (appendix F.4)."""
+
+    n_problems: int | None = Field(
+        None, ge=1, description="Problems of prepare's set and seed; null takes all."
+    )
+    n: int = Field(1, ge=1, description="Solutions that the expert writes a problem.")
+    temperature: float = Field(0.0, ge=0, description="Of these solutions; 0 is greedy.")
+    max_new_tokens: int = Field(2048, ge=1, description="Tokens a solution at most.")
+    seed: Seed = Field(42, description="Seed of sampling; without effect at temperature 0.")
+    updates: int | None = Field(
+        None, ge=1, description="Optimizer updates; null passes over the kept solutions once."
+    )
+    solutions_per_update: int = Field(16, ge=1, description="Solutions an update.")
+    solutions_per_forward: int = Field(4, ge=1, description="Solutions a forward pass.")
+    learning_rate: float = Field(5e-5, gt=0, description="As finetune.learning_rate.")
 
 
 class Merge(Section):
@@ -200,6 +265,7 @@ with warnings.catch_warnings():
         evaluate: Evaluate
         # `...` says that it is required: the method would be taken as the default.
         register: Register = Field(...)
+        sft: Sft
 
         @model_validator(mode="after")
         def _support_is_stored(self) -> "Params":

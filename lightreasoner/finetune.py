@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from lightreasoner.config import Compute, Finetune
     from lightreasoner.progress import Watcher
+    from lightreasoner.stages import Workspace
 
 CURVE = ("update", "loss", "learning_rate", "grad_norm")
 
@@ -46,12 +47,14 @@ class Row:
 def write_adapter(
     expert: Artifact,
     samples_dir: Path,
+    problems_dir: Path,
     config: "Finetune",
     compute: "Compute",
-    out: Path,
+    work: "Workspace",
     watcher: "Watcher",
 ) -> None:
     """Write the adapter (peft's format, safetensors) and `curve.csv` with the loss an update."""
+    out = work.out
     rows = read_rows(samples_dir, config.batching)
     plan = list(plan_updates(rows, config))
     model = models.load_model(expert.path, compute.device, compute.dtype)
@@ -102,7 +105,7 @@ def plan_updates(rows: list[Row], config: "Finetune") -> Iterator[list[list[int]
     `samples_per_update` samples, a forward pass until it has at least `samples_per_forward`.
     """
     order = _endless(len(rows), random.Random(config.seed))
-    for _ in range(config.updates):
+    for _ in range(config.updates or 1):
         forwards: list[list[int]] = [[]]
         in_update = in_forward = 0
         while in_update < config.samples_per_update:
@@ -201,7 +204,7 @@ def train(
     watcher: "Watcher",
 ) -> list[dict[str, float]]:
     """Run the planned updates with AdamW and a linear decay to 0; returns the curve."""
-    recorder = _recorder(config.updates, watcher)
+    recorder = _recorder(config.updates or 1, watcher)
     trainer = _trainer(model, config, compute, recorder, out)
     trainer.train_dataset = [[[rows[i] for i in forward] for forward in update] for update in plan]
     trainer.train()

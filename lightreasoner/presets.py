@@ -44,6 +44,7 @@ MICROWORLD: dict[str, Any] = {
         "max_new_tokens": 128,
     },
     "register": {"name": "lightreasoner-microworld"},
+    "sft": {"n_problems": 300, "max_new_tokens": 128, "updates": 100, "learning_rate": 2e-3},
 }
 
 
@@ -59,6 +60,7 @@ def _paper(name: str, expert: str) -> dict[str, Any]:
         "merge": {"max_logit_difference": 1.0},
         "evaluate": {"source": GSM8K, "problem_sets": ["gsm8k"]},
         "register": {"name": f"lightreasoner-{name}"},
+        "sft": {},
     }
 
 

@@ -2,6 +2,7 @@
 
 `qwen25-math-cot` is the paper's one prompt for all calls (eq. 38); `cot` is its prompt for base
 models (eq. 39), both as the Qwen2.5-Math toolkit renders them; `chat` is the model's own template.
+`authors` is what the authors' scripts send instead: eq. 38 without the sentence on the box.
 """
 
 from typing import TYPE_CHECKING
@@ -15,11 +16,10 @@ if TYPE_CHECKING:
     from lightreasoner.problems import Problem
 
 CUE = r"Please reason step by step, and put your final answer within \boxed{}."
+TURNS = "<|im_end|>\n<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
 TEMPLATES = {
-    "qwen25-math-cot": (
-        "<|im_start|>system\n" + CUE + "<|im_end|>\n"
-        "<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
-    ),
+    "qwen25-math-cot": "<|im_start|>system\n" + CUE + TURNS,
+    "authors": "<|im_start|>system\nPlease reason step by step." + TURNS,
     "cot": "Question: {question}\nAnswer: ",
 }
 

@@ -102,9 +102,10 @@ def finetune(inputs: Inputs, params: Params, work: Workspace, watcher: Watcher) 
     write_adapter(
         inputs["expert"],
         inputs["samples"].path,
+        inputs["problems"].path,
         params.finetune,
         resolved(params.compute),
-        work.out,
+        work,
         watcher,
     )
 
@@ -159,7 +160,7 @@ GRAPH: tuple[Stage, ...] = (
     ),
     Stage(
         "finetune", "Tune a LoRA adapter of the expert on the samples.",
-        ("expert", "samples"), "adapter", "finetune", "lightreasoner.finetune", finetune,
+        ("expert", "samples", "problems"), "adapter", "finetune", "lightreasoner.finetune", finetune,
     ),
     Stage(
         "merge", "Fold the adapter into the expert and check that both compute the same.",
