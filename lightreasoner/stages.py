@@ -160,7 +160,8 @@ GRAPH: tuple[Stage, ...] = (
     ),
     Stage(
         "finetune", "Tune a LoRA adapter of the expert on the samples.",
-        ("expert", "samples", "problems"), "adapter", "finetune", "lightreasoner.finetune", finetune,
+        ("expert", "samples", "problems"), "adapter",
+        "finetune", "lightreasoner.finetune", finetune,
     ),
     Stage(
         "merge", "Fold the adapter into the expert and check that both compute the same.",
