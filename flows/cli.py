@@ -14,7 +14,7 @@ import typer
 from flows import home, up
 from lightreasoner import artifacts, cli, config
 from lightreasoner.cli import DATA, Overrides, ParamsFile
-from lightreasoner.stages import GRAPH, external_inputs
+from lightreasoner.stages import STAGES, external_inputs
 
 Port = Annotated[int, typer.Option(min=1, max=65535)]
 
@@ -25,7 +25,7 @@ def main() -> None:
     home.prepare_environment(where)
     application()(
         prog_name="lightreasoner",
-        default_map={cli.command_name(stage): {"home": str(where)} for stage in GRAPH},
+        default_map={cli.command_name(stage): {"home": str(where)} for stage in STAGES.values()},
     )
 
 

@@ -20,7 +20,7 @@ from lightreasoner import artifacts, config
 from lightreasoner.artifacts import Artifact
 from lightreasoner.config import Params
 from lightreasoner.errors import ConfigError, LightReasonerError
-from lightreasoner.stages import EXTERNAL, GRAPH, Stage, external_inputs
+from lightreasoner.stages import EXTERNAL, STAGES, Stage, external_inputs
 
 HOME = Path(".lightreasoner")
 DATA = HOME / "data"
@@ -34,6 +34,8 @@ EXAMPLES = {
     "evaluate_base": "--set evaluate.seed=7",
     "evaluate": "--model my-model --out my-scores",
     "report": "--out my-report",
+    "keep": "--trajectories my-solutions",
+    "gold": "--out my-samples",
 }
 
 ParamsFile = Annotated[
@@ -80,7 +82,7 @@ def application() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_options)
-    for stage in GRAPH:
+    for stage in STAGES.values():
         app.command(command_name(stage))(_stage_command(stage))
     app.command()(preset)
     app.command()(microworld)
@@ -124,7 +126,7 @@ def _stage_command(stage: Stage) -> Any:
         **{name: (_input_option(name), DATA / name) for name in given},
         "out": (
             Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the result goes.")],
-            DATA / stage.output,
+            DATA / (stage.folder or stage.output),
         ),
         "home": (Home, HOME),
     }

@@ -4,7 +4,7 @@ LightReasonerError
   ConfigError      params.yaml, --set or a form field is malformed; all faults are reported at once
   ProblemsError    a problems file is missing, empty or malformed (file and line named)
   ModelError       a model or tokenizer cannot be used as given
-  SelectionError   no step survives the selection
+  SelectionError   no step, or no whole solution, survives the selection
   ArtifactError    an artifact is missing, damaged or of another format
   MergeError       the merged model does not match base + adapter
   DiskFullError    no space is left where an artifact is being written
@@ -34,7 +34,7 @@ class ModelError(LightReasonerError):
 
 
 class SelectionError(LightReasonerError):
-    """No step survives the selection."""
+    """No step, or no whole solution, survives the selection."""
 
 
 class ArtifactError(LightReasonerError):

@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from lightreasoner.config import Compute, Evaluate
     from lightreasoner.progress import Watcher
 
-STOP_WORDS = {"cot": "\n\nQuestion:"}
-"""Where a style's response ends in text: a base model goes on with a question of its own."""
-
 
 def write_scores(
     model_dir: Path, config: "Evaluate", compute: "Compute", out: Path, watcher: "Watcher"
@@ -59,7 +56,7 @@ def write_scores(
         on_done=lambda done, total: watcher.progress(done, total, "problems"),
     )
     rows = [
-        _row(name, problem, completion, STOP_WORDS.get(config.style), tokenizer)
+        _row(name, problem, completion, config.style, tokenizer)
         for (name, problem), completion in zip(drawn, completions, strict=True)
     ]
     _write(pd.DataFrame(rows), config, out)
@@ -87,20 +84,12 @@ def _row(
     problem_set: str,
     problem: Problem,
     completion: Completion,
-    stop_word: str | None,
+    style: str,
     tokenizer: "PreTrainedTokenizerBase",
 ) -> dict[str, Any]:
     """One row of scores.parquet: the response without the token or the word that ended it."""
     stopped = completion.finish_reason == "stop"
-    text = tokenizer.decode(
-        completion.ids[:-1] if stopped else completion.ids,
-        skip_special_tokens=True,
-        clean_up_tokenization_spaces=False,
-    )
-    if stop_word is not None:
-        text, found, _ = text.partition(stop_word)
-        stopped = stopped or bool(found)
-    response = text.strip()
+    response, cut = prompts.response(completion.ids, stopped, style, tokenizer)
     graded = grade(response, problem.answer)
     return {
         "problem_set": problem_set,
@@ -111,7 +100,7 @@ def _row(
         "gold": problem.answer,
         "verdict": graded.verdict,
         "tokens": len(completion.ids),
-        "finish_reason": "stop" if stopped else "length",
+        "finish_reason": "stop" if stopped or cut else "length",
     }
 
 

@@ -28,7 +28,8 @@ CUE = "Please reason step by step."
 def export_file(samples_dir: Path, problems_dir: Path, expert_dir: Path, out: Path) -> int:
     """Write a sample set as the authors' JSONL, whole or not at all; returns how many rows.
 
-    The questions come from `problems_dir`. Raises ProblemsError for a problem that is not there.
+    The questions come from `problems_dir`. Raises ProblemsError for a problem that is not there,
+    ArtifactError for a sample without a KL, which their format requires.
     """
     tokenizer = models.load_tokenizer(expert_dir)
     samples = tables.read(samples_dir / "samples.parquet", tables.SAMPLES).to_pylist()
@@ -41,13 +42,19 @@ def export_file(samples_dir: Path, problems_dir: Path, expert_dir: Path, out: Pa
         id_, step = row["problem_id"], row["step"]
         if id_ not in written:
             raise ArtifactError(f"{samples_dir}: sample of {id_} without its trajectory")
-        if id_ not in questions:
+        question = questions.get(problems.problem_of(id_))
+        if question is None:
             raise ProblemsError(
                 f"{problems_dir}: no problem {id_}; give the problems that the samples are of"
             )
+        if row["kl"] is None:
+            raise ArtifactError(
+                f"{samples_dir}: the samples of {id_} have no KL, which the authors' format needs; "
+                "export a set that select made"
+            )
         prefix = tokenizer.decode(written[id_][:step])
         label = row["token_ids"], row["weights"], row["kl"]
-        lines.append(Line(number, questions[id_], step, prefix, *label))
+        lines.append(Line(number, question, step, prefix, *label))
     artifacts.write_text(out, "".join(authors.write_line(line, tokenizer) for line in lines))
     return len(lines)
 

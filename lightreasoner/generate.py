@@ -1,4 +1,4 @@
-"""Generate: the expert writes one trajectory a problem (paper, section 2.3.1 and eq. 36).
+"""Generate: the expert writes trajectories, one a problem or several (section 2.3.1, eq. 36).
 
 A shard is a batch of the decoder, so that a restart decodes each batch in the company that it had.
 """
@@ -18,7 +18,6 @@ from lightreasoner.shards import Shards, shard_size
 
 if TYPE_CHECKING:
     from lightreasoner.config import Compute, Generate
-    from lightreasoner.problems import Problem
     from lightreasoner.progress import Watcher
     from lightreasoner.stages import Workspace
 
@@ -31,14 +30,16 @@ def write_trajectories(
     work: "Workspace",
     watcher: "Watcher",
 ) -> None:
-    """Write `trajectories.parquet`: one row a problem, in the problems' order.
+    """Write `trajectories.parquet`: `config.n` rows a problem, in the problems' order.
+
+    The first has the problem's id, the others `<id>#<k>`; each draws from its id's own seed.
 
     Raises ProblemsError for a prompt that leaves no room in the expert's context, ModelError for
     logits that are not finite.
     """
     read = problems.read(problems_dir / "problems.jsonl")
     tokenizer = models.load_tokenizer(expert.path)
-    prompt_ids = prompts.encode_all(
+    encoded = prompts.encode_all(
         read,
         config.style,
         tokenizer,
@@ -46,31 +47,35 @@ def write_trajectories(
         models.context_length(expert.path),
         "generate.max_new_tokens",
     )
+    ids = [problems.trajectory_id(problem.id, k) for problem in read for k in range(config.n)]
+    prompt_ids = [prompt for prompt in encoded for _ in range(config.n)]
     stop_ids = models.stop_ids(expert.path, tokenizer)
     model = models.load_model(expert.path, compute.device, compute.dtype)
     longest = max(map(len, prompt_ids)) + config.max_new_tokens
     size = compute.batch_size or min(
-        shard_size(len(read), 2.0 * model.num_parameters() * longest, compute.device),
+        shard_size(len(ids), 2.0 * model.num_parameters() * longest, compute.device),
         fitting_batch_size(model, longest),
     )
     rate = _Rate(watcher)
 
     def piece(rows: range) -> pa.Table:
-        chosen = [read[row] for row in rows]
+        chosen, asked = ids[rows.start : rows.stop], prompt_ids[rows.start : rows.stop]
         completions = decode(
             model,
-            [prompt_ids[row] for row in rows],
+            asked,
             stop_ids,
             config.max_new_tokens,
             config.temperature,
-            [draw_seed(config.seed, problem.id) for problem in chosen],
+            [draw_seed(config.seed, id_) for id_ in chosen],
             len(rows),
         )
         rate.add(sum(len(completion.ids) for completion in completions), rows.stop)
-        return _table(chosen, [prompt_ids[row] for row in rows], completions)
+        return _table(chosen, asked, completions)
 
-    shards = Shards(work.scratch, tables.TRAJECTORIES, len(read), size)
-    trajectories = shards.compute(piece, lambda done: watcher.progress(done, len(read), "problems"))
+    shards = Shards(work.scratch, tables.TRAJECTORIES, len(ids), size)
+    trajectories = shards.compute(
+        piece, lambda done: watcher.progress(done, len(ids), "trajectories")
+    )
     provenance = {
         "expert": expert.digest,
         "tokenizer": artifacts.file_md5(expert.path / "tokenizer.json"),
@@ -83,17 +88,15 @@ def write_trajectories(
     )
 
 
-def draw_seed(seed: int, problem_id: str) -> int:
-    """The seed of one problem's draws, whatever its place among the others."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{problem_id}".encode()).digest()[:8]) >> 1
+def draw_seed(seed: int, trajectory_id: str) -> int:
+    """The seed of one trajectory's draws, whatever its place among the others."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{trajectory_id}".encode()).digest()[:8]) >> 1
 
 
-def _table(
-    read: "list[Problem]", prompt_ids: list[list[int]], completions: list[Completion]
-) -> pa.Table:
+def _table(ids: list[str], prompt_ids: list[list[int]], completions: list[Completion]) -> pa.Table:
     return pa.table(
         [
-            [problem.id for problem in read],
+            ids,
             prompt_ids,
             [completion.ids for completion in completions],
             [completion.finish_reason for completion in completions],
@@ -109,7 +112,7 @@ class _Rate:
         self.watcher, self.since = watcher, time.perf_counter()
 
     def add(self, tokens: int, done: int) -> None:
-        """`tokens` more were written; `done` problems are finished."""
+        """`tokens` more were written; `done` trajectories are finished."""
         now = time.perf_counter()
         self.watcher.metric("tokens_per_second", tokens / (now - self.since), done)
         self.since = now

@@ -159,11 +159,30 @@ def load_tokenizer(path: Path) -> "PreTrainedTokenizerBase":
 
 def stop_ids(path: Path, tokenizer: "PreTrainedTokenizerBase") -> set[int]:
     """The ids that end a response: end-of-text and end-of-turn, by the model's own files."""
-    ids = {tokenizer.eos_token_id}
+    added = {token: id_ for id_, token in Vocabulary(path).added.items()}
+    known = {added[token] for token in STOP_TOKENS if token in added}
+    return known | set(_declared_ends(path, tokenizer))
+
+
+def end_id(path: Path, tokenizer: "PreTrainedTokenizerBase") -> int:
+    """The id that ends a response which the model is taught: one of `stop_ids`.
+
+    It is the first that generation_config.json names, else config.json, else the tokenizer: what
+    the model's makers end its own responses with. Raises ModelError if none names any.
+    """
+    declared = _declared_ends(path, tokenizer)
+    if not declared:
+        raise ModelError(
+            f"{path}: no file names an end token; set eos_token_id in generation_config.json"
+        )
+    return declared[0]
+
+
+def _declared_ends(path: Path, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+    """End ids by the generation's, the model's and the tokenizer's settings, in this order."""
+    declared: list[int | None] = []
     for file in (path / "generation_config.json", path / "config.json"):
         if file.is_file():
             eos = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id")
-            ids |= set(eos) if isinstance(eos, list) else {eos}
-    added = {token: id_ for id_, token in Vocabulary(path).added.items()}
-    ids |= {added[token] for token in STOP_TOKENS if token in added}
-    return ids - {None}
+            declared += eos if isinstance(eos, list) else [eos]
+    return [id_ for id_ in (*declared, tokenizer.eos_token_id) if id_ is not None]

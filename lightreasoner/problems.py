@@ -7,6 +7,7 @@ Qwen2.5-Math toolkit (`DIR/<set>/<split>.jsonl`; `DIR/<set>` itself will do). Ro
 """
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,6 +30,16 @@ class Problem:
     question: str
     answer: str
     solution: str
+
+
+def trajectory_id(problem_id: str, k: int) -> str:
+    """The id of a problem's k-th trajectory: the problem's own for the first, else `<id>#<k>`."""
+    return f"{problem_id}#{k}" if k else problem_id
+
+
+def problem_of(trajectory_id: str) -> str:
+    """The id of a trajectory's problem; the inverse of `trajectory_id`."""
+    return re.sub(r"#[0-9]+$", "", trajectory_id)
 
 
 def from_row(row: dict[str, Any], problem_id: str, where: str) -> Problem:

@@ -1,4 +1,4 @@
-"""Prompt styles, byte for byte.
+"""Prompt styles, byte for byte, and where a response to each of them ends.
 
 `qwen25-math-cot` is the paper's one prompt for all calls (eq. 38); `cot` is its prompt for base
 models (eq. 39), both as the Qwen2.5-Math toolkit renders them; `chat` is the model's own template.
@@ -22,6 +22,8 @@ TEMPLATES = {
     "authors": "<|im_start|>system\nPlease reason step by step." + TURNS,
     "cot": "Question: {question}\nAnswer: ",
 }
+STOP_WORDS = {"cot": "\n\nQuestion:"}
+"""Where a style's response ends in text: a base model goes on with a question of its own."""
 
 
 def render(question: str, style: "PromptStyle", tokenizer: "PreTrainedTokenizerBase") -> str:
@@ -60,3 +62,22 @@ def encode_all(
             f"exceed the model's context of {context}; drop the problem or lower {room_name}"
         )
     return encoded
+
+
+def response(
+    completion_ids: list[int], stopped: bool, style: str, tokenizer: "PreTrainedTokenizerBase"
+) -> tuple[str, bool]:
+    """A completion's text, and whether its style's stop word cut it.
+
+    The text is without the stop word and what follows, and without the last id if that is the
+    token that ended it (`stopped`).
+    """
+    text = tokenizer.decode(
+        completion_ids[:-1] if stopped else completion_ids,
+        skip_special_tokens=True,
+        clean_up_tokenization_spaces=False,
+    )
+    found = ""
+    if style in STOP_WORDS:
+        text, found, _ = text.partition(STOP_WORDS[style])
+    return text.strip(), bool(found)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow.compute as pc
 
 from lightreasoner import tables
 from lightreasoner.errors import ArtifactError
@@ -77,10 +78,10 @@ def step_statistics(steps_dir: Path, alpha: float, beta: float) -> list[Row]:
 
 
 def sample_statistics(samples_dir: Path) -> list[Row]:
-    """What a sample set holds, as it was selected."""
+    """What a sample set holds, as it was selected; the KL of those samples that have one."""
     samples = tables.read(samples_dir / "samples.parquet", tables.SAMPLES)
     trajectories = tables.read(samples_dir / "trajectories.parquet", tables.TRAJECTORIES)
-    kl = samples["kl"].to_numpy()
+    kl = pc.drop_null(samples["kl"]).to_numpy()
     sizes = np.array([len(ids) for ids in samples["token_ids"].to_pylist()], dtype=int)
     with_sample = set(samples["problem_id"].to_pylist())
     has_sample = np.array([id_ in with_sample for id_ in trajectories["problem_id"].to_pylist()])
@@ -195,7 +196,7 @@ class _Sample:
     step: int
     trajectory: dict[str, Any]
     label: dict[int, float]
-    kl: float
+    kl: float | None
 
     def prefix(self) -> tuple[list[int], list[int]]:
         return self.trajectory["prompt_ids"], self.trajectory["completion_ids"][: self.step]
@@ -227,7 +228,8 @@ def _compare(
         abs(first.label.get(id_, 0.0) - second.label.get(id_, 0.0))
         for id_ in first.label.keys() | second.label.keys()
     )
-    return (*key, "label" if weight else "equal", weight, abs(first.kl - second.kl))
+    kl = None if first.kl is None or second.kl is None else abs(first.kl - second.kl)
+    return (*key, "label" if weight else "equal", weight, kl)
 
 
 def differing_settings(first: dict[str, Any], second: dict[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -3,6 +3,10 @@
     problems --generate--> trajectories --score--> steps --select--> samples
     samples --finetune--> adapter --merge--> model --evaluate--> scores --report--> report
 
+Two more make the baselines' sample sets of whole solutions (BASELINES), in select's place:
+
+    problems, trajectories --keep, gold--> samples
+
 A stage reads artifacts, its own section of the parameters, and writes its payload into `out`.
 Modules are imported when a stage runs, so that help texts and cached runs load no model library.
 """
@@ -30,7 +34,10 @@ class Workspace:
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of the graph."""
+    """One stage of the graph.
+
+    `folder` is where the command line puts the output, if not under the output's own name.
+    """
 
     name: str
     summary: str
@@ -39,6 +46,7 @@ class Stage:
     section: str | None
     module: str
     write: Callable[[Inputs, Params, Workspace, Watcher], None]
+    folder: str | None = None
 
     def run(self, inputs: Inputs, params: Params, work: Workspace, watcher: Watcher) -> Artifact:
         """Write the payload into the directory `work.out` and return it with its digest."""
@@ -59,7 +67,7 @@ def prepare(inputs: Inputs, params: Params, work: Workspace, watcher: Watcher) -
 
 
 def generate(inputs: Inputs, params: Params, work: Workspace, watcher: Watcher) -> None:
-    """Let the expert write one trajectory a problem: `trajectories.parquet`."""
+    """Let the expert write trajectories of the problems: `trajectories.parquet`."""
     from lightreasoner.generate import write_trajectories
 
     write_trajectories(
@@ -92,6 +100,22 @@ def select(inputs: Inputs, params: Params, work: Workspace, watcher: Watcher) ->
     from lightreasoner.select import write_samples
 
     write_samples(inputs["steps"], params.select, work.out)
+    watcher.progress(1, 1, "sample sets")
+
+
+def keep(inputs: Inputs, params: Params, work: Workspace, watcher: Watcher) -> None:
+    """Keep the expert's correct solutions: a sample set of whole solutions."""
+    from lightreasoner.sft import write_kept
+
+    write_kept(inputs["problems"].path, inputs["trajectories"], inputs["expert"], work.out)
+    watcher.progress(1, 1, "sample sets")
+
+
+def gold(inputs: Inputs, params: Params, work: Workspace, watcher: Watcher) -> None:
+    """Take the problems' own solutions: a sample set of whole solutions."""
+    from lightreasoner.sft import write_gold
+
+    write_gold(inputs["problems"].path, inputs["trajectories"], inputs["expert"], work.out)
     watcher.progress(1, 1, "sample sets")
 
 
@@ -147,7 +171,7 @@ GRAPH: tuple[Stage, ...] = (
         ("problem_source",), "problems", "prepare", "lightreasoner.problems", prepare,
     ),
     Stage(
-        "generate", "Let the expert write one trajectory a problem.",
+        "generate", "Let the expert write trajectories, one a problem unless told.",
         ("expert", "problems"), "trajectories", "generate", "lightreasoner.generate", generate,
     ),
     Stage(
@@ -184,8 +208,21 @@ GRAPH: tuple[Stage, ...] = (
     ),
 )  # fmt: skip
 
-STAGES: dict[str, Stage] = {stage.name: stage for stage in GRAPH}
+BASELINES: tuple[Stage, ...] = (
+    Stage(
+        "keep", "Keep the expert's correct solutions as samples: rejection sampling (SFT).",
+        ("expert", "problems", "trajectories"), "samples", None, "lightreasoner.sft", keep,
+        folder="samples_sft",
+    ),
+    Stage(
+        "gold", "Take the problems' own solutions as samples: ground-truth supervision.",
+        ("expert", "problems", "trajectories"), "samples", None, "lightreasoner.sft", gold,
+        folder="samples_gold",
+    ),
+)  # fmt: skip
+"""What `lightreasoner compare` runs in select's place; no part of dvc.yaml."""
 
+STAGES: dict[str, Stage] = {stage.name: stage for stage in (*GRAPH, *BASELINES)}
 
 EXTERNAL = ("expert", "amateur", "problem_source", "benchmark_source")
 

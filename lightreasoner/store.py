@@ -38,7 +38,7 @@ from lightreasoner.fingerprint import (
     running_code,
 )
 from lightreasoner.progress import Watcher
-from lightreasoner.stages import GRAPH, Stage, Workspace, resolved
+from lightreasoner.stages import STAGES, Stage, Workspace, resolved
 
 log = logging.getLogger(__name__)
 
@@ -167,7 +167,7 @@ def stage_key(stage: Stage, inputs: dict[str, Artifact], params: Params) -> str:
 @functools.cache
 def _pin_code() -> None:
     """Hold on to the code of all stages as it is now, before any of it is imported."""
-    for stage in GRAPH:
+    for stage in STAGES.values():
         running_code(stage.module)
 
 

@@ -54,14 +54,15 @@ def _steps(payload: Path) -> Metrics:
 
 
 def _samples(payload: Path) -> Metrics:
-    """Samples, problems that have one, mean KL in nats and mean tokens a soft label."""
+    """Samples, trajectories with one, mean KL in nats (none in baselines), mean tokens a label."""
     table = pq.read_table(payload / "samples.parquet", columns=["problem_id", "token_ids", "kl"])
-    return {
+    found = {
         "samples": table.num_rows,
         "problems": pc.count_distinct(table["problem_id"]).as_py(),
         "kl_mean": pc.mean(table["kl"]).as_py(),
         "support_mean": pc.mean(pc.list_value_length(table["token_ids"])).as_py(),
     }
+    return _numbers(found)
 
 
 def _parity(payload: Path) -> Metrics:
@@ -85,6 +86,8 @@ _READERS: dict[str, Callable[[Path], Metrics]] = {
     "generate": _trajectories,
     "score": _steps,
     "select": _samples,
+    "keep": _samples,
+    "gold": _samples,
     "merge": _parity,
     "evaluate_base": _scores,
     "evaluate": _scores,

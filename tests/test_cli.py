@@ -20,9 +20,9 @@ from flows import cli as flows_cli
 from flows import home, up
 from lightreasoner import artifacts, cli, config
 from lightreasoner.presets import PRESETS
-from lightreasoner.stages import GRAPH, STAGES, Stage
+from lightreasoner.stages import STAGES, Stage
 
-COMMANDS = [cli.command_name(stage) for stage in GRAPH]
+COMMANDS = [cli.command_name(stage) for stage in STAGES.values()]
 CONSOLE = "from flows.cli import main; main()"
 
 
@@ -60,7 +60,7 @@ def test_every_command_has_help_with_an_example(name: str) -> None:
         assert "--set SECTION.KEY=VALUE" in result.stdout
 
 
-@pytest.mark.parametrize("stage", GRAPH, ids=lambda stage: stage.name)
+@pytest.mark.parametrize("stage", STAGES.values(), ids=lambda stage: stage.name)
 def test_the_examples_name_real_parameters(stage: Stage) -> None:
     words = cli.EXAMPLES[stage.name].split()
     overrides = [value for option, value in itertools.pairwise(words) if option == "--set"]

@@ -75,3 +75,28 @@ def test_the_file_says_what_it_was_made_with(tiny_expert: Path, tmp_path: Path) 
     said = tables.provenance(tmp_path / "out" / "trajectories.parquet")
     assert said["expert"] == artifacts.digest(tiny_expert)
     assert (said["style"], said["seed"], said["stop_ids"]) == ("qwen25-math-cot", 7, [256, 258])
+
+
+def test_several_trajectories_a_problem_have_ids_and_draws_of_their_own(
+    tiny_expert: Path, tmp_path: Path
+) -> None:
+    some = [Problem(f"p{n}", "x" * (9 - n), "1", "") for n in range(4)]
+    generate(tiny_expert, some, tmp_path / "one", temperature=1.0)
+    generate(tiny_expert, some, tmp_path / "three", temperature=1.0, n=3)
+    rows = trajectories(tmp_path / "three")
+    assert [row["problem_id"] for row in rows[:4]] == ["p0", "p0#1", "p0#2", "p1"]
+    assert [problems.problem_of(row["problem_id"]) for row in rows[::3]] == [p.id for p in some]
+    assert rows[::3] == trajectories(tmp_path / "one")
+    assert all(rows[at]["prompt_ids"] == rows[at + 2]["prompt_ids"] for at in range(0, 12, 3))
+    assert len({tuple(row["completion_ids"]) for row in rows}) == len(rows) == 12
+
+
+def test_several_trajectories_are_the_same_bytes_whatever_the_batch(
+    tiny_expert: Path, tmp_path: Path
+) -> None:
+    some = [Problem(f"p{n}", "x" * (40 - n), "1", "") for n in range(5)]
+    generate(tiny_expert, some, tmp_path / "a", temperature=1.0, n=3)
+    small = CPU.model_copy(update={"batch_size": 2})
+    generate(tiny_expert, some, tmp_path / "b", small, temperature=1.0, n=3)
+    files = [tmp_path / name / "trajectories.parquet" for name in "ab"]
+    assert files[0].read_bytes() == files[1].read_bytes()
