@@ -14,6 +14,7 @@ import typer
 from flows import home, up
 from lightreasoner import artifacts, cli, config
 from lightreasoner.cli import DATA, Overrides, ParamsFile
+from lightreasoner.methods import NAMES, named
 from lightreasoner.stages import STAGES, external_inputs
 
 Port = Annotated[int, typer.Option(min=1, max=65535)]
@@ -33,6 +34,7 @@ def application() -> typer.Typer:
     """A new command line with all commands."""
     app = cli.application()
     app.command()(run)
+    app.command()(compare)
     app.command()(register)
     app.command("up")(serve)
     return app
@@ -66,6 +68,34 @@ def run(params: ParamsFile = Path("params.yaml"), set_: Overrides = None) -> Non
             "browse runs": "make up",
         },
     )
+
+
+def compare(
+    params: ParamsFile = Path("params.yaml"),
+    set_: Overrides = None,
+    methods: Annotated[
+        str, typer.Option("--methods", metavar="A,B,...", help="Which, beside the base.")
+    ] = ",".join(NAMES),
+) -> None:
+    """Compare LightReasoner with the baselines and its ablations on the same problems.
+
+    Prints one table; nothing is registered. Results that the store has are taken from it.
+
+    Example: lightreasoner compare --methods lightreasoner,sft
+    """
+    values = config.load(params, set_ or ())
+    chosen = named([name.strip() for name in methods.split(",") if name.strip()])
+    external_inputs(values)
+    where = home.home()
+    typer.echo(up.connect(where), err=True)
+    up.check_prefect()
+    from rich.console import Console
+
+    from flows import compare, summary
+
+    for package in ("tasks", "flows"):
+        cli.log_to_stderr(package)
+    summary.show_comparison(compare.compare(values, chosen), Console(), where / "compare")
 
 
 def register(

@@ -1,9 +1,13 @@
-"""The runner of the pipeline's deployment: `lightreasoner up` starts it as a process."""
+"""The runner of the flows' deployments: `lightreasoner up` starts it as a process."""
 
 import sys
+from typing import cast
 
+import prefect
+from prefect.deployments.runner import RunnerDeployment
 from prefect.flows import EntrypointType
 
+from flows.compare import compare
 from flows.pipeline import lightreasoner
 from lightreasoner.config import Params
 
@@ -16,14 +20,20 @@ def serve(params: Params) -> None:
     The form's fields start with `params`. Runs are processes of their own, which import the flow
     by its module, so that they may start in any folder.
     """
-    lightreasoner.serve(
-        name=NAME,
-        description="The form starts with params.yaml as it was when the server started.",
-        parameters={"params": params.model_dump(mode="json")},
-        entrypoint_type=EntrypointType.MODULE_PATH,
-        limit=1,
-        pause_on_shutdown=False,
-        print_starting_message=False,
+    deployments = cast(
+        list[RunnerDeployment],
+        [
+            flow.to_deployment(
+                name=NAME,
+                description="The form starts with params.yaml as it was when the server started.",
+                parameters={"params": params.model_dump(mode="json")},
+                entrypoint_type=EntrypointType.MODULE_PATH,
+            )
+            for flow in (lightreasoner, compare)
+        ],
+    )
+    prefect.serve(
+        *deployments, name=NAME, limit=1, pause_on_shutdown=False, print_starting_message=False
     )
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ from prefect.runtime import flow_run
 
 from flows import home, latest, summary
 from lightreasoner.config import Params
-from lightreasoner.stages import GRAPH, Inputs, external_inputs
-from lightreasoner.store import peak_memory_mib, reset_peak_memory
+from lightreasoner.stages import GRAPH, Inputs, Stage, external_inputs
+from lightreasoner.store import peak_memory_mib, reset_peak_memory, stage_key
 from tasks import tracking
 from tasks.stages import StageRun, register, run_stage
 
@@ -30,12 +31,12 @@ def lightreasoner(params: Params) -> dict[str, Any]:
     Writes to the store, to MLflow and to `<home>/latest`. Raises what the first stage that fails
     raises, ModelError and ProblemsError before any stage runs.
     """
-    _let_interface_see_lines()
+    let_interface_see_lines()
     where = home.home()
     inputs = external_inputs(params)
     tracking.configure(home.tracking_uri(where), where)
     with tracking.pipeline_run(params, flow_run.name or "lightreasoner") as run:
-        runs = run_stages(inputs, params, where, run)
+        runs = run_stages(GRAPH, inputs, params, where, run)
         tracking.log_report(run, runs["report"].outcome)
         report = latest.describe(runs, _register(runs, params, run))
         page = latest.write(where, runs["report"].outcome.artifact, report)
@@ -44,21 +45,38 @@ def lightreasoner(params: Params) -> dict[str, Any]:
 
 
 def run_stages(
-    inputs: Inputs, params: Params, where: Path, pipeline_run: str
+    stages: Sequence[Stage],
+    inputs: Inputs,
+    params: Params,
+    where: Path,
+    pipeline_run: str,
+    label: str = "",
+    shared: dict[str, StageRun] | None = None,
 ) -> dict[str, StageRun]:
-    """Run the graph's stages in order, each fed by the outputs of those before it."""
+    """Run stages in order, each fed by the outputs of those before it.
+
+    `label` names the runs (`finetune (sft)`). What `shared` holds by fingerprint is taken from
+    there without a task, and what runs is added.
+    """
+    shared = {} if shared is None else shared
     artifacts = dict(inputs)
     runs: dict[str, StageRun] = {}
-    makers = {stage.output: stage.name for stage in GRAPH}
-    for stage in GRAPH:
+    makers = {stage.output: stage.name for stage in stages}
+    for stage in stages:
         feeding = [runs[makers[name]].state for name in stage.inputs if name in makers]
         needed = {name: artifacts[name] for name in stage.inputs}
-        run = run_stage(stage, needed, params, where, pipeline_run, feeding)
-        runs[stage.name] = run
-        artifacts[stage.output] = run.outcome.artifact
-        how = "cached" if run.outcome.cached else "done"
-        log.info("%-13s %-6s %6.1f s", stage.name, how, run.seconds)
+        key = stage_key(stage, needed, params)
+        if key not in shared:
+            shared[key] = run_stage(stage, needed, params, where, pipeline_run, feeding, label)
+            _say(tracking.run_name(stage, label), shared[key])
+        runs[stage.name] = shared[key]
+        artifacts[stage.output] = shared[key].outcome.artifact
     return runs
+
+
+def _say(name: str, run: StageRun) -> None:
+    how = "cached" if run.outcome.cached else "done"
+    log.info("%-24s %-6s %6.1f s", name, how, run.seconds)
 
 
 def _register(runs: dict[str, StageRun], params: Params, pipeline_run: str) -> latest.Registering:
@@ -74,7 +92,7 @@ def _register(runs: dict[str, StageRun], params: Params, pipeline_run: str) -> l
     )
     seconds = time.perf_counter() - clock
     how = "done" if registered.created else "cached"
-    log.info("%-13s %-6s %6.1f s", "register", how, seconds)
+    log.info("%-24s %-6s %6.1f s", "register", how, seconds)
     return latest.Registering(registered, seconds, peak_memory_mib())
 
 
@@ -89,7 +107,7 @@ def _publish(report: dict[str, Any], page: Path, run: str, tracking_uri: str) ->
         create_link_artifact(address, "MLflow's run", key="mlflow-run")
 
 
-def _let_interface_see_lines() -> None:
+def let_interface_see_lines() -> None:
     """Prefect sends what our loggers let through (PREFECT_LOGGING_EXTRA_LOGGERS in home.py)."""
     for name in ("lightreasoner", "tasks", "flows"):
         logging.getLogger(name).setLevel(logging.INFO)

@@ -1,10 +1,13 @@
-"""report.json as tables: for the terminal and for Prefect's interface."""
+"""report.json and the comparison as tables: for the terminal and for Prefect's interface."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console, Group
 from rich.table import Table
+
+from lightreasoner import comparison
 
 HEADINGS = ("problem set", "n", "base", "95%", "LightReasoner", "95%", "gained/lost", "paired p")
 STAGE_HEADINGS = ("stage", "seconds", "")
@@ -54,6 +57,16 @@ def show(report: Mapping[str, Any], console: Console, what_next: Mapping[str, st
     console.print(f"registered   {name} (version {model['version']})", soft_wrap=True)
     for label, value in what_next.items():
         console.print(f"{label:<12} {value}", soft_wrap=True)
+
+
+def show_comparison(found: Mapping[str, Any], console: Console, folder: Path) -> None:
+    """Print the methods' table, its notes and where it lies as files."""
+    table = _table(tuple(comparison.headings(found)), list(map(tuple, comparison.rows(found))))
+    console.width = max(console.width, WIDEST)
+    console.print(Group("", table, ""), crop=False)
+    for note in comparison.notes(found):
+        console.print(note, soft_wrap=True, highlight=False)
+    console.print(f"files        {folder}", soft_wrap=True)
 
 
 def _stage_rows(report: Mapping[str, Any]) -> list[tuple[str, ...]]:

@@ -1,4 +1,4 @@
-"""`lightreasoner up`: Prefect's server, MLflow's server and the deployment's runner.
+"""`lightreasoner up`: Prefect's server, MLflow's server and the deployments' runner.
 
 They run in the foreground on loopback, on the databases that `lightreasoner run` writes, and end
 together. While they run, `<home>/servers.json` says where, and `run` uses them.
@@ -31,6 +31,8 @@ HOST = "127.0.0.1"
 START_SECONDS = 300.0
 STOP_SECONDS = 10.0
 POLL_SECONDS = 0.25
+DEPLOYED = ("lightreasoner", "lightreasoner-compare")
+"""The flows of flows/deployment.py, by name."""
 
 
 class ServerError(LightReasonerError):
@@ -131,7 +133,8 @@ def _start(
     _wait(services, [f"{servers.prefect}/api/health", f"{servers.mlflow}/health"])
     runner = ["flows.deployment", params.model_dump_json()]
     services.append(_launch("runner", runner, where, environment))
-    _wait(services, [f"{servers.prefect}/api/deployments/name/lightreasoner/local"])
+    deployments = f"{servers.prefect}/api/deployments/name"
+    _wait(services, [f"{deployments}/{flow}/local" for flow in DEPLOYED])
 
 
 def _mlflow(where: Path) -> list[str]:
@@ -238,7 +241,7 @@ def _ending_at_sigterm() -> Iterator[None]:
 
 def _say(servers: Servers, where: Path) -> None:
     typer.echo(
-        f"Prefect  {servers.prefect}/deployments  (start a run: lightreasoner/local)\n"
+        f"Prefect  {servers.prefect}/deployments  (start a run of {' or '.join(DEPLOYED)})\n"
         f"MLflow   {servers.mlflow}\n"
         f"logs     {where / 'logs'}\n"
         "Ctrl-C stops all of them."

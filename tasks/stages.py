@@ -65,8 +65,11 @@ def run_stage(
     home: Path,
     pipeline_run: str,
     wait_for: Sequence[State[Any]] = (),
+    label: str = "",
 ) -> StageRun:
     """Run a stage as a task; `wait_for` are the states of the stages that feed it.
+
+    `label` tells runs of one stage apart by name, in Prefect and in MLflow; it changes no result.
 
     The store decides what is cached: where it does not have the result, Prefect's record does not
     count. `seconds` is the time that the stage took in this run, the look-up of a stored result
@@ -78,14 +81,17 @@ def run_stage(
     found = store.find(stage, key)
     if found is None and (caching.records(home) / key).exists():
         log.warning("%s: the result %s is gone or damaged; it is made again", stage.name, key)
-    state: State[Any] = stage_task(stage, home).with_options(refresh_cache=found is None)(
-        inputs, params, pipeline_run, return_state=True, wait_for=wait_for
+    named = stage_task(stage, home).with_options(
+        refresh_cache=found is None, task_run_name=tracking.run_name(stage, label)
+    )
+    state: State[Any] = named(
+        inputs, params, pipeline_run, label, return_state=True, wait_for=wait_for
     )
     outcome = caching.from_record(state.result(), home, cached=state.name == "Cached")
     if outcome.cached and found is not None:
         outcome = found
     if outcome.cached:
-        tracking.replay_stage(pipeline_run, stage, outcome, home)
+        tracking.replay_stage(pipeline_run, stage, outcome, home, label)
     return StageRun(outcome, state, time.perf_counter() - clock)
 
 
@@ -93,8 +99,8 @@ def run_stage(
 def stage_task(stage: Stage, home: Path) -> Task[..., Any]:
     """The task of a stage, with its records and locks under home."""
 
-    def body(inputs: Inputs, params: Params, pipeline_run: str) -> State[Any]:
-        outcome = _outcome(stage, inputs, params, Store(home), pipeline_run)
+    def body(inputs: Inputs, params: Params, pipeline_run: str, label: str) -> State[Any]:
+        outcome = _outcome(stage, inputs, params, Store(home), pipeline_run, label)
         record = caching.to_record(outcome, home)
         if outcome.cached:
             return Completed(name="Cached", message="Taken from the store.", data=record)
@@ -103,7 +109,6 @@ def stage_task(stage: Stage, home: Path) -> Task[..., Any]:
     return Task(
         body,
         name=stage.name,
-        task_run_name=stage.name,
         description=stage.summary,
         persist_result=True,
         result_serializer="json",
@@ -117,13 +122,14 @@ def stage_task(stage: Stage, home: Path) -> Task[..., Any]:
 
 
 def _outcome(
-    stage: Stage, inputs: Inputs, params: Params, store: Store, pipeline_run: str
+    stage: Stage, inputs: Inputs, params: Params, store: Store, pipeline_run: str, label: str
 ) -> Outcome:
     """The stage's result; one that another driver has stored needs no run in MLflow yet."""
     found = store.find(stage, stage_key(stage, inputs, params))
     if found is not None:
         return found
-    with TerminalBar(stage.name) as bar, tracking.stage_run(pipeline_run, stage) as run:
+    name = tracking.run_name(stage, label)
+    with TerminalBar(name) as bar, tracking.stage_run(pipeline_run, stage, label) as run:
         watcher = Together([bar, ProgressArtifact(stage), run])
         outcome = store.run(stage, inputs, params, watcher)
         tracking.log_outcome(run.run_id, outcome)

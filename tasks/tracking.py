@@ -111,25 +111,35 @@ def make_database(tracking_uri: str) -> None:
 
 
 @contextlib.contextmanager
-def pipeline_run(params: Params, name: str) -> Iterator[str]:
-    """The run of one pipeline, with all parameters; yields its id, UNTRACKED if MLflow is away."""
-    run_id = _open(name, {"kind": "pipeline"})
+def pipeline_run(params: Params, name: str, kind: str = "pipeline") -> Iterator[str]:
+    """The run of one pipeline, with all parameters; yields its id, UNTRACKED if MLflow is away.
+
+    `kind` is its tag: a `comparison` holds several pipelines' stages.
+    """
+    run_id = _open(name, {"kind": kind})
     _log(run_id, "the parameters", params=flatten(params))
     with _closing(run_id, insist=True):
         yield run_id
 
 
 @contextlib.contextmanager
-def stage_run(parent_id: str, stage: Stage) -> Iterator["LiveRun"]:
+def stage_run(parent_id: str, stage: Stage, label: str = "") -> Iterator["LiveRun"]:
     """A nested run of a stage that computes; yields the watcher that sends its curves there."""
-    run_id = _open(stage.name, {"kind": "stage", MLFLOW_PARENT_RUN_ID: parent_id}, bool(parent_id))
+    run_id = _open_stage(parent_id, stage, label)
     with _closing(run_id), LiveRun(run_id) as live:
         yield live
 
 
-def replay_stage(parent_id: str, stage: Stage, outcome: Outcome, home: Path) -> None:
+def run_name(stage: Stage, label: str) -> str:
+    """What a stage's run is called: `finetune`, or `finetune (sft)` where it is one of several."""
+    return f"{stage.name} ({label})" if label else stage.name
+
+
+def replay_stage(
+    parent_id: str, stage: Stage, outcome: Outcome, home: Path, label: str = ""
+) -> None:
     """A nested run of a stage that the store had already, with the curves it had at the time."""
-    run_id = _open(stage.name, {"kind": "stage", MLFLOW_PARENT_RUN_ID: parent_id}, bool(parent_id))
+    run_id = _open_stage(parent_id, stage, label)
     with _closing(run_id):
         log_outcome(run_id, outcome)
         entry = Store(home).entry(stage, outcome.manifest["fingerprint"])
@@ -165,6 +175,18 @@ def log_report(parent_id: str, outcome: Outcome) -> None:
     """The headline numbers, the figures and the page on the pipeline's own run."""
     _log(parent_id, "the headline", metrics=_now(measures.of_report(outcome.artifact.path)))
     _log_pages(parent_id, outcome.artifact.path)
+
+
+def log_comparison(parent_id: str, metrics: dict[str, float], files: Sequence[Path]) -> None:
+    """The numbers and the files of a comparison on its own run."""
+    _log(parent_id, "the comparison's numbers", metrics=_now(metrics))
+
+    def send() -> None:
+        for file in files:
+            MlflowClient().log_artifact(parent_id, str(file))
+
+    if parent_id:
+        _attempt("the comparison's files", send)
 
 
 class LiveRun:
@@ -292,6 +314,11 @@ def _open(name: str, tags: dict[str, str], wanted: bool = True) -> str:
         return str(run.info.run_id)
 
     return (_attempt(f"the run {name}", create) if wanted else None) or UNTRACKED
+
+
+def _open_stage(parent_id: str, stage: Stage, label: str) -> str:
+    tags = {"kind": "stage", MLFLOW_PARENT_RUN_ID: parent_id}
+    return _open(run_name(stage, label), tags, bool(parent_id))
 
 
 @contextlib.contextmanager

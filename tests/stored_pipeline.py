@@ -37,6 +37,7 @@ def params(**register: str) -> Params:
     tree["models"] = {"expert": "micro/expert", "amateur": "micro/amateur"}
     tree["prepare"] = {"source": "microworld", "problem_set": "tuned"}
     tree["evaluate"] = {"source": "microworld", "problem_sets": ["tuned", "transfer"]}
+    tree["sft"] = {}
     tree["register"] = {"name": "micro", "alias": "candidate", **register}
     return config.parse(tree, "test")
 

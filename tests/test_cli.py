@@ -50,7 +50,9 @@ def faults(result: Result) -> list[str]:
     return [line.removeprefix("error: ") for line in lines]
 
 
-@pytest.mark.parametrize("name", [*COMMANDS, "preset", "microworld", "run", "register", "up"])
+@pytest.mark.parametrize(
+    "name", [*COMMANDS, "preset", "microworld", "run", "compare", "register", "up"]
+)
 def test_every_command_has_help_with_an_example(name: str) -> None:
     result = call(name, "--help")
     assert result.exit_code == 0
@@ -98,7 +100,7 @@ def test_home_and_inputs_may_lie_elsewhere(workspace: Path) -> None:
 
 def test_a_missing_params_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for command in (*COMMANDS, "run", "register", "up"):
+    for command in (*COMMANDS, "run", "compare", "register", "up"):
         assert faults(call(command)) == [
             "params.yaml: no such file; `lightreasoner preset microworld` writes one"
         ]
@@ -126,6 +128,11 @@ def test_all_faults_at_once_and_nothing_touched(workspace: Path) -> None:
         assert "params.yaml: score.alpha_min must be > 0, got 0" in lines
         assert len(lines) == 5
     assert artifacts.digest(workspace / ".lightreasoner") == before
+
+
+def test_an_unknown_method_is_named(workspace: Path) -> None:
+    (line,) = faults(call("compare", "--methods", "sft,dpo"))
+    assert line.startswith("no method 'dpo'; there are base, lightreasoner, sft, gold")
 
 
 def test_debug_shows_the_traceback(workspace: Path) -> None:
@@ -168,7 +175,10 @@ def python(code: str, *arguments: str, **environment: str) -> "subprocess.Comple
     )
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--params", "none.yaml"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["run", "--params", "none.yaml"], ["compare", "--params", "none.yaml"]],
+)
 def test_help_and_bad_parameters_load_nothing_heavy(arguments: list[str]) -> None:
     code = f"""
 import sys
@@ -295,10 +305,11 @@ def test_up_serves_runs_and_ends_with_all_its_processes(workspace: Path) -> None
             time.sleep(0.5)
         servers = up.running(where)
         assert servers is not None
-        address = f"{servers.prefect}/api/deployments/name/lightreasoner/local"
-        with urllib.request.urlopen(address, timeout=10) as answer:
-            form = json.load(answer)["parameters"]["params"]
-        assert form["prepare"]["n_problems"] == 12
+        for flow in up.DEPLOYED:
+            address = f"{servers.prefect}/api/deployments/name/{flow}/local"
+            with urllib.request.urlopen(address, timeout=10) as answer:
+                form = json.load(answer)["parameters"]["params"]
+            assert form["prepare"]["n_problems"] == 12
     finally:
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import stored_pipeline
+from mlflow import MlflowClient
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState
@@ -18,8 +19,8 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.testing.utilities import prefect_test_harness
 from rich.console import Console
 
+from flows import compare, latest, pipeline, registering, summary
 from flows import home as homes
-from flows import latest, pipeline, registering, summary
 from lightreasoner import config
 from lightreasoner.config import Params
 from lightreasoner.errors import ArtifactError, SelectionError
@@ -59,6 +60,7 @@ def params(tiny_expert: Path, tiny_amateur: Path, problems_file: Path) -> Params
         "merge": {"parity_prompts": 2},
         "evaluate": {**problems, "problem_sets": ["small"], "max_new_tokens": 4},
         "register": {"name": "tiny"},
+        "sft": {"n_problems": 6, "max_new_tokens": 4, "updates": 1},
     }
     return config.parse(tree, "test")
 
@@ -246,3 +248,64 @@ def test_home_never_depends_on_the_folder(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path)
     assert homes.home() == here
     assert here.name == ".lightreasoner"
+
+
+@pytest.fixture(scope="module")
+def compared(params: Params, home: Path) -> dict[str, Any]:
+    """A comparison in which rejection sampling keeps nothing: the models are random."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LIGHTREASONER_HOME", str(home))
+        return compare.compare(params, ("sft", "gold", "no_contrast", "neither"))
+
+
+def test_a_comparison_has_a_row_a_method(compared: dict[str, Any], home: Path) -> None:
+    names = ["base", "sft", "gold", "no_contrast", "neither"]
+    assert list(compared["methods"]) == names
+    tuned = {name: compared["methods"][name] for name in ("gold", "no_contrast", "neither")}
+    assert {entry["scores"]["small"]["n"] for entry in tuned.values()} == {6}
+    assert all(entry["tuning"]["seconds"] > 0 for entry in tuned.values())
+    assert tuned["gold"]["tuning"]["updates"] == 1
+    folder = home / "compare"
+    assert json.loads((folder / "compare.json").read_text(encoding="utf-8")) == compared
+    assert "SFT, ground truth" in (folder / "compare.md").read_text(encoding="utf-8")
+
+
+def test_a_method_without_samples_says_why_and_spares_the_others(
+    compared: dict[str, Any], home: Path
+) -> None:
+    reason = compared["methods"]["sft"]["missing"]
+    assert reason.startswith("none of 6 generated solutions is correct and complete: 0 kept")
+    assert reason in (home / "compare" / "compare.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.usefixtures("compared")
+def test_a_comparison_is_one_run_with_a_nested_run_a_stage(home: Path) -> None:
+    tracking.configure(homes.tracking_uri(home), home)
+    experiment = [tracking.experiment_id()]
+    client = MlflowClient()
+    (run,) = client.search_runs(experiment, "tags.kind = 'comparison'")
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["gold/small/accuracy"] >= 0
+    files = {file.path for file in client.list_artifacts(run.info.run_id)}
+    assert files == {"compare.json", "compare.md"}
+    children = f"tags.`mlflow.parentRunId` = '{run.info.run_id}'"
+    nested = [child.info.run_name for child in client.search_runs(experiment, children)]
+    assert {"evaluate_base (base)", "finetune (gold)", "finetune (neither)"} <= set(nested)
+    # What methods share runs once, under the first one's name.
+    assert [name for name in nested if name.startswith("score")] == ["score (no_contrast)"]
+    assert not [name for name in nested if name.startswith("register")]
+
+
+@pytest.mark.usefixtures("compared")
+def test_a_comparison_fails_if_nothing_can_be_tuned(params: Params) -> None:
+    wanted = changed(params, select={"beta": 1000.0})
+    with pytest.raises(SelectionError, match=r"no method could be tuned: lightreasoner: .*; sft: "):
+        compare.compare(wanted, ("lightreasoner", "sft"))
+
+
+def test_the_comparisons_table_in_the_terminal(compared: dict[str, Any], tmp_path: Path) -> None:
+    written = io.StringIO()
+    summary.show_comparison(compared, Console(width=40, file=written), tmp_path)
+    lines = written.getvalue().splitlines()
+    assert [line for line in lines if line.startswith("SFT, ground truth")]
+    assert lines[-1] == f"files        {tmp_path}"

@@ -1,0 +1,116 @@
+"""The comparison: base, LightReasoner, the baselines and the ablations in one run, one table.
+
+Each method is a chain of cached stages; what two of them share runs once, under the first one's
+name. Nothing is registered.
+
+    <home>/compare/compare.json    the table as a tree: scores, differences, costs, seeds
+    <home>/compare/compare.md      the table
+"""
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+from prefect.artifacts import create_table_artifact
+from prefect.runtime import flow_run
+
+from flows import home
+from flows.pipeline import let_interface_see_lines, run_stages
+from lightreasoner import artifacts, comparison
+from lightreasoner.comparison import Result, Tuning
+from lightreasoner.config import Params
+from lightreasoner.errors import SelectionError
+from lightreasoner.methods import METHODS, NAMES, Name, named, params_of, stages_of
+from lightreasoner.stages import Inputs, external_inputs
+from tasks import tracking
+from tasks.stages import StageRun
+
+log = logging.getLogger(__name__)
+
+
+@flow(
+    name="lightreasoner-compare",
+    description="Base, LightReasoner, SFT, ground-truth supervision and the ablations on the same "
+    "problems, as one table.",
+)
+def compare(params: Params, methods: tuple[Name, ...] = NAMES) -> dict[str, Any]:
+    """Run the methods, the base always among them, and return what compare.json says.
+
+    A method whose sample set would be empty has a row that says why. Raises SelectionError if that
+    befell every method that is tuned, and what any stage raises else.
+    """
+    let_interface_see_lines()
+    where = home.home()
+    names = named(("base", *methods))
+    inputs = checked_inputs(params, names)
+    tracking.configure(home.tracking_uri(where), where)
+    run_name = flow_run.name or "lightreasoner-compare"
+    with tracking.pipeline_run(params, run_name, kind="comparison") as run:
+        results = run_methods(names, inputs, params, where, run)
+        found = comparison.compare(results, params)
+        _publish(found, where, run)
+        _refuse_if_all_failed(results)
+    return found
+
+
+def checked_inputs(params: Params, names: tuple[Name, ...]) -> Inputs:
+    """What the chains start from; refuses parameters that no method's chain could run with."""
+    inputs = external_inputs(params)
+    for name in names:
+        if METHODS[name].maker in ("keep", "gold"):
+            external_inputs(params_of(name, params), ("problem_source",))
+    return inputs
+
+
+def run_methods(
+    names: tuple[Name, ...], inputs: Inputs, params: Params, where: Path, run: str
+) -> dict[Name, Result | str]:
+    """Each method's result, or the reason that it has none."""
+    shared: dict[str, StageRun] = {}
+    results: dict[Name, Result | str] = {}
+    for name in names:
+        chain, changed = stages_of(name), params_of(name, params)
+        try:
+            runs = run_stages(chain, inputs, changed, where, run, name, shared)
+        except SelectionError as error:
+            log.warning("%s: %s", name, error)
+            results[name] = str(error)
+        else:
+            results[name] = _result(name, runs)
+    return results
+
+
+def _result(name: Name, runs: Mapping[str, StageRun]) -> Result:
+    maker = METHODS[name].maker
+    outcomes = {stage: run.outcome for stage, run in runs.items()}
+    if maker is None:
+        return Result(outcomes["evaluate_base"].artifact.path)
+    tuned = outcomes["finetune"]
+    samples = outcomes[maker].artifact.path
+    tuning = Tuning(samples, tuned.artifact.path, tuned.manifest["seconds"])
+    return Result(outcomes["evaluate"].artifact.path, tuning)
+
+
+def _publish(found: Mapping[str, Any], where: Path, run: str) -> None:
+    """Write both files, and show the table in Prefect's and MLflow's interfaces."""
+    folder = where / "compare"
+    files = [folder / "compare.json", folder / "compare.md"]
+    artifacts.write_text(files[0], json.dumps(found, indent=1) + "\n")
+    artifacts.write_text(files[1], comparison.markdown(found))
+    columns = comparison.headings(found)
+    create_table_artifact(
+        [dict(zip(columns, row, strict=True)) for row in comparison.rows(found, ", ")],
+        key="comparison",
+        description="\n\n".join(comparison.notes(found)),
+    )
+    tracking.log_comparison(run, comparison.metrics(found), files)
+
+
+def _refuse_if_all_failed(results: Mapping[Name, Result | str]) -> None:
+    reasons = {name: result for name, result in results.items() if isinstance(result, str)}
+    if reasons and len(reasons) == len(results) - 1:
+        said = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+        raise SelectionError(f"no method could be tuned: {said}")

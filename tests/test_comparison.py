@@ -1,0 +1,121 @@
+"""Methods side by side, from scores written by hand."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from lightreasoner import comparison, tables
+from lightreasoner.comparison import Result, Tuning
+from lightreasoner.errors import ArtifactError
+from lightreasoner.presets import PRESETS
+
+PARAMS = PRESETS["microworld"]
+
+
+def write_scores(out: Path, right: str, **conditions: Any) -> Path:
+    """Scores of set `a` (and, after a slash, of set `b`): `+` is correct, `-` wrong."""
+    out.mkdir()
+    rows = [
+        {
+            "problem_set": name,
+            "problem_id": f"{name}/{number}",
+            "question": "q",
+            "response": "r",
+            "extracted": "1",
+            "gold": "1",
+            "verdict": "correct" if mark == "+" else "wrong",
+            "tokens": 3,
+            "finish_reason": "stop",
+        }
+        for name, marks in zip("ab", right.split("/"), strict=False)
+        for number, mark in enumerate(marks)
+    ]
+    tables.write(pd.DataFrame(rows), tables.SCORES, out / "scores.parquet", conditions)
+    return out
+
+
+def write_tuning(out: Path, updates: int, samples: int) -> Tuning:
+    out.mkdir()
+    columns = [["p"] * samples, range(samples), [[1]] * samples, [[1.0]] * samples]
+    table = pa.table([*columns, [None] * samples], tables.SAMPLES)
+    tables.write(table, tables.SAMPLES, out / "samples.parquet")
+    curve = pd.DataFrame({"update": range(1, updates + 1), "loss": 1.0})
+    curve.to_csv(out / "curve.csv", index=False)
+    return Tuning(out, out, 12.34)
+
+
+@pytest.fixture
+def found(tmp_path: Path) -> dict[str, Any]:
+    """The base, one method that gains five and loses two of eight, one that could not be tuned."""
+    tuned = write_scores(tmp_path / "tuned", "++++++--/+")
+    return comparison.compare(
+        {
+            "base": Result(write_scores(tmp_path / "base", "+-----++/+")),
+            "lightreasoner": Result(tuned, write_tuning(tmp_path / "tuning", 3, 1234)),
+            "sft": "none of 8 generated solutions is correct",
+        },
+        PARAMS,
+    )
+
+
+def test_a_methods_scores_are_set_against_the_base(found: dict[str, Any]) -> None:
+    """Base right on 1, 7, 8; tuned right on 1 to 6: five gained, two lost of eight.
+
+    McNemar's exact p of 5 against 2 is 2 * (1 + 7 + 21) / 2**7 = 0.453125.
+    """
+    score = found["methods"]["lightreasoner"]["scores"]["a"]
+    assert (score["n"], score["correct"], score["gained"], score["lost"]) == (8, 6, 5, 2)
+    assert score["difference"] == pytest.approx(3 / 8)
+    assert score["p"] == pytest.approx(0.453125)
+    assert found["methods"]["lightreasoner"]["scores"]["b"]["difference"] == 0
+    assert found["methods"]["base"]["scores"]["a"]["p"] == 1
+    assert found["problems"] == {"a": 8, "b": 1}
+
+
+def test_what_a_method_cost(found: dict[str, Any]) -> None:
+    tuning = found["methods"]["lightreasoner"]["tuning"]
+    assert tuning == {"updates": 3, "samples": 1234, "seconds": 12.34}
+    assert found["methods"]["base"]["tuning"] is None
+
+
+def test_the_table(found: dict[str, Any]) -> None:
+    columns = comparison.headings(found)
+    assert columns == ["method", "a (n 8)", "b (n 1)", "updates", "samples", "seconds"]
+    base, tuned, missing = comparison.rows(found)
+    assert base == ["base", "37.5 (13.7-69.4)", "100.0 (20.7-100.0)", "–", "–", "–"]
+    assert tuned[0] == "LightReasoner"
+    assert tuned[1] == "75.0 (40.9-92.9)\n+37.5 (p 0.45)"
+    assert tuned[3:] == ["3", "1,234", "12.3"]
+    assert missing == ["SFT, rejection sampling", *["–"] * 5]
+
+
+def test_a_row_without_a_result_says_why(found: dict[str, Any]) -> None:
+    reason = "SFT, rejection sampling: none of 8 generated solutions is correct"
+    assert comparison.notes(found)[-1] == reason
+    text = comparison.markdown(found)
+    assert text.endswith(f"{reason}\n")
+    assert "| LightReasoner | 75.0 (40.9-92.9)<br>+37.5 (p 0.45) |" in text
+    assert "Seeds: prepare 42, generate 42, sft 42, finetune 42, evaluate 42." in text
+
+
+def test_metrics_and_json(found: dict[str, Any]) -> None:
+    metrics = comparison.metrics(found)
+    assert metrics["lightreasoner/a/accuracy"] == 0.75
+    assert metrics["lightreasoner/a/difference"] == 0.375
+    assert metrics["base/b/accuracy"] == 1
+    assert not [name for name in metrics if name.startswith("sft")]
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+def test_other_problems_or_conditions_are_refused(tmp_path: Path) -> None:
+    base = Result(write_scores(tmp_path / "base", "++"))
+    fewer = Result(write_scores(tmp_path / "fewer", "+"))
+    with pytest.raises(ArtifactError, match="not of the same problems"):
+        comparison.compare({"base": base, "sft": fewer}, PARAMS)
+    longer = Result(write_scores(tmp_path / "longer", "++", max_new_tokens=9))
+    with pytest.raises(ArtifactError, match="different conditions"):
+        comparison.compare({"base": base, "sft": longer}, PARAMS)
