@@ -1,5 +1,6 @@
 """Forward passes in parts: the decoder's states first, the LM head only where it counts."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -33,6 +34,18 @@ def check_head(model: "PreTrainedModel") -> None:
         )
 
 
+def batches(lengths: list[int], tokens: int) -> Iterator[list[int]]:
+    """Indices of sequences of similar length, at most so many padded tokens together."""
+    batch: list[int] = []
+    for index in sorted(range(len(lengths)), key=lambda index: (lengths[index], index)):
+        if batch and (len(batch) + 1) * lengths[index] > tokens:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
 def pad_right(rows: list[list[int]], device: torch.device) -> Tensor:
     """Ids (batch, longest), padded on the right with 0.
 
@@ -44,9 +57,14 @@ def pad_right(rows: list[list[int]], device: torch.device) -> Tensor:
     return input_ids.to(device)
 
 
-def hidden_states(model: "PreTrainedModel", input_ids: Tensor) -> Tensor:
+def hidden_states(
+    model: "PreTrainedModel", input_ids: Tensor, attention_mask: Tensor | None = None
+) -> Tensor:
     """The last layer's states (batch, seq, hidden), before the LM head."""
-    return model.get_decoder()(input_ids=input_ids, use_cache=False).last_hidden_state
+    decoder = model.get_decoder()
+    return decoder(
+        input_ids=input_ids, attention_mask=attention_mask, use_cache=False
+    ).last_hidden_state
 
 
 def logits_of(model: "PreTrainedModel", hidden: Tensor) -> Tensor:

@@ -128,6 +128,12 @@ def context_length(path: Path) -> int:
     return int(config["max_position_embeddings"])
 
 
+def vocabulary_size(path: Path) -> int:
+    """How many token ids the model has a row for."""
+    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    return int(config["vocab_size"])
+
+
 def load_model(path: Path, device: str, dtype: str) -> "PreTrainedModel":
     """A causal language model in inference mode. Raises ModelError for what cannot be loaded."""
     import torch

@@ -9,7 +9,6 @@ and counted.
 
 import logging
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,7 +25,7 @@ from lightreasoner.artifacts import Artifact
 from lightreasoner.contrast import Ints, entropy, kl_divergence, plausible, shared_log_probs
 from lightreasoner.errors import ModelError
 from lightreasoner.fingerprint import running_code
-from lightreasoner.forward import check_head, hidden_states, logits_of, pad_right
+from lightreasoner.forward import batches, check_head, hidden_states, logits_of, pad_right
 from lightreasoner.shards import Shards, shard_size
 
 if TYPE_CHECKING:
@@ -152,7 +151,8 @@ class Scorer:
     def score(self, trajectories: list[Trajectory]) -> pa.Table:
         """The steps of all trajectories (schema `tables.STEPS`), in their order."""
         found: dict[int, pa.Table] = {}
-        for batch in _batches(trajectories, BATCH_TOKENS[self.expert.device.type]):
+        lengths = [len(row["prompt_ids"]) + len(row["completion_ids"]) for row in trajectories]
+        for batch in batches(lengths, BATCH_TOKENS[self.expert.device.type]):
             rows = [trajectories[index] for index in batch]
             found |= dict(zip(batch, self.score_batch(rows), strict=True))
         return pa.concat_tables([tables.STEPS.empty_table(), *(found[i] for i in sorted(found))])
@@ -265,16 +265,3 @@ def _check_finite(kl: Tensor, names: Names, steps: Ints) -> None:
             f"problem {names[bad]}, step {steps[bad]}: KL is not finite, so a model gave NaN "
             "or infinite logits; try compute.dtype float32 or check the weights"
         )
-
-
-def _batches(trajectories: list[Trajectory], tokens: int) -> Iterator[list[int]]:
-    """Rows of similar length, at most so many padded tokens together."""
-    lengths = [len(row["prompt_ids"]) + len(row["completion_ids"]) for row in trajectories]
-    batch: list[int] = []
-    for index in sorted(range(len(lengths)), key=lambda index: (lengths[index], index)):
-        if batch and (len(batch) + 1) * lengths[index] > tokens:
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch

@@ -100,6 +100,8 @@ def threshold(kl: pa.ChunkedArray, config: "Select") -> float | None:
 
 def _selected(steps: pa.Table, config: "Select") -> pa.Table:
     """The steps over the threshold, in one chunk. Raises SelectionError if there are none."""
+    if "skip_first_step" in config.reference:
+        steps = steps.filter(pc.greater(steps["step"], 0))
     least = threshold(steps["kl"], config)
     if least is not None and len(steps):
         kept = steps.filter(pc.greater(steps["kl"], pa.scalar(least, pa.float32())))
@@ -121,9 +123,9 @@ def _labels_on_support(kept: pa.Table, config: "Select") -> tuple[Array, Array, 
 
     pi_E on the support is the softmax of log pi_E - 0: v_C against an amateur without opinion.
     """
-    ids, offsets = values_and_offsets(kept, "token_ids")
-    expert, _ = values_and_offsets(kept, "expert_log_probs")
-    amateur, _ = values_and_offsets(kept, "amateur_log_probs")
+    ids, offsets = tables.values_and_offsets(kept, "token_ids")
+    expert, _ = tables.values_and_offsets(kept, "expert_log_probs")
+    amateur, _ = tables.values_and_offsets(kept, "amateur_log_probs")
     if config.label == "expert":
         amateur = np.zeros_like(expert)
     on_support, weights = soft_labels(expert, amateur, offsets, config.alpha)
@@ -132,7 +134,7 @@ def _labels_on_support(kept: pa.Table, config: "Select") -> tuple[Array, Array, 
 
 def support_sizes(steps: pa.Table, alpha: float) -> Array:
     """How many tokens each step's support has (steps,): 1 is a single-token label."""
-    expert, offsets = values_and_offsets(steps, "expert_log_probs")
+    expert, offsets = tables.values_and_offsets(steps, "expert_log_probs")
     on_support, _ = soft_labels(expert, np.zeros_like(expert), offsets, alpha)
     return np.diff(_bounds(on_support, offsets))
 
@@ -146,7 +148,7 @@ def written_tokens(steps: pa.Table, trajectories: pa.Table) -> Array:
     """The token that the expert wrote at each step (steps,). Raises ArtifactError if one lacks."""
     ids = trajectories["problem_id"].combine_chunks()
     rows = pc.fill_null(pc.index_in(steps["problem_id"], value_set=ids), -1).to_numpy()
-    tokens, offsets = values_and_offsets(trajectories, "completion_ids")
+    tokens, offsets = tables.values_and_offsets(trajectories, "completion_ids")
     places = offsets[rows] + steps["step"].to_numpy()
     lacking = np.flatnonzero((rows < 0) | (places >= offsets[rows + 1]))
     if len(lacking):
@@ -156,10 +158,3 @@ def written_tokens(steps: pa.Table, trajectories: pa.Table) -> Array:
             "score the trajectories again"
         )
     return tokens[places]
-
-
-def values_and_offsets(table: pa.Table, name: str) -> tuple[Array, Array]:
-    """A list column flat: row i holds values[offsets[i]:offsets[i + 1]]."""
-    column = pa.concat_arrays(table[name].chunks)
-    offsets = column.offsets.to_numpy()
-    return column.flatten().to_numpy(), offsets - offsets[0]

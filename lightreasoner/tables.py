@@ -9,12 +9,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lightreasoner.errors import ArtifactError
 
+Array = npt.NDArray[Any]
 IDS = pa.list_(pa.int32())
 VALUES = pa.list_(pa.float32())
 ROWS_PER_GROUP = 1 << 16
@@ -148,3 +150,10 @@ def provenance(path: Path) -> dict[str, Any]:
     """What `write` put into the file's metadata."""
     metadata = pq.read_schema(path).metadata or {}
     return json.loads(metadata.get(b"lightreasoner", b"{}"))
+
+
+def values_and_offsets(table: pa.Table, name: str) -> tuple[Array, Array]:
+    """A list column flat: row i holds values[offsets[i]:offsets[i + 1]]."""
+    column = table[name].combine_chunks()
+    offsets = column.offsets.to_numpy()
+    return column.flatten().to_numpy(), offsets - offsets[0]

@@ -11,7 +11,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from flows import home
-from lightreasoner import tables
+from lightreasoner import problems, tables
+from lightreasoner.problems import Problem
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 CHAT_TEMPLATE = (
@@ -89,7 +90,7 @@ def problems_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def samples_dir(tmp_path: Path) -> Path:
-    """Three trajectories with 1, 2 and 3 samples, of one and two tokens."""
+    """Three trajectories with 1, 2 and 3 samples, of one and two tokens; `problems` beside them."""
     directory = tmp_path / "samples"
     directory.mkdir()
     one, two = ([40], [1.0]), ([41, 42], [0.75, 0.25])
@@ -102,4 +103,7 @@ def samples_dir(tmp_path: Path) -> Path:
         tables.TRAJECTORIES,
     )
     tables.write(trajectories, tables.TRAJECTORIES, directory / "trajectories.parquet")
+    (tmp_path / "problems").mkdir()
+    rows = [Problem(name, "What is it?", "7", "so it is 7") for name in "abc"]
+    problems.write(rows, tmp_path / "problems" / "problems.jsonl")
     return directory

@@ -1,0 +1,146 @@
+"""Training: a restart goes on from the last good checkpoint and ends at the same bytes."""
+
+import logging
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from test_finetune import CPU, settings
+
+from lightreasoner import artifacts
+from lightreasoner.config import Finetune
+from lightreasoner.finetune import write_adapter
+from lightreasoner.progress import Silent
+from lightreasoner.stages import Workspace
+from lightreasoner.training import SEAL, last_good_checkpoint
+
+KILLS = 10
+CHANGES = {"updates": 30, "validation_share": 0.3, "validate_every": 3, "batching": "sample"}
+CHILD = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from test_training import Talking, tune
+tune(*map(Path, sys.argv[2:6]), watcher=Talking())
+"""
+
+
+class StoppedError(Exception):
+    """Stands for whatever ends a process."""
+
+
+class Until(Silent):
+    """A watcher that ends the tuning after an update, and hears the curve."""
+
+    def __init__(self, last: int):
+        self.last, self.heard = last, list[tuple[str, int]]()
+
+    def metric(self, name: str, value: float, step: int) -> None:
+        self.heard.append((name, step))
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        if done == self.last:
+            raise StoppedError
+
+
+class Talking(Silent):
+    """A watcher that says so on stdout after each update."""
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        print(done, flush=True)
+
+
+def tune(
+    expert: Path, samples: Path, out: Path, scratch: Path, watcher: Silent, **changes: object
+) -> str:
+    """Tune into a new directory `out` and return its digest."""
+    config: Finetune = settings(**{**CHANGES, **changes})
+    out.mkdir(parents=True)
+    problems = samples.with_name("problems")
+    work = Workspace(out, scratch)
+    write_adapter(artifacts.of(expert), samples, problems, config, CPU, work, watcher)
+    return artifacts.digest(out)
+
+
+@pytest.mark.parametrize("last", [1, 10, 30])
+def test_a_resumed_tuning_ends_at_the_same_bytes(
+    tiny_expert: Path, samples_dir: Path, tmp_path: Path, last: int
+) -> None:
+    """Adapter, curves and the names of what was held out; checkpoints are at 3, 6, 9, ..."""
+    whole = tune(tiny_expert, samples_dir, tmp_path / "whole", tmp_path / "w", Silent())
+    scratch = tmp_path / "scratch"
+    with pytest.raises(StoppedError):
+        tune(tiny_expert, samples_dir, tmp_path / "cut", scratch, Until(last))
+    again = Until(-1)
+    assert tune(tiny_expert, samples_dir, tmp_path / "again", scratch, again) == whole
+    losses = [step for name, step in again.heard if name == "loss"]
+    assert losses == list(range(1, 31))
+    assert ("validation_entropy", 0) in again.heard
+
+
+def test_a_resumed_tuning_keeps_its_patience(
+    tiny_expert: Path, samples_dir: Path, tmp_path: Path
+) -> None:
+    changes = {"learning_rate": 0.5, "patience": 3, "lora_dropout": 0.0}
+    whole = tune(tiny_expert, samples_dir, tmp_path / "whole", tmp_path / "w", Silent(), **changes)
+    scratch = tmp_path / "scratch"
+    with pytest.raises(StoppedError):
+        tune(tiny_expert, samples_dir, tmp_path / "cut", scratch, Until(7), **changes)
+    again = tune(tiny_expert, samples_dir, tmp_path / "again", scratch, Silent(), **changes)
+    assert again == whole
+
+
+def cut_short(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-9])
+
+
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "optimizer.pt", SEAL])
+def test_a_damaged_checkpoint_is_left_out_by_name(
+    tiny_expert: Path,
+    samples_dir: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+) -> None:
+    whole = tune(tiny_expert, samples_dir, tmp_path / "whole", tmp_path / "w", Silent())
+    scratch = tmp_path / "scratch"
+    with pytest.raises(StoppedError):
+        tune(tiny_expert, samples_dir, tmp_path / "cut", scratch, Until(8))
+    cut_short(scratch / "checkpoint-6" / name)
+    with caplog.at_level(logging.WARNING, "lightreasoner"):
+        assert last_good_checkpoint(scratch) == scratch / "checkpoint-3"
+    assert "checkpoint-6 is damaged or unfinished; it is left out" in caplog.text
+    assert tune(tiny_expert, samples_dir, tmp_path / "again", scratch, Silent()) == whole
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_it_ends_at_the_same_bytes(
+    tiny_expert: Path, samples_dir: Path, tmp_path: Path
+) -> None:
+    """SIGKILL at ten random moments, often while a checkpoint is written. A try first says the
+    updates that it found, so a kill is 1 to 8 updates and up to 50 ms after these."""
+    whole = tune(tiny_expert, samples_dir, tmp_path / "whole", tmp_path / "w", Silent())
+    dice, scratch = random.Random(5), tmp_path / "scratch"
+    killed = 0
+    while True:
+        out = tmp_path / f"try{killed}"
+        arguments = [Path(__file__).parent, tiny_expert, samples_dir, out, scratch]
+        command = [sys.executable, "-c", CHILD, *map(str, arguments)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+            assert child.stdout is not None
+            if killed < KILLS:
+                found = last_good_checkpoint(scratch)
+                known = 0 if found is None else int(found.name[11:])
+                for _ in range(min(29, known + dice.randint(1, 8))):
+                    child.stdout.readline()
+                time.sleep(dice.random() * 0.05)
+                child.send_signal(signal.SIGKILL)
+                killed += 1
+            else:
+                assert child.wait(120) == 0
+                break
+    assert artifacts.digest(out) == whole
