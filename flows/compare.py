@@ -79,18 +79,19 @@ def run_methods(
             log.warning("%s: %s", name, error)
             results[name] = str(error)
         else:
-            results[name] = _result(name, runs)
+            results[name] = _result(name, runs, changed)
     return results
 
 
-def _result(name: Name, runs: Mapping[str, StageRun]) -> Result:
+def _result(name: Name, runs: Mapping[str, StageRun], params: Params) -> Result:
     maker = METHODS[name].maker
     outcomes = {stage: run.outcome for stage, run in runs.items()}
     if maker is None:
         return Result(outcomes["evaluate_base"].artifact.path)
     tuned = outcomes["finetune"]
     samples = outcomes[maker].artifact.path
-    tuning = Tuning(samples, tuned.artifact.path, tuned.manifest["seconds"])
+    seconds = tuned.manifest["seconds"]
+    tuning = Tuning(samples, tuned.artifact.path, params.finetune, seconds)
     return Result(outcomes["evaluate"].artifact.path, tuning)
 
 

@@ -4,6 +4,7 @@ Reads what the stages wrote; no model. Accuracies and intervals are fractions in
 percent in the table; differences are points there.
 """
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,20 +14,24 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from lightreasoner import report
-from lightreasoner.config import Params
+from lightreasoner.config import Finetune, Params
 from lightreasoner.evaluate import summarise
+from lightreasoner.finetune import plan_updates
 from lightreasoner.methods import METHODS, Name, seeds
+from lightreasoner.rows import hold_out, read_rows
 
 NONE = "–"
+COSTS = ("updates", "samples", "trained", "seconds")
 SUMMARISED = ("verdict", "finish_reason")
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """Where a tuned method's sample set and adapter lie, and the seconds of its fine-tuning."""
+    """Where a method's sample set and adapter lie, how it was tuned and in how many seconds."""
 
     samples: Path
     adapter: Path
+    config: Finetune
     seconds: float
 
 
@@ -76,18 +81,32 @@ def _score(rows: pd.DataFrame) -> dict[str, Any]:
 
 
 def _tuning(tuning: Tuning) -> dict[str, Any]:
-    """Optimizer updates, samples of the set (labelled positions), seconds of the fine-tuning."""
+    """Optimizer updates, samples of the set, samples of all updates, seconds of fine-tuning."""
+    updates = len(pd.read_csv(tuning.adapter / "curve.csv"))
     return {
-        "updates": len(pd.read_csv(tuning.adapter / "curve.csv")),
+        "updates": updates,
         "samples": pq.read_metadata(tuning.samples / "samples.parquet").num_rows,
+        "trained_samples": trained_samples(tuning.samples, tuning.config, updates),
         "seconds": tuning.seconds,
     }
+
+
+def trained_samples(samples_dir: Path, config: Finetune, updates: int) -> int:
+    """Labelled positions that the first `updates` updates train on, epochs counted again.
+
+    The plan of `finetune` is a function of its samples and section, so it is made here once more.
+    """
+    rows, _ = hold_out(
+        read_rows(samples_dir, config.batching), config.validation_share, config.seed
+    )
+    plan = itertools.islice(plan_updates(rows, config), updates)
+    return sum(len(row.positions) for update in plan for forward in update for row in forward)
 
 
 def headings(comparison: Mapping[str, Any]) -> list[str]:
     """The table's columns: a set's accuracy in percent, under it the difference to the base."""
     sets = [f"{name} (n {n})" for name, n in comparison["problems"].items()]
-    return ["method", *sets, "updates", "samples", "seconds"]
+    return ["method", *sets, *COSTS]
 
 
 def rows(comparison: Mapping[str, Any], line_break: str = "\n") -> list[list[str]]:
@@ -100,13 +119,14 @@ def rows(comparison: Mapping[str, Any], line_break: str = "\n") -> list[list[str
 
 def _cells(entry: Mapping[str, Any], sets: list[str], line_break: str) -> list[str]:
     if "missing" in entry:
-        return [NONE] * (len(sets) + 3)
+        return [NONE] * (len(sets) + len(COSTS))
     tuning = entry["tuning"]
     scores = [entry["scores"][name] for name in sets]
     if tuning is None:
-        return [*map(_accuracy, scores), NONE, NONE, NONE]
+        return [*map(_accuracy, scores), *[NONE] * len(COSTS)]
     cells = [f"{_accuracy(score)}{line_break}{_difference(score)}" for score in scores]
-    return [*cells, str(tuning["updates"]), f"{tuning['samples']:,}", f"{tuning['seconds']:.1f}"]
+    counts = [f"{tuning[name]:,}" for name in ("updates", "samples", "trained_samples")]
+    return [*cells, *counts, f"{tuning['seconds']:.1f}"]
 
 
 def _accuracy(score: Mapping[str, Any]) -> str:
@@ -124,7 +144,7 @@ def notes(comparison: Mapping[str, Any]) -> list[str]:
     return [
         "Greedy pass@1 in percent with Wilson 95% intervals; difference to the base in points "
         "with McNemar's exact p on the same problems. Samples: labelled positions of the sample "
-        "set. Seconds: of the fine-tuning.",
+        "set; trained: of all updates, repeats counted. Seconds: of the fine-tuning.",
         f"Seeds: {seeds}.",
         *(
             f"{entry['title']}: {entry['missing']}"

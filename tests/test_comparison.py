@@ -10,6 +10,7 @@ import pytest
 
 from lightreasoner import comparison, tables
 from lightreasoner.comparison import Result, Tuning
+from lightreasoner.config import Finetune
 from lightreasoner.errors import ArtifactError
 from lightreasoner.presets import PRESETS
 
@@ -38,14 +39,23 @@ def write_scores(out: Path, right: str, **conditions: Any) -> Path:
     return out
 
 
-def write_tuning(out: Path, updates: int, samples: int) -> Tuning:
+def write_tuning(out: Path, updates: int) -> Tuning:
+    """Two solutions of 1,000 and 234 labelled steps, two an update."""
     out.mkdir()
-    columns = [["p"] * samples, range(samples), [[1]] * samples, [[1.0]] * samples]
-    table = pa.table([*columns, [None] * samples], tables.SAMPLES)
-    tables.write(table, tables.SAMPLES, out / "samples.parquet")
+    lengths = {"p": 1000, "q": 234}
+    rows = [(name, step) for name, length in lengths.items() for step in range(length)]
+    n = len(rows)
+    columns = [*map(list, zip(*rows, strict=True)), [[1]] * n, [[1.0]] * n, [None] * n]
+    tables.write(pa.table(columns, tables.SAMPLES), tables.SAMPLES, out / "samples.parquet")
+    completions = [[1] * length for length in lengths.values()]
+    trajectories = pa.table(
+        [list(lengths), [[2], [2]], completions, ["stop"] * 2], tables.TRAJECTORIES
+    )
+    tables.write(trajectories, tables.TRAJECTORIES, out / "trajectories.parquet")
     curve = pd.DataFrame({"update": range(1, updates + 1), "loss": 1.0})
     curve.to_csv(out / "curve.csv", index=False)
-    return Tuning(out, out, 12.34)
+    config = Finetune(batching="solution", updates=9, samples_per_update=2, validation_share=0)
+    return Tuning(out, out, config, 12.34)
 
 
 @pytest.fixture
@@ -55,7 +65,7 @@ def found(tmp_path: Path) -> dict[str, Any]:
     return comparison.compare(
         {
             "base": Result(write_scores(tmp_path / "base", "+-----++/+")),
-            "lightreasoner": Result(tuned, write_tuning(tmp_path / "tuning", 3, 1234)),
+            "lightreasoner": Result(tuned, write_tuning(tmp_path / "tuning", 3)),
             "sft": "none of 8 generated solutions is correct",
         },
         PARAMS,
@@ -77,20 +87,22 @@ def test_a_methods_scores_are_set_against_the_base(found: dict[str, Any]) -> Non
 
 
 def test_what_a_method_cost(found: dict[str, Any]) -> None:
+    """Each update takes both solutions: three updates train on three times all samples."""
     tuning = found["methods"]["lightreasoner"]["tuning"]
-    assert tuning == {"updates": 3, "samples": 1234, "seconds": 12.34}
+    costs = {"updates": 3, "samples": 1234, "trained_samples": 3 * 1234, "seconds": 12.34}
+    assert tuning == costs
     assert found["methods"]["base"]["tuning"] is None
 
 
 def test_the_table(found: dict[str, Any]) -> None:
     columns = comparison.headings(found)
-    assert columns == ["method", "a (n 8)", "b (n 1)", "updates", "samples", "seconds"]
+    assert columns == ["method", "a (n 8)", "b (n 1)", "updates", "samples", "trained", "seconds"]
     base, tuned, missing = comparison.rows(found)
-    assert base == ["base", "37.5 (13.7-69.4)", "100.0 (20.7-100.0)", "–", "–", "–"]
+    assert base == ["base", "37.5 (13.7-69.4)", "100.0 (20.7-100.0)", *["–"] * 4]
     assert tuned[0] == "LightReasoner"
     assert tuned[1] == "75.0 (40.9-92.9)\n+37.5 (p 0.45)"
-    assert tuned[3:] == ["3", "1,234", "12.3"]
-    assert missing == ["SFT, rejection sampling", *["–"] * 5]
+    assert tuned[3:] == ["3", "1,234", "3,702", "12.3"]
+    assert missing == ["SFT, rejection sampling", *["–"] * 6]
 
 
 def test_a_row_without_a_result_says_why(found: dict[str, Any]) -> None:
