@@ -100,3 +100,16 @@ def test_several_trajectories_are_the_same_bytes_whatever_the_batch(
     generate(tiny_expert, some, tmp_path / "b", small, temperature=1.0, n=3)
     files = [tmp_path / name / "trajectories.parquet" for name in "ab"]
     assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_a_resume_writes_the_missing_trajectories_again(tiny_expert: Path, tmp_path: Path) -> None:
+    """Five problems of three trajectories are four batches of four; the second is lost."""
+    some = [Problem(f"p{n}", "x" * (40 - n), "1", "") for n in range(5)]
+    small = CPU.model_copy(update={"batch_size": 4})
+    generate(tiny_expert, some, tmp_path / "out", small, temperature=1.0, n=3)
+    before = (tmp_path / "out" / "trajectories.parquet").read_bytes()
+    (tmp_path / "out").rename(tmp_path / "finished")
+    (tmp_path / "out-shards" / "00001.parquet").unlink()
+    generate(tiny_expert, some, tmp_path / "out", CPU, temperature=1.0, n=3)
+    assert (tmp_path / "out" / "trajectories.parquet").read_bytes() == before
+    assert len(list((tmp_path / "out-shards").glob("*.parquet"))) == 4

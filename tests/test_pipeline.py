@@ -21,7 +21,7 @@ from rich.console import Console
 
 from flows import compare, latest, pipeline, registering, summary
 from flows import home as homes
-from lightreasoner import config
+from lightreasoner import config, methods
 from lightreasoner.config import Params
 from lightreasoner.errors import ArtifactError, SelectionError
 from lightreasoner.progress import Silent
@@ -240,6 +240,13 @@ def test_the_form_starts_with_the_parameters(params: Params) -> None:
     assert pipeline.lightreasoner.validate_parameters(
         {"params": params.model_dump(mode="json")}
     ) == {"params": params}
+
+
+def test_the_comparisons_form_offers_the_methods() -> None:
+    schema = compare.compare.parameters.model_dump()
+    assert schema["required"] == ["params"]
+    offered = schema["properties"]["methods"]
+    assert tuple(offered["items"]["enum"]) == tuple(offered["default"]) == methods.NAMES
 
 
 def test_home_never_depends_on_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -146,7 +147,7 @@ def test_a_killed_holder_leaves_no_lock(tmp_path: Path) -> None:
     job.join()
     assert not list((tmp_path / "store" / "prepare").glob("*"))
     inputs = {"problem_source": Artifact(tmp_path, "same")}
-    quick = Stage(*(getattr(STAGE, f) for f in STAGE.__dataclass_fields__ if f != "write"), _quick)
+    quick = replace(STAGE, write=_quick)
     assert not Store(tmp_path).run(quick, inputs, params(seed=60_000), Silent()).cached
 
 
@@ -165,7 +166,7 @@ def test_a_failed_stage_leaves_no_result(tmp_path: Path) -> None:
         (work.out / "half").write_text("half")
         raise OSError(28, "No space left on device")
 
-    stage = Stage(*(getattr(STAGE, f) for f in STAGE.__dataclass_fields__ if f != "write"), failing)
+    stage = replace(STAGE, write=failing)
     with pytest.raises(DiskFullError, match=r"no space left on the disk"):
         Store(tmp_path).run(stage, SOURCE, params(), Silent())
     assert not list((tmp_path / "store" / "prepare").glob("*"))
@@ -241,7 +242,7 @@ def test_an_input_that_changes_while_it_is_read_stores_nothing(tmp_path: Path) -
         source.write_text("new")
         (work.out / "read").write_text("new")
 
-    stage = Stage(*(getattr(STAGE, f) for f in STAGE.__dataclass_fields__ if f != "write"), edited)
+    stage = replace(STAGE, write=edited)
     inputs = {"problem_source": artifacts.of(source)}
     for _ in range(2):
         with pytest.raises(ArtifactError, match=r"problem_source .*problems.jsonl changed"):
