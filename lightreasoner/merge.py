@@ -19,6 +19,7 @@ from lightreasoner import card, models, tables
 from lightreasoner.artifacts import Artifact
 from lightreasoner.errors import ArtifactError, MergeError
 from lightreasoner.forward import hidden_states, logits_of, pad_right
+from lightreasoner.rows import check_samples
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -51,12 +52,13 @@ def write_model(
 ) -> None:
     """Write the merged model as a Hugging Face directory, with `parity.json` and a model card.
 
-    Raises ArtifactError, before a model is loaded, for an adapter that is damaged or of another
-    expert and for a sample set without trajectories; MergeError if any weight is not finite or the
-    saved model's logits differ from those of base + adapter by more than
+    Raises ArtifactError or SelectionError, before a model is loaded, for an adapter that is damaged
+    or of another expert and for a sample set that is not this expert's; MergeError if any weight is
+    not finite or the saved model's logits differ from those of base + adapter by more than
     `config.max_logit_difference`.
     """
     adapter = adapter_settings(adapter_dir, expert)
+    check_samples(samples.path, expert.path)
     rows, held_out = parity_rows(samples.path, adapter_dir, config.parity_prompts)
     before = _fold(expert, adapter_dir, rows, compute, out)
     watcher.progress(1, 2, "models")
@@ -99,8 +101,6 @@ def parity_rows(samples_dir: Path, adapter_dir: Path, n: int) -> tuple[list[list
     path = adapter_dir / "validation.json"
     held_out = json.loads(path.read_text(encoding="utf-8"))["problem_ids"] if path.is_file() else []
     table = tables.read(samples_dir / "trajectories.parquet", tables.TRAJECTORIES)
-    if not table.num_rows:
-        raise ArtifactError(f"{samples_dir}: no trajectory to check the merged model on")
     rows = sorted(table.to_pylist(), key=lambda row: row["problem_id"] not in held_out)[:n]
     ids = [row["prompt_ids"] + row["completion_ids"] for row in rows]
     return ids, sum(row["problem_id"] in held_out for row in rows)

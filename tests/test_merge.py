@@ -48,8 +48,9 @@ def adapter_dir(tiny_expert: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def bare_expert(tiny_expert: Path, tmp_path: Path) -> Artifact:
     """The expert without its weights: what is refused here is refused before a model is loaded."""
-    (tmp_path / "bare").mkdir()
-    return Artifact(tmp_path / "bare", artifacts.digest(tiny_expert))
+    bare = tmp_path / "bare"
+    shutil.copytree(tiny_expert, bare, ignore=shutil.ignore_patterns("*.safetensors"))
+    return Artifact(bare, artifacts.digest(tiny_expert))
 
 
 def load(path: Path) -> PreTrainedModel:
@@ -284,7 +285,7 @@ def test_samples_without_trajectories_are_refused(
 ) -> None:
     path = samples_dir / "trajectories.parquet"
     tables.write(pa.table([[]] * 4, tables.TRAJECTORIES), tables.TRAJECTORIES, path)
-    with pytest.raises(ArtifactError, match="no trajectory to check"):
+    with pytest.raises(ArtifactError, match="is past its trajectory's end"):
         merge_artifact(bare_expert, adapter_dir, samples_dir, tmp_path / "empty")
     path.unlink()
     with pytest.raises(ArtifactError, match=r"trajectories\.parquet: no such file"):
