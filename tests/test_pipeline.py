@@ -55,6 +55,7 @@ def params(tiny_expert: Path, tiny_amateur: Path, problems_file: Path) -> Params
         "generate": {"max_new_tokens": 6},
         "score": {},
         "select": {"beta": 0.0},
+        "sft": {},
         "finetune": {"updates": 2, "samples_per_update": 4, "samples_per_forward": 4},
         "merge": {"parity_prompts": 2},
         "evaluate": {**problems, "problem_sets": ["small"], "max_new_tokens": 4},
