@@ -36,6 +36,7 @@ test-slow: setup
 # Speed on this machine; BENCH="--set models.expert=DIR --set models.amateur=DIR" for another pair.
 bench: setup
 	.venv/bin/lightreasoner bench sampling $(BENCH)
+	.venv/bin/lightreasoner bench training $(BENCH)
 
 check: setup
 	.venv/bin/ruff check .

@@ -77,7 +77,7 @@ def sampling(
         "amateur": amateur.digest,
         "problems": len(problems),
         "max_new_tokens": config.max_new_tokens,
-        "machine": {**_conditions(compute), **machine.__dict__},
+        "machine": {**conditions(compute), **machine.__dict__},
         "generate": generated,
         "score": scored,
         "decode_step": _decode_step(pair[0], prompt_ids, machine),
@@ -276,7 +276,8 @@ def _naive(
     }
 
 
-def _conditions(compute: "Compute") -> dict[str, Any]:
+def conditions(compute: "Compute") -> dict[str, Any]:
+    """The device, versions and commit of a measurement."""
     device = platform.processor() or platform.machine()
     if compute.device == "cuda":
         device = torch.cuda.get_device_name()

@@ -1,17 +1,17 @@
-"""`lightreasoner bench`: how fast sampling is on this machine."""
+"""`lightreasoner bench`: how fast sampling and training are on this machine."""
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from lightreasoner import artifacts, config
-from lightreasoner.cli import Overrides, ParamsFile
+from lightreasoner.cli import DATA, Overrides, ParamsFile
 from lightreasoner.progress import TerminalBar
 from lightreasoner.stages import external_inputs, resolved
 
-RESULT = Path("benchmarks/results/sampling.json")
+RESULTS = Path("benchmarks/results")
 
 
 def application() -> typer.Typer:
@@ -21,8 +21,8 @@ def application() -> typer.Typer:
         no_args_is_help=True,
         rich_markup_mode=None,
     )
-    app.callback()(lambda: None)
     app.command()(sampling)
+    app.command()(training)
     return app
 
 
@@ -34,7 +34,7 @@ def sampling(
     ] = 2,
     out: Annotated[
         Path, typer.Option("--out", metavar="FILE", help="Where the figures go.")
-    ] = RESULT,
+    ] = RESULTS / "sampling.json",
 ) -> None:
     """Measure generate and score on the models and problems of the parameters.
 
@@ -61,7 +61,42 @@ def sampling(
             naive,
             bar,
         )
+    _write(found, bench.summary(found), out)
+
+
+def training(
+    params: ParamsFile = Path("params.yaml"),
+    set_: Overrides = None,
+    samples: Annotated[
+        Path, typer.Option("--samples", metavar="DIR", help="The sample set to train on.")
+    ] = DATA / "samples",
+    updates: Annotated[int, typer.Option(min=1, help="Updates that each batching is timed.")] = 8,
+    naive: Annotated[int, typer.Option(min=0, help="Updates of the plain trainer.")] = 3,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FILE", help="Where the figures go.")
+    ] = RESULTS / "training.json",
+) -> None:
+    """Measure fine-tuning with each batching on a sample set, with the settings of finetune.
+
+    Beside them, in the same process: the machine's matrix-product rate, and a plain trainer that
+    reads one prefix a row, with whole logits and dense labels.
+
+    Example: lightreasoner bench training --set finetune.samples_per_update=16
+    """
+    values = config.load(params, set_ or ())
+    inputs = external_inputs(values, ("expert",))
+    from lightreasoner import bench_training
+
+    settings = values.finetune.model_copy(update={"updates": updates})
+    with TerminalBar("bench") as bar:
+        found = bench_training.training(
+            inputs["expert"], samples, settings, resolved(values.compute), naive, bar
+        )
+    _write(found, bench_training.summary(found), out)
+
+
+def _write(found: dict[str, Any], lines: list[str], out: Path) -> None:
     artifacts.write_text(out, json.dumps(found, indent=1) + "\n")
-    for line in bench.summary(found):
+    for line in lines:
         typer.echo(line)
     typer.echo(f"{out}")

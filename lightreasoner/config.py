@@ -217,7 +217,9 @@ class Sft(Section):
 class Merge(Section):
     """Folding the adapter into the expert, with a parity check."""
 
-    parity_prompts: int = Field(16, ge=1, description="Trajectories that the check reads.")
+    parity_prompts: int = Field(
+        16, ge=1, description="Trajectories that the check reads, those held out of finetune first."
+    )
     max_logit_difference: float = Field(
         1e-2, gt=0, description="Largest |base + adapter - merged| that passes, logits."
     )

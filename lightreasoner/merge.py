@@ -1,17 +1,25 @@
-"""Merge: fold the adapter into the expert, and prove that both compute the same."""
+"""Merge: fold the adapter into the expert, and prove that both compute the same.
+
+One copy of the weights is held at a time: the adapter is folded in place, and that model is let go
+before the saved one is read back. Base and result are in `compute.dtype`, in which the model is
+tuned and evaluated, too. A weight's sum with its update is taken in the adapter's float32 and
+rounded once; what bfloat16 loses of the update there, the parity check measures and limits.
+"""
 
 import json
 import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from lightreasoner import models, tables
+from lightreasoner import card, models, tables
 from lightreasoner.artifacts import Artifact
 from lightreasoner.errors import ArtifactError, MergeError
 from lightreasoner.forward import hidden_states, logits_of, pad_right
+from lightreasoner.rows import check_samples
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -29,24 +37,8 @@ TOKENIZER_FILES = (
     "merges.txt",
     "generation_config.json",
 )
-CARD = """---
-base_model: {base}
-library_name: transformers
-pipeline_tag: text-generation
-tags: [lightreasoner, lora, merged]
----
-# A model tuned with LightReasoner
-
-The expert `{base}`, LoRA-tuned on the steps where a weaker amateur of the same vocabulary parts
-from it (arXiv 2510.07962), without gold answers; the adapter is folded into the weights.
-
-- adapter: rank {r}, lora_alpha {lora_alpha}, on {modules}
-- sample set: {samples}
-- parity of base + adapter against this model, {positions} positions: largest logit difference
-  {max_logit_difference:.2e}, mean {mean_logit_difference:.2e}, top-1 agreement {top1_agreement:.4f}
-
-Accuracies stand in the registry's description of this version and in the run's report.
-"""
+SHARD_SIZE = "5GB"  # of one safetensors file, as the hub advises
+ADAPTER_FIELDS = ("base_model_name_or_path", "r", "lora_alpha", "target_modules")
 
 
 def write_model(
@@ -60,75 +52,38 @@ def write_model(
 ) -> None:
     """Write the merged model as a Hugging Face directory, with `parity.json` and a model card.
 
-    Raises MergeError if any weight is not finite or the saved model's logits differ from those of
-    base + adapter by more than `config.max_logit_difference`.
+    Raises ArtifactError or SelectionError, before a model is loaded, for an adapter that is damaged
+    or of another expert and for a sample set that is not this expert's; MergeError if any weight is
+    not finite or the saved model's logits differ from those of base + adapter by more than
+    `config.max_logit_difference`.
     """
-    from peft import PeftModel
-
-    adapter = _adapter_settings(adapter_dir, expert)
-    rows = _parity_rows(samples.path, config.parity_prompts)
-    base = models.load_model(expert.path, compute.device, compute.dtype)
-    tuned = PeftModel.from_pretrained(base, adapter_dir).eval()
-    before = logits(tuned.get_base_model(), rows)
-    watcher.progress(1, 3, "steps")
-    merged = tuned.merge_and_unload()
-    _refuse_non_finite(merged)
-    merged.save_pretrained(out)
-    for name in TOKENIZER_FILES:
-        if (expert.path / name).is_file():
-            shutil.copyfile(expert.path / name, out / name)
-    watcher.progress(2, 3, "steps")
+    adapter = adapter_settings(adapter_dir, expert)
+    check_samples(samples.path, expert.path)
+    rows, held_out = parity_rows(samples.path, adapter_dir, config.parity_prompts)
+    before = _fold(expert, adapter_dir, rows, compute, out)
+    watcher.progress(1, 2, "models")
     after = logits(models.load_model(out, compute.device, compute.dtype), rows)
-    report = parity(before, after)
+    report = {**parity(before, after), "prompts": len(rows), "held_out_prompts": held_out}
+    _refuse_difference(report["max_logit_difference"], config.max_logit_difference)
     (out / "parity.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    if report["max_logit_difference"] > config.max_logit_difference:
-        raise MergeError(
-            f"merged logits differ from base + adapter by {report['max_logit_difference']:.3g}, "
-            f"limit merge.max_logit_difference {config.max_logit_difference:g}; "
-            "merge in float32 (compute.dtype) or raise the limit"
-        )
-    card = CARD.format(
-        base=expert.digest,
-        r=adapter["r"],
-        lora_alpha=adapter["lora_alpha"],
-        modules=", ".join(adapter["target_modules"]),
-        samples=samples.digest,
-        **report,
-    )
-    (out / "README.md").write_text(card, encoding="utf-8")
-    watcher.progress(3, 3, "steps")
+    text = card.render(expert.digest, adapter, samples.digest, report)
+    (out / "README.md").write_text(text, encoding="utf-8")
+    watcher.progress(2, 2, "models")
 
 
-def parity(before: Tensor, after: Tensor) -> dict[str, float]:
-    """How far two sets of logits (positions, vocab) are apart."""
-    difference = (before - after).abs()
-    same_top = before.argmax(dim=-1) == after.argmax(dim=-1)
-    return {
-        "max_logit_difference": difference.max().item(),
-        "mean_logit_difference": difference.mean().item(),
-        "top1_agreement": same_top.float().mean().item(),
-        "positions": len(before),
-    }
-
-
-@torch.inference_mode()
-def logits(model: "PreTrainedModel", rows: list[list[int]]) -> Tensor:
-    """float32 logits (positions, vocab) at the last positions of each row, at most 32 a row."""
-    found = []
-    for row in rows:
-        hidden = hidden_states(model, pad_right([row], model.device))
-        found.append(logits_of(model, hidden[0, -32:]).float().cpu())
-    return torch.cat(found)
-
-
-def _parity_rows(samples_dir: Path, n: int) -> list[list[int]]:
-    table = tables.read(samples_dir / "trajectories.parquet", tables.TRAJECTORIES)
-    return [row["prompt_ids"] + row["completion_ids"] for row in table.slice(0, n).to_pylist()]
-
-
-def _adapter_settings(adapter_dir: Path, expert: Artifact) -> dict[str, Any]:
-    """The adapter's settings; refuses one that was tuned on another model."""
-    settings = json.loads((adapter_dir / "adapter_config.json").read_text(encoding="utf-8"))
+def adapter_settings(adapter_dir: Path, expert: Artifact) -> dict[str, Any]:
+    """The adapter's settings; refuses a damaged one and one that was tuned on another model."""
+    path = adapter_dir / "adapter_config.json"
+    for file in (path, adapter_dir / "adapter_model.safetensors"):
+        if not file.is_file():
+            raise ArtifactError(f"{file}: no such file; give a directory that finetune wrote")
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        missing = [field for field in ADAPTER_FIELDS if field not in settings]
+    except (ValueError, TypeError) as error:
+        raise ArtifactError(f"{path}: not an adapter's settings ({error}); tune again") from error
+    if missing:
+        raise ArtifactError(f"{path}: lacks {', '.join(missing)}; give an adapter of finetune")
     tuned_on = settings["base_model_name_or_path"]
     if tuned_on != expert.digest:
         raise ArtifactError(
@@ -136,6 +91,71 @@ def _adapter_settings(adapter_dir: Path, expert: Artifact) -> dict[str, Any]:
             "give the adapter's own base model"
         )
     return settings
+
+
+def parity_rows(samples_dir: Path, adapter_dir: Path, n: int) -> tuple[list[list[int]], int]:
+    """The ids of at most n trajectories, and how many of these the tuning held out (they lead).
+
+    What it held out is in the adapter's `validation.json`; without that file, nothing is.
+    """
+    path = adapter_dir / "validation.json"
+    held_out = json.loads(path.read_text(encoding="utf-8"))["problem_ids"] if path.is_file() else []
+    table = tables.read(samples_dir / "trajectories.parquet", tables.TRAJECTORIES)
+    rows = sorted(table.to_pylist(), key=lambda row: row["problem_id"] not in held_out)[:n]
+    ids = [row["prompt_ids"] + row["completion_ids"] for row in rows]
+    return ids, sum(row["problem_id"] in held_out for row in rows)
+
+
+def _fold(
+    expert: Artifact, adapter_dir: Path, rows: list[list[int]], compute: "Compute", out: Path
+) -> list[Tensor]:
+    """Write the merged weights, tokenizer and configuration; the logits of base + adapter."""
+    from peft import PeftModel
+
+    base = models.load_model(expert.path, compute.device, compute.dtype)
+    tuned = PeftModel.from_pretrained(base, adapter_dir).eval()
+    before = list(logits(tuned.get_base_model(), rows))
+    merged = tuned.merge_and_unload()
+    _refuse_non_finite(merged)
+    merged.save_pretrained(out, max_shard_size=SHARD_SIZE)
+    for name in TOKENIZER_FILES:
+        if (expert.path / name).is_file():
+            shutil.copyfile(expert.path / name, out / name)
+    return before
+
+
+@torch.inference_mode()
+def logits(model: "PreTrainedModel", rows: list[list[int]]) -> Iterator[Tensor]:
+    """Row by row, the float32 logits (positions, vocab) at its last positions, at most 32."""
+    for row in rows:
+        hidden = hidden_states(model, pad_right([row], model.device))
+        yield logits_of(model, hidden[0, -32:]).float().cpu()
+
+
+def parity(before: Iterable[Tensor], after: Iterable[Tensor]) -> dict[str, float]:
+    """How far two models' logits, (positions, vocab) a row, are apart; NaN is never lost."""
+    largest, means, agreements = [], [], []
+    for one, other in zip(before, after, strict=True):
+        difference = (one - other).abs()
+        largest.append(difference.max())
+        means.append(difference.mean(dim=-1))
+        agreements.append(one.argmax(dim=-1) == other.argmax(dim=-1))
+    agree = torch.cat(agreements)
+    return {
+        "max_logit_difference": torch.stack(largest).max().item(),
+        "mean_logit_difference": torch.cat(means).mean().item(),
+        "top1_agreement": agree.float().mean().item(),
+        "positions": len(agree),
+    }
+
+
+def _refuse_difference(found: float, limit: float) -> None:
+    if not found <= limit:  # NaN is refused, too
+        raise MergeError(
+            f"merged logits differ from base + adapter by {found:.3g}, "
+            f"limit merge.max_logit_difference {limit:g}; "
+            "merge in float32 (compute.dtype) or raise the limit"
+        )
 
 
 def _refuse_non_finite(model: "PreTrainedModel") -> None:

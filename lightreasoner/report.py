@@ -26,7 +26,7 @@ SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 def write_report(inputs: dict[str, Path], out: Path) -> None:
     """Write `tables.json`, `figures/*.png` and `report.html` into `out`.
 
-    `inputs` are the directories scores_base, scores, steps, samples and adapter. Raises
+    `inputs` are the directories scores_base, scores, steps, samples, adapter and model. Raises
     ArtifactError if one is malformed, or if the two scores are not of the same problems.
     """
     pairs = pair(inputs["scores_base"], inputs["scores"])
@@ -38,6 +38,7 @@ def write_report(inputs: dict[str, Path], out: Path) -> None:
         },
         "paired": paired(pairs),
         "samples": sample_statistics(steps, inputs["samples"]),
+        "parity": _read_json(inputs["model"] / "parity.json"),
     }
     text = json.dumps(result, indent=1, allow_nan=False)
     (out / "tables.json").write_text(text + "\n", encoding="utf-8")

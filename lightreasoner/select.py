@@ -100,13 +100,13 @@ def threshold(kl: pa.ChunkedArray, config: "Select") -> float | None:
 
 def _selected(steps: pa.Table, config: "Select") -> pa.Table:
     """The steps over the threshold, in one chunk. Raises SelectionError if there are none."""
-    if "skip_first_step" in config.reference:
-        steps = steps.filter(pc.greater(steps["step"], 0))
     least = threshold(steps["kl"], config)
     if least is not None and len(steps):
         kept = steps.filter(pc.greater(steps["kl"], pa.scalar(least, pa.float32())))
     else:
         kept = steps
+    if "skip_first_step" in config.reference:
+        kept = kept.filter(pc.greater(kept["step"], 0))
     if len(kept):
         return kept.combine_chunks()
     if not len(steps):

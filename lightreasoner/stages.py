@@ -158,7 +158,7 @@ def _evaluate(
 
 
 def report(inputs: Inputs, params: Params, work: Workspace, watcher: Watcher) -> None:
-    """Tables, figures and a page from the scores, the steps and the tuning's curves."""
+    """Tables, figures and a page from the scores, the steps, the tuning's curves, the parity."""
     from lightreasoner.report import write_report
 
     write_report({name: artifact.path for name, artifact in inputs.items()}, work.out)
@@ -203,7 +203,7 @@ GRAPH: tuple[Stage, ...] = (
     ),
     Stage(
         "report", "Write tables, figures and a page.",
-        ("scores_base", "scores", "steps", "samples", "adapter"), "report", None,
+        ("scores_base", "scores", "steps", "samples", "adapter", "model"), "report", None,
         "lightreasoner.report", report,
     ),
 )  # fmt: skip

@@ -4,6 +4,7 @@
     model/                   the directory itself, for AutoModelForCausalLM.from_pretrained
     components/tokenizer/    its small files again, where MLflow's loader looks for a tokenizer
     requirements.txt, python_env.yaml
+    README.md, adapter/      put beside it by tasks/registry.py: the card with results, the adapter
 
 `mlflow.transformers.log_model` takes a path too, but fails with transformers 5
 (docs/decisions/004-mlflow.md), so the configuration that its loader reads is written here. It

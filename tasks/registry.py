@@ -13,7 +13,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import mlflow
 from mlflow import MlflowClient
@@ -30,10 +29,10 @@ from lightreasoner.config import Params
 from lightreasoner.errors import LightReasonerError
 from lightreasoner.stages import STAGES
 from lightreasoner.store import Outcome
-from tasks import flavor, measures, tracking
+from tasks import card, flavor, measures, tracking
 
 DIGEST_TAG = "digest.model"
-DESCRIPTION_LENGTH = 5000  # characters that MLflow's registry tables hold
+ADAPTER_DIR = "adapter"
 
 
 class RegistryError(LightReasonerError):
@@ -99,7 +98,7 @@ def _create(
     tags = {**origin(outcomes, params), DIGEST_TAG: model.digest}
     if run_id:
         tags["pipeline_run"] = run_id
-    logged = _log_model(client, model, tags, params, run_id)
+    logged = _log_model(client, model, tags, outcomes, params, run_id)
     if run_id:
         _link(client, run_id, logged.model_id, outcomes)
     version = client.create_model_version(
@@ -107,7 +106,7 @@ def _create(
         f"models:/{logged.model_id}",
         run_id=run_id,
         tags=tags,
-        description=describe(model.path, outcomes, params),
+        description=card.describe(model.path, outcomes, params),
         model_id=logged.model_id,
     )
     reference = {"name": version.name, "version": version.version}
@@ -123,8 +122,10 @@ def _bring_up_to_date(
     params: Params,
 ) -> None:
     """Describe a version that is there already by the newest evaluation of the same model."""
-    description = describe(model.path, outcomes, params)
+    description = card.describe(model.path, outcomes, params)
     if description != version.description:
+        model_id = str(version.source).removeprefix("models:/")
+        _log_card(client, model_id, model, outcomes, params)
         client.update_model_version(version.name, version.version, description)
     for key, value in origin(outcomes, params).items():
         if version.tags.get(key) != value:
@@ -147,6 +148,7 @@ def _log_model(
     client: MlflowClient,
     model: Artifact,
     tags: dict[str, str],
+    outcomes: Mapping[str, Outcome],
     params: Params,
     run_id: str | None,
 ) -> LoggedModel:
@@ -165,12 +167,32 @@ def _log_model(
                 tags,
                 params.evaluate.max_new_tokens,
             )
+        _log_card(client, logged.model_id, model, outcomes, params)
+        if "finetune" in outcomes:
+            adapter = outcomes["finetune"].artifact.path
+            client.log_model_artifacts(logged.model_id, str(adapter), ADAPTER_DIR)
     except BaseException as error:
         client.finalize_logged_model(logged.model_id, LoggedModelStatus.FAILED)
         if isinstance(error, OSError):
             raise artifacts.disk_full(error, Path(logged.artifact_location)) from error
         raise
     return client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
+
+
+def _log_card(
+    client: MlflowClient,
+    model_id: str,
+    model: Artifact,
+    outcomes: Mapping[str, Outcome],
+    params: Params,
+) -> None:
+    """Put the card with its results beside the model's directory, in place of an older one."""
+    if not (model.path / card.FILE).is_file():
+        return
+    with tempfile.TemporaryDirectory(prefix="lightreasoner-") as scratch:
+        path = Path(scratch) / card.FILE
+        path.write_text(card.with_results(model.path, outcomes, params), encoding="utf-8")
+        client.log_model_artifact(model_id, str(path))
 
 
 def _link(
@@ -205,41 +227,3 @@ def origin(outcomes: Mapping[str, Outcome], params: Params) -> dict[str, str]:
         tags |= {key.replace("/", "."): str(value) for key, value in parity.items()}
     text = json.dumps(params.model_dump(mode="json"), sort_keys=True)
     return tags | {"params": hashlib.sha256(text.encode()).hexdigest()}
-
-
-def describe(model: Path, outcomes: Mapping[str, Outcome], params: Params) -> str:
-    """The version's description: what was tuned, what it scores, the model card's text."""
-    parts = [
-        f"{params.models.expert}, tuned by LightReasoner on its contrast with "
-        f"{params.models.amateur}, adapter merged."
-    ]
-    if "report" in outcomes:
-        tables = json.loads((outcomes["report"].artifact.path / "tables.json").read_text("utf-8"))
-        parts += [_sentence(name, tables) for name in tables["scores"]["lightreasoner"]]
-    card = model / "README.md"
-    if card.is_file():
-        parts.append(_without_front_matter(card.read_text(encoding="utf-8")))
-    return "\n\n".join(parts)[:DESCRIPTION_LENGTH]
-
-
-def _sentence(name: str, tables: dict[str, Any]) -> str:
-    """One set's accuracies in percent, with their 95% intervals and the paired test."""
-    before, after = (tables["scores"][key][name] for key in ("base", "lightreasoner"))
-    paired = tables["paired"][name]
-    return (
-        f"On {name} (n = {after['n']}): {_percent(after)}, "
-        f"against {_percent(before)} for the base; "
-        f"{paired['gained']} problems gained, {paired['lost']} lost (paired p = {paired['p']:.2g})."
-    )
-
-
-def _percent(score: dict[str, Any]) -> str:
-    low, high = score["ci95"]
-    return f"{score['accuracy']:.1%} right (95% interval {low:.1%} to {high:.1%})"
-
-
-def _without_front_matter(card: str) -> str:
-    """A model card's text without the YAML block between `---` lines at its top."""
-    if card.startswith("---\n"):
-        return card[4:].partition("\n---\n")[2].strip()
-    return card.strip()

@@ -25,6 +25,8 @@ PARITY = {
     "mean_logit_difference": 1e-6,
     "top1_agreement": 1.0,
     "positions": 40,
+    "prompts": 4,
+    "held_out_prompts": 3,
 }
 CURVE = [("loss", 2.0 / (1 + step), step) for step in range(80)]
 
@@ -32,12 +34,11 @@ CURVE = [("loss", 2.0 / (1 + step), step) for step in range(80)]
 def params(**register: str) -> Params:
     """Parameters of the micro-world; `register` overrides that section."""
     tree: dict[str, Any] = {
-        name: {} for name in ("compute", "generate", "score", "select", "finetune", "merge")
+        name: {} for name in ("compute", "generate", "score", "select", "sft", "finetune", "merge")
     }
     tree["models"] = {"expert": "micro/expert", "amateur": "micro/amateur"}
     tree["prepare"] = {"source": "microworld", "problem_set": "tuned"}
     tree["evaluate"] = {"source": "microworld", "problem_sets": ["tuned", "transfer"]}
-    tree["sft"] = {}
     tree["register"] = {"name": "micro", "alias": "candidate", **register}
     return config.parse(tree, "test")
 

@@ -10,9 +10,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
-from lightreasoner import bench, cli, config, models
+from lightreasoner import bench, bench_training, cli, config, models
+from lightreasoner.config import Finetune
+from lightreasoner.finetune import plan_updates, with_lora
 from lightreasoner.forward import hidden_states, logits_of
+from lightreasoner.loss import collate, summed_divergence
 from lightreasoner.presets import PRESETS
+from lightreasoner.progress import Silent
+from lightreasoner.rows import read_rows
 
 
 @pytest.mark.parametrize("length", [1, 7])
@@ -51,3 +56,32 @@ def test_the_figures_are_written(
     assert found["naive"]["problems"] == 1
     assert found["machine"]["packages"]["torch"] in torch.__version__
     assert "naive scoring" in result.output
+
+
+def test_training_is_timed_beside_a_plain_trainer(
+    tiny_expert: Path, samples_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench, "MATRIX", 64)
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text(config.dump(PRESETS["microworld"]), encoding="utf-8")
+    given = ["--set", f"models.expert={tiny_expert}", "--set", "finetune.samples_per_update=3"]
+    command = ["bench", "training", *given, "--samples", str(samples_dir), "--updates", "2"]
+    result = CliRunner().invoke(cli.application(), command)
+    assert result.exit_code == 0, result.output
+    found = json.loads(Path("benchmarks/results/training.json").read_text(encoding="utf-8"))
+    assert found["sample"]["samples"] == 6
+    assert found["naive"]["samples"] == 9
+    assert found["trajectory"]["samples"] >= 6
+    assert "times the plain trainer" in result.output
+
+
+def test_the_plain_trainer_has_the_same_loss(tiny_expert: Path, samples_dir: Path) -> None:
+    """Dense labels and whole logits against sparse labels at their positions."""
+    settings = Finetune(updates=5, samples_per_update=4, learning_rate=1e-2, lora_dropout=0.0)
+    updates = list(plan_updates(read_rows(samples_dir, "sample"), settings))
+    model = with_lora(models.load_model(tiny_expert, "cpu", "float32"), settings)
+    rows = [row for forward in updates[0] for row in forward]
+    ours = summed_divergence(model.get_base_model(), collate(rows, torch.device("cpu"))).item()
+    plain = bench_training.train_plainly(model, updates, settings, Silent())
+    assert plain[0] == pytest.approx(ours / len(rows), rel=1e-5)
+    assert plain[-1] < plain[0]

@@ -1,102 +1,241 @@
 """Merging: base + adapter and the merged directory compute the same, else it is refused."""
 
 import json
+import shutil
+import weakref
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from test_finetune import CPU, settings
+from transformers import PreTrainedModel
 
-from lightreasoner import artifacts, models
+from lightreasoner import artifacts, models, problems, prompts, tables
+from lightreasoner import merge as merging
 from lightreasoner.artifacts import Artifact
 from lightreasoner.config import Merge
 from lightreasoner.decode import decode
 from lightreasoner.errors import ArtifactError, MergeError
-from lightreasoner.finetune import write_adapter
-from lightreasoner.merge import write_model
+from lightreasoner.finetune import save_adapter, with_lora
+from lightreasoner.merge import parity, parity_rows, write_model
 from lightreasoner.progress import Silent
+
+TWO = ["q_proj", "v_proj"]
+
+
+def make_adapter(expert: Path, out: Path, spread: float = 0.1) -> PeftModel:
+    """Save an adapter with random weights, B's of this spread; the expert that wears it."""
+    torch.manual_seed(4)
+    tuned = with_lora(load(expert), settings(target_modules=TWO))
+    for name, weight in tuned.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=spread)
+    out.mkdir()
+    save_adapter(tuned, artifacts.digest(expert), out)
+    return tuned.eval()
 
 
 @pytest.fixture
-def adapter_dir(tiny_expert: Path, samples_dir: Path, tmp_path: Path) -> Path:
-    out = tmp_path / "adapter"
+def adapter_dir(tiny_expert: Path, tmp_path: Path) -> Path:
+    make_adapter(tiny_expert, tmp_path / "adapter")
+    return tmp_path / "adapter"
+
+
+@pytest.fixture
+def bare_expert(tiny_expert: Path, tmp_path: Path) -> Artifact:
+    """The expert without its weights: what is refused here is refused before a model is loaded."""
+    bare = tmp_path / "bare"
+    shutil.copytree(tiny_expert, bare, ignore=shutil.ignore_patterns("*.safetensors"))
+    return Artifact(bare, artifacts.digest(tiny_expert))
+
+
+def load(path: Path) -> PreTrainedModel:
+    return models.load_model(path, "cpu", "float32")
+
+
+def merge(expert: Path, adapter: Path, samples: Path, out: Path, **changes: float) -> Path:
+    return merge_artifact(artifacts.of(expert), adapter, samples, out, **changes)
+
+
+def merge_artifact(
+    expert: Artifact, adapter: Path, samples: Path, out: Path, **changes: float
+) -> Path:
     out.mkdir()
-    config = settings(learning_rate=5e-2)
-    write_adapter(artifacts.of(tiny_expert), samples_dir, config, CPU, out, Silent())
+    config = Merge.model_validate(changes)
+    write_model(expert, adapter, artifacts.of(samples), config, CPU, out, Silent())
     return out
 
 
-def merge(expert: Path, adapter: Path, samples: Path, out: Path, **changes: float) -> Artifact:
-    out.mkdir()
-    config = Merge.model_validate(changes)
-    write_model(artifacts.of(expert), adapter, artifacts.of(samples), config, CPU, out, Silent())
-    return artifacts.of(out)
-
-
 def test_the_merged_directory_speaks_as_base_and_adapter(
-    tiny_expert: Path,
-    adapter_dir: Path,
-    samples_dir: Path,
-    tmp_path: Path,
+    tiny_expert: Path, adapter_dir: Path, samples_dir: Path, tmp_path: Path
 ) -> None:
-    merge(tiny_expert, adapter_dir, samples_dir, tmp_path / "model")
-    tuned = PeftModel.from_pretrained(
-        models.load_model(tiny_expert, "cpu", "float32"), str(adapter_dir)
-    ).eval()
-    merged = models.load_model(tmp_path / "model", "cpu", "float32")
-    prompts = [[n, n + 1, n + 2] for n in range(20)]
-    one, other = (decode(m, prompts, {258}, 16) for m in (tuned.get_base_model(), merged))
+    """Greedy tokens of 100 prompts, float32."""
+    out = merge(tiny_expert, adapter_dir, samples_dir, tmp_path / "model")
+    tuned = PeftModel.from_pretrained(load(tiny_expert), adapter_dir).eval().get_base_model()
+    questions = [[n, n + 1, n + 2] for n in range(100)]
+    base, one, other = (
+        decode(model, questions, {258}, 16) for model in (load(tiny_expert), tuned, load(out))
+    )
     assert one == other
-    base = decode(models.load_model(tiny_expert, "cpu", "float32"), prompts, {258}, 16)
+    assert sum(a != b for a, b in zip(base, one, strict=True)) > 50
+    found = json.loads((out / "parity.json").read_text())
+    assert found["top1_agreement"] == 1.0
+    assert found["max_logit_difference"] < 1e-3
+
+
+def test_the_microworld_expert_speaks_as_base_and_adapter(
+    samples_dir: Path, tmp_path: Path
+) -> None:
+    """Greedy tokens of 100 of its own problems, float32."""
+    expert = models.resolve("microworld/expert")
+    tuned = make_adapter(expert.path, tmp_path / "adapter", spread=0.2).get_base_model()
+    out = merge_artifact(expert, tmp_path / "adapter", samples_dir, tmp_path / "model")
+    tokenizer = models.load_tokenizer(expert.path)
+    drawn = problems.read_source("microworld", "tuned", "train", 100, seed=1)
+    questions = [prompts.encode(p.question, "qwen25-math-cot", tokenizer) for p in drawn]
+    stops = models.stop_ids(expert.path, tokenizer)
+    base, one, other = (
+        decode(model, questions, stops, 32) for model in (load(expert.path), tuned, load(out))
+    )
+    assert one == other
     assert base != one
-    parity = json.loads((tmp_path / "model" / "parity.json").read_text())
-    assert parity["top1_agreement"] == 1.0
-    assert parity["max_logit_difference"] < 1e-3
+
+
+def test_the_adapter_alone_is_a_directory_for_peft(tiny_expert: Path, tmp_path: Path) -> None:
+    tuned = make_adapter(tiny_expert, tmp_path / "adapter")
+    again = PeftModel.from_pretrained(load(tiny_expert), tmp_path / "adapter")
+    batch = torch.tensor([[1, 2, 3, 4]])
+    assert torch.equal(tuned(batch).logits, again(batch).logits)
+    assert not torch.allclose(tuned(batch).logits, load(tiny_expert)(batch).logits, atol=0.1)
 
 
 def test_it_is_a_whole_directory_without_pickles_or_paths(
-    tiny_expert: Path,
-    adapter_dir: Path,
-    samples_dir: Path,
-    tmp_path: Path,
+    tiny_expert: Path, adapter_dir: Path, samples_dir: Path, tmp_path: Path
 ) -> None:
-    merge(tiny_expert, adapter_dir, samples_dir, tmp_path / "model")
-    names = {file.name for file in (tmp_path / "model").iterdir()}
+    out = merge(tiny_expert, adapter_dir, samples_dir, tmp_path / "model")
+    names = {file.name for file in out.iterdir()}
     assert {"model.safetensors", "tokenizer.json", "chat_template.jinja", "README.md"} <= names
     assert not [name for name in names if name.endswith((".bin", ".pt", ".pkl"))]
     for name in names - {"model.safetensors"}:
-        assert str(tmp_path) not in (tmp_path / "model" / name).read_text(encoding="utf-8")
-    tokenizer = models.load_tokenizer(tmp_path / "model")
-    assert models.stop_ids(tmp_path / "model", tokenizer) == {256, 258}
+        assert str(tmp_path) not in (out / name).read_text(encoding="utf-8")
 
 
-def test_a_difference_past_the_limit_fails(
+def test_tokenizer_and_generation_config_are_the_experts(
+    tiny_expert: Path, samples_dir: Path, tmp_path: Path
+) -> None:
+    """Byte for byte; two tokens end a turn."""
+    expert = tmp_path / "expert"
+    shutil.copytree(tiny_expert, expert)
+    generation = {"eos_token_id": [258, 65], "do_sample": False, "max_new_tokens": 2048}
+    (expert / "generation_config.json").write_text(json.dumps(generation), encoding="utf-8")
+    make_adapter(expert, tmp_path / "adapter")
+    out = merge(expert, tmp_path / "adapter", samples_dir, tmp_path / "model")
+    for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+        assert (out / name).read_bytes() == (expert / name).read_bytes()
+    assert models.stop_ids(out, models.load_tokenizer(out)) == {65, 256, 258}
+    assert load(out).generation_config.eos_token_id == [258, 65]
+
+
+def test_weights_come_in_shards(
     tiny_expert: Path,
     adapter_dir: Path,
     samples_dir: Path,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = merge(tiny_expert, adapter_dir, samples_dir, tmp_path / "whole")
+    monkeypatch.setattr(merging, "SHARD_SIZE", "20KB")
+    parts = merge(tiny_expert, adapter_dir, samples_dir, tmp_path / "parts")
+    index = json.loads((parts / "model.safetensors.index.json").read_text())
+    shards = {file.name for file in parts.glob("*.safetensors")}
+    assert set(index["weight_map"].values()) == shards
+    assert len(shards) > 2
+    one, other = load(whole).state_dict(), load(parts).state_dict()
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_one_copy_of_the_weights_at_a_time(
+    tiny_expert: Path,
+    adapter_dir: Path,
+    samples_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No weight of the base is alive when the saved model is loaded."""
+    weights: list[weakref.ref[Any]] = []
+    loads = []
+
+    def watched(*arguments: Any) -> PreTrainedModel:
+        loads.append(sum(weight() is not None for weight in weights))
+        model = original(*arguments)
+        weights.extend(weakref.ref(weight) for weight in model.parameters())
+        return model
+
+    original = models.load_model
+    monkeypatch.setattr(models, "load_model", watched)
+    merge(tiny_expert, adapter_dir, samples_dir, tmp_path / "model")
+    assert loads == [0, 0]
+
+
+def test_parity_by_hand() -> None:
+    """Differences 1, 0 and 0, 4 over two positions; only the first keeps its largest logit."""
+    before = [torch.tensor([[1.0, 3.0]]), torch.tensor([[2.0, 0.0]])]
+    after = [torch.tensor([[2.0, 3.0]]), torch.tensor([[2.0, 4.0]])]
+    assert parity(before, after) == {
+        "max_logit_difference": 4.0,
+        "mean_logit_difference": 1.25,
+        "top1_agreement": 0.5,
+        "positions": 2,
+    }
+
+
+def test_held_out_trajectories_are_read_first(samples_dir: Path, tmp_path: Path) -> None:
+    """Trajectories a, b and c; the tuning held out c, and x that has none."""
+    rows = {"a": [1, 2, 9, 8], "b": [3, 4, 5] + [7] * 5, "c": [6] * 7}
+    assert parity_rows(samples_dir, tmp_path, 2) == ([rows["a"], rows["b"]], 0)
+    (tmp_path / "validation.json").write_text('{"problem_ids": ["x", "c"]}', encoding="utf-8")
+    assert parity_rows(samples_dir, tmp_path, 2) == ([rows["c"], rows["a"]], 1)
+    (tmp_path / "validation.json").write_text('{"problem_ids": []}', encoding="utf-8")
+    assert parity_rows(samples_dir, tmp_path, 9) == (list(rows.values()), 0)
+
+
+def test_the_report_counts_prompts_and_those_held_out(
+    tiny_expert: Path, adapter_dir: Path, samples_dir: Path, tmp_path: Path
+) -> None:
+    (adapter_dir / "validation.json").write_text('{"problem_ids": ["b"]}', encoding="utf-8")
+    out = merge(tiny_expert, adapter_dir, samples_dir, tmp_path / "model", parity_prompts=2)
+    found = json.loads((out / "parity.json").read_text())
+    assert (found["prompts"], found["held_out_prompts"], found["positions"]) == (2, 1, 12)
+
+
+def test_a_difference_past_the_limit_fails(
+    tiny_expert: Path, adapter_dir: Path, samples_dir: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(MergeError, match=r"limit merge.max_logit_difference 1e-12"):
         merge(tiny_expert, adapter_dir, samples_dir, tmp_path / "m", max_logit_difference=1e-12)
 
 
-def test_an_adapter_of_another_base_is_refused(
-    tiny_amateur: Path,
-    adapter_dir: Path,
-    samples_dir: Path,
-    tmp_path: Path,
-) -> None:
-    with pytest.raises(ArtifactError, match=r"tuned on .*\.dir, not on this expert"):
-        merge(tiny_amateur, adapter_dir, samples_dir, tmp_path / "model")
-
-
-def test_weights_that_are_not_finite_are_refused(
+def test_logits_that_are_not_numbers_fail(
     tiny_expert: Path,
     adapter_dir: Path,
     samples_dir: Path,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """NaN compares false with any limit; finite weights can still overflow on the way."""
+    nothing = [torch.full((1, 3), float("nan"))]
+    monkeypatch.setattr(merging, "logits", lambda model, rows: nothing)
+    with pytest.raises(MergeError, match=r"by nan, limit"):
+        merge(tiny_expert, adapter_dir, samples_dir, tmp_path / "model")
+
+
+def test_weights_that_are_not_finite_are_refused(
+    tiny_expert: Path, adapter_dir: Path, samples_dir: Path, tmp_path: Path
 ) -> None:
     weights = load_file(adapter_dir / "adapter_model.safetensors")
     first = next(iter(weights))
@@ -104,3 +243,50 @@ def test_weights_that_are_not_finite_are_refused(
     save_file(weights, adapter_dir / "adapter_model.safetensors")
     with pytest.raises(MergeError, match=r"is not finite"):
         merge(tiny_expert, adapter_dir, samples_dir, tmp_path / "model")
+
+
+def test_an_adapter_of_another_base_is_refused(
+    bare_expert: Artifact, adapter_dir: Path, samples_dir: Path, tmp_path: Path
+) -> None:
+    other = Artifact(bare_expert.path, "0" * 32 + ".dir")
+    with pytest.raises(ArtifactError, match=r"tuned on .*\.dir, not on this expert \(0000"):
+        merge_artifact(other, adapter_dir, samples_dir, tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("adapter_config.json", None, "no such file; give a directory that finetune wrote"),
+        ("adapter_config.json", "{", "not an adapter's settings"),
+        ("adapter_config.json", "3", "not an adapter's settings"),
+        ("adapter_config.json", '{"r": 8}', "lacks base_model_name_or_path, lora_alpha, target_"),
+        ("adapter_model.safetensors", None, "no such file; give a directory that finetune wrote"),
+    ],
+)
+def test_a_damaged_adapter_is_refused(
+    bare_expert: Artifact,
+    adapter_dir: Path,
+    samples_dir: Path,
+    tmp_path: Path,
+    name: str,
+    text: str | None,
+    message: str,
+) -> None:
+    (adapter_dir / name).unlink()
+    if text is not None:
+        (adapter_dir / name).write_text(text, encoding="utf-8")
+    with pytest.raises(ArtifactError, match=message) as caught:
+        merge_artifact(bare_expert, adapter_dir, samples_dir, tmp_path / "model")
+    assert "\n" not in str(caught.value)
+
+
+def test_samples_without_trajectories_are_refused(
+    bare_expert: Artifact, adapter_dir: Path, samples_dir: Path, tmp_path: Path
+) -> None:
+    path = samples_dir / "trajectories.parquet"
+    tables.write(pa.table([[]] * 4, tables.TRAJECTORIES), tables.TRAJECTORIES, path)
+    with pytest.raises(ArtifactError, match="is past its trajectory's end"):
+        merge_artifact(bare_expert, adapter_dir, samples_dir, tmp_path / "empty")
+    path.unlink()
+    with pytest.raises(ArtifactError, match=r"trajectories\.parquet: no such file"):
+        merge_artifact(bare_expert, adapter_dir, samples_dir, tmp_path / "none")

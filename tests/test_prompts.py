@@ -16,6 +16,8 @@ def test_the_styles(tiny_expert: Path) -> None:
     assert prompts.render("{1+1}? ", "qwen25-math-cot", tokenizer) == QWEN
     assert prompts.render("1+1?", "cot", tokenizer) == "Question: 1+1?\nAnswer:"
     assert prompts.render("{1+1}? ", "chat", tokenizer) == QWEN
+    boxed = ", and put your final answer within \\boxed{}"
+    assert prompts.render("{1+1}? ", "authors", tokenizer) == QWEN.replace(boxed, "")
 
 
 def test_special_tokens_are_single_ids(tiny_expert: Path) -> None:

@@ -18,6 +18,7 @@ import mlflow
 import pytest
 import stored_pipeline
 import torch
+from huggingface_hub import ModelCard
 from mlflow import MlflowClient
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -27,7 +28,7 @@ from lightreasoner.config import Params
 from lightreasoner.errors import ModelError
 from lightreasoner.stages import GRAPH
 from lightreasoner.store import Outcome
-from tasks import registry, tracking
+from tasks import card, registry, tracking
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:The ``noload`` loader strategy:DeprecationWarning"  # MLflow asks SQLAlchemy 2.1
@@ -189,6 +190,44 @@ def test_the_description_says_what_was_gained(
     assert "license: mit" not in text
 
 
+def test_the_card_beside_the_model_has_its_results(
+    registered: tuple[registry.Registered, str],
+) -> None:
+    """As the hub reads it; the model's own card stays as it is (its digest is tested below)."""
+    root = Path(mlflow.artifacts.download_artifacts("models:/micro@candidate"))
+    found = ModelCard.load(root / "README.md")
+    assert found.data.license == "mit"
+    assert found.data.model_name == "micro"
+    assert found.data.metrics == ["accuracy"]
+    assert found.data.datasets is None  # the micro-world is not on the hub
+    results = {result.dataset_name: result for result in found.data.eval_results}
+    assert {name: result.metric_value for name, result in results.items()} == {
+        "tuned": 0.8,
+        "transfer": 0.5,
+    }
+    assert results["tuned"].dataset_type == "openai/gsm8k"
+    assert results["tuned"].dataset_revision == stored_pipeline.COMMIT
+    assert found.text.startswith("# A card\n\n## Results\n\nOn tuned (n = 600): 80.0% right")
+
+
+def test_a_data_set_of_the_hub_is_named_in_the_card(
+    outcomes: dict[str, Outcome], model: Artifact
+) -> None:
+    manifest = outcomes["prepare"].manifest
+    manifest = manifest | {"inputs": {"problem_source": f"openai/gsm8k@{stored_pipeline.COMMIT}"}}
+    hub = Outcome(outcomes["prepare"].artifact, manifest, cached=False)
+    text = card.with_results(model.path, {"prepare": hub}, PARAMS)
+    assert ModelCard(text).data.datasets == ["openai/gsm8k"]
+    assert ModelCard(text).data.eval_results is None
+
+
+def test_the_adapter_alone_comes_with_the_version(
+    registered: tuple[registry.Registered, str], outcomes: dict[str, Outcome]
+) -> None:
+    root = Path(mlflow.artifacts.download_artifacts("models:/micro@candidate"))
+    assert artifacts.digest(root / "adapter") == outcomes["finetune"].artifact.digest
+
+
 def test_the_logged_model_has_the_headline_and_its_run(
     registered: tuple[registry.Registered, str],
 ) -> None:
@@ -245,7 +284,9 @@ def test_a_version_that_is_there_tells_of_the_newest_evaluation(
     for report, n, key in [(newer, True, "f" * 32), (outcomes["report"], False, None)]:
         registry.register(model, outcomes | {"report": report}, PARAMS, None)
         version = MlflowClient().get_model_version("micro", "1")
+        root = Path(mlflow.artifacts.download_artifacts("models:/micro/1"))
         assert ("n = 777" in version.description) == n
+        assert ("n = 777" in (root / "README.md").read_text(encoding="utf-8")) == n
         assert version.tags["fingerprint.report"] == (key or report.manifest["fingerprint"])
 
 

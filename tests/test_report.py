@@ -12,9 +12,18 @@ from hypothesis import strategies as st
 
 from lightreasoner import artifacts, evaluate, figures, fingerprint, report, tables
 from lightreasoner.errors import ArtifactError
+from lightreasoner.stages import STAGES
 
 PROVENANCE = {"alpha": 0.2, "threshold": 0.4, "label": "contrast"}
 CONDITIONS = {"style": "qwen25-math-cot", "max_new_tokens": 64, "seed": 7}
+PARITY = {
+    "max_logit_difference": 1.5e-5,
+    "mean_logit_difference": 1e-6,
+    "top1_agreement": 1.0,
+    "positions": 1024,
+    "prompts": 32,
+    "held_out_prompts": 20,
+}
 VERDICTS = {
     # base, LightReasoner: 2 gained and 1 lost of 4; then 1 gained of 2
     "tuned": [("wrong", "correct"), ("unparsed", "correct"), ("correct", "wrong"), ("wrong",) * 2],
@@ -61,13 +70,11 @@ def write_scores(out: Path, side: int, edit: Callable[[pd.DataFrame], pd.DataFra
 def write_inputs(
     root: Path, edit: Callable[[pd.DataFrame], pd.DataFrame] = lambda scores: scores
 ) -> dict[str, Path]:
-    """All five inputs; `edit` changes the tuned model's scores."""
-    inputs = {
-        name: root / name for name in ("scores_base", "scores", "steps", "samples", "adapter")
-    }
+    """All six inputs; `edit` changes the tuned model's scores."""
+    inputs = {name: root / name for name in STAGES["report"].inputs}
     write_scores(inputs["scores_base"], 0, lambda scores: scores)
     write_scores(inputs["scores"], 1, edit)
-    for name in ("steps", "samples", "adapter"):
+    for name in ("steps", "samples", "adapter", "model"):
         inputs[name].mkdir()
     steps = STEPS.assign(
         expert_entropy=0.5, amateur_entropy=0.5,
@@ -84,6 +91,7 @@ def write_inputs(
     (inputs["adapter"] / "adapter_config.json").write_text(
         json.dumps({"r": 8, "lora_alpha": 16, "target_modules": ["v_proj", "q_proj"]})
     )
+    (inputs["model"] / "parity.json").write_text(json.dumps(PARITY))
     return inputs
 
 
@@ -165,6 +173,13 @@ def test_the_page_shows_gains_and_losses(made: Path) -> None:
     assert [*re.findall(r"(?:tuned|transfer)/\d", gained)] == ["tuned/0", "transfer/1", "tuned/1"]
     assert re.findall(r"tuned/\d", lost) == ["tuned/2"]
     assert "50.0% [15, 85]" in text.replace(".0,", ",").replace(".0]", "]")
+
+
+def test_the_page_shows_how_well_the_merged_model_agrees(made: Path) -> None:
+    text = " ".join(Page((made / "report.html").read_text()).text.split())
+    assert "differ by at most 1.5e-05, 1e-06 on average" in text
+    assert "100.0% of 1,024 positions (32 prompts, 20 of them held out of the tuning)" in text
+    assert json.loads((made / "tables.json").read_text())["parity"] == PARITY
 
 
 def test_the_same_inputs_give_the_same_bytes(made: Path, tmp_path: Path) -> None:

@@ -63,6 +63,11 @@ def test_a_step_at_beta_is_not_kept() -> None:
     assert chosen(beta=0.4)["problem_id"].to_pylist() == ["b"]
 
 
+def test_the_first_step_can_be_left_out_as_the_authors_do() -> None:
+    """deviations.md: step 0 counts, unless `select.reference` says otherwise."""
+    assert chosen(reference=["skip_first_step"])["step"].to_pylist() == [1]
+
+
 def test_the_label_by_hand() -> None:
     sample = chosen(beta=0.5).to_pylist()[0]
     assert sample["token_ids"] == [7, 8]

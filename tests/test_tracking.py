@@ -112,8 +112,10 @@ def test_data_sets_carry_the_artifacts_digests(
     """A directory's digest has just the 36 characters that MLflow allows; a commit is cut."""
     _, nested = replayed
     data = {d.dataset.name: d.dataset.digest for d in nested["finetune"].inputs.dataset_inputs}
-    makers = {"samples": "select", "problems": "prepare"}
-    assert data == {name: outcomes[maker].artifact.digest for name, maker in makers.items()}
+    assert data == {
+        "samples": outcomes["select"].artifact.digest,
+        "problems": outcomes["prepare"].artifact.digest,
+    }
     assert len(data["samples"]) == 36
     hub = nested["evaluate"].inputs.dataset_inputs[0].dataset
     assert (hub.name, hub.digest) == ("benchmark_source", stored_pipeline.COMMIT[:36])
