@@ -28,6 +28,7 @@ from lightreasoner.finetune import write_adapter
 from lightreasoner.presets import PRESETS
 from lightreasoner.problems import Problem
 from lightreasoner.progress import Silent
+from lightreasoner.stages import Workspace
 
 MICROWORLD = models.MICROWORLD / "expert"
 A, B, C, D, AB, BC, DD = range(7)
@@ -414,14 +415,16 @@ def test_an_import_is_trained_on_directly(batching: str, tiny_expert: Path, tmp_
     rows = [{**LINE, "step": step, "prefix": "1+1=2"[:step]} for step in range(5)]
     path = write_lines(tmp_path / "a.jsonl", *rows)
     exchange.import_file(path, tiny_expert, "authors", None, tmp_path / "set")
+    problems.write([Problem("other", "What?", "2", "")], tmp_path / "problems.jsonl")
     config = Finetune.model_validate({"updates": 2, "batching": batching})
     (tmp_path / "adapter").mkdir()
     write_adapter(
         artifacts.of(tiny_expert),
         tmp_path / "set",
+        tmp_path,
         config,
         Compute(device="cpu", dtype="float32"),
-        tmp_path / "adapter",
+        Workspace(tmp_path / "adapter", tmp_path / "scratch"),
         Silent(),
     )
     assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
