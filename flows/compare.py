@@ -3,7 +3,7 @@
 Each method is a chain of cached stages; what two of them share runs once, under the first one's
 name. Nothing is registered.
 
-    <home>/compare/compare.json    the table as a tree: scores, differences, costs, seeds
+    <home>/compare/compare.json    the table as a tree: scores, differences, costs, conditions
     <home>/compare/compare.md      the table
 """
 
@@ -23,8 +23,9 @@ from lightreasoner import artifacts, comparison
 from lightreasoner.comparison import Result, Tuning
 from lightreasoner.config import Params
 from lightreasoner.errors import SelectionError
+from lightreasoner.fingerprint import git_commit, package_versions
 from lightreasoner.methods import METHODS, NAMES, Name, named, params_of, stages_of
-from lightreasoner.stages import Inputs, external_inputs
+from lightreasoner.stages import Inputs, external_inputs, resolved
 from tasks import tracking
 from tasks.stages import StageRun
 
@@ -50,10 +51,22 @@ def compare(params: Params, methods: tuple[Name, ...] = NAMES) -> dict[str, Any]
     run_name = flow_run.name or "lightreasoner-compare"
     with tracking.pipeline_run(params, run_name, kind="comparison") as run:
         results = run_methods(names, inputs, params, where, run)
-        found = comparison.compare(results, params)
+        found = {**comparison.compare(results, params), **conditions(params)}
         _publish(found, where, run)
         _refuse_if_all_failed(results)
     return found
+
+
+def conditions(params: Params) -> dict[str, Any]:
+    """What the numbers rest on: parameters, commit, device, dtype, package versions."""
+    compute = resolved(params.compute)
+    return {
+        "params": params.model_dump(mode="json"),
+        "commit": git_commit(),
+        "device": compute.device,
+        "dtype": compute.dtype,
+        "packages": package_versions(),
+    }
 
 
 def checked_inputs(params: Params, names: tuple[Name, ...]) -> Inputs:

@@ -272,6 +272,7 @@ def test_a_comparison_has_a_row_a_method(compared: dict[str, Any], home: Path) -
     assert {entry["scores"]["small"]["n"] for entry in tuned.values()} == {6}
     assert all(entry["tuning"]["seconds"] > 0 for entry in tuned.values())
     assert tuned["gold"]["tuning"]["updates"] == 1
+    assert (compared["device"], compared["params"]["register"]["name"]) == ("cpu", "tiny")
     folder = home / "compare"
     assert json.loads((folder / "compare.json").read_text(encoding="utf-8")) == compared
     assert "SFT, ground truth" in (folder / "compare.md").read_text(encoding="utf-8")
