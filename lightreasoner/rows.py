@@ -182,7 +182,10 @@ def _row_of(offsets: Ints) -> Ints:
 
 
 def _check_steps(samples: pa.Table, trajectories: pa.Table, where: Path) -> None:
-    """Each sample's trajectory is there, has its step, and no step has two samples."""
+    """Each sample's trajectory is there and reaches its step, and no step has two samples.
+
+    An imported trajectory ends before the token of its last step, which is not known.
+    """
     lengths = dict(
         zip(
             trajectories["problem_id"].to_pylist(),
@@ -191,8 +194,8 @@ def _check_steps(samples: pa.Table, trajectories: pa.Table, where: Path) -> None
         )
     )
     names, steps = samples["problem_id"].to_pylist(), samples["step"].to_numpy()
-    limits = np.array([lengths.get(name, 0) for name in names])
-    _refuse(samples, (steps < 0) | (steps >= limits), where, "is past its trajectory's end")
+    limits = np.array([lengths.get(name, -1) for name in names])
+    _refuse(samples, (steps < 0) | (steps > limits), where, "is past its trajectory's end")
     repeated = samples.select(["problem_id", "step"]).to_pandas().duplicated().to_numpy()
     _refuse(samples, repeated, where, "stands twice")
 

@@ -35,7 +35,7 @@ def test_a_good_set_passes(samples_dir: Path, tiny_expert: Path) -> None:
         (tables.SAMPLES, "weights", lambda v: [v[0], [1.5, -0.5], *v[2:]], r"of b, .*below 0"),
         (tables.SAMPLES, "weights", lambda v: [[float("nan")], *v[1:]], r"sum to nan"),
         (tables.SAMPLES, "weights", lambda v: [[], *v[1:]], r"of a, step 0, has other ids"),
-        (tables.SAMPLES, "step", lambda v: [2, *v[1:]], r"of a, step 2, is past its trajectory's"),
+        (tables.SAMPLES, "step", lambda v: [3, *v[1:]], r"of a, step 3, is past its trajectory's"),
         (tables.SAMPLES, "step", lambda v: [*v[:3], 2, *v[4:]], r"of c, step 2, stands twice"),
         (tables.SAMPLES, "problem_id", lambda v: ["x", *v[1:]], r"of x, step 0, is past"),
     ],
