@@ -15,7 +15,7 @@ import torch
 
 from lightreasoner import models
 from lightreasoner.bench import Machine, conditions, decoder_flop, head_flop, measure_machine
-from lightreasoner.finetune import objective, plan_updates, with_lora
+from lightreasoner.finetune import forward_tokens, objective, plan_updates, with_lora
 from lightreasoner.progress import Silent
 from lightreasoner.rows import Row, check_samples, read_rows
 from lightreasoner.store import peak_memory_mib, reset_peak_memory
@@ -72,7 +72,8 @@ def _measure(
     is_naive: bool,
 ) -> dict[str, Any]:
     model = models.load_model(expert.path, compute.device, compute.dtype)
-    updates = list(plan_updates(read_rows(samples_dir, config.batching), config))
+    tokens = None if is_naive else forward_tokens(model)
+    updates = list(plan_updates(read_rows(samples_dir, config.batching), config, tokens))
     torch.manual_seed(config.seed)
     tuned = with_lora(model, config)
     clock = _Clock()

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from lightreasoner.progress import Watcher
     from lightreasoner.stages import Workspace
 
+# Of one layer's states; a core's second cache holds a few times that.
+VALUES_IN_CACHE = {"cpu": 1 << 18}
+
 
 def write_adapter(
     expert: Artifact,
@@ -58,9 +61,9 @@ def write_adapter(
     gold = gold_rows(
         problems.read(problems_dir / "problems.jsonl"), held_out, samples_dir, tokenizer
     )
-    updates = list(plan_updates(rows, config))
     model = models.load_model(expert.path, compute.device, compute.dtype)
     check_head(model)
+    updates = list(plan_updates(rows, config, forward_tokens(model)))
     torch.manual_seed(config.seed)
     curves = train(
         tuned := with_lora(model, config),
@@ -79,15 +82,24 @@ def write_adapter(
     artifacts.write_text(work.out / "validation.json", json.dumps(names, indent=1) + "\n")
 
 
-def plan_updates(rows: list[Row], config: "Finetune") -> Iterator[Update]:
+def forward_tokens(model: "PreTrainedModel") -> int | None:
+    """How many tokens a forward pass takes at most: on a CPU what its caches hold, else any."""
+    values = VALUES_IN_CACHE.get(model.device.type)
+    return None if values is None else max(1, values // model.config.hidden_size)
+
+
+def plan_updates(
+    rows: list[Row], config: "Finetune", tokens: int | None = None
+) -> Iterator[Update]:
     """The rows of each update, shuffled anew each epoch, as forward passes of similar length.
 
     An update takes whole rows until it counts `samples_per_update`, a forward pass until it counts
-    `samples_per_forward`: samples, or rows in `solution` batching. Without a number of updates
-    each row is taken once.
+    `samples_per_forward`: samples, or rows in `solution` batching. A forward pass of several rows
+    has at most so many padded `tokens`. Without a number of updates each row is taken once.
     """
     stream = _shuffled(rows, random.Random(config.seed), once=config.updates is None)
-    return itertools.islice(_updates(stream, config), config.updates)
+    taken = itertools.islice(_updates(stream, config), config.updates)
+    return (_forwards(rows, config, tokens) for rows in taken)
 
 
 def _shuffled(rows: list[Row], shuffler: random.Random, once: bool) -> Iterator[Row]:
@@ -97,22 +109,24 @@ def _shuffled(rows: list[Row], shuffler: random.Random, once: bool) -> Iterator[
         yield from order
 
 
-def _updates(stream: Iterator[Row], config: "Finetune") -> Iterator[Update]:
+def _updates(stream: Iterator[Row], config: "Finetune") -> Iterator[list[Row]]:
     taken: list[Row] = []
     for row in stream:
         taken.append(row)
         if _count(taken, config) >= config.samples_per_update:
-            yield _forwards(taken, config)
+            yield taken
             taken = []
     if taken:
-        yield _forwards(taken, config)
+        yield taken
 
 
-def _forwards(rows: list[Row], config: "Finetune") -> Update:
+def _forwards(rows: list[Row], config: "Finetune", tokens: int | None) -> Update:
     """Rows by length, so that little work goes into padding."""
     forwards: Update = [[]]
     for row in sorted(rows, key=lambda row: len(row.input_ids)):
-        if _count(forwards[-1], config) >= config.samples_per_forward:
+        is_full = _count(forwards[-1], config) >= config.samples_per_forward
+        padded = (len(forwards[-1]) + 1) * len(row.input_ids)
+        if forwards[-1] and (is_full or (tokens is not None and padded > tokens)):
             forwards.append([])
         forwards[-1].append(row)
     return forwards

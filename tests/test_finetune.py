@@ -174,6 +174,15 @@ def test_an_update_takes_whole_rows_until_it_has_enough(samples_dir: Path) -> No
     assert {tuple(map(len, update)) for update in exact} == {(2, 2)}
 
 
+def test_a_forward_pass_is_bounded_in_tokens(samples_dir: Path) -> None:
+    """Six rows of 1 to 6 tokens; one that is longer than the bound goes alone."""
+    rows = read_rows(samples_dir, "sample")
+    config = settings(updates=1, samples_per_update=6, samples_per_forward=9)
+    (update,) = plan_updates(rows, config, tokens=5)
+    lengths = [[len(row.input_ids) for row in forward] for forward in update]
+    assert lengths == [[1, 2], [3], [4], [5], [6]]
+
+
 def test_without_a_number_of_updates_each_row_is_taken_once(samples_dir: Path) -> None:
     rows = read_rows(samples_dir, "sample")
     plan = list(plan_updates(rows, settings(updates=None, samples_per_update=4)))
