@@ -7,6 +7,7 @@ over real tokens and trained positions only; LoRA's own and attention's extra on
 
 import time
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from lightreasoner import models
 from lightreasoner.bench import Machine, conditions, decoder_flop, head_flop, measure_machine
 from lightreasoner.finetune import forward_tokens, objective, plan_updates, with_lora
 from lightreasoner.progress import Silent
-from lightreasoner.rows import Row, check_samples, read_rows
+from lightreasoner.rows import Row, check_samples, read_rows, split_row
 from lightreasoner.store import peak_memory_mib, reset_peak_memory
 from lightreasoner.training import Update, train
 
@@ -74,6 +75,8 @@ def _measure(
     model = models.load_model(expert.path, compute.device, compute.dtype)
     tokens = None if is_naive else forward_tokens(model)
     updates = list(plan_updates(read_rows(samples_dir, config.batching), config, tokens))
+    if is_naive:
+        updates = [[list(chain.from_iterable(map(split_row, f))) for f in u] for u in updates]
     torch.manual_seed(config.seed)
     tuned = with_lora(model, config)
     clock = _Clock()

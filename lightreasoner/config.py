@@ -149,8 +149,8 @@ class Finetune(Section):
 
     batching: Literal["trajectory", "sample", "solution"] = Field(
         "sample",
-        description="sample: one prefix a row; trajectory: all of a trajectory's selected steps "
-        "in one forward; solution: likewise, and the two counts below are of trajectories (SFT).",
+        description="sample: samples one by one, shuffled; trajectory: all of a trajectory's "
+        "selected steps at once; solution: likewise, the two counts below being of trajectories.",
     )
     updates: int | None = Field(
         1000, ge=1, description="Optimizer updates; null passes over the training set once."

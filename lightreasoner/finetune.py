@@ -1,7 +1,7 @@
 """Fine-tune: LoRA on KL(v_C || pi_E) at the selected steps alone (paper, eq. 37, appendix F.3.4).
 
 All selected steps of a trajectory share one forward pass, which is exact under causal attention;
-`sample` batching reads one prefix a row, as the paper does; `solution` batching is for SFT, whose
+`sample` batching shuffles samples, as the paper does; `solution` batching is for SFT, whose
 labels are one-hot and whose updates count solutions. The settings under `finetune.reference`
 repeat faults of the authors' code, to measure what they do (docs/deviations.md).
 """
@@ -22,7 +22,7 @@ from lightreasoner.artifacts import Artifact
 from lightreasoner.errors import ModelError
 from lightreasoner.forward import check_head
 from lightreasoner.loss import Batch, collate
-from lightreasoner.rows import Row, check_samples, gold_rows, hold_out, read_rows
+from lightreasoner.rows import Row, check_samples, gold_rows, hold_out, join_rows, read_rows
 from lightreasoner.training import CURVE, Objective, Update, train
 from lightreasoner.validation import MEASURES, Validation
 
@@ -121,7 +121,13 @@ def _updates(stream: Iterator[Row], config: "Finetune") -> Iterator[list[Row]]:
 
 
 def _forwards(rows: list[Row], config: "Finetune", tokens: int | None) -> Update:
-    """Rows by length, so that little work goes into padding."""
+    """Rows by length, so that little work goes into padding.
+
+    Prefixes of one trajectory that met in an update are read once, unless the authors' fault wants
+    one sample a row.
+    """
+    if config.batching == "sample" and "last_column" not in config.reference:
+        rows = join_rows(rows)
     forwards: Update = [[]]
     for row in sorted(rows, key=lambda row: len(row.input_ids)):
         is_full = _count(forwards[-1], config) >= config.samples_per_forward

@@ -19,6 +19,7 @@ from lightreasoner import artifacts
 from lightreasoner.artifacts import Artifact
 from lightreasoner.errors import ProblemsError
 
+CALCULATOR = re.compile(r"<<[^<>]*>>")
 FILE_SUFFIXES = (".jsonl", ".parquet")
 
 
@@ -30,6 +31,19 @@ class Problem:
     question: str
     answer: str
     solution: str
+
+
+def solution_text(problem: Problem) -> str:
+    r"""A problem's solution as a response: without calculator marks, its final answer in a box.
+
+    GSM8K's `48/2 = <<48/2=24>>24` becomes `48/2 = 24`: the marks call a tool that no model here
+    has. A solution without a box gets the sentence that the prompt asks for, as else the tuning
+    would teach the expert to leave its answer where grading does not look. Empty if there is none.
+    """
+    text = CALCULATOR.sub("", problem.solution).strip()
+    if text and r"\boxed{" not in text:
+        text += "\n" + rf"The answer is \boxed{{{problem.answer}}}."
+    return text
 
 
 def trajectory_id(problem_id: str, k: int) -> str:

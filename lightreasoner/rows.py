@@ -16,7 +16,7 @@ import pyarrow as pa
 from lightreasoner import artifacts, models, tables
 from lightreasoner.contrast import Ints
 from lightreasoner.errors import ArtifactError, SelectionError
-from lightreasoner.problems import Problem
+from lightreasoner.problems import Problem, problem_of, solution_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -65,21 +65,35 @@ def split_row(row: Row) -> list[Row]:
     ]
 
 
+def join_rows(rows: Sequence[Row]) -> list[Row]:
+    """One row for the rows of one trajectory: the longest's ids with the labels of all.
+
+    Under causal attention a position does not see what follows it, so the labels keep their sense.
+    """
+    together: dict[str, list[Row]] = {}
+    for row in rows:
+        together.setdefault(row.problem_id, []).append(row)
+    return [
+        Row(
+            name,
+            max((row.input_ids for row in same), key=len),
+            [position for row in same for position in row.positions],
+            [label for row in same for label in row.labels],
+        )
+        for name, same in together.items()
+    ]
+
+
 def hold_out(rows: list[Row], share: float, seed: int) -> tuple[list[Row], list[Row]]:
     """The rows to train on, and those of a share of the problems, drawn by `seed`.
 
     At least one problem of two or more is held out unless the share is 0.
     """
-    names = list(dict.fromkeys(_problem(row) for row in rows))
+    names = list(dict.fromkeys(problem_of(row.problem_id) for row in rows))
     n = min(len(names) - 1, max(1, round(share * len(names)))) if share else 0
     drawn = set(random.Random(seed).sample(names, n))
-    kept = [row for row in rows if _problem(row) not in drawn]
-    return kept, [row for row in rows if _problem(row) in drawn]
-
-
-def _problem(row: Row) -> str:
-    """Several trajectories of a problem are called `<problem>`, `<problem>#1`, ..."""
-    return row.problem_id.partition("#")[0]
+    kept = [row for row in rows if problem_of(row.problem_id) not in drawn]
+    return kept, [row for row in rows if problem_of(row.problem_id) in drawn]
 
 
 def gold_rows(
@@ -92,8 +106,8 @@ def gold_rows(
 
     Problems without a solution, or that are not among `problems`, have no row.
     """
-    wanted = {_problem(row) for row in held_out}
-    solutions = {problem.id: problem.solution for problem in problems if problem.solution}
+    wanted = {problem_of(row.problem_id) for row in held_out}
+    solutions = {problem.id: text for problem in problems if (text := solution_text(problem))}
     rows = []
     for trajectory in _read(samples_dir)[1].to_pylist():
         problem_id = trajectory["problem_id"]

@@ -7,7 +7,6 @@ asked.
 """
 
 import logging
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,9 @@ from lightreasoner import models, problems, prompts, tables
 from lightreasoner.artifacts import Artifact
 from lightreasoner.errors import ArtifactError, SelectionError
 from lightreasoner.fingerprint import running_code
-from lightreasoner.grading import BOX, grade
-from lightreasoner.problems import Problem, problem_of
+from lightreasoner.grading import grade
+from lightreasoner.problems import Problem, problem_of, solution_text
 
-CALCULATOR = re.compile(r"<<[^<>]*>>")
 FAULTS = ("without a solution", "wrong", "too long")
 NAMED = 3  # problems of each fault, in the log
 
@@ -122,19 +120,6 @@ def _solutions(
         }
         for problem in read
     ]  # fmt: skip
-
-
-def solution_text(problem: Problem) -> str:
-    r"""A problem's solution as a response: without calculator marks, its final answer in a box.
-
-    GSM8K's `48/2 = <<48/2=24>>24` becomes `48/2 = 24`: the marks call a tool that no model here
-    has. A solution without a box gets the sentence that the prompt asks for, as else the tuning
-    would teach the expert to leave its answer where grading does not look. Empty if there is none.
-    """
-    text = CALCULATOR.sub("", problem.solution).strip()
-    if text and BOX not in text:
-        text += f"\nThe answer is {BOX}{problem.answer}}}."
-    return text
 
 
 def _fault(problem: Problem, row: dict[str, Any], context: int) -> str | None:

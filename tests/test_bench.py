@@ -17,7 +17,7 @@ from lightreasoner.forward import hidden_states, logits_of
 from lightreasoner.loss import collate, summed_divergence
 from lightreasoner.presets import PRESETS
 from lightreasoner.progress import Silent
-from lightreasoner.rows import read_rows
+from lightreasoner.rows import read_rows, split_row
 
 
 @pytest.mark.parametrize("length", [1, 7])
@@ -80,6 +80,7 @@ def test_the_plain_trainer_has_the_same_loss(tiny_expert: Path, samples_dir: Pat
     settings = Finetune(updates=5, samples_per_update=4, learning_rate=1e-2, lora_dropout=0.0)
     updates = list(plan_updates(read_rows(samples_dir, "sample"), settings))
     model = with_lora(models.load_model(tiny_expert, "cpu", "float32"), settings)
+    updates = [[[part for row in f for part in split_row(row)] for f in u] for u in updates]
     rows = [row for forward in updates[0] for row in forward]
     ours = summed_divergence(model.get_base_model(), collate(rows, torch.device("cpu"))).item()
     plain = bench_training.train_plainly(model, updates, settings, Silent())

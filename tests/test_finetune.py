@@ -1,6 +1,8 @@
 """Fine-tuning: batchings that agree, updates as planned, seeds that count, faults on request."""
 
 import json
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import pandas as pd
@@ -169,14 +171,28 @@ def test_an_update_takes_whole_rows_until_it_has_enough(samples_dir: Path) -> No
         assert sum(sizes) >= 4 > sum(sizes) - max(sizes)
         lengths = [len(row.input_ids) for forward in update for row in forward]
         assert lengths == sorted(lengths)
-    alone = read_rows(samples_dir, "sample")
-    exact = plan_updates(alone, settings(samples_per_update=4, samples_per_forward=2))
-    assert {tuple(map(len, update)) for update in exact} == {(2, 2)}
+    alone = settings(batching="sample", samples_per_update=4, reference=["last_column"])
+    exact = plan_updates(read_rows(samples_dir, "sample"), alone)
+    assert {tuple(map(len, update)) for update in exact} == {(4,)}
+
+
+def test_prefixes_of_one_trajectory_in_one_update_share_a_row(samples_dir: Path) -> None:
+    rows = read_rows(samples_dir, "sample")
+    (update,) = plan_updates(rows, settings(batching="sample", updates=1, samples_per_forward=9))
+    whole = read_rows(samples_dir, "trajectory")
+    assert sorted(map(_plain, update[0])) == sorted(map(_plain, whole))
+
+
+def _plain(row: Row) -> tuple[str, list[int], list[object]]:
+    """A row without its labels' order."""
+    return row.problem_id, row.input_ids, sorted(zip(row.positions, row.labels, strict=True))
 
 
 def test_a_forward_pass_is_bounded_in_tokens(samples_dir: Path) -> None:
     """Six rows of 1 to 6 tokens; one that is longer than the bound goes alone."""
-    rows = read_rows(samples_dir, "sample")
+    rows = [
+        replace(row, problem_id=str(n)) for n, row in enumerate(read_rows(samples_dir, "sample"))
+    ]
     config = settings(updates=1, samples_per_update=6, samples_per_forward=9)
     (update,) = plan_updates(rows, config, tokens=5)
     lengths = [[len(row.input_ids) for row in forward] for forward in update]
@@ -186,9 +202,9 @@ def test_a_forward_pass_is_bounded_in_tokens(samples_dir: Path) -> None:
 def test_without_a_number_of_updates_each_row_is_taken_once(samples_dir: Path) -> None:
     rows = read_rows(samples_dir, "sample")
     plan = list(plan_updates(rows, settings(updates=None, samples_per_update=4)))
-    taken = [row for update in plan for forward in update for row in forward]
-    assert [sum(map(len, update)) for update in plan] == [4, 2]
-    assert sorted(map(str, taken)) == sorted(map(str, rows))
+    taken = [[part for f in update for row in f for part in split_row(row)] for update in plan]
+    assert list(map(len, taken)) == [4, 2]
+    assert sorted(map(str, chain(*taken))) == sorted(map(str, rows))
 
 
 def test_solution_batching_counts_trajectories(samples_dir: Path) -> None:
@@ -289,7 +305,8 @@ def test_held_out_problems_are_measured_and_named(
     entropy = -(log_probs.exp() * log_probs).sum(-1).mean()
     assert curve["loss"][0] == pytest.approx(loss.item(), rel=1e-5)
     assert curve["entropy"][0] == pytest.approx(entropy.item(), rel=1e-5)
-    solution = models.load_tokenizer(tiny_expert)("so it is 7")["input_ids"]
+    text = "so it is 7\nThe answer is \\boxed{7}."
+    solution = models.load_tokenizer(tiny_expert)(text)["input_ids"]
     prompt = row.input_ids[: row.positions[0] + 1 - {"a": 0, "b": 1, "c": 0}[held_out[0]]]
     with torch.no_grad():
         logits = model(torch.tensor([prompt + solution])).logits[0].double().log_softmax(-1)

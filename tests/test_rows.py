@@ -9,7 +9,16 @@ from test_finetune import run_tuning, settings
 from lightreasoner import models, tables
 from lightreasoner.errors import ArtifactError, SelectionError
 from lightreasoner.problems import Problem
-from lightreasoner.rows import Row, check_samples, gold_rows, hold_out, one_hot_row, read_rows
+from lightreasoner.rows import (
+    Row,
+    check_samples,
+    gold_rows,
+    hold_out,
+    join_rows,
+    one_hot_row,
+    read_rows,
+    split_row,
+)
 
 
 def rewrite(samples_dir: Path, schema: pa.Schema, name: str, change: object) -> None:
@@ -73,6 +82,11 @@ def test_another_tokenizer_is_refused(samples_dir: Path, tiny_expert: Path, orig
         check_samples(samples_dir, tiny_expert)
 
 
+def test_joined_rows_hold_what_was_split(samples_dir: Path) -> None:
+    rows = read_rows(samples_dir, "trajectory")
+    assert join_rows([part for row in rows for part in split_row(row)]) == rows
+
+
 def test_problems_are_held_out_whole(samples_dir: Path) -> None:
     rows = read_rows(samples_dir, "sample")
     kept, held_out = hold_out(rows, 0.3, seed=1)
@@ -108,4 +122,5 @@ def test_gold_solutions_of_held_out_problems(samples_dir: Path, tiny_expert: Pat
     held_out = read_rows(samples_dir, "trajectory")
     rows = gold_rows(known, held_out, samples_dir, tokenizer)
     assert [row.problem_id for row in rows] == ["a"]
-    assert rows[0].input_ids == [1, 2, *tokenizer("so ")["input_ids"]]
+    text = "so 7\nThe answer is \\boxed{7}"
+    assert rows[0].input_ids == [1, 2, *tokenizer(text)["input_ids"]]

@@ -11,7 +11,7 @@ from conftest import write_model
 
 from lightreasoner import artifacts, models, problems, samples, sft, tables
 from lightreasoner.errors import ArtifactError, ModelError, SelectionError
-from lightreasoner.problems import Problem
+from lightreasoner.problems import Problem, solution_text
 from tasks import measures
 
 END = 258
@@ -155,7 +155,7 @@ def gold(expert: Path, tmp_path: Path, *some: Problem) -> Path:
 
 
 def test_gsm8ks_solution_as_a_response() -> None:
-    assert sft.solution_text(GSM8K) == (
+    assert solution_text(GSM8K) == (
         "Natalia sold 48/2 = 24 clips in May.\nShe sold 48+24 = 72 clips.\n"
         "The answer is \\boxed{72}."
     )
@@ -163,15 +163,15 @@ def test_gsm8ks_solution_as_a_response() -> None:
 
 def test_a_boxed_solution_stays_as_it_is() -> None:
     solution = "2+3=5\nThe answer is \\boxed{5}."
-    assert sft.solution_text(Problem("p", "2+3?", "5", solution)) == solution
-    assert sft.solution_text(Problem("p", "2+3?", "5", "")) == ""
+    assert solution_text(Problem("p", "2+3?", "5", solution)) == solution
+    assert solution_text(Problem("p", "2+3?", "5", "")) == ""
 
 
 def test_the_gold_solution_follows_the_prompt_and_ends(tiny_expert: Path, tmp_path: Path) -> None:
     found, trajectories, said = read(gold(tiny_expert, tmp_path, GSM8K))
     (solution,) = trajectories
     assert solution["prompt_ids"] == [7, 8]
-    text = sft.solution_text(GSM8K)
+    text = solution_text(GSM8K)
     assert solution["completion_ids"] == [*ids_of(tiny_expert, text), END]
     assert solution["finish_reason"] == "stop"
     assert len(found) == len(solution["completion_ids"])
