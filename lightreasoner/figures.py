@@ -102,10 +102,10 @@ def kl_histogram(
     return figure
 
 
-def loss_curve(curve: pd.DataFrame, theme: Theme) -> Figure:
-    """KL(soft label || expert) over updates, nats, with its running mean.
+def loss_curve(curve: pd.DataFrame, held_out: pd.DataFrame, theme: Theme) -> Figure:
+    """KL(soft label || expert) over updates, nats, with its running mean and held-out readings.
 
-    `curve` has columns `update` and `loss`.
+    `curve` and `held_out`, which may be empty, have columns `update` and `loss`.
     """
     figure, axes = _canvas(3.2, theme)
     window = max(1, len(curve) // 20)
@@ -117,6 +117,10 @@ def loss_curve(curve: pd.DataFrame, theme: Theme) -> Figure:
         lw=2,
         label=f"mean of the last {window} updates",
     )
+    if len(held_out):
+        axes.plot(
+            held_out["update"], held_out["loss"], "o-", color=theme.ink, ms=4, label="held out"
+        )
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _name(axes, f"update (n = {len(curve):,})", "KL(soft label ‖ expert), nats", theme)

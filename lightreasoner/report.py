@@ -18,6 +18,7 @@ from lightreasoner.figures import METHODS, THEMES, Theme
 from lightreasoner.statistics import mcnemar_p
 
 SCORES_OF = {"base": "scores_base", "lightreasoner": "scores"}
+HELD_OUT = ("loss", "entropy", "gold_perplexity")
 EXAMPLES = 3
 MAX_RESPONSE_CHARS = 2000
 SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
@@ -32,6 +33,7 @@ def write_report(inputs: dict[str, Path], out: Path) -> None:
     pairs = pair(inputs["scores_base"], inputs["scores"])
     steps = read_steps(inputs["steps"], inputs["samples"])
     curve = _read_csv(inputs["adapter"] / "curve.csv", ["update", "loss"])
+    held_out = _read_csv(inputs["adapter"] / "validation.csv", ["update", *HELD_OUT])
     result = {
         "scores": {
             method: _read_json(inputs[name] / "summary.json") for method, name in SCORES_OF.items()
@@ -42,7 +44,7 @@ def write_report(inputs: dict[str, Path], out: Path) -> None:
     }
     text = json.dumps(result, indent=1, allow_nan=False)
     (out / "tables.json").write_text(text + "\n", encoding="utf-8")
-    drawn = {name: _draw(theme, result, steps, curve) for name, theme in THEMES.items()}
+    drawn = {name: _draw(theme, result, steps, curve, held_out) for name, theme in THEMES.items()}
     (out / "figures").mkdir()
     for name, image in drawn["light"].items():
         (out / "figures" / f"{name}.png").write_bytes(image)
@@ -51,6 +53,7 @@ def write_report(inputs: dict[str, Path], out: Path) -> None:
         examples={"gained": examples(pairs, True), "lost": examples(pairs, False)},
         conditions=tables.provenance(inputs["scores"] / "scores.parquet"),
         tuning=_tuning(inputs["adapter"], curve),
+        held_out=_held_out(inputs["adapter"], held_out),
         figures=drawn,
     )
     (out / "report.html").write_text(page, encoding="utf-8")
@@ -179,13 +182,17 @@ def _mean(values: "pd.Series[Any]") -> float | None:
 
 
 def _draw(
-    theme: Theme, result: dict[str, Any], steps: pd.DataFrame, curve: pd.DataFrame
+    theme: Theme,
+    result: dict[str, Any],
+    steps: pd.DataFrame,
+    curve: pd.DataFrame,
+    held_out: pd.DataFrame,
 ) -> dict[str, bytes]:
     threshold = result["samples"]["threshold"]
     drawn = {
         "accuracy": figures.accuracy(result["scores"], theme),
         "kl_histogram": figures.kl_histogram(steps["kl"], steps["support"] > 0, threshold, theme),
-        "loss_curve": figures.loss_curve(curve, theme),
+        "loss_curve": figures.loss_curve(curve, held_out, theme),
     }
     return {name: figures.png(figure) for name, figure in drawn.items()}
 
@@ -202,6 +209,13 @@ def _tuning(adapter_dir: Path, curve: pd.DataFrame) -> dict[str, Any]:
         "first_loss": _mean(curve["loss"].head(tenth)),
         "last_loss": _mean(curve["loss"].tail(tenth)),
     }
+
+
+def _held_out(adapter_dir: Path, readings: pd.DataFrame) -> dict[str, Any]:
+    """The first and the last reading of the held-out problems, None where nothing was read."""
+    ends = readings.astype(object).where(readings.notna(), None).to_dict("records")
+    problems = len(_read_json(adapter_dir / "validation.json")["problem_ids"])
+    return {"problems": problems, "before": ends[0], "after": ends[-1]} if ends else {"problems": 0}
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -16,6 +16,11 @@ from lightreasoner.stages import STAGES
 
 PROVENANCE = {"alpha": 0.2, "threshold": 0.4, "label": "contrast"}
 CONDITIONS = {"style": "qwen25-math-cot", "max_new_tokens": 64, "seed": 7}
+VALIDATION = """update,loss,entropy,gold_perplexity
+0,1.5,0.9,
+10,0.8,0.7,
+20,0.7,0.6,
+"""
 PARITY = {
     "max_logit_difference": 1.5e-5,
     "mean_logit_difference": 1e-6,
@@ -88,6 +93,8 @@ def write_inputs(
     curve.assign(learning_rate=1e-3, grad_norm=1.0).to_csv(
         inputs["adapter"] / "curve.csv", index=False
     )
+    (inputs["adapter"] / "validation.csv").write_text(VALIDATION)
+    (inputs["adapter"] / "validation.json").write_text('{"problem_ids": ["a", "b"]}')
     (inputs["adapter"] / "adapter_config.json").write_text(
         json.dumps({"r": 8, "lora_alpha": 16, "target_modules": ["v_proj", "q_proj"]})
     )
@@ -173,6 +180,22 @@ def test_the_page_shows_gains_and_losses(made: Path) -> None:
     assert [*re.findall(r"(?:tuned|transfer)/\d", gained)] == ["tuned/0", "transfer/1", "tuned/1"]
     assert re.findall(r"tuned/\d", lost) == ["tuned/2"]
     assert "50.0% [15, 85]" in text.replace(".0,", ",").replace(".0]", "]")
+
+
+def test_the_page_shows_what_held_out_problems_said(made: Path) -> None:
+    """The first and the last reading; no gold solution was there to be read."""
+    text = " ".join(Page((made / "report.html").read_text()).text.split())
+    assert "2 problems, before and after the tuning: loss 1.5 and 0.7 nats" in text
+    assert "entropy 0.9 and 0.6 nats" in text
+    assert "gold solutions – and –" in text
+
+
+def test_a_tuning_that_held_nothing_out_says_nothing_of_it(tmp_path: Path) -> None:
+    inputs = write_inputs(tmp_path)
+    (inputs["adapter"] / "validation.csv").write_text(VALIDATION.partition("\n")[0])
+    (inputs["adapter"] / "validation.json").write_text('{"problem_ids": []}')
+    report.write_report(inputs, tmp_path)
+    assert "held out</dt>" not in (tmp_path / "report.html").read_text()
 
 
 def test_the_page_shows_how_well_the_merged_model_agrees(made: Path) -> None:
@@ -293,9 +316,8 @@ def test_figures_stand_the_extremes(accuracy: float) -> None:
     theme = figures.THEMES["dark"]
     assert figures.png(figures.accuracy(scores, theme)).startswith(b"\x89PNG")
     one = pd.DataFrame({"update": [1], "loss": [0.5]})
-    assert figures.png(figures.loss_curve(one, theme)) == figures.png(
-        figures.loss_curve(one, theme)
-    )
+    drawn = [figures.png(figures.loss_curve(one, one, theme)) for _ in range(2)]
+    assert drawn[0] == drawn[1] != figures.png(figures.loss_curve(one, one.head(0), theme))
     all_alike = figures.kl_histogram(pd.Series([0.0]), pd.Series([False]), 0.4, theme)
     assert figures.png(all_alike).startswith(b"\x89PNG")
 
