@@ -15,11 +15,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lightreasoner import models
-from lightreasoner.bench import Machine, conditions, decoder_flop, head_flop, measure_machine
+from lightreasoner.bench import (
+    Machine,
+    conditions,
+    decoder_flop,
+    head_flop,
+    measure_machine,
+    peak_mib,
+    reset_peak,
+)
 from lightreasoner.finetune import forward_tokens, objective, plan_updates, with_lora
 from lightreasoner.progress import Silent
 from lightreasoner.rows import Row, check_samples, read_rows, split_row
-from lightreasoner.store import peak_memory_mib, reset_peak_memory
 from lightreasoner.training import Update, train
 
 if TYPE_CHECKING:
@@ -80,14 +87,14 @@ def _measure(
     torch.manual_seed(config.seed)
     tuned = with_lora(model, config)
     clock = _Clock()
-    reset_peak_memory()
+    reset_peak(model.device)
     if is_naive:
         train_plainly(tuned, updates, config, clock)
     else:
         aim = objective(config, models.load_tokenizer(expert.path))
         with TemporaryDirectory() as scratch:
             train(tuned, updates, None, aim, config, compute, Path(scratch), clock)
-    peak = peak_memory_mib()
+    peak = peak_mib(model.device)
     seconds = clock.times[-1] - clock.times[0]
     rows = list(_rows(updates[1:]))
     lengths = [len(row.input_ids) for row in rows]

@@ -144,7 +144,8 @@ def notes(comparison: Mapping[str, Any]) -> list[str]:
     return [
         "Greedy pass@1 in percent with Wilson 95% intervals; difference to the base in points "
         "with McNemar's exact p on the same problems. Samples: labelled positions of the sample "
-        "set; trained: of all updates, repeats counted. Seconds: of the fine-tuning.",
+        "set; trained: of all updates, repeats counted. Seconds: of the stage finetune, its last "
+        "attempt where it was resumed.",
         f"Seeds: {seeds}.",
         *(
             f"{entry['title']}: {entry['missing']}"

@@ -159,7 +159,7 @@ class Finetune(Section):
         16, ge=1, description="Samples an update; trajectory batching takes at least as many."
     )
     samples_per_forward: int = Field(
-        8, ge=1, description="Samples a forward pass; the rest is accumulated."
+        8, ge=1, description="Samples after which a forward pass is full; the rest is accumulated."
     )
     learning_rate: float = Field(5e-5, gt=0, description="AdamW's, decays linearly to 0.")
     r: int = Field(8, ge=1, description="LoRA's rank.")

@@ -4,6 +4,7 @@ Text does not say where its tokens end. boundaries.py finds that out again and s
 such rows are left out of an import, counted, and listed in `excluded.csv` beside the tables.
 """
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -59,6 +60,9 @@ def export_file(samples_dir: Path, problems_dir: Path, expert_dir: Path, out: Pa
     return len(lines)
 
 
+EXACT = 1e-6  # how far float32 weights are off 1
+
+
 @dataclass(frozen=True)
 class Excluded:
     """A row that did not become a sample, and why."""
@@ -96,7 +100,7 @@ def import_file(
     trajectories, excluded = _trajectories(lines, ids, style, tokenizer, context)
     gone = {row.line for row in excluded}
     samples = [
-        (ids[line.question], line.step, line.token_ids, line.weights, line.kl)
+        (ids[line.question], line.step, line.token_ids, _normalised(line.weights), line.kl)
         for line in lines
         if line.number not in gone
     ]
@@ -108,6 +112,12 @@ def import_file(
     result = Imported(len(lines), len(samples), excluded)
     _publish(samples, trajectories, result, _provenance(path, expert_dir, style, result), out)
     return result
+
+
+def _normalised(weights: list[float]) -> list[float]:
+    """Weights that sum to 1; those of a file that were computed in bfloat16 do only nearly."""
+    total = math.fsum(weights)
+    return weights if abs(total - 1) <= EXACT else [weight / total for weight in weights]
 
 
 def _trajectories(

@@ -123,14 +123,16 @@ def _updates(stream: Iterator[Row], config: "Finetune") -> Iterator[list[Row]]:
 def _forwards(rows: list[Row], config: "Finetune", tokens: int | None) -> Update:
     """Rows by length, so that little work goes into padding.
 
-    Prefixes of one trajectory that met in an update are read once, unless the authors' fault wants
-    one sample a row.
+    Prefixes of one trajectory that met in an update are read once.
     """
-    if config.batching == "sample" and "last_column" not in config.reference:
+    size = config.samples_per_forward
+    if "last_column" in config.reference:  # as padded as theirs: one sample a row, not by length
+        return [rows[start : start + size] for start in range(0, len(rows), size)]
+    if config.batching == "sample":
         rows = join_rows(rows)
     forwards: Update = [[]]
     for row in sorted(rows, key=lambda row: len(row.input_ids)):
-        is_full = _count(forwards[-1], config) >= config.samples_per_forward
+        is_full = _count(forwards[-1], config) >= size
         padded = (len(forwards[-1]) + 1) * len(row.input_ids)
         if forwards[-1] and (is_full or (tokens is not None and padded > tokens)):
             forwards.append([])
@@ -149,13 +151,13 @@ def objective(config: "Finetune", tokenizer: "PreTrainedTokenizerBase") -> Objec
     longest; `ordinary_tokens` knows no id from `tokenizer.vocab_size` on, where special ones lie.
     """
     vocabulary = tokenizer.vocab_size if "ordinary_tokens" in config.reference else None
-    pad = tokenizer.pad_token_id if "last_column" in config.reference else None
+    pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
 
     def prepared(rows: list[Row], device: torch.device) -> Batch:
         if vocabulary is not None:
             rows = [_ordinary(row, vocabulary) for row in rows]
         batch = collate(rows, device)
-        return batch if pad is None else _at_last_column(batch, rows, pad)
+        return _at_last_column(batch, rows, pad) if "last_column" in config.reference else batch
 
     return Objective(prepared, vocabulary)
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 # A CPU is faster where they stay in its caches; a GPU wants more at a time.
+FLOAT = torch.float32
 LOGITS_IN_FLIGHT = {"cpu": 1 << 22, "cuda": 1 << 27}
 
 
@@ -47,8 +48,8 @@ def collate(rows: list[Row], device: torch.device) -> Batch:
         pad_right([row.input_ids for row in rows], device),
         torch.tensor([i for i, row in enumerate(rows) for _ in row.positions], device=device),
         torch.tensor([position for row in rows for position in row.positions], device=device),
-        torch.tensor([id_ for ids, _ in labels for id_ in ids], device=device),
-        torch.tensor([weight for _, weights in labels for weight in weights], device=device),
+        torch.tensor([i for ids, _ in labels for i in ids], dtype=torch.long, device=device),
+        torch.tensor([w for _, weights in labels for w in weights], dtype=FLOAT, device=device),
         offsets,
     )
 
@@ -111,7 +112,8 @@ class _SummedDivergence(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, outgoing: Tensor) -> Any:
         """The stored gradient for the states, scaled."""
-        return ctx.gradient * outgoing.to(ctx.gradient.dtype), None, None, None, None, None
+        scaled = (ctx.gradient * outgoing).to(ctx.gradient.dtype)
+        return scaled, None, None, None, None, None
 
 
 def divergence_terms(

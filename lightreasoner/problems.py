@@ -68,9 +68,8 @@ def from_row(row: dict[str, Any], problem_id: str, where: str) -> Problem:
     solution, marker, final = answer.rpartition("####")
     if marker:
         return Problem(problem_id, str(row["question"]), final.strip(), solution.strip())
-    return Problem(
-        problem_id, str(row["question"]), answer.strip(), str(row.get("solution") or "").strip()
-    )
+    solution = "" if _is_blank(row.get("solution")) else str(row["solution"])
+    return Problem(problem_id, str(row["question"]), answer.strip(), solution.strip())
 
 
 def _is_blank(value: Any) -> bool:

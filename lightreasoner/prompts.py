@@ -41,6 +41,16 @@ def encode(question: str, style: "PromptStyle", tokenizer: "PreTrainedTokenizerB
     return tokenizer(text, add_special_tokens=style != "chat")["input_ids"]
 
 
+def continuation(
+    text: str, prompt_ids: list[int], tokenizer: "PreTrainedTokenizerBase"
+) -> list[int]:
+    """The ids of a text that goes on after a prompt, as a model would write it: with a space before
+    it where the prompt does not end in one or in a new line (`cot`'s `Answer:`)."""
+    ends = tokenizer.decode(prompt_ids[-1:])[-1:]
+    joined = text if ends.isspace() else f" {text}"
+    return tokenizer(joined, add_special_tokens=False)["input_ids"]
+
+
 def encode_all(
     problems: "list[Problem]",
     style: "PromptStyle",

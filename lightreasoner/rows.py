@@ -17,6 +17,7 @@ from lightreasoner import artifacts, models, tables
 from lightreasoner.contrast import Ints
 from lightreasoner.errors import ArtifactError, SelectionError
 from lightreasoner.problems import Problem, problem_of, solution_text
+from lightreasoner.prompts import continuation
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -108,13 +109,14 @@ def gold_rows(
     """
     wanted = {problem_of(row.problem_id) for row in held_out}
     solutions = {problem.id: text for problem in problems if (text := solution_text(problem))}
-    rows = []
+    prompts: dict[str, list[int]] = {}
     for trajectory in _read(samples_dir)[1].to_pylist():
-        problem_id = trajectory["problem_id"]
-        if problem_id in wanted and problem_id in solutions:
-            ids = tokenizer(solutions[problem_id], add_special_tokens=False)["input_ids"]
-            rows.append(one_hot_row(problem_id, trajectory["prompt_ids"], ids))
-    return rows
+        prompts.setdefault(problem_of(trajectory["problem_id"]), trajectory["prompt_ids"])
+    return [
+        one_hot_row(name, ids, continuation(solutions[name], ids, tokenizer))
+        for name, ids in prompts.items()
+        if name in wanted and name in solutions
+    ]
 
 
 def one_hot_row(problem_id: str, prompt_ids: list[int], completion_ids: list[int]) -> Row:
@@ -135,6 +137,7 @@ def check_samples(samples_dir: Path, expert_dir: Path) -> None:
     outside the expert's vocabulary, weights that do not sum to 1, or steps that are not there.
     """
     samples, trajectories = _read(samples_dir)
+    _check_trajectories(trajectories, samples_dir)
     if not len(samples):
         raise SelectionError(f"{samples_dir}: holds no sample; lower select.beta and select again")
     _check_tokenizer(samples_dir, expert_dir)
@@ -162,6 +165,17 @@ def _check_tokenizer(samples_dir: Path, expert_dir: Path) -> None:
         )
 
 
+def _check_trajectories(trajectories: pa.Table, where: Path) -> None:
+    """Each has a prompt, without which its first step is nowhere, and an id of its own."""
+    names = trajectories["problem_id"].to_pandas()
+    prompts = np.diff(tables.values_and_offsets(trajectories, "prompt_ids")[1])
+    for bad, fault in ((names.duplicated(), "stands twice"), (prompts == 0, "has no prompt")):
+        if bad.any():
+            raise ArtifactError(
+                f"{where}: the trajectory {names[int(np.argmax(bad))]} {fault}; {REMEDY}"
+            )
+
+
 def _check_ids(samples: pa.Table, trajectories: pa.Table, where: Path, size: int) -> None:
     for table, name in (
         (samples, "token_ids"),
@@ -178,11 +192,15 @@ def _check_ids(samples: pa.Table, trajectories: pa.Table, where: Path, size: int
 
 
 def _check_weights(samples: pa.Table, where: Path) -> None:
-    """Each sample has as many weights as ids, none below 0, that sum to 1."""
+    """Each sample has as many weights as ids, none below 0, that sum to 1, and no id twice."""
     ids, offsets = tables.values_and_offsets(samples, "token_ids")
     weights, ends = tables.values_and_offsets(samples, "weights")
     if len(ids) != len(weights) or (offsets != ends).any():
         _refuse(samples, (np.diff(offsets) != np.diff(ends)), where, "has other ids than weights")
+    pairs = _row_of(offsets).astype(np.int64) << 32 | ids
+    _, first = np.unique(pairs, return_index=True)
+    repeated = np.bincount(np.delete(_row_of(offsets), first), minlength=len(samples)) > 0
+    _refuse(samples, repeated, where, "has a token id twice")
     sums = np.bincount(_row_of(offsets), weights.astype(np.float64), len(samples))
     bad = ~(np.abs(sums - 1) <= WEIGHTS_TOLERANCE)
     bad |= np.bincount(_row_of(offsets), ~(weights >= 0), len(samples)) > 0

@@ -70,8 +70,10 @@ def judge(row: dict[str, Any], problem: Problem, style: str, tokenizer: Any) -> 
 
 def _distinct(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The first of each problem's identical completions, in order."""
-    first = {(problem_of(row["problem_id"]), *row["completion_ids"]): row for row in rows[::-1]}
-    return list(first.values())[::-1]
+    first: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in rows:
+        first.setdefault((problem_of(row["problem_id"]), *row["completion_ids"]), row)
+    return list(first.values())
 
 
 def write_gold(problems_dir: Path, trajectories: Artifact, expert: Artifact, out: Path) -> None:
@@ -114,7 +116,7 @@ def _solutions(
             "problem_id": problem.id,
             "prompt_ids": sent[problem.id],
             "completion_ids": [
-                *tokenizer(solution_text(problem), add_special_tokens=False)["input_ids"], end
+                *prompts.continuation(solution_text(problem), sent[problem.id], tokenizer), end
             ],
             "finish_reason": "stop",
         }

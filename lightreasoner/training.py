@@ -78,6 +78,8 @@ def train(
     """
     scratch.mkdir(parents=True, exist_ok=True)
     checkpoint = last_good_checkpoint(scratch)
+    if checkpoint is not None and _has_stopped(checkpoint):
+        updates = updates[: _number(checkpoint)]
     trainer = _trainer(model, updates, validation, objective, config, compute, scratch, watcher)
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     history = trainer.state.log_history
@@ -97,13 +99,33 @@ def _entry(line: dict[str, float], prefix: str, names: Sequence[str]) -> dict[st
 
 def last_good_checkpoint(scratch: Path) -> Path | None:
     """The newest whole checkpoint; newer ones that are not are named in a warning and removed."""
-    found = sorted(scratch.glob("checkpoint-*"), key=lambda path: -int(path.name[11:]))
-    for path in found:
-        if _is_whole(path):
+    for path in sorted(scratch.glob("checkpoint-*"), key=_number, reverse=True):
+        if _is_whole(path) and _is_whole(_best(path)):
             return path
         log.warning("finetune: checkpoint %s is damaged or unfinished; it is left out", path)
         shutil.rmtree(path)
     return None
+
+
+def _number(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("checkpoint-"))
+
+
+def _state(checkpoint: Path) -> dict[str, Any]:
+    state: dict[str, Any] = json.loads((checkpoint / "trainer_state.json").read_text("utf-8"))
+    return state
+
+
+def _best(checkpoint: Path) -> Path:
+    """The checkpoint whose adapter was the best so far, itself where none is told apart."""
+    step = _state(checkpoint)["best_global_step"] or _number(checkpoint)
+    return checkpoint.with_name(f"checkpoint-{step}")
+
+
+def _has_stopped(checkpoint: Path) -> bool:
+    """Whether patience had run out there; Trainer itself forgets that at a restart."""
+    control = _state(checkpoint)["stateful_callbacks"]["TrainerControl"]
+    return bool(control["args"]["should_training_stop"])
 
 
 def _is_whole(checkpoint: Path) -> bool:
@@ -194,6 +216,7 @@ def _trainer(
         use_cpu=compute.device == "cpu",
         remove_unused_columns=False,
     )
+    arguments._n_gpu = 1  # else Trainer would spread a batch over all GPUs with DataParallel
     callbacks = [_recorder(len(updates), measured if validation else None, watcher)]
     if keeps_best:
         callbacks.append(EarlyStoppingCallback(config.patience))
@@ -224,6 +247,9 @@ def _recorder(
         def on_train_begin(
             self, args: Any, state: Any, control: Any, model: Any, **kwargs: Any
         ) -> None:
+            if state.best_global_step:  # the home may have been moved
+                best = Path(args.output_dir, f"checkpoint-{state.best_global_step}")
+                state.best_model_checkpoint = str(best)
             if measured is not None and state.global_step == 0:
                 state.log_history.append({**measured(model), "step": 0})
             for line in state.log_history:

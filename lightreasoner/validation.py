@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}
+LARGEST = 700.0  # nats that exp can take
 MEASURES = ("loss", "entropy", "gold_perplexity")
 
 
@@ -43,7 +44,7 @@ class Validation:
         }
         if gold:
             nll = _mean([summed_divergence(model, batch).item() for batch in gold], gold)
-            found["gold_perplexity"] = math.exp(nll)
+            found["gold_perplexity"] = math.exp(nll) if nll < LARGEST else math.inf
         return found
 
 

@@ -28,6 +28,7 @@ from lightreasoner.finetune import write_adapter
 from lightreasoner.presets import PRESETS
 from lightreasoner.problems import Problem
 from lightreasoner.progress import Silent
+from lightreasoner.rows import check_samples
 from lightreasoner.stages import Workspace
 
 MICROWORLD = models.MICROWORLD / "expert"
@@ -428,6 +429,15 @@ def test_an_import_is_trained_on_directly(batching: str, tiny_expert: Path, tmp_
         Silent(),
     )
     assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
+
+
+def test_weights_that_sum_to_nearly_1_are_normalised(tiny_expert: Path, tmp_path: Path) -> None:
+    row = {**LINE, "weights": [0.6, 0.396]}
+    path = write_lines(tmp_path / "a.jsonl", row)
+    exchange.import_file(path, tiny_expert, "authors", None, tmp_path / "set")
+    check_samples(tmp_path / "set", tiny_expert)
+    found = tables.read(tmp_path / "set" / "samples.parquet", tables.SAMPLES)["weights"][0]
+    assert found.as_py() == pytest.approx([0.6 / 0.996, 0.396 / 0.996])
 
 
 def test_the_commands_go_there_and_back(

@@ -30,6 +30,13 @@ def test_gsm8k_answers_are_split(tmp_path: Path) -> None:
     assert read(path) == [Problem("toy/00000", "q", "1,024", "48/2 = <<48/2=24>>24")]
 
 
+def test_a_null_solution_is_none(tmp_path: Path) -> None:
+    """pandas reads a null beside texts as NaN, which is not the text `nan`."""
+    rows = [{"question": "q", "answer": "2", "solution": s} for s in (None, "It is 2.")]
+    pd.DataFrame(rows).to_parquet(tmp_path / "a.parquet")
+    assert [problem.solution for problem in read(tmp_path / "a.parquet")] == ["", "It is 2."]
+
+
 def test_parquet_reads_as_jsonl(tmp_path: Path) -> None:
     pd.DataFrame([{"question": "q", "answer": "2"}]).to_parquet(tmp_path / "a.parquet")
     assert read(tmp_path / "a.parquet") == read(write(tmp_path / "a.jsonl", row("q")))

@@ -25,3 +25,11 @@ def test_special_tokens_are_single_ids(tiny_expert: Path) -> None:
     ids = prompts.encode("1", "qwen25-math-cot", tokenizer)
     assert ids.count(tokenizer.convert_tokens_to_ids("<|im_start|>")) == 3
     assert tokenizer.decode(ids) == prompts.render("1", "qwen25-math-cot", tokenizer)
+
+
+def test_a_continuation_keeps_its_distance_from_the_prompt(tiny_expert: Path) -> None:
+    """`cot` ends in `Answer:`, ChatML in a new line."""
+    tokenizer = models.load_tokenizer(tiny_expert)
+    for style, expected in (("cot", " Four."), ("qwen25-math-cot", "Four.")):
+        prompt = prompts.encode("1", style, tokenizer)
+        assert tokenizer.decode(prompts.continuation("Four.", prompt, tokenizer)) == expected

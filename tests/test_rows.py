@@ -47,6 +47,9 @@ def test_a_good_set_passes(samples_dir: Path, tiny_expert: Path) -> None:
         (tables.SAMPLES, "step", lambda v: [3, *v[1:]], r"of a, step 3, is past its trajectory's"),
         (tables.SAMPLES, "step", lambda v: [*v[:3], 2, *v[4:]], r"of c, step 2, stands twice"),
         (tables.SAMPLES, "problem_id", lambda v: ["x", *v[1:]], r"of x, step 0, is past"),
+        (tables.SAMPLES, "token_ids", lambda v: [v[0], [42, 42], *v[2:]], r"of b, .* id twice"),
+        (tables.TRAJECTORIES, "problem_id", lambda v: ["a", "b", "b"], r"b stands twice"),
+        (tables.TRAJECTORIES, "prompt_ids", lambda v: [*v[:2], []], r"trajectory c has no prompt"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_trained_on_is_refused_before_the_model_is_loaded(
@@ -119,8 +122,10 @@ def test_gold_solutions_of_held_out_problems(samples_dir: Path, tiny_expert: Pat
     tokenizer = models.load_tokenizer(tiny_expert)
     solutions = {"a": "so 7", "b": "", "d": "not there"}
     known = [Problem(name, "?", "7", solution) for name, solution in solutions.items()]
+    rewrite(samples_dir, tables.TRAJECTORIES, "problem_id", lambda v: ["a#3", *v[1:]])
+    rewrite(samples_dir, tables.SAMPLES, "problem_id", lambda v: ["a#3", *v[1:]])
     held_out = read_rows(samples_dir, "trajectory")
     rows = gold_rows(known, held_out, samples_dir, tokenizer)
     assert [row.problem_id for row in rows] == ["a"]
-    text = "so 7\nThe answer is \\boxed{7}"
+    text = " so 7\nThe answer is \\boxed{7}"
     assert rows[0].input_ids == [1, 2, *tokenizer(text)["input_ids"]]

@@ -82,6 +82,7 @@ def test_only_correct_and_complete_solutions_are_kept_once(
         ("p#2", RIGHT, "stop"),
         ("p#3", ALSO_RIGHT, "stop"),
         ("p#4", RIGHT, "length"),
+        ("p#5", RIGHT, "stop"),
         ("q", NO_BOX, "stop"),
         ("q#1", "\\boxed{6}", "stop"),
     ]
@@ -89,9 +90,9 @@ def test_only_correct_and_complete_solutions_are_kept_once(
         out = keep(tiny_expert, tmp_path, rows)
     _, trajectories, said = read(out)
     assert [row["problem_id"] for row in trajectories] == ["p", "p#3", "q#1"]
-    counts = {"kept": 3, "duplicate": 1, "wrong": 1, "unparsed": 1, "truncated": 1}
+    counts = {"kept": 3, "duplicate": 2, "wrong": 1, "unparsed": 1, "truncated": 1}
     assert said["counts"] == counts
-    assert "3 kept, 1 duplicate, 1 wrong, 1 unparsed, 1 truncated" in caplog.text
+    assert "3 kept, 2 duplicate, 1 wrong, 1 unparsed, 1 truncated" in caplog.text
     assert (said["source"], said["label"], said["generate"]["seed"]) == ("keep", "one_hot", 3)
     assert said["trajectories_digest"] == artifacts.digest(tmp_path / "trajectories")
 
@@ -171,7 +172,7 @@ def test_the_gold_solution_follows_the_prompt_and_ends(tiny_expert: Path, tmp_pa
     found, trajectories, said = read(gold(tiny_expert, tmp_path, GSM8K))
     (solution,) = trajectories
     assert solution["prompt_ids"] == [7, 8]
-    text = solution_text(GSM8K)
+    text = f" {solution_text(GSM8K)}"  # as the prompt does not end in a blank
     assert solution["completion_ids"] == [*ids_of(tiny_expert, text), END]
     assert solution["finish_reason"] == "stop"
     assert len(found) == len(solution["completion_ids"])

@@ -1,13 +1,16 @@
 """Training: a restart goes on from the last good checkpoint and ends at the same bytes."""
 
+import json
 import logging
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from test_finetune import CPU, settings
 
@@ -85,12 +88,41 @@ def test_a_resumed_tuning_ends_at_the_same_bytes(
 def test_a_resumed_tuning_keeps_its_patience(
     tiny_expert: Path, samples_dir: Path, tmp_path: Path
 ) -> None:
-    changes = {"learning_rate": 0.5, "patience": 3, "lora_dropout": 0.0}
-    whole = tune(tiny_expert, samples_dir, tmp_path / "whole", tmp_path / "w", Silent(), **changes)
-    scratch = tmp_path / "scratch"
+    """The held-out loss falls until some update; two readings later the tuning stops. It is cut
+    between those two, and once after the stop: then nothing is left to train."""
+    changes = {"learning_rate": 0.5, "patience": 2, "updates": 60, "validate_every": 2}
+    out, scratch = tmp_path / "whole", tmp_path / "scratch"
+    whole = tune(tiny_expert, samples_dir, out, tmp_path / "w", Silent(), **changes)
+    stop = int(pd.read_csv(out / "curve.csv")["update"].max())
+    assert 6 < stop < 60
     with pytest.raises(StoppedError):
-        tune(tiny_expert, samples_dir, tmp_path / "cut", scratch, Until(7), **changes)
-    again = tune(tiny_expert, samples_dir, tmp_path / "again", scratch, Silent(), **changes)
+        tune(tiny_expert, samples_dir, tmp_path / "cut", scratch, Until(stop - 1), **changes)
+    assert whole == tune(tiny_expert, samples_dir, tmp_path / "again", scratch, Silent(), **changes)
+    after = Until(-1)
+    shutil.move(scratch, tmp_path / "moved")
+    scratch = tmp_path / "moved"
+    assert whole == tune(
+        tiny_expert, samples_dir, tmp_path / "once more", scratch, after, **changes
+    )
+    assert max(step for _, step in after.heard) == stop
+
+
+def test_a_damaged_best_checkpoint_is_not_gone_on_from(
+    tiny_expert: Path, samples_dir: Path, tmp_path: Path
+) -> None:
+    changes = {"learning_rate": 0.5, "patience": 2, "updates": 60, "validate_every": 2}
+    whole = tune(
+        tiny_expert, samples_dir, tmp_path / "w", tmp_path / "scratch", Silent(), **changes
+    )
+    newest = last_good_checkpoint(tmp_path / "scratch")
+    assert newest is not None
+    best = json.loads((newest / "trainer_state.json").read_text())["best_global_step"]
+    assert newest.name != f"checkpoint-{best}"
+    cut_short(tmp_path / "scratch" / f"checkpoint-{best}" / "adapter_model.safetensors")
+    assert last_good_checkpoint(tmp_path / "scratch") is None
+    again = tune(
+        tiny_expert, samples_dir, tmp_path / "a", tmp_path / "scratch", Silent(), **changes
+    )
     assert again == whole
 
 
