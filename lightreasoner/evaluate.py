@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from lightreasoner import models, problems, prompts, tables
+from lightreasoner import models, prompts, sources, tables
 from lightreasoner.decode import Completion, decode
 from lightreasoner.grading import grade
 from lightreasoner.problems import Problem
@@ -34,9 +34,7 @@ def write_scores(
     drawn = [
         (name, problem)
         for name in dict.fromkeys(config.problem_sets)
-        for problem in problems.read_source(
-            config.source, name, "test", config.n_problems, config.seed
-        )
+        for problem in sources.read(config.source, name, "test", config.n_problems, config.seed)
     ]
     tokenizer = models.load_tokenizer(model_dir)
     prompt_ids = prompts.encode_all(
