@@ -7,6 +7,9 @@ from pathlib import Path
 
 CALCULATOR = re.compile(r"<<[^<>]*>>")
 
+Demo = tuple[str, str]
+"""A worked example that precedes a question in a prompt: its question and its answer."""
+
 
 @dataclass(frozen=True)
 class Problem:
