@@ -45,12 +45,10 @@ def sampling(
     """
     values = config.load(params, set_ or ())
     inputs = external_inputs(values, ("expert", "amateur", "problem_source"))
-    from lightreasoner import bench, problems
+    from lightreasoner import bench, sources
 
     source = values.prepare
-    drawn = problems.read_source(
-        source.source, source.problem_set, "train", source.n_problems, source.seed
-    )
+    drawn = sources.read(source.source, source.problem_set, "train", source.n_problems, source.seed)
     with TerminalBar("bench") as bar:
         found = bench.sampling(
             inputs["expert"],

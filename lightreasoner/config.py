@@ -226,7 +226,7 @@ class Merge(Section):
 
 
 class Evaluate(Section):
-    """Zero-shot pass@1, greedy, of the base and the tuned expert on the same problems."""
+    """Greedy pass@1 of the base and the tuned expert on the same problems; mmlu_stem is 5-shot."""
 
     source: str = Field(min_length=1, description="As prepare.source.")
     problem_sets: tuple[str, ...] = Field(min_length=1, description="Sets of the source.")

@@ -1,4 +1,4 @@
-"""Evaluate: a model's zero-shot pass@1 on sets of problems, greedy, with 95% intervals.
+"""Evaluate: a model's greedy pass@1 on sets of problems, with 95% intervals.
 
 The problems are drawn by the section's seed alone, so that every model of a comparison answers the
 same ones. All sets are read and fitted to the model's context before its weights are loaded.
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from lightreasoner import models, problems, prompts, tables
+from lightreasoner import models, prompts, sources, tables
 from lightreasoner.decode import Completion, decode
 from lightreasoner.grading import grade
 from lightreasoner.problems import Problem
@@ -31,22 +31,8 @@ def write_scores(
     `compute` names the device and dtype, neither of them `auto`. Raises ProblemsError for a source
     that cannot be read or a prompt that leaves no room in the context, ModelError for the model.
     """
-    drawn = [
-        (name, problem)
-        for name in dict.fromkeys(config.problem_sets)
-        for problem in problems.read_source(
-            config.source, name, "test", config.n_problems, config.seed
-        )
-    ]
     tokenizer = models.load_tokenizer(model_dir)
-    prompt_ids = prompts.encode_all(
-        [problem for _, problem in drawn],
-        config.style,
-        tokenizer,
-        config.max_new_tokens,
-        models.context_length(model_dir),
-        "evaluate.max_new_tokens",
-    )
+    drawn, prompt_ids = _read(config, tokenizer, models.context_length(model_dir))
     completions = decode(
         models.load_model(model_dir, compute.device, compute.dtype),
         prompt_ids,
@@ -78,6 +64,27 @@ def summarise(scores: pd.DataFrame) -> dict[str, Any]:
         "truncated": int((scores["finish_reason"] == "length").sum()),
         "no_answer": int((scores["verdict"] == "unparsed").sum()),
     }
+
+
+def _read(
+    config: "Evaluate", tokenizer: "PreTrainedTokenizerBase", context: int
+) -> tuple[list[tuple[str, Problem]], list[list[int]]]:
+    """Every problem with its set, in the sets' order, and their prompts with their sets' demos."""
+    drawn: list[tuple[str, Problem]] = []
+    prompt_ids: list[list[int]] = []
+    for name in dict.fromkeys(config.problem_sets):
+        found = sources.read(config.source, name, "test", config.n_problems, config.seed)
+        drawn += [(name, problem) for problem in found]
+        prompt_ids += prompts.encode_all(
+            found,
+            config.style,
+            tokenizer,
+            config.max_new_tokens,
+            context,
+            "evaluate.max_new_tokens",
+            sources.demos(config.source, name),
+        )
+    return drawn, prompt_ids
 
 
 def _row(

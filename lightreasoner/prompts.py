@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 from lightreasoner.errors import ProblemsError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from transformers import PreTrainedTokenizerBase
 
     from lightreasoner.config import PromptStyle
-    from lightreasoner.problems import Problem
+    from lightreasoner.problems import Demo, Problem
 
 CUE = r"Please reason step by step, and put your final answer within \boxed{}."
 TURNS = "<|im_end|>\n<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
@@ -26,18 +28,41 @@ STOP_WORDS = {"cot": "\n\nQuestion:"}
 """Where a style's response ends in text: a base model goes on with a question of its own."""
 
 
-def render(question: str, style: "PromptStyle", tokenizer: "PreTrainedTokenizerBase") -> str:
-    """The prompt's text, spaces at both ends stripped as the toolkit does."""
+def render(
+    question: str,
+    style: "PromptStyle",
+    tokenizer: "PreTrainedTokenizerBase",
+    demos: "Sequence[Demo]" = (),
+) -> str:
+    """The prompt's text, spaces at both ends stripped as the toolkit does.
+
+    The demos precede the question: in `cot` each as a question of its own, else all in the user's
+    one turn.
+    """
+    if style == "cot":
+        shots = [_fill(style, demo_question) + answer for demo_question, answer in demos]
+        return "\n\n\n".join([*shots, _fill(style, question)]).strip(" ")
+    turn = "\n\n".join([*("\n".join(demo) for demo in demos), question])
     if style == "chat":
-        messages = [{"role": "system", "content": CUE}, {"role": "user", "content": question}]
+        messages = [{"role": "system", "content": CUE}, {"role": "user", "content": turn}]
         return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    return _fill(style, turn).strip(" ")
+
+
+def _fill(style: str, question: str) -> str:
+    """A style's template around a question, whose own braces are text."""
     before, _, after = TEMPLATES[style].partition("{question}")
-    return (before + question + after).strip(" ")
+    return before + question + after
 
 
-def encode(question: str, style: "PromptStyle", tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+def encode(
+    question: str,
+    style: "PromptStyle",
+    tokenizer: "PreTrainedTokenizerBase",
+    demos: "Sequence[Demo]" = (),
+) -> list[int]:
     """The prompt's token ids; a chat template brings its own begin-of-sequence token."""
-    text = render(question, style, tokenizer)
+    text = render(question, style, tokenizer, demos)
     return tokenizer(text, add_special_tokens=style != "chat")["input_ids"]
 
 
@@ -58,12 +83,13 @@ def encode_all(
     room: int,
     context: int,
     room_name: str,
+    demos: "Sequence[Demo]" = (),
 ) -> list[list[int]]:
     """The prompts of all problems, each with `room` new tokens within the model's `context`.
 
     Raises ProblemsError that names the longest prompt's problem and `room_name`, the parameter.
     """
-    encoded = [encode(problem.question, style, tokenizer) for problem in problems]
+    encoded = [encode(problem.question, style, tokenizer, demos) for problem in problems]
     longest = max(range(len(encoded)), key=lambda row: len(encoded[row]))
     tokens = len(encoded[longest])
     if tokens + room > context:

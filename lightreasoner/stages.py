@@ -56,10 +56,10 @@ class Stage:
 
 def prepare(inputs: Inputs, params: Params, work: Workspace, watcher: Watcher) -> None:
     """Draw the problems: `problems.jsonl`."""
-    from lightreasoner import problems
+    from lightreasoner import problems, sources
 
     section = params.prepare
-    drawn = problems.read_source(
+    drawn = sources.read(
         section.source, section.problem_set, "train", section.n_problems, section.seed
     )
     problems.write(drawn, work.out / "problems.jsonl")
@@ -168,7 +168,7 @@ def report(inputs: Inputs, params: Params, work: Workspace, watcher: Watcher) ->
 GRAPH: tuple[Stage, ...] = (
     Stage(
         "prepare", "Draw the problems.",
-        ("problem_source",), "problems", "prepare", "lightreasoner.problems", prepare,
+        ("problem_source",), "problems", "prepare", "lightreasoner.sources", prepare,
     ),
     Stage(
         "generate", "Let the expert write trajectories, one a problem unless told.",
@@ -233,23 +233,23 @@ def external_inputs(params: Params, wanted: Collection[str] = EXTERNAL) -> Input
     A wrong model, an amateur of another vocabulary or a missing file is refused here, before any
     stage runs. Raises ModelError or ProblemsError.
     """
-    from lightreasoner import models, problems
+    from lightreasoner import models, sources
 
     resolve: dict[str, Callable[[], Artifact]] = {
         "expert": lambda: models.resolve(params.models.expert),
         "amateur": lambda: models.resolve(params.models.amateur),
-        "problem_source": lambda: problems.resolve(params.prepare.source),
-        "benchmark_source": lambda: problems.resolve(params.evaluate.source),
+        "problem_source": lambda: sources.resolve(params.prepare.source),
+        "benchmark_source": lambda: sources.resolve(params.evaluate.source),
     }
     inputs = {name: resolve[name]() for name in wanted}
     if {"expert", "amateur"} <= inputs.keys():
         models.check_pair(inputs["expert"].path, inputs["amateur"].path)
     if "problem_source" in inputs:
         source = params.prepare
-        problems.check(source.source, [source.problem_set], "train", source.n_problems)
+        sources.check(source.source, [source.problem_set], "train", source.n_problems)
     if "benchmark_source" in inputs:
         benchmarks = params.evaluate
-        problems.check(benchmarks.source, benchmarks.problem_sets, "test", benchmarks.n_problems)
+        sources.check(benchmarks.source, benchmarks.problem_sets, "test", benchmarks.n_problems)
     return inputs
 
 

@@ -86,6 +86,28 @@ def test_a_prompt_that_leaves_no_room_is_refused(
         written(tiny_expert, settings(source, max_new_tokens=1000), tmp_path / "out")
 
 
+def test_demos_precede_the_questions_of_their_set_alone(
+    tiny_expert: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = {"question": "q", "choices": ["a", "b", "c", "d"], "answer": 1}
+    (source / "mmlu_stem").mkdir()
+    (source / "mmlu_stem" / "test.jsonl").write_text(json.dumps(row))
+    (source / "mmlu_stem" / "demos.json").write_text(json.dumps([["demo", "D"]] * 5))
+    tokenizer = models.load_tokenizer(tiny_expert)
+    asked: list[str] = []
+
+    def answer(model: object, prompt_ids: list[list[int]], *_: object, **__: object) -> list:
+        asked.extend(tokenizer.decode(ids) for ids in prompt_ids)
+        return [Completion(tokenizer(r"\boxed{B}")["input_ids"], "length")] * len(prompt_ids)
+
+    monkeypatch.setattr(evaluate, "decode", answer)
+    config = settings(source, problem_sets=("easy", "mmlu_stem"), n_problems=1, style="cot")
+    scores, _ = written(tiny_expert, config, tmp_path / "out")
+    assert [prompt.count("Question: demo\nAnswer: D\n\n\n") for prompt in asked] == [0, 5]
+    assert scores.iloc[1]["question"] == "q\nAnswer Choices: (A) a (B) b (C) c (D) d"
+    assert scores.iloc[1]["verdict"] == "correct"
+
+
 @pytest.mark.parametrize(
     ("text", "reason", "style", "response", "verdict", "kept_reason"),
     [

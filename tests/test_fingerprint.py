@@ -58,8 +58,14 @@ def test_configuration_is_no_code(package: Path) -> None:
 
 
 def test_imports_within_functions_count() -> None:
-    names = {path.name for path in fingerprint.code_files("lightreasoner.problems")}
+    names = {path.name for path in fingerprint.code_files("lightreasoner.sources")}
     assert "world.py" in names
+
+
+def test_grading_is_no_part_of_the_trajectories() -> None:
+    """What reads a benchmark's gold answers may change without the expert writing anew."""
+    names = {path.name for path in fingerprint.code_files("lightreasoner.generate")}
+    assert not {"sources.py", "grading.py"} & names
 
 
 def test_each_part_counts() -> None:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from test_finetune import CPU, settings
 from transformers import PreTrainedModel
 
-from lightreasoner import artifacts, models, problems, prompts, tables
+from lightreasoner import artifacts, models, prompts, sources, tables
 from lightreasoner import merge as merging
 from lightreasoner.artifacts import Artifact
 from lightreasoner.config import Merge
@@ -95,7 +95,7 @@ def test_the_microworld_expert_speaks_as_base_and_adapter(
     tuned = make_adapter(expert.path, tmp_path / "adapter", spread=0.2).get_base_model()
     out = merge_artifact(expert, tmp_path / "adapter", samples_dir, tmp_path / "model")
     tokenizer = models.load_tokenizer(expert.path)
-    drawn = problems.read_source("microworld", "tuned", "train", 100, seed=1)
+    drawn = sources.read("microworld", "tuned", "train", 100, seed=1)
     questions = [prompts.encode(p.question, "qwen25-math-cot", tokenizer) for p in drawn]
     stops = models.stop_ids(expert.path, tokenizer)
     base, one, other = (

@@ -33,3 +33,25 @@ def test_a_continuation_keeps_its_distance_from_the_prompt(tiny_expert: Path) ->
     for style, expected in (("cot", " Four."), ("qwen25-math-cot", "Four.")):
         prompt = prompts.encode("1", style, tokenizer)
         assert tokenizer.decode(prompts.continuation("Four.", prompt, tokenizer)) == expected
+
+
+def test_demos_share_the_users_turn(tiny_expert: Path) -> None:
+    """A demo's braces and control characters are text, as the question's are."""
+    tokenizer = models.load_tokenizer(tiny_expert)
+    demos = [("{a}\fb", "A. "), ("c", "\rd")]
+    turn = "{a}\fb\nA. \n\nc\n\rd\n\n{1+1}? "
+    for style in ("qwen25-math-cot", "chat"):
+        assert prompts.render("{1+1}? ", style, tokenizer, demos) == QWEN.replace("{1+1}? ", turn)
+    assert "\n\nc\n\rd\n\n1" in prompts.render("1", "authors", tokenizer, demos)
+
+
+def test_demos_of_cot_are_questions_of_their_own(tiny_expert: Path) -> None:
+    tokenizer = models.load_tokenizer(tiny_expert)
+    text = prompts.render("1?", "cot", tokenizer, [("{a}", "A. "), ("c", "\rd")])
+    assert text == (
+        "Question: {a}\nAnswer: A. \n\n\nQuestion: c\nAnswer: \rd\n\n\nQuestion: 1?\nAnswer:"
+    )
+    assert (
+        prompts.encode("1?", "cot", tokenizer, [("a", "A")])
+        == (tokenizer("Question: a\nAnswer: A\n\n\nQuestion: 1?\nAnswer:")["input_ids"])
+    )

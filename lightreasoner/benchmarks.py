@@ -1,0 +1,118 @@
+r"""Benchmarks: how a row of the Qwen2.5-Math toolkit's files becomes a question and a gold answer.
+
+The question is the toolkit's to the byte. The gold answer is not normalised yet; where the toolkit
+extracts it from a solution (math, minerva_math), it is the content of the last box. gsm8k is not
+here: its rows are {question, answer} already.
+
+All raise ValueError, which says what is wrong with the row.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from lightreasoner import grading
+
+Row = dict[str, Any]
+
+LETTERS = "ABCD"
+PLAIN = frozenset({"question", "answer"})
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """How a benchmark's rows are read.
+
+    `fields` must be there; `solution` names the one that holds a worked solution, if any does.
+    `shots` demos precede the question.
+    """
+
+    fields: tuple[str, ...]
+    bare_question: Callable[[Row], str]
+    gold: Callable[[Row], str]
+    solution: str | None = None
+    shots: int = 0
+
+    def question(self, row: Row) -> str:
+        """The question, which names the two choices where the gold answer is one of such two."""
+        return (self.bare_question(row) + _choices(self.gold(row))).strip()
+
+    def is_layout_of(self, rows: Iterable[Row]) -> bool:
+        """Whether rows are in this benchmark's own layout, not plain {question, answer}."""
+        names = {name for row in rows for name in row}
+        return not names >= PLAIN or bool(names & (set(self.fields) - PLAIN))
+
+
+def _choices(gold: str) -> str:
+    r"""` (Yes or No)` or the like; a gold answer of `\text{Yes}` or `yes.` counts."""
+    bare = re.sub(r"\\text|[{}$.\s]", "", gold).lower()
+    if bare in ("true", "false"):
+        return " (True or False)"
+    return " (Yes or No)" if bare in ("yes", "no") else ""
+
+
+def _boxed(row: Row) -> str:
+    answer = grading.extract(str(row["solution"]))
+    if answer is None:
+        raise ValueError(r"solution holds no \boxed{...} with an answer; box its final answer")
+    return answer
+
+
+def _svamp_question(row: Row) -> str:
+    body = str(row["Body"]).strip()
+    return f"{body}{'' if body.endswith('.') else '.'} {str(row['Question']).strip()}"
+
+
+def _asdiv_question(row: Row) -> str:
+    return f"{str(row['body']).strip()} {str(row['question']).strip()}"
+
+
+def _asdiv_gold(row: Row) -> str:
+    """`9 (apples)` is 9."""
+    return re.sub(r"\(.*?\)", "", str(row["answer"])).strip()
+
+
+def _olympiad_gold(row: Row) -> str:
+    answers = row["final_answer"]
+    if not isinstance(answers, list) or not answers or not str(answers[0]).strip(" $"):
+        raise ValueError(f"final_answer must be a list that begins with an answer, got {answers!r}")
+    return str(answers[0]).strip("$")
+
+
+def _mmlu_question(row: Row) -> str:
+    choices = row["choices"]
+    if not isinstance(choices, list) or len(choices) != len(LETTERS):
+        raise ValueError(f"choices must be a list of {len(LETTERS)}, got {choices!r}")
+    lettered = [
+        f"({letter}) {str(choice).strip()}" for letter, choice in zip(LETTERS, choices, strict=True)
+    ]
+    return f"{str(row['question']).strip()}\nAnswer Choices: {' '.join(lettered)}"
+
+
+def _mmlu_gold(row: Row) -> str:
+    answer = row["answer"]
+    if type(answer) is not int or not 0 <= answer < len(LETTERS):
+        raise ValueError(f"answer must be the index of a choice, 0 to 3, got {answer!r}")
+    return LETTERS[answer]
+
+
+def _problem(row: Row) -> str:
+    return str(row["problem"])
+
+
+_MATH = Benchmark(("problem", "solution"), _problem, _boxed, solution="solution")
+
+BENCHMARKS: dict[str, Benchmark] = {
+    "math": _MATH,
+    "math500": _MATH,
+    "minerva_math": _MATH,
+    "svamp": Benchmark(
+        ("Body", "Question", "Answer"), _svamp_question, lambda row: str(row["Answer"]).strip()
+    ),
+    "asdiv": Benchmark(("body", "question", "answer"), _asdiv_question, _asdiv_gold),
+    "olympiadbench": Benchmark(
+        ("question", "final_answer"), lambda row: str(row["question"]), _olympiad_gold
+    ),
+    "mmlu_stem": Benchmark(("question", "choices", "answer"), _mmlu_question, _mmlu_gold, shots=5),
+}

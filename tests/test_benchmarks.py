@@ -1,0 +1,206 @@
+r"""The toolkit's rows: question and gold answer of each benchmark, its demos, what is refused."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lightreasoner import models, prompts, sources
+from lightreasoner.benchmarks import BENCHMARKS
+from lightreasoner.errors import ProblemsError
+from lightreasoner.problems import Problem
+
+SHARED = Path(os.environ.get("LIGHTREASONER_SHARED", Path(__file__).parents[2] / "shared"))
+"""Where the toolkit's files and the digests of its prompts are, on machines that have them."""
+
+SVAMP = {"Body": "Ed has 5 figs ", "Question": " How many figs? ", "Answer": 5.0, "ID": "chal-1"}
+ASDIV = {"body": " Two and 7. ", "question": " How many in all? ", "answer": "9 (apples)"}
+MATH = {"problem": "What is $1+1$?", "solution": r"$1+1=\boxed{\frac{4}{2}}$.", "level": 2}
+OLYMPIAD = {"context": "Unread.", "question": "Find $n$.\n", "final_answer": ["$2n$", "3"]}
+MMLU = {"question": "Which? ", "choices": [" a", 1, "c ", "d"], "answer": 2}
+DEMOS = [[f"q{n}\rx", f"a{n}\fy"] for n in range(5)]
+
+
+def put(directory: Path, name: str, *rows: dict[str, Any]) -> str:
+    """Write a set in the toolkit's layout; the source."""
+    (directory / name).mkdir()
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (directory / name / "test.jsonl").write_text(text, encoding="utf-8")
+    return str(directory)
+
+
+def read(source: str, name: str) -> list[Problem]:
+    return sources.read(source, name, "test", None, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "question", "gold"),
+    [
+        # gsm8k's rows are {question, answer}
+        ("gsm8k", {"question": "How many?", "answer": "2+2=4\n#### 4"}, "How many?", "4"),
+        # a body without its full stop gets one; a number stays as written
+        ("svamp", SVAMP, "Ed has 5 figs. How many figs?", "5.0"),
+        ("svamp", SVAMP | {"Body": "He ran."}, "He ran. How many figs?", "5.0"),
+        # groups in parentheses are units, wherever they stand
+        ("asdiv", ASDIV, "Two and 7. How many in all?", "9"),
+        ("asdiv", ASDIV | {"answer": "3 (a); 4 (b)"}, "Two and 7. How many in all?", "3 ; 4"),
+        # the last box, with the braces in it; math500's own `answer` is not read
+        ("math", MATH, "What is $1+1$?", r"\frac{4}{2}"),
+        ("math500", MATH | {"answer": "7"}, "What is $1+1$?", r"\frac{4}{2}"),
+        ("minerva_math", MATH, "What is $1+1$?", r"\frac{4}{2}"),
+        # the first answer without its dollars; no context; nothing around the question
+        ("olympiadbench", OLYMPIAD, "Find $n$.", "2n"),
+        ("olympiadbench", OLYMPIAD | {"final_answer": ["$a$, $b$"]}, "Find $n$.", "a$, $b"),
+        # lettered choices on a line of their own; the index is a letter
+        ("mmlu_stem", MMLU, "Which?\nAnswer Choices: (A) a (B) 1 (C) c (D) d", "C"),
+    ],
+)
+def test_a_row_becomes_a_question_and_a_gold_answer(
+    tmp_path: Path, name: str, row: dict[str, Any], question: str, gold: str
+) -> None:
+    (problem,) = read(put(tmp_path, name, row), name)
+    assert (problem.id, problem.question, problem.answer) == (f"{name}/test/00000", question, gold)
+
+
+@pytest.mark.parametrize(
+    ("answer", "added"),
+    [
+        ("yes", " (Yes or No)"),
+        ("No (it is odd)", " (Yes or No)"),
+        ("TRUE", " (True or False)"),
+        ("false", " (True or False)"),
+        ("yes, 3", ""),
+        ("none", ""),
+    ],
+)
+def test_a_choice_of_two_is_named_in_the_question(tmp_path: Path, answer: str, added: str) -> None:
+    (problem,) = read(put(tmp_path, "asdiv", ASDIV | {"answer": answer}), "asdiv")
+    assert problem.question == "Two and 7. How many in all?" + added
+
+
+def test_a_choice_of_two_may_be_typeset(tmp_path: Path) -> None:
+    (problem,) = read(put(tmp_path, "math", MATH | {"solution": r"\boxed{\text{Yes}}"}), "math")
+    assert problem.question == "What is $1+1$? (Yes or No)"
+
+
+def test_a_worked_solution_is_kept_whole(tmp_path: Path) -> None:
+    source = put(tmp_path, "math", MATH)
+    assert read(source, "math")[0].solution == MATH["solution"]
+    assert read(put(tmp_path, "svamp", SVAMP), "svamp")[0].solution == ""
+
+
+@pytest.mark.parametrize("name", ["gsm8k", *BENCHMARKS])
+def test_plain_rows_of_a_benchmarks_name_stay_plain(tmp_path: Path, name: str) -> None:
+    """No choice is named, no demo asked for."""
+    source = put(tmp_path, name, {"question": "Is it?", "answer": "yes"})
+    assert read(source, name) == [Problem(f"{name}/test/00000", "Is it?", "yes", "")]
+    assert sources.demos(source, name) == []
+
+
+def test_parquet_rows_may_be_in_the_toolkits_layout(tmp_path: Path) -> None:
+    import pandas as pd
+
+    (tmp_path / "olympiadbench").mkdir()
+    pd.DataFrame([OLYMPIAD]).to_parquet(tmp_path / "olympiadbench" / "test.parquet")
+    assert read(str(tmp_path), "olympiadbench")[0].answer == "2n"
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "message"),
+    [
+        ("svamp", {"Body": "x", "Question": " "}, "Question and Answer missing or empty"),
+        ("svamp", {"x": 1}, "each row needs Body, Question, Answer, this one has"),
+        ("mmlu_stem", MMLU | {"choices": None}, "choices missing or empty"),
+        ("mmlu_stem", MMLU | {"choices": ["a"]}, r"choices must be a list of 4, got \['a'\]"),
+        ("mmlu_stem", MMLU | {"answer": 4}, "answer must be the index of a choice, 0 to 3, got 4"),
+        ("mmlu_stem", MMLU | {"answer": True}, "the index of a choice, 0 to 3, got True"),
+        ("olympiadbench", OLYMPIAD | {"final_answer": "2"}, "final_answer must be a list .* '2'"),
+        ("olympiadbench", OLYMPIAD | {"final_answer": []}, r"begins with an answer, got \[\]"),
+        ("minerva_math", MATH | {"solution": "It is 2."}, "solution holds no .boxed"),
+    ],
+)
+def test_a_broken_record_is_named_with_file_and_line(
+    tmp_path: Path, name: str, row: dict[str, Any], message: str
+) -> None:
+    """The broken row is the second; the first shows the layout."""
+    good = {"svamp": SVAMP, "mmlu_stem": MMLU, "olympiadbench": OLYMPIAD, "minerva_math": MATH}
+    source = put(tmp_path, name, good[name], row)
+    with pytest.raises(ProblemsError, match=rf"{name}/test\.jsonl:2: .*{message}"):
+        read(source, name)
+
+
+def test_an_unknown_set_lists_what_there_is(tmp_path: Path) -> None:
+    with pytest.raises(ProblemsError, match=r"check the set's name, there is none"):
+        read(str(tmp_path), "svamp")
+    put(tmp_path, "svamp", SVAMP)
+    put(tmp_path, "asdiv", ASDIV)
+    with pytest.raises(ProblemsError, match=r"no math/test.jsonl .*, there is asdiv, svamp$"):
+        read(str(tmp_path), "math")
+
+
+def test_mmlu_stem_has_five_demos_and_the_others_none(tmp_path: Path) -> None:
+    source = put(tmp_path, "mmlu_stem", MMLU)
+    (tmp_path / "mmlu_stem" / "demos.json").write_text(json.dumps([*DEMOS, ["q5", "a5"]]))
+    assert sources.demos(source, "mmlu_stem") == [tuple(demo) for demo in DEMOS]
+    assert sources.demos(str(tmp_path / "mmlu_stem"), "mmlu_stem") != []
+    assert sources.demos(put(tmp_path, "svamp", SVAMP), "svamp") == []
+    assert sources.demos("microworld", "tuned") == []
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"no such file, and mmlu_stem is 5-shot; put its 5 demos there"),
+        ("{", "not valid JSON"),
+        (json.dumps(DEMOS[:4]), r"must hold 5 demos, as \[\[question, answer\]"),
+        (json.dumps([["q", "a", "b"]] * 5), "must hold 5 demos"),
+        (json.dumps([["q", 1]] * 5), "must hold 5 demos"),
+    ],
+)
+def test_wrong_demos_are_told_before_anything_runs(
+    tmp_path: Path, content: str | None, message: str
+) -> None:
+    source = put(tmp_path, "mmlu_stem", MMLU)
+    if content is not None:
+        (tmp_path / "mmlu_stem" / "demos.json").write_text(content)
+    with pytest.raises(ProblemsError, match=rf"mmlu_stem/demos\.json: {message}"):
+        sources.check(source, ["mmlu_stem"], "test", None)
+
+
+@pytest.mark.skipif(not (SHARED / "parity").is_dir(), reason="needs the toolkit's files")
+@pytest.mark.parametrize(
+    "name", ["asdiv", "gsm8k", "minerva_math", "mmlu_stem", "olympiadbench", "svamp"]
+)
+def test_prompts_are_the_toolkits_to_the_byte(tiny_expert: Path, name: str) -> None:
+    """Every record of the half whose digests are there, in both styles."""
+    lines = (SHARED / "parity" / "prompts_and_golds.jsonl").read_text(encoding="utf-8")
+    expected = [row for row in map(json.loads, lines.splitlines()) if row["benchmark"] == name]
+    assert expected
+    source = str(SHARED / "benchmarks")
+    problems, demos = read(source, name), sources.demos(source, name)
+    tokenizer = models.load_tokenizer(tiny_expert)
+    different = [
+        (row["idx"], style)
+        for row in expected
+        for style, key in (("qwen25-math-cot", "sha_qwen25"), ("cot", "sha_cot"))
+        if _digest(
+            prompts.render(problems[row["idx"]].question, style, tokenizer, demos)  # type: ignore[arg-type]
+        )
+        != row[key]
+    ]
+    assert different == []
+    assert {row["shots"] for row in expected} == {len(demos)}
+
+
+@pytest.mark.skipif(not (SHARED / "benchmarks").is_dir(), reason="needs the toolkit's files")
+def test_math500_reads_whole() -> None:
+    problems = read(str(SHARED / "benchmarks"), "math500")
+    assert len(problems) == 500
+    assert all(problem.question and problem.answer and problem.solution for problem in problems)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

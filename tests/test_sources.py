@@ -1,0 +1,145 @@
+"""Sources of problems: files, directories, what is refused and how it is named."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from lightreasoner import artifacts, sources
+from lightreasoner.errors import ProblemsError
+from lightreasoner.problems import Problem
+
+
+def write(path: Path, *lines: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def row(question: str = "1+1?", answer: str = "2") -> str:
+    return json.dumps({"question": question, "answer": answer})
+
+
+def read(path: Path, n: int | None = None, seed: int = 0) -> list[Problem]:
+    return sources.read(str(path), "toy", "train", n, seed)
+
+
+def test_gsm8k_answers_are_split(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", row("q", "48/2 = <<48/2=24>>24\n#### 1,024"))
+    assert read(path) == [Problem("toy/00000", "q", "1,024", "48/2 = <<48/2=24>>24")]
+
+
+def test_a_null_solution_is_none(tmp_path: Path) -> None:
+    """pandas reads a null beside texts as NaN, which is not the text `nan`."""
+    rows = [{"question": "q", "answer": "2", "solution": s} for s in (None, "It is 2.")]
+    pd.DataFrame(rows).to_parquet(tmp_path / "a.parquet")
+    assert [problem.solution for problem in read(tmp_path / "a.parquet")] == ["", "It is 2."]
+
+
+def test_parquet_reads_as_jsonl(tmp_path: Path) -> None:
+    pd.DataFrame([{"question": "q", "answer": "2"}]).to_parquet(tmp_path / "a.parquet")
+    assert read(tmp_path / "a.parquet") == read(write(tmp_path / "a.jsonl", row("q")))
+
+
+def test_a_directory_in_the_toolkits_layout(tmp_path: Path) -> None:
+    write(tmp_path / "gsm8k" / "test.jsonl", row("test"))
+    write(tmp_path / "gsm8k" / "train.jsonl", row("train"))
+    found = sources.read(str(tmp_path), "gsm8k", "test", None, 0)
+    assert [(p.id, p.question) for p in found] == [("gsm8k/test/00000", "test")]
+    with pytest.raises(ProblemsError, match=r"holds no svamp/test.jsonl"):
+        sources.read(str(tmp_path), "svamp", "test", None, 0)
+
+
+def test_line_separators_within_text_are_text(tmp_path: Path) -> None:
+    """U+2028 is a line to str.splitlines, and legal within JSON strings."""
+    path = write(
+        tmp_path / "a.jsonl",
+        json.dumps({"question": "a\u2028b", "answer": "1"}, ensure_ascii=False),
+    )
+    assert read(path)[0].question == "a\u2028b"
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([], r"a.jsonl: no problems in the file"),
+        ([row(), "{"], r"a.jsonl:2: not valid JSON"),
+        ([row(), "", "[1]"], r"a.jsonl:3: a list, not an object"),
+        ([row(), row(answer=" ")], r"a.jsonl:2: answer missing or empty"),
+        ([json.dumps({"x": 1})], r"a.jsonl:1: question and answer missing or empty"),
+    ],
+)
+def test_bad_files_are_named_with_their_line(
+    tmp_path: Path, lines: list[str], message: str
+) -> None:
+    with pytest.raises(ProblemsError, match=message):
+        read(write(tmp_path / "a.jsonl", *lines))
+
+
+def test_files_that_are_no_problems_are_named(tmp_path: Path) -> None:
+    (tmp_path / "a.parquet").write_bytes(b"PAR1 not really")
+    (tmp_path / "b.jsonl").write_bytes(b"\xff\xfe")
+    (tmp_path / "c.txt").write_text("x")
+    for name, message in (
+        ("a.parquet", "not a readable Parquet file"),
+        ("b.jsonl", "not UTF-8 text"),
+        ("c.txt", "must end in .jsonl or .parquet"),
+    ):
+        with pytest.raises(ProblemsError, match=message):
+            read(tmp_path / name)
+    with pytest.raises(ProblemsError, match=r"gone.jsonl: no such file"):
+        sources.resolve(str(tmp_path / "gone.jsonl"))
+
+
+def test_a_draw_is_seeded_without_replacement_and_in_order(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", *(row(f"q{n}") for n in range(50)))
+    drawn = [problem.id for problem in read(path, 20, seed=1)]
+    assert drawn == sorted(set(drawn))
+    assert len(drawn) == 20
+    assert drawn == [problem.id for problem in read(path, 20, seed=1)]
+    assert drawn != [problem.id for problem in read(path, 20, seed=2)]
+
+
+def test_too_few_problems_are_counted(tmp_path: Path) -> None:
+    with pytest.raises(ProblemsError, match=r"5 problems wanted, 1 there; lower n"):
+        sources.check(str(write(tmp_path / "a.jsonl", row())), ["toy"], "train", 5)
+
+
+def test_what_is_neither_file_nor_set_says_what_to_give() -> None:
+    with pytest.raises(ProblemsError, match=r"owner/name@commit"):
+        sources.resolve("openai/gsm8k@main")
+
+
+def test_a_files_identity_is_its_content(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", row())
+    assert sources.resolve(str(path)).digest == artifacts.digest(path)
+    assert sources.resolve("microworld").digest == "microworld"
+
+
+@pytest.mark.parametrize("answer", [0, 0.0, "0", False])
+def test_zero_is_an_answer(tmp_path: Path, answer: object) -> None:
+    path = write(tmp_path / "a.jsonl", json.dumps({"question": "q", "answer": answer}))
+    assert read(path)[0].answer == str(answer)
+
+
+def test_a_set_is_named_once_and_a_file_holds_one(tmp_path: Path) -> None:
+    path = str(write(tmp_path / "a.jsonl", row()))
+    with pytest.raises(ProblemsError, match=r"holds one set, 2 are named \(a, b\)"):
+        sources.check(path, ["a", "b"], "test", None)
+    with pytest.raises(ProblemsError, match=r"\['a'\] are named more than once"):
+        sources.check("microworld", ["a", "a"], "test", 1)
+
+
+def test_a_directory_that_is_the_set_itself(tmp_path: Path) -> None:
+    write(tmp_path / "gsm8k" / "test.jsonl", row("test"))
+    source = str(tmp_path / "gsm8k")
+    assert len(sources.read(source, "gsm8k", "test", None, 0)) == 1
+    with pytest.raises(ProblemsError, match=r"check the set's name"):
+        sources.read(source, "gsm8k_typo", "test", None, 0)
+
+
+def test_a_parquet_file_of_other_columns_lists_them(tmp_path: Path) -> None:
+    pd.DataFrame({"query": ["q"], "answer": ["1"]}).to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(ProblemsError, match=r"1: question missing.*has \['query', 'answer'\]"):
+        read(tmp_path / "a.parquet")
