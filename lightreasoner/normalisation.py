@@ -54,8 +54,8 @@ def normalise(answer: str, *, keep_units: bool = False) -> str:
         text = text.replace(mark, "")
     text = _number_words(text)
     text = _symbols(re.sub(r"\\text\{(.*?)\}", r"\1", text))
-    text = re.sub(r"(\d+)\.0*([^\d])", r"\1\2", text)
-    text = re.sub(r"(\d+)\.0*$", r"\1", text)
+    text = re.sub(r"(?<!\d)(\d+)\.0*([^\d])", r"\1\2", text)
+    text = re.sub(r"(?<!\d)(\d+)\.0*$", r"\1", text)
     if not text:
         return text
     if text.startswith("."):

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lightreasoner.normalisation import UNIT_WORDS
 from lightreasoner.official import choice, extract, gold_answer, is_correct, prediction
@@ -130,6 +132,13 @@ def test_an_unknown_benchmark_has_no_gold() -> None:
 )
 def test_verdicts(response: str, correct: bool) -> None:
     assert is_correct(response, "gsm8k", "18") is correct
+
+
+@given(st.text(), st.sampled_from(["7", "B", "AC", ""]), st.sampled_from(["math", "mmlu_stem"]))
+def test_any_response_has_a_prediction(response: str, gold: str, benchmark: str) -> None:
+    for text in response, "\\boxed{" + response, f"The answer is {response}":
+        answer = prediction(text, benchmark, gold)
+        assert answer is None or not set(answer) & set("$%\n")
 
 
 @pytest.mark.skipif(not PARITY.exists(), reason=f"no official records in {PARITY}")
