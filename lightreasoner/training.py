@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from peft import PeftModel
-    from transformers import Trainer, TrainerCallback
+    from transformers import Trainer, TrainerCallback, TrainingArguments
 
     from lightreasoner.config import Compute, Finetune
     from lightreasoner.progress import Watcher
@@ -151,7 +151,7 @@ def _trainer(
     scratch: Path,
     watcher: "Watcher",
 ) -> "Trainer":
-    from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainingArguments
+    from transformers import EarlyStoppingCallback, PrinterCallback, Trainer
 
     class UpdateTrainer(Trainer):
         """A Trainer whose batch is an update and whose evaluation is `Validation`."""
@@ -189,10 +189,31 @@ def _trainer(
         found = validation.measure(model.get_base_model())
         return {f"eval_{name}": value for name, value in found.items()}
 
-    keeps_best = config.patience is not None and validation is not None
+    arguments = _arguments(len(updates), validation is not None, config, compute, scratch)
+    callbacks = [_recorder(len(updates), measured if validation else None, watcher)]
+    if arguments.load_best_model_at_end:
+        callbacks.append(EarlyStoppingCallback(config.patience))
+    trainer = UpdateTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=updates,
+        eval_dataset=[] if validation else None,
+        callbacks=callbacks,
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _arguments(
+    updates: int, validates: bool, config: "Finetune", compute: "Compute", scratch: Path
+) -> "TrainingArguments":
+    """AdamW, a linear decay to 0, a checkpoint at every reading; nothing is reported anywhere."""
+    from transformers import TrainingArguments
+
+    keeps_best = validates and config.patience is not None
     arguments = TrainingArguments(
         output_dir=str(scratch),
-        max_steps=len(updates),
+        max_steps=updates,
         learning_rate=config.learning_rate,
         lr_scheduler_type="linear",
         warmup_steps=0,
@@ -201,7 +222,7 @@ def _trainer(
         data_seed=config.seed,
         logging_steps=1,
         logging_nan_inf_filter=False,
-        eval_strategy="no" if validation is None else "steps",
+        eval_strategy="steps" if validates else "no",
         eval_steps=config.validate_every,
         save_strategy="steps",
         save_steps=config.validate_every,
@@ -217,18 +238,7 @@ def _trainer(
         remove_unused_columns=False,
     )
     arguments._n_gpu = 1  # else Trainer would spread a batch over all GPUs with DataParallel
-    callbacks = [_recorder(len(updates), measured if validation else None, watcher)]
-    if keeps_best:
-        callbacks.append(EarlyStoppingCallback(config.patience))
-    trainer = UpdateTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=updates,
-        eval_dataset=[] if validation else None,
-        callbacks=callbacks,
-    )
-    trainer.remove_callback(PrinterCallback)
-    return trainer
+    return arguments
 
 
 def _recorder(
