@@ -23,9 +23,11 @@ _UNIT_WORDS = (
 UNIT_WORDS = tuple(_UNIT_WORDS.split(","))
 
 _UNITS = [
-    re.compile(rf"(^|\W){unit}($|\W)")
+    (unit.partition(".")[0], re.compile(rf"(^|\W){unit}($|\W)"))
     for unit in [*UNIT_WORDS, *(f"{word}s" for word in UNIT_WORDS)]
 ]
+"""Each with what a text must hold for it to match, which is quick to look for."""
+
 _LAYOUT = {
     r"\begin{bmatrix}": r"\begin{pmatrix}",
     r"\end{bmatrix}": r"\end{pmatrix}",
@@ -78,8 +80,9 @@ def _layout(text: str) -> str:
 def _without_units(text: str) -> str:
     """Delete the unit words, in two passes, unless nothing would remain."""
     for _ in range(2):
-        for unit in _UNITS:
-            text = unit.sub(r"\1\2", text) or text
+        for literal, unit in _UNITS:
+            if literal in text:
+                text = unit.sub(r"\1\2", text) or text
     return text
 
 
