@@ -46,6 +46,14 @@ class Section(BaseModel):
         return value
 
 
+def _check_draws(n: int, temperature: float, what: str) -> None:
+    if n > 1 and temperature == 0:
+        raise ValueError(
+            f"n {n} at temperature 0 would write the same {what} {n} times; raise the temperature "
+            "or set n to 1"
+        )
+
+
 class Models(Section):
     """The pair of models: `owner/name@commit` of the hub or a local directory."""
 
@@ -98,11 +106,7 @@ class Generate(Section):
 
     @model_validator(mode="after")
     def _draws_differ(self) -> "Generate":
-        if self.n > 1 and self.temperature == 0:
-            raise ValueError(
-                f"n {self.n} at temperature 0 would write the same trajectory {self.n} times; "
-                "raise the temperature or set n to 1"
-            )
+        _check_draws(self.n, self.temperature, "trajectory")
         return self
 
 
@@ -226,14 +230,35 @@ class Merge(Section):
 
 
 class Evaluate(Section):
-    """Greedy pass@1 of the base and the tuned expert on the same problems; mmlu_stem is 5-shot."""
+    """Responses of the base and the tuned expert to the same problems, graded; mmlu_stem is 5-shot.
+    """
 
     source: str = Field(min_length=1, description="As prepare.source.")
     problem_sets: tuple[str, ...] = Field(min_length=1, description="Sets of the source.")
     n_problems: int | None = Field(None, ge=1, description="Problems a set; null takes all.")
-    style: PromptStyle = Field("qwen25-math-cot", description="Prompt style.")
+    base_style: PromptStyle | None = Field(
+        None, description="The base's prompt style (appendix G); null takes that of the tuned."
+    )
+    style: PromptStyle = Field("qwen25-math-cot", description="The tuned expert's prompt style.")
     max_new_tokens: int = Field(2048, ge=1, description="Tokens a response at most.")
-    seed: Seed = Field(42, description="Seed of the draw of problems.")
+    n: int = Field(
+        1, ge=1, description="Responses a problem; more than 1 needs a temperature over 0."
+    )
+    temperature: float = Field(0.0, ge=0, description="0 decodes greedily.")
+    seed: Seed = Field(42, description="Seed of the draw of problems, and of sampling.")
+
+    @model_validator(mode="after")
+    def _draws_differ(self) -> "Evaluate":
+        _check_draws(self.n, self.temperature, "response")
+        return self
+
+    def of_base(self) -> "Evaluate":
+        """The section as it holds for the base."""
+        return self.model_copy(update={"style": self.base_style or self.style, "base_style": None})
+
+    def of_tuned(self) -> "Evaluate":
+        """The section as it holds for the tuned expert."""
+        return self.model_copy(update={"base_style": None})
 
 
 class Register(Section):

@@ -4,6 +4,7 @@ Prompts are sorted by length and padded on the left; a row that ends leaves the 
 work goes into finished sequences. Token ids go in and come out; text is never tokenised again.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -43,11 +44,14 @@ def decode(
     seeds: Sequence[int] | None = None,
     batch_size: int | None = None,
     on_done: Callable[[int, int], None] = lambda done, total: None,
+    is_over: Callable[[list[int]], bool] = lambda ids: False,
 ) -> list[Completion]:
     """One completion a prompt, in the prompts' order.
 
     `on_done(done, total)` hears of finished prompts. With a temperature, each prompt draws from a
     generator of its own, seeded by its entry in `seeds` (0 to n - 1 if None), whatever the batch.
+    A completion also ends where `is_over(ids)` says so; its finish_reason is then `length`,
+    as no stop id ended it.
     Raises ModelError for logits that are not finite.
     """
     seeds = range(len(prompts)) if seeds is None else seeds
@@ -59,11 +63,16 @@ def decode(
         generators = [torch.Generator().manual_seed(seeds[index]) for index in batch]
         pick = _Pick(temperature, generators)
         found = _decode_batch(
-            model, [prompts[index] for index in batch], stop_ids, max_new_tokens, pick
+            model, [prompts[index] for index in batch], stop_ids, max_new_tokens, pick, is_over
         )
         completions |= dict(zip(batch, found, strict=True))
         on_done(len(completions), len(prompts))
     return [completions[index] for index in range(len(prompts))]
+
+
+def draw_seed(seed: int, completion_id: str) -> int:
+    """The seed of one completion's draws, whatever its place among the others."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{completion_id}".encode()).digest()[:8]) >> 1
 
 
 class _Pick:
@@ -97,6 +106,7 @@ def _decode_batch(
     stop_ids: set[int],
     max_new_tokens: int,
     pick: _Pick,
+    is_over: Callable[[list[int]], bool],
 ) -> list[Completion]:
     cache = _cache(model)
     logits, mask = _prefill(model, prompts, cache)
@@ -110,6 +120,8 @@ def _decode_batch(
         ended = torch.isin(ids, stops)
         for index in ended.nonzero().flatten().tolist():
             completions[rows[index]].finish_reason = "stop"
+        over = [is_over(completions[row].ids) for row in rows]
+        ended |= torch.tensor(over, device=ended.device)
         if ended.all() or len(completions[rows[0]].ids) == max_new_tokens:
             return completions
         if ended.any():

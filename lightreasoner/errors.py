@@ -5,6 +5,7 @@ LightReasonerError
   ProblemsError    a problems file is missing, empty or malformed (file and line named)
   ModelError       a model or tokenizer cannot be used as given
   SelectionError   no step, or no whole solution, survives the selection
+  GradingError     the process that grades answers died
   ArtifactError    an artifact is missing, damaged or of another format
   MergeError       the merged model does not match base + adapter
   DiskFullError    no space is left where an artifact is being written
@@ -35,6 +36,10 @@ class ModelError(LightReasonerError):
 
 class SelectionError(LightReasonerError):
     """No step, or no whole solution, survives the selection."""
+
+
+class GradingError(LightReasonerError):
+    """The process that grades answers died."""
 
 
 class ArtifactError(LightReasonerError):

@@ -1,118 +1,179 @@
-"""Evaluate: a model's greedy pass@1 on sets of problems, with 95% intervals.
+"""Evaluate: a model's responses to sets of problems, each with two verdicts (grading.py).
 
-The problems are drawn by the section's seed alone, so that every model of a comparison answers the
-same ones. All sets are read and fitted to the model's context before its weights are loaded.
+One greedy response a problem by default, or `n` drawn at a temperature. The problems are drawn by
+the section's seed alone, so that every model of a comparison answers the same ones. All sets are
+read and fitted to the model's context before its weights are loaded. A shard is a batch, so that a
+restart repeats at most the batch that was under way.
 """
 
 import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+import pyarrow as pa
 
-from lightreasoner import models, prompts, sources, tables
-from lightreasoner.decode import Completion, decode
-from lightreasoner.grading import grade
-from lightreasoner.problems import Problem
-from lightreasoner.statistics import wilson_interval
+from lightreasoner import models, prompts, sources, statistics, tables
+from lightreasoner.decode import draw_seed
+from lightreasoner.engines import Engine
+from lightreasoner.grading import OUTCOMES, Answer, Grade, grade
+from lightreasoner.problems import Problem, trajectory_id
+from lightreasoner.shards import Shards
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from lightreasoner.config import Compute, Evaluate
     from lightreasoner.progress import Watcher
+    from lightreasoner.stages import Workspace
+
+BOX = r"\boxed"
+LIMIT = "evaluate.max_new_tokens"
+RESPONSES = pa.schema(
+    {"text": pa.string(), "tokens": pa.int32(), "finish_reason": pa.string()}
+)
+
+
+@dataclass(frozen=True)
+class Question:
+    """A problem of a set, as it is asked for the k-th time."""
+
+    problem_set: str
+    problem: Problem
+    k: int
+    prompt: str
+    tokens: int
 
 
 def write_scores(
-    model_dir: Path, config: "Evaluate", compute: "Compute", out: Path, watcher: "Watcher"
+    model_dir: Path,
+    config: "Evaluate",
+    compute: "Compute",
+    work: "Workspace",
+    watcher: "Watcher",
+    engine: Engine | None = None,
 ) -> None:
-    """Write `scores.parquet`, one row a problem in the sets' order, and `summary.json`.
+    """Write `scores.parquet`, one row a response in the sets' order, and `summary.json`.
 
-    `compute` names the device and dtype, neither of them `auto`. Raises ProblemsError for a source
-    that cannot be read or a prompt that leaves no room in the context, ModelError for the model.
+    `compute` names the device and dtype, neither of them `auto`. `engine` answers in place of this
+    process. Raises ProblemsError for a source that cannot be read or a prompt that leaves no room
+    in the context, ModelError for the model, EndpointError for an engine that is a server.
     """
     tokenizer = models.load_tokenizer(model_dir)
-    drawn, prompt_ids = _read(config, tokenizer, models.context_length(model_dir))
-    completions = decode(
-        models.load_model(model_dir, compute.device, compute.dtype),
-        prompt_ids,
-        models.stop_ids(model_dir, tokenizer),
-        config.max_new_tokens,
-        batch_size=compute.batch_size,
-        on_done=lambda done, total: watcher.progress(done, total, "problems"),
-    )
-    rows = [
-        _row(name, problem, completion, config.style, tokenizer)
-        for (name, problem), completion in zip(drawn, completions, strict=True)
+    asked = read_questions(config, tokenizer, models.context_length(model_dir))
+    if engine is None:
+        from lightreasoner.inprocess import InProcess
+
+        longest = max(question.tokens for question in asked)
+        engine = InProcess(model_dir, tokenizer, config, compute, longest, len(asked))
+    responses = _respond(engine, asked, config.seed, work.scratch, watcher)
+    answers = [
+        Answer(text, question.problem, question.problem_set)
+        for question, text in zip(asked, responses["text"].to_pylist(), strict=True)
     ]
-    _write(pd.DataFrame(rows), config, out)
+    grades = grade(answers, lambda done, total: watcher.progress(done, total, "answers graded"))
+    _write(_rows(asked, responses, grades), conditions(config), work.out)
 
 
-def summarise(scores: pd.DataFrame) -> dict[str, Any]:
-    """What one set's rows amount to; accuracy and ci95 (Wilson) are fractions in [0, 1].
-
-    `truncated` answers ran to max_new_tokens, `no_answer` ones boxed nothing; neither is correct
-    by itself, and both stay in `n`.
-    """
-    n = len(scores)
-    correct = int((scores["verdict"] == "correct").sum())
-    return {
-        "n": n,
-        "correct": correct,
-        "accuracy": correct / n,
-        "ci95": list(wilson_interval(correct, n)),
-        "truncated": int((scores["finish_reason"] == "length").sum()),
-        "no_answer": int((scores["verdict"] == "unparsed").sum()),
-    }
-
-
-def _read(
+def read_questions(
     config: "Evaluate", tokenizer: "PreTrainedTokenizerBase", context: int
-) -> tuple[list[tuple[str, Problem]], list[list[int]]]:
-    """Every problem with its set, in the sets' order, and their prompts with their sets' demos."""
-    drawn: list[tuple[str, Problem]] = []
-    prompt_ids: list[list[int]] = []
+) -> list[Question]:
+    """Every question, in the sets' order, rendered in the style and fitted to the context."""
+    asked = []
     for name in dict.fromkeys(config.problem_sets):
         found = sources.read(config.source, name, "test", config.n_problems, config.seed)
-        drawn += [(name, problem) for problem in found]
-        prompt_ids += prompts.encode_all(
-            found,
-            config.style,
-            tokenizer,
-            config.max_new_tokens,
-            context,
-            "evaluate.max_new_tokens",
-            sources.demos(config.source, name),
-        )
-    return drawn, prompt_ids
+        demos = sources.demos(config.source, name)
+        texts = [prompts.render(each.question, config.style, tokenizer, demos) for each in found]
+        lengths = [len(prompts.tokenize(text, config.style, tokenizer)) for text in texts]
+        prompts.check_room(found, lengths, config.max_new_tokens, context, LIMIT)
+        asked += [
+            Question(name, problem, k, text, tokens)
+            for problem, text, tokens in zip(found, texts, lengths, strict=True)
+            for k in range(config.n)
+        ]
+    return asked
 
 
-def _row(
-    problem_set: str,
-    problem: Problem,
-    completion: Completion,
-    style: str,
-    tokenizer: "PreTrainedTokenizerBase",
-) -> dict[str, Any]:
-    """One row of scores.parquet: the response without the token or the word that ended it."""
-    stopped = completion.finish_reason == "stop"
-    response, cut = prompts.response(completion.ids, stopped, style, tokenizer)
-    graded = grade(response, problem.answer)
-    return {
-        "problem_set": problem_set,
-        "problem_id": problem.id,
-        "question": problem.question,
-        "response": response,
-        "extracted": graded.answer,
-        "gold": problem.answer,
-        "verdict": graded.verdict,
-        "tokens": len(completion.ids),
-        "finish_reason": "stop" if stopped or cut else "length",
-    }
+def _respond(
+    engine: Engine, asked: list[Question], seed: int, scratch: Path, watcher: "Watcher"
+) -> pa.Table:
+    """The responses in the order of `asked`; the engine is asked in the order of length."""
+    order = sorted(range(len(asked)), key=lambda row: (asked[row].tokens, row))
+
+    def piece(places: range) -> pa.Table:
+        rows = [asked[order[place]] for place in places]
+        ids = [trajectory_id(row.problem.id, row.k) for row in rows]
+        found = engine.respond([row.prompt for row in rows], [draw_seed(seed, id_) for id_ in ids])
+        return pa.Table.from_pylist([asdict(response) for response in found], RESPONSES)
+
+    shards = Shards(scratch, RESPONSES, len(asked), engine.batch_size)
+    pieces = shards.compute(piece, lambda done: watcher.progress(done, len(asked), "responses"))
+    return pa.concat_tables(pieces).take(sorted(range(len(order)), key=order.__getitem__))
 
 
-def _write(scores: pd.DataFrame, config: "Evaluate", out: Path) -> None:
-    conditions = config.model_dump(mode="json", include={"style", "max_new_tokens", "seed"})
+def _rows(asked: list[Question], responses: pa.Table, grades: list[Grade]) -> pd.DataFrame:
+    """The columns of scores.parquet."""
+    return pd.DataFrame(
+        {
+            "problem_set": [row.problem_set for row in asked],
+            "problem_id": [row.problem.id for row in asked],
+            "k": [row.k for row in asked],
+            "question": [row.problem.question for row in asked],
+            "prompt": [row.prompt for row in asked],
+            "response": responses["text"].to_pylist(),
+            "gold": [row.problem.answer for row in asked],
+            "extracted": [each.extracted for each in grades],
+            "strict": [each.strict for each in grades],
+            "pred": [each.pred for each in grades],
+            "qwen": [each.qwen for each in grades],
+            "tokens": responses["tokens"].to_pylist(),
+            "finish_reason": responses["finish_reason"].to_pylist(),
+        }
+    )
+
+
+def _write(scores: pd.DataFrame, conditions: dict[str, Any], out: Path) -> None:
     tables.write(scores, tables.SCORES, out / "scores.parquet", conditions)
     summary = {name: summarise(rows) for name, rows in scores.groupby("problem_set", sort=False)}
     (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+
+
+def conditions(config: "Evaluate") -> dict[str, Any]:
+    """What a comparison of two models must have in common, but for the style of the prompt."""
+    shots = {name: len(sources.demos(config.source, name)) for name in config.problem_sets}
+    kept = {"style", "max_new_tokens", "n", "temperature", "seed"}
+    return {**config.model_dump(mode="json", include=kept), "shots": shots}
+
+
+def summarise(scores: pd.DataFrame) -> dict[str, Any]:
+    """What one set's rows amount to; accuracies and intervals (95%) are fractions in [0, 1].
+
+    `accuracy` and what stands beside it are by the strict verdict, `qwen` holds the same by the
+    toolkit's. `truncated` responses ran to max_new_tokens, `no_answer` ones give no answer,
+    `no_box` ones hold no box; none of them leaves `n`, the count of responses.
+    """
+    return {
+        "problems": scores["problem_id"].nunique(),
+        "n": len(scores),
+        **verdicts(scores, "strict"),
+        "truncated": int((scores["finish_reason"] == "length").sum()),
+        "no_answer": int(scores["extracted"].isna().sum()),
+        "no_box": int((~scores["response"].str.contains(BOX, regex=False)).sum()),
+        "tokens": int(scores["tokens"].sum()),
+        "qwen": verdicts(scores, "qwen"),
+    }
+
+
+def verdicts(scores: pd.DataFrame, verdict: str) -> dict[str, Any]:
+    """Counts of the outcomes, accuracy and interval by one of the verdicts.
+
+    Wilson's interval for one response a problem, else the bootstrap's over problems, with pass@k
+    and maj@n beside it.
+    """
+    counts = {outcome: int((scores[verdict] == outcome).sum()) for outcome in OUTCOMES}
+    correct = counts["correct"]
+    found = {**counts, "accuracy": correct / len(scores)}
+    if scores["k"].max() == 0:
+        return {**found, "ci95": list(statistics.wilson_interval(correct, len(scores)))}
+    return {**found, **_several(scores, verdict)}

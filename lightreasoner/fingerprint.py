@@ -19,8 +19,11 @@ from typing import Any
 PACKAGE_DIR = Path(__file__).parent
 PACKAGES = (
     "accelerate",
+    "antlr4-python3-runtime",
     "datasets",
     "jinja2",
+    "latex2sympy2-extended",
+    "math-verify",
     "matplotlib",
     "numpy",
     "pandas",
@@ -29,6 +32,7 @@ PACKAGES = (
     "reasoning-gym",
     "safetensors",
     "scipy",
+    "sympy",
     "tokenizers",
     "torch",
     "transformers",

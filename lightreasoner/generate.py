@@ -3,7 +3,6 @@
 A shard is a batch of the decoder, so that a restart decodes each batch in the company that it had.
 """
 
-import hashlib
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +11,7 @@ import pyarrow as pa
 
 from lightreasoner import artifacts, models, problems, prompts, tables
 from lightreasoner.artifacts import Artifact
-from lightreasoner.decode import Completion, decode, fitting_batch_size
+from lightreasoner.decode import Completion, decode, draw_seed, fitting_batch_size
 from lightreasoner.fingerprint import running_code
 from lightreasoner.shards import Shards, shard_size
 
@@ -86,11 +85,6 @@ def write_trajectories(
     tables.write_pieces(
         trajectories, tables.TRAJECTORIES, work.out / "trajectories.parquet", provenance
     )
-
-
-def draw_seed(seed: int, trajectory_id: str) -> int:
-    """The seed of one trajectory's draws, whatever its place among the others."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{trajectory_id}".encode()).digest()[:8]) >> 1
 
 
 def _table(ids: list[str], prompt_ids: list[list[int]], completions: list[Completion]) -> pa.Table:

@@ -1,95 +1,118 @@
-r"""Whether a response's final answer equals the gold answer.
+"""Two verdicts on every response: the Qwen2.5-Math toolkit's, and what is right.
 
-The answer is the content of the last `\boxed{...}`, nothing else: no box, no answer. Two answers
-are equal as strings once layout is stripped, or as exact rational numbers. No tolerance, no
-algebra, no units. Responses are written by models: every step is linear in their length, and
-numbers are bounded before they are computed with.
+`qwen` is the toolkit's (official.py), so that accuracies compare with published ones; `strict` is
+mathematics (strict.py). Each is one of four outcomes:
+
+    correct    the answer is the gold answer
+    wrong      it is another one
+    unparsed   the response gives no answer
+    timeout    the limit of time or memory was reached; counts as not correct
+
+Responses are written by models, and algebra on them can take for ever or all of the memory. So they
+are graded in processes of their own (grading_process.py), which are killed at the limit.
 """
 
-import re
-from dataclasses import dataclass
-from fractions import Fraction
-from typing import Literal
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import IO, Literal
 
-Verdict = Literal["correct", "wrong", "unparsed"]
+from lightreasoner.errors import GradingError, ProblemsError
+from lightreasoner.problems import Problem
 
-BOX = "\\boxed{"
-MAX_NUMBER_CHARS = 200
-"""Longer answers are compared as strings only."""
+Outcome = Literal["correct", "wrong", "unparsed", "timeout"]
+OUTCOMES: tuple[Outcome, ...] = ("correct", "wrong", "unparsed", "timeout")
 
-_LAYOUT = re.compile(r"\\!|\\?\$|\s")
-_WHOLE = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)"
-_NUMBER = rf"[+-]?(?:{_WHOLE}(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{{1,3}})?"
-_RATIO = re.compile(rf"({_NUMBER})/({_NUMBER})")
-_FRAC = re.compile(rf"([+-]?)\\[dt]?frac\{{({_NUMBER})\}}\{{({_NUMBER})\}}")
+
+@dataclass(frozen=True)
+class Answer:
+    """A response to a problem; `benchmark` names the set, whose rules apply."""
+
+    response: str
+    problem: Problem
+    benchmark: str
 
 
 @dataclass(frozen=True)
 class Grade:
-    """A response's verdict, and the answer that it rests on (None where nothing was boxed)."""
+    """Both verdicts on a response, and what each of them took for its answer (None: nothing).
 
-    verdict: Verdict
-    answer: str | None
-
-
-def grade(response: str, gold: str) -> Grade:
-    """Grade one response: correct, wrong, or unparsed where it boxes nothing."""
-    answer = extract(response)
-    if answer is None:
-        return Grade("unparsed", None)
-    return Grade("correct" if equal(answer, gold) else "wrong", answer)
-
-
-def extract(response: str) -> str | None:
-    r"""The content of the last `\boxed{...}`: up to its matching brace, else to the end.
-
-    None if there is no box or the last one is blank.
+    `gold` and `pred` are in the toolkit's normal form, `extracted` is as written.
     """
-    start = response.rfind(BOX)
-    if start < 0:
-        return None
-    content = response[start + len(BOX) :]
-    depth = 1
-    for match in re.finditer(r"[{}]", content):
-        depth += 1 if match.group() == "{" else -1
-        if depth == 0:
-            content = content[: match.start()]
-            break
-    return content.strip() or None
+
+    gold: str
+    pred: str | None
+    qwen: Outcome
+    extracted: str | None
+    strict: Outcome
 
 
-def equal(answer: str, gold: str) -> bool:
-    """Whether two answers are the same string, layout aside, or the same rational number."""
-    answer, gold = (_strip(text) for text in (answer, gold))
-    if not answer or answer == gold:
-        return bool(answer)
-    value = _number(answer)
-    return value is not None and value == _number(gold)
+def grade(
+    answers: Sequence[Answer],
+    on_done: Callable[[int, int], None] = lambda done, total: None,
+    workers: int | None = None,
+) -> list[Grade]:
+    """The grades of `answers`, in their order; `workers` processes, one a core if None.
 
-
-def _strip(text: str) -> str:
-    return _LAYOUT.sub("", text).rstrip(".")
-
-
-def _number(text: str) -> Fraction | None:
-    r"""The exact value of a decimal, `a/b` or `\frac{a}{b}`; None if the text is none of these.
-
-    The patterns admit at most three digits of exponent, so that a value has few digits too.
+    An answer takes 3 s at most (see LIMITS in grading_process.py), whatever it says, and never
+    costs another one its verdict. `on_done(done, total)` hears of finished answers. Raises
+    ProblemsError for a gold answer that cannot be read, GradingError if the process dies.
     """
-    if len(text) > MAX_NUMBER_CHARS:
-        return None
-    sign = "+"
-    if ratio := _FRAC.fullmatch(text):
-        sign, above, below = ratio.groups()
-    elif ratio := _RATIO.fullmatch(text):
-        above, below = ratio.groups()
-    else:
-        above, below = text, "1"
-    top, bottom = _decimal(above), _decimal(below)
-    if top is None or not bottom:
-        return None
-    return (-top if sign == "-" else top) / bottom
+    if not answers:
+        return []
+    command = [sys.executable, "-m", _worker_module(), str(workers or usable_cores())]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin and process.stdout, "pipes, as asked for"
+        sender = threading.Thread(target=_send, args=(answers, process.stdin))
+        sender.start()
+        try:
+            grades = _receive(process.stdout, len(answers), on_done)
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            sender.join()
+    if process.returncode or len(grades) != len(answers):
+        raise GradingError(
+            f"grading stopped after {len(grades)} of {len(answers)} answers (exit status "
+            f"{process.returncode}); see above for its reason and start again"
+        )
+    return grades
 
 
-def _decimal(text: str) -> Fraction | None:
-    return Fraction(text.replace(",", "")) if re.fullmatch(_NUMBER, text) else None
+def usable_cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _worker_module() -> str:
+    from lightreasoner import grading_process  # whose code decides the verdicts
+
+    return grading_process.__name__
+
+
+def _send(answers: Sequence[Answer], pipe: IO[bytes]) -> None:
+    """Write all answers, one JSON object a line; a reader that is gone shows in its exit status."""
+    try:
+        with pipe:
+            for answer in answers:
+                pipe.write(json.dumps(asdict(answer)).encode() + b"\n")
+    except BrokenPipeError:
+        pass
+
+
+def _receive(pipe: IO[bytes], total: int, on_done: Callable[[int, int], None]) -> list[Grade]:
+    grades = []
+    for line in pipe:
+        said = json.loads(line)
+        if "done" in said:
+            on_done(said["done"], total)
+        elif "error" in said:
+            raise ProblemsError(said["error"])
+        else:
+            grades.append(Grade(**said))
+    return grades

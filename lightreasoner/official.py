@@ -111,3 +111,10 @@ def _boxed(text: str) -> str:
         if depth == 0:
             return text[1 : brace.start()]
     return text[1:]
+
+
+def gold(answer: str, benchmark: str) -> str:
+    """Temporary."""
+    once = benchmark in ("math", "math500", "minerva_math")
+    first = normalise(answer, keep_units=benchmark == UNITS_KEPT)
+    return first if once else normalise(first)

@@ -61,8 +61,12 @@ def encode(
     tokenizer: "PreTrainedTokenizerBase",
     demos: "Sequence[Demo]" = (),
 ) -> list[int]:
-    """The prompt's token ids; a chat template brings its own begin-of-sequence token."""
-    text = render(question, style, tokenizer, demos)
+    """The prompt's token ids."""
+    return tokenize(render(question, style, tokenizer, demos), style, tokenizer)
+
+
+def tokenize(text: str, style: "PromptStyle", tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+    """A rendered prompt's token ids; a chat template brings its own begin-of-sequence token."""
     return tokenizer(text, add_special_tokens=style != "chat")["input_ids"]
 
 
@@ -90,14 +94,21 @@ def encode_all(
     Raises ProblemsError that names the longest prompt's problem and `room_name`, the parameter.
     """
     encoded = [encode(problem.question, style, tokenizer, demos) for problem in problems]
-    longest = max(range(len(encoded)), key=lambda row: len(encoded[row]))
-    tokens = len(encoded[longest])
-    if tokens + room > context:
-        raise ProblemsError(
-            f"problem {problems[longest].id}: its prompt of {tokens} tokens and {room_name} {room} "
-            f"exceed the model's context of {context}; drop the problem or lower {room_name}"
-        )
+    check_room(problems, [len(ids) for ids in encoded], room, context, room_name)
     return encoded
+
+
+def check_room(
+    problems: "list[Problem]", lengths: list[int], room: int, context: int, room_name: str
+) -> None:
+    """Raise ProblemsError if a prompt, of `lengths` tokens, leaves no `room` in the context."""
+    longest = max(range(len(lengths)), key=lengths.__getitem__)
+    if lengths[longest] + room > context:
+        raise ProblemsError(
+            f"problem {problems[longest].id}: its prompt of {lengths[longest]} tokens and "
+            f"{room_name} {room} exceed the model's context of {context}; drop the problem or "
+            f"lower {room_name}"
+        )
 
 
 def response(

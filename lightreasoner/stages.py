@@ -15,10 +15,11 @@ import functools
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lightreasoner import artifacts
 from lightreasoner.artifacts import Artifact
-from lightreasoner.config import Compute, Params
+from lightreasoner.config import Compute, Evaluate, Params, Section
 from lightreasoner.progress import Watcher
 
 Inputs = dict[str, Artifact]
@@ -36,7 +37,8 @@ class Workspace:
 class Stage:
     """One stage of the graph.
 
-    `folder` is where the command line puts the output, if not under the output's own name.
+    `folder` is where the command line puts the output, if not under the output's own name; `view`
+    is what of its section the stage reads, where two share one.
     """
 
     name: str
@@ -47,6 +49,14 @@ class Stage:
     module: str
     write: Callable[[Inputs, Params, Workspace, Watcher], None]
     folder: str | None = None
+    view: Callable[[Any], Section] | None = None
+
+    def settings(self, params: Params) -> Section | None:
+        """The stage's section as it reads it; None if it has none."""
+        if self.section is None:
+            return None
+        section: Section = getattr(params, self.section)
+        return self.view(section) if self.view else section
 
     def run(self, inputs: Inputs, params: Params, work: Workspace, watcher: Watcher) -> Artifact:
         """Write the payload into the directory `work.out` and return it with its digest."""
@@ -149,12 +159,22 @@ def merge(inputs: Inputs, params: Params, work: Workspace, watcher: Watcher) -> 
     )
 
 
+def evaluate_base(inputs: Inputs, params: Params, work: Workspace, watcher: Watcher) -> None:
+    """Grade the expert as it came: `scores.parquet`, `summary.json`."""
+    _evaluate(inputs["expert"], params.evaluate.of_base(), params, work, watcher)
+
+
+def evaluate(inputs: Inputs, params: Params, work: Workspace, watcher: Watcher) -> None:
+    """Grade the tuned model: `scores.parquet`, `summary.json`."""
+    _evaluate(inputs["model"], params.evaluate.of_tuned(), params, work, watcher)
+
+
 def _evaluate(
-    model: str, inputs: Inputs, params: Params, work: Workspace, watcher: Watcher
+    model: Artifact, config: Evaluate, params: Params, work: Workspace, watcher: Watcher
 ) -> None:
     from lightreasoner.evaluate import write_scores
 
-    write_scores(inputs[model].path, params.evaluate, resolved(params.compute), work.out, watcher)
+    write_scores(model.path, config, resolved(params.compute), work, watcher)
 
 
 def report(inputs: Inputs, params: Params, work: Workspace, watcher: Watcher) -> None:
@@ -194,12 +214,12 @@ GRAPH: tuple[Stage, ...] = (
     Stage(
         "evaluate_base", "Grade the expert as it came, on fresh problems.",
         ("expert", "benchmark_source"), "scores_base", "evaluate", "lightreasoner.evaluate",
-        functools.partial(_evaluate, "expert"),
+        evaluate_base, view=Evaluate.of_base,
     ),
     Stage(
         "evaluate", "Grade the tuned model on the same problems.",
         ("model", "benchmark_source"), "scores", "evaluate", "lightreasoner.evaluate",
-        functools.partial(_evaluate, "model"),
+        evaluate, view=Evaluate.of_tuned,
     ),
     Stage(
         "report", "Write tables, figures and a page.",

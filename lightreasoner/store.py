@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from pydantic import BaseModel
 
 from lightreasoner import artifacts
 from lightreasoner.artifacts import Artifact
@@ -173,7 +172,7 @@ def _pin_code() -> None:
 
 def section_of(stage: Stage, params: Params) -> dict[str, Any]:
     """The stage's section of the parameters, as plain values; empty if it has none."""
-    section: BaseModel | None = getattr(params, stage.section) if stage.section else None
+    section = stage.settings(params)
     return section.model_dump(mode="json") if section else {}
 
 

@@ -58,11 +58,15 @@ SCORES = pa.schema(
     {
         "problem_set": pa.string(),
         "problem_id": pa.string(),
+        "k": pa.int32(),
         "question": pa.string(),
+        "prompt": pa.string(),
         "response": pa.string(),
-        "extracted": pa.string(),
         "gold": pa.string(),
-        "verdict": pa.string(),
+        "extracted": pa.string(),
+        "strict": pa.string(),
+        "pred": pa.string(),
+        "qwen": pa.string(),
         "tokens": pa.int32(),
         "finish_reason": pa.string(),
     }

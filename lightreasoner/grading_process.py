@@ -1,0 +1,198 @@
+"""The process that grades: JSON lines of answers in, JSON lines of grades out.
+
+    python -m lightreasoner.grading_process WORKERS
+
+It is a program of its own so that its workers fork from one that holds no model and no threads, and
+are there again in milliseconds after one was killed. An answer passes three steps, each with its
+limit; what texts alone decide never meets algebra.
+"""
+
+import contextlib
+import json
+import multiprocessing
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import TimeoutError as LimitReached
+from dataclasses import asdict, replace
+from typing import Any
+
+from pebble import ProcessExpired, ProcessPool
+
+from lightreasoner.grading import Answer, Grade, Outcome
+from lightreasoner.problems import Problem
+
+LIMITS = {"read": 0.5, "strict": 0.5, "qwen": 2.0}
+"""Seconds a step; 3 together, which is what the toolkit gives a comparison."""
+
+MEMORY = 2 << 30
+"""Bytes of address space a worker."""
+
+ANSWERS = 1000
+"""A worker makes room for a new one after so many calls."""
+
+CPU_SECONDS = 3600
+"""What a worker's calls can never reach; it ends one whose pool was killed while it was busy."""
+
+LOST = (LimitReached, ProcessExpired, MemoryError, RecursionError)
+"""How a worker ends that has reached a limit."""
+
+
+def gold(answer: Answer) -> str:
+    """The gold answer in the toolkit's normal form."""
+    from lightreasoner import official
+
+    return official.gold(answer.problem.answer, answer.benchmark)
+
+
+def read(answer: Answer, gold: str) -> Grade:
+    """Find what each verdict takes for the answer, and decide what texts alone decide.
+
+    What is left to the other steps is `timeout` until they have decided.
+    """
+    from lightreasoner import official, strict
+
+    pred = official.prediction(answer.response, answer.benchmark, gold) or None
+    extracted = strict.extract(answer.response, answer.problem, answer.benchmark)
+    return Grade(
+        gold,
+        pred,
+        _by_text(pred, gold),
+        extracted,
+        _by_text(extracted, answer.problem.answer),
+    )
+
+
+def _by_text(answer: str | None, gold: str) -> Outcome:
+    if answer is None:
+        return "unparsed"
+    return "correct" if answer == gold else "timeout"
+
+
+def compare_strictly(answer: Answer, grade: Grade) -> Outcome:
+    """The strict verdict on what was extracted."""
+    from lightreasoner import strict
+
+    assert grade.extracted is not None
+    return _outcome(strict.is_correct(grade.extracted, answer.problem, answer.benchmark))
+
+
+def compare_officially(answer: Answer, grade: Grade) -> Outcome:
+    """The toolkit's verdict on what it predicts."""
+    from lightreasoner import official
+
+    return _outcome(official.is_equal(grade.pred, grade.gold))
+
+
+def _outcome(is_correct: bool) -> Outcome:
+    return "correct" if is_correct else "wrong"
+
+
+def grades(
+    pool: ProcessPool, answers: Sequence[Answer], on_done: Callable[[int], None]
+) -> list[Grade]:
+    """The grades of all answers, in order; `on_done(n)` hears of answers with both verdicts.
+
+    Raises ValueError for a gold answer that is not normalised within the limit.
+    """
+    golds = _golds(pool, answers)
+    pairs = list(zip(answers, golds, strict=True))
+    found = [
+        grade or Grade(gold, None, "timeout", None, "timeout")
+        for gold, grade in zip(golds, _map(pool, read, pairs, LIMITS["read"]), strict=True)
+    ]
+    rows = {"strict": _undecided(found, "strict"), "qwen": _undecided(found, "qwen")}
+    done = len(found) - len({*rows["strict"], *rows["qwen"]})
+    on_done(done)
+    for verdict, compare in (("strict", compare_strictly), ("qwen", compare_officially)):
+        later = set(rows["qwen"]) if verdict == "strict" else set()
+        asked = [(answers[row], found[row]) for row in rows[verdict]]
+        outcomes = _map(pool, compare, asked, LIMITS[verdict])
+        for row, outcome in zip(rows[verdict], outcomes, strict=True):
+            found[row] = replace(found[row], **{verdict: outcome or "timeout"})
+            done += row not in later
+            on_done(done)
+    return found
+
+
+def _golds(pool: ProcessPool, answers: Sequence[Answer]) -> list[str]:
+    """The normalised gold answers; equal ones are normalised once."""
+    first = {(answer.problem.answer, answer.benchmark): answer for answer in answers}
+    made = _map(pool, gold, [(answer,) for answer in first.values()], LIMITS["read"])
+    golds = dict(zip(first, made, strict=True))
+    for key, value in golds.items():
+        if not value:
+            problem = first[key].problem
+            raise ValueError(
+                f"problem {problem.id}: its gold answer {problem.answer[:80]!r} cannot be "
+                f"normalised in {LIMITS['read']} s or is empty then; mend or drop the problem"
+            )
+    return [golds[answer.problem.answer, answer.benchmark] for answer in answers]
+
+
+def _undecided(found: Sequence[Grade], verdict: str) -> list[int]:
+    """The rows that have an answer but no verdict yet."""
+    read_as = {"strict": "extracted", "qwen": "pred"}[verdict]
+    return [
+        row
+        for row, grade in enumerate(found)
+        if getattr(grade, verdict) == "timeout" and getattr(grade, read_as) is not None
+    ]
+
+
+def _map(
+    pool: ProcessPool,
+    function: Callable[..., Any],
+    calls: Sequence[tuple[Any, ...]],
+    limit: float,
+) -> Iterator[Any]:
+    """What the function gives for each call, in order; None where it reached a limit."""
+    if not calls:
+        return
+    results = pool.map(function, *zip(*calls, strict=True), timeout=limit).result()
+    for _ in calls:
+        try:
+            yield next(results)
+        except LOST:
+            yield None
+
+
+def _pool(workers: int) -> ProcessPool:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["lightreasoner.grading_warm"])
+    return ProcessPool(workers, ANSWERS, initializer=_limit_worker, context=context)
+
+
+def _limit_worker() -> None:
+    """Bound a worker, and let it be stopped at once, even in the middle of a power."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    with contextlib.suppress(ImportError, ValueError, OSError):  # not every system bounds it
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+        resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
+
+
+def main() -> None:
+    """Grade all answers of stdin; say `{"done": n}` meanwhile, then the grades in order."""
+    answers = [_answer(json.loads(line)) for line in sys.stdin]
+    with _pool(int(sys.argv[1])) as pool:
+        try:
+            found = grades(pool, answers, lambda done: _say({"done": done}))
+        except ValueError as error:
+            _say({"error": str(error)})
+            return
+    for grade in found:
+        _say(asdict(grade))
+
+
+def _answer(row: dict[str, Any]) -> Answer:
+    return Answer(**{**row, "problem": Problem(**row["problem"])})
+
+
+def _say(line: dict[str, Any]) -> None:
+    print(json.dumps(line), flush=True)
+
+
+if __name__ == "__main__":
+    main()

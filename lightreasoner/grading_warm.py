@@ -1,0 +1,14 @@
+r"""Importing this makes a process ready to grade: the first algebra takes a second, later ones none.
+
+The server from which grading_process.py forks its workers imports it, so that a worker that takes
+the place of a killed one does not spend its first answer's time on reading grammars.
+"""
+
+from lightreasoner import official, strict
+from lightreasoner.problems import Problem
+
+_GOLD = r"\frac{\sqrt{2}}{2}"
+
+official.is_equal(r"\frac{1}{\sqrt{2}}", _GOLD)
+official.is_equal("x+1=2", "y-1=2")
+strict.is_correct(r"\frac{1}{\sqrt{2}}", Problem("", "", _GOLD, ""), "")

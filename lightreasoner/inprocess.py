@@ -1,0 +1,70 @@
+"""The engine that decodes in this process, on transformers: no server needed."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lightreasoner import models, prompts
+from lightreasoner.decode import decode, fitting_batch_size
+from lightreasoner.engines import Response
+from lightreasoner.shards import shard_size
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from lightreasoner.config import Compute, Evaluate
+
+TAIL = 24
+"""Tokens that are looked through for a stop word after each new one."""
+
+
+class InProcess:
+    """A model's directory as an engine; `longest` prompt, tokens, bounds its batches of `total`."""
+
+    def __init__(
+        self,
+        model_dir: Path,
+        tokenizer: "PreTrainedTokenizerBase",
+        config: "Evaluate",
+        compute: "Compute",
+        longest: int,
+        total: int,
+    ):
+        self.tokenizer, self.config = tokenizer, config
+        self.stop_ids = models.stop_ids(model_dir, tokenizer)
+        self.model = models.load_model(model_dir, compute.device, compute.dtype)
+        tokens = longest + config.max_new_tokens
+        flop = 2.0 * self.model.num_parameters() * tokens
+        self.batch_size = compute.batch_size or min(
+            shard_size(total, flop, compute.device), fitting_batch_size(self.model, tokens)
+        )
+
+    def respond(self, asked: Sequence[str], seeds: Sequence[int]) -> list[Response]:
+        """One response a prompt, all in one batch. Raises ModelError for logits not finite."""
+        style = self.config.style
+        completions = decode(
+            self.model,
+            [prompts.tokenize(prompt, style, self.tokenizer) for prompt in asked],
+            self.stop_ids,
+            self.config.max_new_tokens,
+            self.config.temperature,
+            seeds,
+            len(asked),
+            is_over=self._stop_word_ends(style),
+        )
+        responses = []
+        for completion in completions:
+            stopped = completion.finish_reason == "stop"
+            text, cut = prompts.response(completion.ids, stopped, style, self.tokenizer)
+            reason = "stop" if stopped or cut else "length"
+            responses.append(Response(text, len(completion.ids), reason))
+        return responses
+
+    def _stop_word_ends(self, style: str) -> Callable[[list[int]], bool]:
+        words = prompts.STOP_WORDS.get(style, ())
+
+        def is_over(ids: list[int]) -> bool:
+            tail = self.tokenizer.decode(ids[-TAIL:]) if words else ""
+            return any(word in tail for word in words)
+
+        return is_over
