@@ -1,11 +1,28 @@
-"""What can be said of two models from the same problems: intervals and a paired test."""
+"""What can be said of models from the same problems: intervals, paired tests, several responses.
 
+Problems are the unit that is drawn at random: a problem's several responses are one value, their
+share of correct ones, never several problems. All intervals are of 95%.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Hashable, Iterable, Sequence
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 from scipy.stats import binomtest
 
+Array = npt.NDArray[Any]
+Interval = tuple[float, float]
+
 CONFIDENCE = 0.95
+CELLS = 1 << 20
+"""Numbers that a bootstrap holds at a time, 8 MB."""
 
 
-def wilson_interval(correct: int, n: int) -> tuple[float, float]:
+def wilson_interval(correct: int, n: int) -> Interval:
     """Wilson's 95% interval of an accuracy, as fractions in [0, 1]; `n` >= 1 problems.
 
     It is the interval that inverts the score test (Wilson 1927), so it stays within [0, 1] and
@@ -15,11 +32,180 @@ def wilson_interval(correct: int, n: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
+def accuracy_interval(per_problem: Array) -> Interval:
+    """Wilson's interval where every problem is right (1) or wrong (0), else the bootstrap's."""
+    if np.isin(per_problem, (0, 1)).all():
+        return wilson_interval(int(per_problem.sum()), len(per_problem))
+    return bootstrap_interval(per_problem)
+
+
+def bootstrap_interval(per_problem: Array, seed: int = 0, draws: int = 10_000) -> Interval:
+    """Percentile bootstrap interval of a mean over problems, each a value in [0, 1].
+
+    For several responses a problem, whose value is the share correct; for one response
+    `wilson_interval` is better. Coverage over 4,000 simulated evaluations (2,000 draws each) of 4
+    responses a problem: 94.7% at 50 problems and 94.9% at 500 for chances uniform in [0, 1]; 92.6%
+    and 94.1% for hard problems (chances Beta(0.3, 2), mean 13%), mostly by ending too low.
+
+    Where all values are equal, to v, every resample is the same and would claim certainty. Then a
+    share u of problems, the upper end of Wilson's interval for 0 of n, may be of a kind not seen
+    and lie anywhere in [0, 1]: [v - u v, v + u (1 - v)], which is Wilson's at v = 0 and 1.
+    """
+    return _percentiles([np.asarray(per_problem, dtype=np.float64)], 0.0, seed, draws)
+
+
+def bootstrap_difference(base: Array, tuned: Array, seed: int = 0, draws: int = 10_000) -> Interval:
+    """Paired bootstrap interval of mean(tuned) - mean(base), values in [0, 1], problem by problem.
+
+    Problems are resampled, both models' values together. Coverage, measured as in
+    `bootstrap_interval`: 95.0% at 200 problems of which 20% are gained and 10% lost, 95.6% of 5%
+    and 5%; but 82% where one of 200 changes on average: below about five changed problems trust
+    McNemar's p alone. Where no value differs from another, that function's rule holds for
+    differences in [-1, 1]; it covered always.
+    """
+    return bootstrap_mean_difference([(base, tuned)], seed, draws)
+
+
+def bootstrap_mean_difference(
+    pairs: Iterable[tuple[Array, Array]], seed: int = 0, draws: int = 10_000
+) -> Interval:
+    """As `bootstrap_difference`, of the plain mean over sets of problems, each (base, tuned).
+
+    Problems are resampled within their set; the sets are fixed, not a draw from possible sets.
+    """
+    changes = [np.subtract(tuned, base, dtype=np.float64) for base, tuned in pairs]
+    return _percentiles(changes, -1.0, seed, draws)
+
+
+def _percentiles(sets: Sequence[Array], lowest: float, seed: int, draws: int) -> Interval:
+    """The interval of the mean over `sets` of their means, for values in [lowest, 1]."""
+    assert sets, "no set of values"
+    for values in sets:
+        assert len(values), "a set without values"
+        assert lowest <= values.min() <= values.max() <= 1, f"values outside [{lowest}, 1]"
+    if all(np.ptp(values) == 0 for values in sets):
+        ends = np.mean([_all_equal(values, lowest) for values in sets], axis=0)
+        return float(ends[0]), float(ends[1])
+    rng = np.random.default_rng(seed)
+    means = np.mean([_resampled_means(values, rng, draws) for values in sets], axis=0)
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(means, (tail, 1 - tail))
+    return float(low), float(high)
+
+
+def _all_equal(values: Array, lowest: float) -> Interval:
+    value, unseen = float(values[0]), wilson_interval(0, len(values))[1]
+    return value - unseen * (value - lowest), value + unseen * (1 - value)
+
+
+def _resampled_means(values: Array, rng: np.random.Generator, draws: int) -> Array:
+    """Means of `draws` resamples: (draws,).
+
+    How often each distinct value is drawn is multinomial, so that a resample costs as much as
+    there are distinct values, and the order of problems does not matter.
+    """
+    distinct, counts = np.unique(values, return_counts=True)
+    shares = counts / len(values)
+    at_once = max(1, CELLS // len(distinct))
+    pieces = [
+        rng.multinomial(len(values), shares, size=min(at_once, draws - done)) @ distinct
+        for done in range(0, draws, at_once)
+    ]
+    return np.concatenate(pieces) / len(values)
+
+
 def mcnemar_p(gained: int, lost: int) -> float:
     """Two-sided p of McNemar's exact test: under no effect, gained ~ Binomial(gained + lost, 1/2).
 
     `gained` problems turned from wrong to right, `lost` from right to wrong; problems that both
-    models got right or wrong carry no weight (McNemar 1947). 1 where none changed.
+    models got right or wrong carry no weight (McNemar 1947). 1 where none changed. With several
+    responses a problem, whose share correct rises or falls, it is the sign test.
     """
     changed = gained + lost
     return float(binomtest(gained, changed, 0.5).pvalue) if changed else 1.0
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p-values, in their order, corrected for being several (Holm 1979, step-down).
+
+    The i-th smallest of m is multiplied by m - i + 1, is never below a smaller one's result, and at
+    most 1. Rejecting those <= a keeps the chance of any false rejection at a, whatever their
+    dependence.
+    """
+    assert all(0 <= p <= 1 for p in p_values), f"not all are probabilities: {p_values}"
+    adjusted = [0.0] * len(p_values)
+    highest = 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        adjusted[place] = highest
+    return adjusted
+
+
+def pass_at_k(n: int, correct: int, k: int) -> float:
+    """Chance that at least one of k responses is right, from n >= k responses to a problem.
+
+    1 - C(n - correct, k) / C(n, k), unbiased (Chen et al. 2021, arXiv 2107.03374); from exact
+    integers, so that large n lose no digit. Raises ValueError for counts that cannot be.
+    """
+    if not (1 <= k <= n and 0 <= correct <= n):
+        raise ValueError(
+            f"pass@k needs 1 <= k <= n and 0 <= correct <= n, got {k=}, {n=}, {correct=}"
+        )
+    every = math.comb(n, k)
+    return (every - math.comb(n - correct, k)) / every
+
+
+def maj_at_k(answers: Sequence[Hashable], correct: Sequence[bool], k: int | None = None) -> float:
+    """Chance that the most frequent answer of k responses to a problem is right; k = all of them.
+
+    `answers` holds a canonical key a response, equal for answers that count as the same, None for
+    a response without an answer: it is among the k but does not vote, and where nobody votes the
+    result is wrong. Tied answers win equally often, which is what taking the first to appear comes
+    to over the responses' orders. An answer is right if any of its responses is (another's verdict
+    may have run out of time). For k below all, the exact mean over the subsets of k responses.
+    Raises ValueError for a k that cannot be.
+    """
+    n = len(answers)
+    k = n if k is None else k
+    if not 1 <= k <= n:
+        raise ValueError(f"maj@k needs 1 <= k <= the number of responses, got {k=} of {n}")
+    votes = Counter(answer for answer in answers if answer is not None)
+    silent = n - votes.total()
+    right = {answer for answer, is_right in zip(answers, correct, strict=True) if is_right}
+    wins = sum(
+        _wins(votes[answer], [votes[other] for other in votes if other != answer], silent, k)
+        for answer in right & votes.keys()
+    )
+    return float(Fraction(wins) / math.comb(n, k))
+
+
+def _wins(own: int, others: Sequence[int], silent: int, k: int) -> Fraction:
+    """Subsets of k of the responses in which one answer has the most votes; of a tie, its share.
+
+    The answer has `own` votes in all, the other answers `others`; `silent` responses do not vote.
+    """
+    total = Fraction(0)
+    for most in range(1, min(own, k) + 1):
+        # (votes of others, answers that tie) -> ways to draw them
+        ways = Counter({(0, 1): math.comb(own, most)})
+        left = sum(others) + silent
+        for votes in others:
+            left -= votes
+            ways = _draw_from(ways, votes, most, k - most, left)
+        for (drawn, tied), count in ways.items():
+            total += Fraction(count * math.comb(silent, k - most - drawn), tied)
+    return total
+
+
+def _draw_from(
+    ways: Counter[tuple[int, int]], votes: int, most: int, room: int, left: int
+) -> Counter[tuple[int, int]]:
+    """`ways` after drawing up to `most` of one more answer's votes; `left` responses follow it.
+
+    At most `room` are drawn in all, and so few that those left cannot fill it are left out.
+    """
+    drawn_on: Counter[tuple[int, int]] = Counter()
+    for (drawn, tied), count in ways.items():
+        for more in range(max(0, room - drawn - left), min(votes, most, room - drawn) + 1):
+            drawn_on[drawn + more, tied + (more == most)] += count * math.comb(votes, more)
+    return drawn_on

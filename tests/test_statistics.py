@@ -1,10 +1,30 @@
+import itertools
 import math
+from collections import Counter
+from collections.abc import Callable
+from fractions import Fraction
+from random import Random
 
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightreasoner.statistics import mcnemar_p, wilson_interval
+from lightreasoner.statistics import (
+    Array,
+    Interval,
+    accuracy_interval,
+    bootstrap_difference,
+    bootstrap_interval,
+    bootstrap_mean_difference,
+    holm,
+    maj_at_k,
+    mcnemar_p,
+    pass_at_k,
+    wilson_interval,
+)
+
+SHARES = st.lists(st.sampled_from([0, 0.25, 0.5, 0.75, 1.0]), min_size=1, max_size=40)
 
 
 @pytest.mark.parametrize(
@@ -61,3 +81,261 @@ def test_mcnemar_is_the_doubled_smaller_tail_and_symmetric(gained: int, lost: in
     changed = gained + lost
     tail = sum(math.comb(changed, k) for k in range(min(gained, lost) + 1)) / 2**changed
     assert p == pytest.approx(min(1.0, 2 * tail))
+
+
+def exact_interval(values: list[float]) -> Interval:
+    """All n^n resamples: the 2.5% and 97.5% quantiles of their means."""
+    means = np.array([np.mean(drawn) for drawn in itertools.product(values, repeat=len(values))])
+    low, high = np.quantile(means, (0.025, 0.975))
+    return float(low), float(high)
+
+
+@pytest.mark.parametrize(
+    "values", [[0, 1, 1, 1, 0, 1], [0, 0.25, 1, 1, 0.5, 0.75], [0.5, 0, 0, 0, 0, 0]]
+)
+def test_the_bootstrap_draws_what_all_resamples_hold(values: list[float]) -> None:
+    """6^6 = 46,656 resamples; 10^5 draws place a quantile to within one step of 1/24."""
+    found = bootstrap_interval(np.array(values), draws=100_000)
+    assert found == pytest.approx(exact_interval(values), abs=1 / 24)
+
+
+def test_the_bootstrap_of_halves_by_hand() -> None:
+    """Values 0 and 1: means 0, 1/2, 1 with chances 1/4, 1/2, 1/4, so both tails reach the ends.
+
+    Of 100 problems half right, the mean's deviation is sqrt(0.25 / 100) = 0.05: 0.5 -+ 0.098.
+    """
+    assert bootstrap_interval(np.array([0.0, 1.0])) == (0.0, 1.0)
+    halves = np.repeat([0.0, 1.0], 50)
+    assert bootstrap_interval(halves) == pytest.approx((0.402, 0.598), abs=0.01)
+
+
+def test_equal_values_claim_no_certainty() -> None:
+    """z^2 / (n + z^2) of 10 problems is 3.8415 / 13.8415 = 0.2775, the share that may be unseen."""
+    right, half = np.ones(10), np.full(10, 0.5)
+    assert bootstrap_interval(right) == pytest.approx(wilson_interval(10, 10))
+    assert bootstrap_interval(0 * right) == pytest.approx(wilson_interval(0, 10))
+    assert bootstrap_interval(half) == pytest.approx((0.5 - 0.1388, 0.5 + 0.1388), abs=5e-5)
+    assert bootstrap_difference(half, half) == pytest.approx((-0.2775, 0.2775), abs=5e-5)
+    gain = bootstrap_difference(0 * right, right)
+    assert gain == pytest.approx((1 - 2 * 0.2775, 1), abs=1e-4)
+    two_sets = bootstrap_mean_difference([(half, half), (0 * right, right)])
+    assert two_sets == pytest.approx((0.5 - 1.5 * 0.2775, 0.5 + 0.5 * 0.2775), abs=1e-4)
+
+
+@settings(deadline=None)
+@given(SHARES, st.randoms(use_true_random=False), st.integers(0, 9))
+def test_the_bootstrap_holds_the_mean_and_ignores_the_order(
+    values: list[float], random: Random, seed: int
+) -> None:
+    per_problem = np.array(values)
+    low, high = found = bootstrap_interval(per_problem, seed, draws=2000)
+    assert 0 <= low <= high <= 1
+    assert low - 1e-9 <= per_problem.mean() <= high + 1e-9
+    shuffled = values[:]
+    random.shuffle(shuffled)
+    assert bootstrap_interval(np.array(shuffled), seed, draws=2000) == found
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
+def test_the_paired_bootstrap_mirrors_and_knows_one_models_own(
+    pairs: list[tuple[bool, bool]],
+) -> None:
+    """Against a base that is always wrong the difference is the accuracy itself."""
+    base, tuned = (np.array(side, dtype=float) for side in zip(*pairs, strict=True))
+    low, high = bootstrap_difference(base, tuned)
+    mirrored = bootstrap_difference(tuned, base)
+    # the two draw other numbers; a quantile of 10,000 draws lies within two steps of 1/n
+    assert (-mirrored[1], -mirrored[0]) == pytest.approx((low, high), abs=2.01 / len(pairs))
+    if 0 < tuned.sum() < len(tuned):
+        assert bootstrap_difference(0 * tuned, tuned) == bootstrap_interval(tuned)
+
+
+def test_pairing_narrows_the_difference() -> None:
+    """Of 400 problems 20 are gained and none lost, whatever the 200 that both get right.
+
+    Paired, the deviation is sqrt(0.05 * 0.95 / 400) = 0.0109: 0.05 -+ 0.0214, against
+    1.96 sqrt(2 * 0.25 / 400) = 0.069 if the models had answered other problems.
+    """
+    base = np.repeat([1.0, 0.0], 200)
+    tuned = np.repeat([1.0, 1.0, 0.0], [200, 20, 180])
+    low, high = bootstrap_difference(base, tuned)
+    assert (low, high) == pytest.approx((0.05 - 0.0214, 0.05 + 0.0214), abs=0.003)
+    with pytest.raises(ValueError, match="broadcast"):
+        bootstrap_difference(base, tuned[:-1])
+
+
+def test_the_mean_over_sets_weighs_sets_and_not_problems() -> None:
+    """Set 1: 100 problems, 50 gained; set 2: 400, none. The mean is 1/4, not 50 / 500.
+
+    Its deviation is half of set 1's sqrt(0.25 / 100) = 0.05: 0.25 -+ 0.049.
+    """
+    first = np.zeros(100), np.repeat([0.0, 1.0], 50)
+    second = np.ones(400), np.ones(400)
+    found = bootstrap_mean_difference([first, second])
+    assert found == pytest.approx((0.25 - 0.049, 0.25 + 0.049), abs=0.005)
+    assert bootstrap_mean_difference([first]) == bootstrap_difference(*first)
+
+
+def coverage(
+    draw: Callable[[np.random.Generator], Array],
+    interval: Callable[[Array], Interval],
+    truth: float,
+    simulations: int = 500,
+) -> float:
+    """The share of simulated evaluations whose interval holds the truth."""
+    rng = np.random.default_rng(0)
+    found = [interval(draw(rng)) for _ in range(simulations)]
+    return sum(low <= truth <= high for low, high in found) / simulations
+
+
+def test_the_bootstrap_covers_a_known_truth() -> None:
+    """95% of 500 simulations come with a deviation of 1%; 92% to 98% is three of them.
+
+    An interval over responses as if each were a problem of its own is the error to reject: with
+    equal chances within a problem of 0 or 1 it is half as wide, and covers two times in three.
+    """
+
+    def shares(rng: np.random.Generator) -> Array:
+        return rng.binomial(4, rng.random(200)) / 4
+
+    def responses(rng: np.random.Generator) -> Array:
+        return np.repeat(rng.random(200) < 0.5, 4).astype(float)
+
+    found = coverage(shares, lambda values: bootstrap_interval(values, draws=1000), 0.5)
+    assert 0.92 <= found <= 0.98
+    naive = coverage(responses, lambda values: bootstrap_interval(values, draws=1000), 0.5)
+    assert naive < 0.8
+
+
+def test_the_paired_bootstrap_covers_a_known_truth() -> None:
+    """20% of 200 problems gained and 10% lost: the true difference is 0.1."""
+
+    def changes(rng: np.random.Generator) -> Array:
+        return rng.choice([-1.0, 0.0, 1.0], 200, p=[0.1, 0.7, 0.2])
+
+    def interval(change: Array) -> Interval:
+        return bootstrap_difference(change < 0, change > 0, draws=1000)
+
+    assert 0.92 <= coverage(changes, interval, 0.1) <= 0.98
+
+
+def test_wilson_where_problems_are_right_or_wrong_else_the_bootstrap() -> None:
+    right = np.repeat([1.0, 0.0], [81, 182])
+    assert accuracy_interval(right) == wilson_interval(81, 263)
+    assert accuracy_interval(right > 0) == wilson_interval(81, 263)
+    halves = np.append(right, 0.5)
+    assert accuracy_interval(halves) == bootstrap_interval(halves)
+
+
+def test_holm_by_hand() -> None:
+    """Sorted 0.005, 0.01, 0.03, 0.04 times 4, 3, 2, 1: 0.02, 0.03, 0.06, 0.04, which 0.06 lifts."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    # ties: 3 * 0.02, then 2 * 0.02 lifted; 0.5 alone
+    assert holm([0.02, 0.5, 0.02]) == pytest.approx([0.06, 0.5, 0.06])
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+    assert holm([0.03]) == [0.03]
+    assert holm([]) == []
+
+
+@given(st.lists(st.floats(0, 1), max_size=12), st.floats(0.001, 0.5))
+def test_holm_rejects_what_the_step_down_procedure_rejects(p: list[float], level: float) -> None:
+    """Holm's own statement: in order, reject while p_(i) <= level / (m - i + 1)."""
+    adjusted = holm(p)
+    rejected = set()
+    for left, place in zip(
+        range(len(p), 0, -1), sorted(range(len(p)), key=p.__getitem__), strict=True
+    ):
+        if p[place] * left > level:
+            break
+        rejected.add(place)
+    assert rejected == {place for place, value in enumerate(adjusted) if value <= level}
+    assert all(before <= after <= 1 for before, after in zip(p, adjusted, strict=True))
+    assert all(after <= min(1, len(p) * before) for before, after in zip(p, adjusted, strict=True))
+
+
+@given(
+    st.integers(1, 8).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n), st.integers(1, n)))
+)
+def test_pass_at_k_is_the_share_of_subsets_with_a_right_response(
+    counts: tuple[int, int, int],
+) -> None:
+    n, correct, k = counts
+    subsets = list(itertools.combinations(range(n), k))
+    share = sum(min(subset) < correct for subset in subsets) / len(subsets)
+    assert pass_at_k(n, correct, k) == pytest.approx(share, abs=1e-15)
+
+
+def test_pass_at_k_by_hand() -> None:
+    """Of 4 responses 2 right, k = 2: 1 - C(2, 2) / C(4, 2) = 5/6; the naive 1 - 1/4 is 3/4."""
+    assert pass_at_k(4, 2, 2) == pytest.approx(5 / 6)
+    assert pass_at_k(10, 3, 1) == 0.3
+    assert pass_at_k(5, 0, 5) == 0
+    assert pass_at_k(5, 1, 5) == 1
+    # one right of 10,000: k / n, to the last digit
+    assert pass_at_k(10_000, 1, 100) == 0.01
+
+
+@pytest.mark.parametrize("counts", [(4, 2, 0), (4, 2, 5), (4, 5, 1), (4, -1, 1)])
+def test_pass_at_k_of_impossible_counts(counts: tuple[int, int, int]) -> None:
+    with pytest.raises(ValueError, match=r"pass@k needs 1 <= k <= n and 0 <= correct <= n, got k="):
+        pass_at_k(*counts)
+
+
+@pytest.mark.parametrize(
+    ("answers", "right", "share"),
+    [
+        ("aab", "a", 1),
+        ("aab", "b", 0),
+        # a tie is shared, whoever came first
+        ("ab", "b", 1 / 2),
+        ("aabbc", "a", 1 / 2),
+        ("abc", "c", 1 / 3),
+        # a response without an answer (-) has no vote, and nobody's vote is wrong
+        ("a---", "a", 1),
+        ("--", "a", 0),
+    ],
+)
+def test_the_majority_of_all_responses(answers: str, right: str, share: float) -> None:
+    keys = [None if key == "-" else key for key in answers]
+    assert maj_at_k(keys, [key == right for key in keys]) == pytest.approx(share)
+
+
+def test_the_majority_of_some_by_hand() -> None:
+    """a a b, a right, k = 2: of aa, ab, ab the majority is right in 1, 1/2, 1/2: 2/3.
+
+    k = 1 is the accuracy, 2/3. With b without an answer, a wins all three pairs.
+    """
+    right = [True, True, False]
+    assert maj_at_k("aab", right, 2) == pytest.approx(2 / 3)
+    assert maj_at_k("aab", right, 1) == pytest.approx(2 / 3)
+    assert maj_at_k(["a", "a", None], right, 2) == 1
+    # one of two equal answers' verdicts ran out of time
+    assert maj_at_k("aab", [True, False, False]) == 1
+    for k in (0, 4):
+        with pytest.raises(ValueError, match=f"got k={k} of 3"):
+            maj_at_k("aab", right, k)
+
+
+def majority(keys: tuple[str | None, ...], right: set[str]) -> Fraction:
+    votes = Counter(key for key in keys if key is not None).most_common()
+    winners = [key for key, count in votes if count == votes[0][1]]
+    return Fraction(sum(key in right for key in winners), len(winners) or 1)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.sampled_from(["a", "b", "c", "d", None]), min_size=1, max_size=9),
+    st.sets(st.sampled_from("abcd")),
+    st.data(),
+)
+def test_the_majority_is_the_mean_over_subsets(
+    keys: list[str | None], right: set[str], data: st.DataObject
+) -> None:
+    k = data.draw(st.integers(1, len(keys)))
+    subsets = list(itertools.combinations(keys, k))
+    mean = sum(majority(subset, right) for subset in subsets) / len(subsets)
+    assert maj_at_k(keys, [key in right for key in keys], k) == pytest.approx(float(mean))
+    assert maj_at_k(keys[::-1], [key in right for key in keys[::-1]], k) == pytest.approx(
+        float(mean)
+    )
