@@ -45,6 +45,7 @@ def compare(params: Params, methods: tuple[Name, ...] = NAMES) -> dict[str, Any]
     """
     let_interface_see_lines()
     where = home.home()
+    params = under_one_prompt(params)
     names = named(("base", *methods))
     inputs = checked_inputs(params, names)
     tracking.configure(home.tracking_uri(where), where)
@@ -55,6 +56,14 @@ def compare(params: Params, methods: tuple[Name, ...] = NAMES) -> dict[str, Any]
         _publish(found, where, run)
         _refuse_if_all_failed(results)
     return found
+
+
+def under_one_prompt(params: Params) -> Params:
+    """The same parameters with the tuned expert's prompt for the base as well.
+
+    Else a difference to the base would hold what the prompt changes (`lightreasoner table1`).
+    """
+    return params.model_copy(update={"evaluate": params.evaluate.of_tuned()})
 
 
 def conditions(params: Params) -> dict[str, Any]:

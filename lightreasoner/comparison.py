@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 
-from lightreasoner import report
+from lightreasoner import pairing, report
 from lightreasoner.config import Finetune, Params
 from lightreasoner.evaluate import summarise
 from lightreasoner.finetune import plan_updates
@@ -22,7 +22,6 @@ from lightreasoner.rows import hold_out, read_rows
 
 NONE = "–"
 COSTS = ("updates", "samples", "trained", "seconds")
-SUMMARISED = ("verdict", "finish_reason")
 
 
 @dataclass(frozen=True)
@@ -62,22 +61,14 @@ def compare(results: Mapping[Name, Result | str], params: Params) -> dict[str, A
 def _entry(result: Result | str, base: Result) -> dict[str, Any]:
     if isinstance(result, str):
         return {"missing": result}
-    pairs = report.pair(base.scores, result.scores)
-    paired = report.paired(pairs)
+    before, after = (pairing.read_scores(each.scores) for each in (base, result))
+    pairing.check_comparable(before, after)
+    paired = report.paired(before, after)
     scores = {
-        str(name): {**_score(rows), **paired[str(name)]}
-        for name, rows in pairs.groupby("problem_set", sort=False)
+        str(name): {**summarise(rows), "paired": paired[str(name)]}
+        for name, rows in after.rows.groupby("problem_set", sort=False)
     }
     return {"scores": scores, "tuning": _tuning(result.tuning) if result.tuning else None}
-
-
-def _score(rows: pd.DataFrame) -> dict[str, Any]:
-    """One set's summary, and its accuracy's difference to the base."""
-    before, after = (
-        summarise(rows.rename(columns={f"{name}_{side}": name for name in SUMMARISED}))
-        for side in ("base", "lightreasoner")
-    )
-    return {**after, "difference": after["accuracy"] - before["accuracy"]}
 
 
 def _tuning(tuning: Tuning) -> dict[str, Any]:
@@ -135,17 +126,23 @@ def _accuracy(score: Mapping[str, Any]) -> str:
 
 
 def _difference(score: Mapping[str, Any]) -> str:
-    return f"{100 * score['difference']:+.1f} (p {report.p_value(score['p'])})"
+    paired = score["paired"]
+    low, high = paired["ci95"]
+    return (
+        f"{100 * paired['difference']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f}, "
+        f"p {report.p_value(paired['p_holm'])})"
+    )
 
 
 def notes(comparison: Mapping[str, Any]) -> list[str]:
     """What the table needs to be read: how its numbers are made, and why a row has none."""
     seeds = ", ".join(f"{name} {seed}" for name, seed in comparison["seeds"].items())
     return [
-        "Greedy pass@1 in percent with Wilson 95% intervals; difference to the base in points "
-        "with McNemar's exact p on the same problems. Samples: labelled positions of the sample "
-        "set; trained: of all updates, repeats counted. Seconds: of the stage finetune, its last "
-        "attempt where it was resumed.",
+        "Pass@1 by the strict verdict in percent with Wilson 95% intervals; difference to the base "
+        "in points with the paired bootstrap's 95% interval and McNemar's exact p, corrected for "
+        "the number of sets (Holm), on the same problems. Samples: labelled positions of the "
+        "sample set; trained: of all updates, repeats counted. Seconds: of the stage finetune, its "
+        "last attempt where it was resumed.",
         f"Seeds: {seeds}.",
         *(
             f"{entry['title']}: {entry['missing']}"
@@ -164,10 +161,16 @@ def markdown(comparison: Mapping[str, Any]) -> str:
 
 
 def metrics(comparison: Mapping[str, Any]) -> dict[str, float]:
-    """`<method>/<set>/accuracy` and `/difference`, fractions, of the methods that have scores."""
+    """`<method>/<set>/accuracy`, `/accuracy_qwen` (by the toolkit's verdict) and `/difference`,
+    fractions, of the methods that have scores.
+    """
     return {
-        f"{method}/{name}/{key}": score[key]
+        f"{method}/{name}/{key}": value
         for method, entry in comparison["methods"].items()
         for name, score in entry.get("scores", {}).items()
-        for key in ("accuracy", "difference")
+        for key, value in (
+            ("accuracy", score["accuracy"]),
+            ("accuracy_qwen", score["qwen"]["accuracy"]),
+            ("difference", score["paired"]["difference"]),
+        )
     }

@@ -230,8 +230,7 @@ class Merge(Section):
 
 
 class Evaluate(Section):
-    """Responses of the base and the tuned expert to the same problems, graded; mmlu_stem is 5-shot.
-    """
+    """Responses of the base and the tuned expert to the same problems, graded; mmlu_stem is 5-shot."""
 
     source: str = Field(min_length=1, description="As prepare.source.")
     problem_sets: tuple[str, ...] = Field(min_length=1, description="Sets of the source.")

@@ -11,13 +11,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from lightreasoner import models, prompts, sources, statistics, tables
 from lightreasoner.decode import draw_seed
 from lightreasoner.engines import Engine
-from lightreasoner.grading import OUTCOMES, Answer, Grade, grade
+from lightreasoner.grading import BOX, OUTCOMES, Answer, Grade, grade
 from lightreasoner.problems import Problem, trajectory_id
 from lightreasoner.shards import Shards
 
@@ -28,11 +29,8 @@ if TYPE_CHECKING:
     from lightreasoner.progress import Watcher
     from lightreasoner.stages import Workspace
 
-BOX = r"\boxed"
 LIMIT = "evaluate.max_new_tokens"
-RESPONSES = pa.schema(
-    {"text": pa.string(), "tokens": pa.int32(), "finish_reason": pa.string()}
-)
+RESPONSES = pa.schema({"text": pa.string(), "tokens": pa.int32(), "finish_reason": pa.string()})
 
 
 @dataclass(frozen=True)
@@ -166,14 +164,38 @@ def summarise(scores: pd.DataFrame) -> dict[str, Any]:
 
 
 def verdicts(scores: pd.DataFrame, verdict: str) -> dict[str, Any]:
-    """Counts of the outcomes, accuracy and interval by one of the verdicts.
+    """How many responses have which outcome by one of the verdicts, the accuracy, its interval.
 
-    Wilson's interval for one response a problem, else the bootstrap's over problems, with pass@k
-    and maj@n beside it.
+    With several responses a problem, also `pass_at` for some k and `maj_at` for all of them.
     """
-    counts = {outcome: int((scores[verdict] == outcome).sum()) for outcome in OUTCOMES}
-    correct = counts["correct"]
-    found = {**counts, "accuracy": correct / len(scores)}
-    if scores["k"].max() == 0:
-        return {**found, "ci95": list(statistics.wilson_interval(correct, len(scores)))}
-    return {**found, **_several(scores, verdict)}
+    correct = scores[verdict] == "correct"
+    per_problem = correct.groupby(scores["problem_id"], sort=False).mean()
+    found = {
+        **{outcome: int((scores[verdict] == outcome).sum()) for outcome in OUTCOMES},
+        "accuracy": float(correct.mean()),
+        "ci95": list(statistics.accuracy_interval(per_problem.to_numpy())),
+    }
+    return found if scores["k"].max() == 0 else {**found, **_of_several(scores, verdict)}
+
+
+def _of_several(scores: pd.DataFrame, verdict: str) -> dict[str, Any]:
+    """pass@k for k in powers of two and n, and maj@n, means over the problems.
+
+    Responses vote for the text of their answers; the right ones all vote for one.
+    """
+    answers = scores[{"strict": "extracted", "qwen": "pred"}[verdict]]
+    correct = scores[verdict] == "correct"
+    votes = answers.where(answers.notna() & ~correct, None).mask(correct, "the right answer")
+    groups = correct.groupby(scores["problem_id"], sort=False)
+    n = int(groups.size().iloc[0])
+    sums = groups.sum()
+    ks = sorted({1, n} | {1 << power for power in range(n.bit_length()) if 1 << power <= n})
+    majority = [
+        statistics.maj_at_k(votes[rows.index].tolist(), rows.tolist()) for _, rows in groups
+    ]
+    return {
+        "pass_at": {
+            str(k): float(np.mean([statistics.pass_at_k(n, int(c), k) for c in sums])) for k in ks
+        },
+        "maj_at": {str(n): float(np.mean(majority))},
+    }

@@ -17,10 +17,10 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
 from lightreasoner import pairing
 from lightreasoner.errors import ArtifactError
+from lightreasoner.grading import BOX
 from lightreasoner.pairing import Scores
 from lightreasoner.statistics import (
     Array,
@@ -41,17 +41,6 @@ Sets = dict[str, pd.DataFrame]
 
 VERDICTS: tuple[Verdict, ...] = ("qwen", "strict")
 RATES = ("truncated", "no_answer", "no_box")
-BOX = "\\boxed"
-SCORES = pa.schema(
-    {
-        **dict.fromkeys(("problem_set", "problem_id"), pa.string()),
-        "k": pa.int32(),
-        **dict.fromkeys(("question", "prompt", "response", "gold"), pa.string()),
-        **dict.fromkeys(("extracted", "strict", "pred", "qwen"), pa.string()),
-        "tokens": pa.int32(),
-        "finish_reason": pa.string(),
-    }
-)
 
 
 def read_cells(scores: Mapping[Cell, Path], base_style: str, style: str) -> dict[Cell, Scores]:
@@ -67,7 +56,7 @@ def read_cells(scores: Mapping[Cell, Path], base_style: str, style: str) -> dict
                 f"no scores of the {model} model under {needed}; evaluate it under that style"
             )
     order = sorted(scores, key=lambda cell: (cell[0], cell[1] != base_style, cell[1] != style))
-    cells = {cell: pairing.read_scores(scores[cell], SCORES) for cell in order}
+    cells = {cell: pairing.read_scores(scores[cell]) for cell in order}
     first, of_style = cells[order[0]], dict[str, Scores]()
     if first.rows.empty:
         raise ArtifactError(f"{first.path} holds no problem; evaluate again")

@@ -25,6 +25,9 @@ from lightreasoner.errors import GradingError, ProblemsError
 from lightreasoner.problems import Problem
 
 Outcome = Literal["correct", "wrong", "unparsed", "timeout"]
+BOX = r"\boxed"
+"""What a response boxes its answer with."""
+
 OUTCOMES: tuple[Outcome, ...] = ("correct", "wrong", "unparsed", "timeout")
 
 
@@ -66,7 +69,8 @@ def grade(
         return []
     command = [sys.executable, "-m", _worker_module(), str(workers or usable_cores())]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdin and process.stdout, "pipes, as asked for"
+        assert process.stdin is not None
+        assert process.stdout is not None
         sender = threading.Thread(target=_send, args=(answers, process.stdin))
         sender.start()
         try:

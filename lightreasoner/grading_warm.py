@@ -1,4 +1,5 @@
-r"""Importing this makes a process ready to grade: the first algebra takes a second, later ones none.
+r"""Importing this makes a process ready to grade: its first algebra takes a second, later ones none
+of it.
 
 The server from which grading_process.py forks its workers imports it, so that a worker that takes
 the place of a killed one does not spend its first answer's time on reading grammars.

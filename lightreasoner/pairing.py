@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
 
 from lightreasoner import tables
 from lightreasoner.errors import ArtifactError
 
-KEYS = ("problem_set", "problem_id", "k", "question", "gold")
+KEYS = ["problem_set", "problem_id", "k", "question", "gold"]
 """What two rows of one response's problem have in common."""
 
 REMEDY = "evaluate both models with the same parameters"
@@ -28,18 +27,12 @@ class Scores:
     rows: pd.DataFrame
     conditions: dict[str, Any]
 
-    @property
-    def keys(self) -> list[str]:
-        """Those of KEYS that the table has."""
-        return [name for name in KEYS if name in self.rows]
 
-
-def read_scores(directory: Path, schema: pa.Schema) -> Scores:
+def read_scores(directory: Path) -> Scores:
     """Read a directory's scores.parquet; raises ArtifactError if a response stands in it twice."""
     path = directory / "scores.parquet"
-    scores = Scores(path, tables.read(path, schema).to_pandas(), tables.provenance(path))
-    ids = [name for name in scores.keys if name not in ("question", "gold")]
-    if scores.rows.duplicated(ids).any():
+    scores = Scores(path, tables.read(path, tables.SCORES).to_pandas(), tables.provenance(path))
+    if scores.rows.duplicated(KEYS[:3]).any():
         raise ArtifactError(f"{path}: a problem stands twice; evaluate again")
     return scores
 
@@ -50,8 +43,7 @@ def check_comparable(first: Scores, second: Scores, free: Collection[str] = ()) 
     `free` names conditions that may differ.
     """
     here, there = (
-        set(scores.rows[scores.keys].itertuples(index=False, name=None))
-        for scores in (first, second)
+        set(scores.rows[KEYS].itertuples(index=False, name=None)) for scores in (first, second)
     )
     differing = sorted(here ^ there)
     if differing:
@@ -75,7 +67,7 @@ def check_prompts(first: Scores, second: Scores) -> None:
 
     The tables have passed `check_comparable`.
     """
-    both = first.rows.merge(second.rows, on=first.keys, suffixes=("_first", "_second"))
+    both = first.rows.merge(second.rows, on=KEYS, suffixes=("_first", "_second"))
     other = both[both["prompt_first"] != both["prompt_second"]]
     if len(other):
         raise ArtifactError(

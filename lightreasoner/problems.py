@@ -44,6 +44,11 @@ def problem_of(trajectory_id: str) -> str:
     return re.sub(r"#[0-9]+$", "", trajectory_id)
 
 
+def set_of(problem_id: str) -> str:
+    """The set that a problem is of: the first part of its id."""
+    return problem_id.partition("/")[0]
+
+
 def write(problems: list[Problem], path: Path) -> None:
     """Write problems as JSONL, one object a line, in order."""
     with path.open("w", encoding="utf-8") as file:

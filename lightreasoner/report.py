@@ -12,10 +12,10 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from lightreasoner import figures, tables
+from lightreasoner import figures, gains, pairing, tables
 from lightreasoner.errors import ArtifactError
 from lightreasoner.figures import METHODS, THEMES, Theme
-from lightreasoner.statistics import mcnemar_p
+from lightreasoner.pairing import KEYS, Scores
 
 SCORES_OF = {"base": "scores_base", "lightreasoner": "scores"}
 HELD_OUT = ("loss", "entropy", "gold_perplexity")
@@ -30,7 +30,9 @@ def write_report(inputs: dict[str, Path], out: Path) -> None:
     `inputs` are the directories scores_base, scores, steps, samples, adapter and model. Raises
     ArtifactError if one is malformed, or if the two scores are not of the same problems.
     """
-    pairs = pair(inputs["scores_base"], inputs["scores"])
+    base, tuned = (pairing.read_scores(inputs[name]) for name in SCORES_OF.values())
+    pairing.check_comparable(base, tuned, {"style"})
+    pairs = pair(base, tuned)
     steps = read_steps(inputs["steps"], inputs["samples"])
     curve = _read_csv(inputs["adapter"] / "curve.csv", ["update", "loss"])
     held_out = _read_csv(inputs["adapter"] / "validation.csv", ["update", *HELD_OUT])
@@ -38,7 +40,7 @@ def write_report(inputs: dict[str, Path], out: Path) -> None:
         "scores": {
             method: _read_json(inputs[name] / "summary.json") for method, name in SCORES_OF.items()
         },
-        "paired": paired(pairs),
+        "paired": paired(base, tuned),
         "samples": sample_statistics(steps, inputs["samples"]),
         "parity": _read_json(inputs["model"] / "parity.json"),
     }
@@ -51,7 +53,7 @@ def write_report(inputs: dict[str, Path], out: Path) -> None:
     page = render(
         **result,
         examples={"gained": examples(pairs, True), "lost": examples(pairs, False)},
-        conditions=tables.provenance(inputs["scores"] / "scores.parquet"),
+        conditions={**tuned.conditions, "base_style": base.conditions["style"]},
         tuning=_tuning(inputs["adapter"], curve),
         held_out=_held_out(inputs["adapter"], held_out),
         figures=drawn,
@@ -59,41 +61,26 @@ def write_report(inputs: dict[str, Path], out: Path) -> None:
     (out / "report.html").write_text(page, encoding="utf-8")
 
 
-def pair(base_dir: Path, tuned_dir: Path) -> pd.DataFrame:
+def pair(base: Scores, tuned: Scores) -> pd.DataFrame:
     """Both models' rows side by side: columns end in `_base` and `_lightreasoner`.
 
-    Raises ArtifactError if a problem is missing on one side, or question, gold or conditions
-    (style, token limit, seed) differ: only the model may.
+    `change` is 1 where the tuning gained the response by the strict verdict, -1 where it lost it.
     """
-    keys = ["problem_set", "problem_id", "question", "gold"]
-    paths = [directory / "scores.parquet" for directory in (base_dir, tuned_dir)]
-    base, tuned = (tables.read(path, tables.SCORES).to_pandas() for path in paths)
-    here, there = (frame[keys].itertuples(index=False, name=None) for frame in (base, tuned))
-    differing = sorted(set(here) ^ set(there))
-    remedy = "evaluate both models with the same parameters"
-    if differing:
-        raise ArtifactError(
-            f"{paths[0]} and {paths[1]} are not of the same problems: {len(differing)} rows "
-            f"differ, the first is {differing[0][1]} of {differing[0][0]}; {remedy}"
-        )
-    if base.duplicated(keys[:2]).any() or tuned.duplicated(keys[:2]).any():
-        raise ArtifactError(f"{base_dir} or {tuned_dir}: a problem stands twice; {remedy}")
-    conditions = [tables.provenance(path) for path in paths]
-    if conditions[0] != conditions[1]:
-        raise ArtifactError(
-            f"{paths[0]} and {paths[1]} were made under different conditions "
-            f"({conditions[0]} and {conditions[1]}); {remedy}"
-        )
-    return base.merge(tuned, on=keys, suffixes=("_base", "_lightreasoner"))
+    pairs = base.rows.merge(tuned.rows, on=KEYS, suffixes=tuple(f"_{name}" for name in METHODS))
+    right = {name: (pairs[f"strict_{name}"] == "correct").astype(int) for name in METHODS}
+    return pairs.assign(change=right["lightreasoner"] - right["base"])
 
 
-def paired(pairs: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """For each set: problems gained and lost by the tuning, and McNemar's exact two-sided p."""
-    found = {}
-    for name, rows in _with_change(pairs).groupby("problem_set", sort=False):
-        gained, lost = int((rows["change"] > 0).sum()), int((rows["change"] < 0).sum())
-        found[str(name)] = {"gained": gained, "lost": lost, "p": mcnemar_p(gained, lost)}
-    return found
+def paired(base: Scores, tuned: Scores) -> dict[str, dict[str, Any]]:
+    """For each set the paired difference by the strict verdict, as `gains.gain` has it.
+
+    `qwen` holds the same by the toolkit's.
+    """
+    before, after = gains.by_set(base.rows), gains.by_set(tuned.rows)
+    strict, qwen = (
+        gains.gain(before, after, (), verdict)["scores"] for verdict in ("strict", "qwen")
+    )
+    return {name: {**strict[name], "qwen": qwen[name]} for name in strict}
 
 
 def read_steps(steps_dir: Path, samples_dir: Path) -> pd.DataFrame:
@@ -134,8 +121,7 @@ def sample_statistics(steps: pd.DataFrame, samples_dir: Path) -> dict[str, Any]:
 
 def examples(pairs: pd.DataFrame, gained: bool) -> list[dict[str, Any]]:
     """The first problems that the tuning gained or lost, the sets taking turns."""
-    changed = _with_change(pairs)
-    changed = changed[changed["change"] == (1 if gained else -1)]
+    changed = pairs[pairs["change"] == (1 if gained else -1)]
     turn = changed.groupby("problem_set").cumcount()
     order = turn.sort_values(kind="stable").index
     return changed.loc[order].head(EXAMPLES).astype(object).to_dict("records")
@@ -170,11 +156,6 @@ def p_value(p: float) -> str:
         return "< 10⁻³⁰⁰"
     digits, _, exponent = f"{p:.1e}".partition("e")
     return f"{digits} × 10{str(int(exponent)).translate(SUPERSCRIPTS)}"
-
-
-def _with_change(pairs: pd.DataFrame) -> pd.DataFrame:
-    right = {method: pairs[f"verdict_{method}"] == "correct" for method in METHODS}
-    return pairs.assign(change=right["lightreasoner"].astype(int) - right["base"].astype(int))
 
 
 def _mean(values: "pd.Series[Any]") -> float | None:

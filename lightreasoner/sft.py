@@ -19,8 +19,8 @@ from lightreasoner import models, problems, prompts, tables
 from lightreasoner.artifacts import Artifact
 from lightreasoner.errors import ArtifactError, SelectionError
 from lightreasoner.fingerprint import running_code
-from lightreasoner.grading import grade
-from lightreasoner.problems import Problem, problem_of, solution_text
+from lightreasoner.grading import Answer, Outcome, grade
+from lightreasoner.problems import Problem, problem_of, set_of, solution_text
 
 FAULTS = ("without a solution", "wrong", "too long")
 NAMED = 3  # problems of each fault, in the log
@@ -31,20 +31,21 @@ log = logging.getLogger(__name__)
 def write_kept(problems_dir: Path, trajectories: Artifact, expert: Artifact, out: Path) -> None:
     """Write the sample set of the trajectories that end by themselves with the gold answer.
 
-    A trajectory is graded as `evaluate` grades. Of a problem's identical ones the first is kept.
-    Raises SelectionError if none is kept, ArtifactError for a trajectory of another problem.
+    The verdict is the strict one. Of a problem's identical ones the first is kept. Raises
+    SelectionError if none is kept, ArtifactError for a trajectory of another problem.
     """
     rows = _read(trajectories)
     by_id = {problem.id: problem for problem in problems.read(problems_dir / "problems.jsonl")}
     style = tables.provenance(trajectories.path / "trajectories.parquet").get("style", "")
     tokenizer = models.load_tokenizer(expert.path)
-    verdicts = [judge(row, _problem(row, by_id, problems_dir), style, tokenizer) for row in rows]
+    found = [_problem(row, by_id, problems_dir) for row in rows]
+    verdicts = judge(rows, found, style, tokenizer)
     correct = [row for row, verdict in zip(rows, verdicts, strict=True) if verdict == "correct"]
     kept = _distinct(correct)
     counts = {
         "kept": len(kept),
         "duplicate": len(correct) - len(kept),
-        **{verdict: verdicts.count(verdict) for verdict in ("wrong", "unparsed", "truncated")},
+        **{name: verdicts.count(name) for name in ("wrong", "unparsed", "timeout", "truncated")},
     }
     if not kept:
         raise SelectionError(
@@ -55,17 +56,30 @@ def write_kept(problems_dir: Path, trajectories: Artifact, expert: Artifact, out
     _write(kept, "keep", counts, trajectories, out)
 
 
-def judge(row: dict[str, Any], problem: Problem, style: str, tokenizer: Any) -> str:
-    """What one trajectory is: correct, wrong, unparsed, or truncated.
+def judge(
+    rows: Sequence[dict[str, Any]], found: Sequence[Problem], style: str, tokenizer: Any
+) -> list[str]:
+    """What each trajectory of a problem is: an outcome of the strict verdict, or truncated.
 
     It is truncated if the token limit ended it or if it goes on after its answer (a style's stop
     word): neither shows how a solution ends.
     """
+    texts = [_complete(row, style, tokenizer) for row in rows]
+    pairs = zip(texts, found, strict=True)
+    answers = [_answer(text, problem) for text, problem in pairs if text is not None]
+    grades = iter(grade(answers))
+    return ["truncated" if text is None else next(grades).strict for text in texts]
+
+
+def _complete(row: dict[str, Any], style: str, tokenizer: Any) -> str | None:
+    """A trajectory's text; None if it is truncated."""
     stopped = row["finish_reason"] == "stop"
     text, cut = prompts.response(row["completion_ids"], stopped, style, tokenizer)
-    if cut or not stopped:
-        return "truncated"
-    return grade(text, problem.answer).verdict
+    return None if cut or not stopped else text
+
+
+def _answer(text: str, problem: Problem) -> Answer:
+    return Answer(text, problem, set_of(problem.id))
 
 
 def _distinct(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -88,7 +102,7 @@ def write_gold(problems_dir: Path, trajectories: Artifact, expert: Artifact, out
     end = models.end_id(expert.path, tokenizer)
     context = models.context_length(expert.path)
     rows = _solutions(read, _read(trajectories), tokenizer, end)
-    faults = [_fault(problem, row, context) for problem, row in zip(read, rows, strict=True)]
+    faults = _faults(read, rows, context)
     kept = [row for row, fault in zip(rows, faults, strict=True) if fault is None]
     counts = {"kept": len(kept), **{fault: faults.count(fault) for fault in FAULTS}}
     _name([problem.id for problem in read], faults)
@@ -124,14 +138,24 @@ def _solutions(
     ]  # fmt: skip
 
 
-def _fault(problem: Problem, row: dict[str, Any], context: int) -> str | None:
-    """Why a problem's solution is not taught, one of FAULTS; None if it is."""
-    text = solution_text(problem)
+def _faults(
+    read: Sequence[Problem], rows: Sequence[dict[str, Any]], context: int
+) -> list[str | None]:
+    """Why each problem's solution is not taught, one of FAULTS; None if it is."""
+    texts = [solution_text(problem) for problem in read]
+    grades = grade([_answer(text, problem) for text, problem in zip(texts, read, strict=True)])
+    return [
+        _fault(text, each.strict, len(row["prompt_ids"]) + len(row["completion_ids"]) > context)
+        for text, each, row in zip(texts, grades, rows, strict=True)
+    ]
+
+
+def _fault(text: str, verdict: Outcome, too_long: bool) -> str | None:
     if not text:
         return "without a solution"
-    if grade(text, problem.answer).verdict != "correct":
+    if verdict != "correct":
         return "wrong"
-    return "too long" if len(row["prompt_ids"]) + len(row["completion_ids"]) > context else None
+    return "too long" if too_long else None
 
 
 def one_hot(trajectories: pa.Table) -> pa.Table:

@@ -1,6 +1,8 @@
 import re
 from fractions import Fraction
+
 from lightreasoner.problems import Problem
+
 BOX = "\\boxed{"
 MAX_NUMBER_CHARS = 200
 """Longer answers are compared as strings only."""

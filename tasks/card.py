@@ -60,7 +60,7 @@ def _eval_results(outcomes: Mapping[str, Outcome]) -> list[EvalResult]:
             dataset_split="test",
             dataset_revision=commit,
             metric_type="accuracy",
-            metric_name="pass@1, greedy",
+            metric_name="pass@1, strict verdict",
             metric_value=score["accuracy"],
         )
         for set_name, score in _tables(outcomes)["scores"]["lightreasoner"].items()
@@ -88,7 +88,10 @@ def _sentence(name: str, tables: dict[str, Any]) -> str:
     return (
         f"On {name} (n = {after['n']}): {_percent(after)}, "
         f"against {_percent(before)} for the base; "
-        f"{paired['gained']} problems gained, {paired['lost']} lost (paired p = {paired['p']:.2g})."
+        f"{paired['gained']} problems gained, {paired['lost']} lost "
+        f"(paired p = {paired['p']:.2g}). "
+        f"By the Qwen2.5-Math toolkit's verdict {after['qwen']['accuracy']:.1%} against "
+        f"{before['qwen']['accuracy']:.1%}."
     )
 
 

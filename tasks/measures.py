@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 Metrics = dict[str, float]
+PAIRED = ("gained", "lost", "p", "p_holm")
 
 
 def of_payload(stage: str, payload: Path) -> Metrics:
@@ -20,16 +21,26 @@ def of_payload(stage: str, payload: Path) -> Metrics:
 def of_report(payload: Path) -> Metrics:
     """The headline: accuracy of base and tuned expert a set, what was gained and lost, paired p.
 
-    Accuracies and gains are fractions, gained and lost counts of problems.
+    Accuracies and gains are fractions, gained and lost counts of problems; all by the strict
+    verdict, and under `qwen/` by the toolkit's.
     """
     tables = _read_json(payload / "tables.json")
     before, after = tables["scores"]["base"], tables["scores"]["lightreasoner"]
     metrics: Metrics = {}
-    for name, score in after.items():
-        metrics[f"accuracy/{name}"] = score["accuracy"]
-        metrics[f"accuracy_base/{name}"] = before[name]["accuracy"]
-        metrics[f"gain/{name}"] = score["accuracy"] - before[name]["accuracy"]
-        metrics |= {f"{key}/{name}": value for key, value in tables["paired"][name].items()}
+    for name in after:
+        scores = before[name], after[name], tables["paired"][name]
+        for verdict, (old, new, paired) in (
+            ("", scores),
+            ("qwen/", tuple(score["qwen"] for score in scores)),
+        ):
+            metrics |= {
+                f"{verdict}accuracy/{name}": new["accuracy"],
+                f"{verdict}accuracy_base/{name}": old["accuracy"],
+                f"{verdict}gain/{name}": paired["difference"],
+                f"{verdict}gain_low/{name}": paired["ci95"][0],
+                f"{verdict}gain_high/{name}": paired["ci95"][1],
+                **{f"{verdict}{key}/{name}": paired[key] for key in PAIRED},
+            }
     return _numbers(metrics)
 
 
@@ -73,11 +84,15 @@ def _parity(payload: Path) -> Metrics:
 
 
 def _scores(payload: Path) -> Metrics:
+    """By the strict verdict, and under `qwen/` by the toolkit's; pass@k and maj@n if they are."""
     metrics: Metrics = {}
     for name, score in _read_json(payload / "summary.json").items():
-        low, high = score["ci95"]
-        flat = {**score, "accuracy_low": low, "accuracy_high": high}
-        metrics |= {f"{key}/{name}": value for key, value in _numbers(flat).items()}
+        for verdict, found in (("", score), ("qwen/", score["qwen"])):
+            low, high = found["ci95"]
+            flat = {**found, "accuracy_low": low, "accuracy_high": high}
+            for several in ("pass_at", "maj_at"):
+                flat |= {f"{several}_{k}": share for k, share in found.get(several, {}).items()}
+            metrics |= {f"{verdict}{key}/{name}": value for key, value in _numbers(flat).items()}
     return metrics
 
 

@@ -7,7 +7,6 @@ from typing import Any
 import pandas as pd
 
 from lightreasoner import tables
-from lightreasoner.gains import SCORES
 
 MARKS: dict[str, dict[str, Any]] = {
     # right by both verdicts
@@ -45,11 +44,11 @@ def write_scores(
         for name, marks in sets.items()
         for place, mark in enumerate(marks)
     ]
-    frame = pd.DataFrame(rows, columns=SCORES.names)
+    frame = pd.DataFrame(rows, columns=tables.SCORES.names)
     write_frame(out, frame, {"style": style, "max_new_tokens": 2048, **conditions})
     return out
 
 
 def write_frame(out: Path, rows: pd.DataFrame, conditions: dict[str, Any]) -> None:
     """`scores.parquet` in `out`, over what is there."""
-    tables.write(rows, SCORES, out / "scores.parquet", conditions)
+    tables.write(rows, tables.SCORES, out / "scores.parquet", conditions)

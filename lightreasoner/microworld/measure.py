@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 
+from lightreasoner import grading
 from lightreasoner.decode import decode
-from lightreasoner.grading import grade
 from lightreasoner.microworld.corpus import END, END_OF_TEXT, prompt
-from lightreasoner.problems import Problem
+from lightreasoner.problems import Problem, set_of
 from lightreasoner.statistics import wilson_interval
 
 # The world's longest solution takes 53 tokens.
@@ -41,9 +41,11 @@ def answer(
 def accuracy(
     tokenizer: PreTrainedTokenizerFast, problems: Sequence[Problem], answers: list[list[int]]
 ) -> Accuracy:
-    """Exact match of the last boxed number."""
-    verdicts = [
-        grade(str(tokenizer.decode(ids)), problem.answer).verdict
-        for problem, ids in zip(problems, answers, strict=True)
-    ]
-    return Accuracy(verdicts.count("correct"), len(problems))
+    """Correct by the strict verdict."""
+    grades = grading.grade(
+        [
+            grading.Answer(str(tokenizer.decode(ids)), problem, set_of(problem.id))
+            for problem, ids in zip(problems, answers, strict=True)
+        ]
+    )
+    return Accuracy(sum(grade.strict == "correct" for grade in grades), len(problems))
