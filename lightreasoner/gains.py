@@ -8,7 +8,9 @@ tuned model, b the base's prompt and t the tuned model's:
     reasoning gain  T_b - B_b and T_t - B_t    the models differ, the prompt does not
     format gain     B_t - B_b                  what the base gains by the other prompt alone
 
-so total = format + reasoning under t. Reads scores; no model. All numbers are fractions.
+so total = format + reasoning under t. A reasoning gain still holds what tuning taught of form
+(to box, to stop), so the rates of both stand beside each gain. Reads scores; no model. All numbers
+are fractions.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

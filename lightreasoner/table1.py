@@ -247,7 +247,9 @@ def notes(table: Mapping[str, Any]) -> list[str]:
         "(the paper's appendix G). qwen is the Qwen2.5-Math toolkit's verdict, strict is ours.",
         "Gains in points on the same problems, with paired bootstrap intervals; p is McNemar's, "
         "corrected over the row's sets (Holm). Format is what the base gains by the other prompt "
-        f"alone; total = format + reasoning under {table['style']}.",
+        f"alone; total = format + reasoning under {table['style']}. A reasoning gain still holds "
+        "what tuning taught of form: see the truncated, and those without a box, before and after "
+        "(cot does not ask for a box).",
         *_mean_notes(table),
         *_choice_notes(table),
         *_absent_notes(table),
