@@ -1,0 +1,163 @@
+r"""Numbers as answers print them, read exactly.
+
+Integers and decimals with or without commas, fractions, mixed numbers, scientific notation,
+percentages, repeating decimals, and English number words. Text that is not one number as a whole
+reads as None. Every pattern bounds its digits, so that a value is cheap to hold.
+"""
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+
+MAX_NUMBER_CHARS = 200
+"""Longer texts are no numbers."""
+
+_WHOLE = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)"
+_DECIMAL = rf"(?:{_WHOLE}(?:\.[0-9]*)?|\.[0-9]+)"
+_EXPONENT = r"\{?\s*(?P<power>[+-]?[0-9]{1,3})\s*\}?"
+_SCIENTIFIC = re.compile(
+    rf"(?P<digits>{_DECIMAL})(?:[eE](?P<e>[+-]?[0-9]{{1,3}})"
+    rf"|\s*(?:\\times|\\cdot|\*|[xX])\s*10\s*\^\s*{_EXPONENT})"
+)
+_POWER_OF_TEN = re.compile(rf"10\s*\^\s*{_EXPONENT}")
+_SIGNED = rf"[+-]?\s*{_DECIMAL}"
+_FRACTION = re.compile(
+    rf"(?:(?P<whole>[0-9]+)\s*)?\\frac\{{\s*(?P<top>{_SIGNED})\s*\}}\{{\s*(?P<below>{_SIGNED})\s*\}}"
+    rf"|(?:(?P<whole2>[0-9]+)\s+)?(?P<top2>{_DECIMAL})\s*/\s*(?P<below2>{_DECIMAL})"
+)
+_REPEATING = re.compile(r"(?P<whole>[0-9]*)\.(?P<once>[0-9]*)\\overline\{(?P<again>[0-9]+)\}")
+_GROUPED = re.compile(r"[0-9]{1,3}(?: [0-9]{3})+")
+_PERCENT = re.compile(r"(.*?)\s*(?:\\?%|percent)", re.DOTALL)
+
+_UNDER_TWENTY = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
+    "fifteen sixteen seventeen eighteen nineteen"
+).split()
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_SMALL = {word: value for value, word in enumerate(_UNDER_TWENTY)} | {
+    word: 10 * ten for ten, word in enumerate(_TENS, start=2)
+}
+_SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+NUMBER_WORDS = frozenset({*_SMALL, *_SCALES, "hundred", "dozen", "half", "percent"})
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number and how it was printed.
+
+    `step` is one unit in the last printed place of a decimal or a number in scientific notation,
+    None for any other form; `percent` says whether a percent sign was counted into `value`.
+    """
+
+    value: Fraction
+    step: Fraction | None = None
+    percent: bool = False
+
+    @property
+    def significant_digits(self) -> int:
+        """How many digits were printed, from the first that is not 0; 0 unless `step` is set."""
+        if self.step is None or not self.value:
+            return 0
+        return len(str(abs(int(self.value / self.step))))
+
+    @property
+    def is_terminating(self) -> bool:
+        """Whether the value has a finite decimal form."""
+        rest = self.value.denominator
+        for prime in 2, 5:
+            while rest % prime == 0:
+                rest //= prime
+        return rest == 1
+
+
+def read(text: str) -> Number | None:
+    """The number that the whole of a cleaned text prints; None if it is no single number."""
+    text = text.strip()
+    if not text or len(text) > MAX_NUMBER_CHARS:
+        return None
+    if percent := _PERCENT.fullmatch(text):
+        number = read(percent.group(1))
+        if number is None or number.percent:
+            return None
+        step = number.step / 100 if number.step else None
+        return Number(number.value / 100, step, percent=True)
+    sign = 1
+    # "+-1" is -1; more signs are no number
+    for _ in range(2):
+        if text[:1] in ("+", "-") and text:
+            sign *= -1 if text[0] == "-" else 1
+            text = text[1:].lstrip()
+    number = _unsigned(text)
+    return number and Number(sign * number.value, number.step)
+
+
+def _unsigned(text: str) -> Number | None:
+    if re.fullmatch(_DECIMAL, text):
+        return _decimal(text)
+    if match := _SCIENTIFIC.fullmatch(text):
+        scale = Fraction(10) ** int(match["e"] or match["power"])
+        digits = _decimal(match["digits"])
+        return Number(digits.value * scale, (digits.step or 1) * scale)
+    if match := _POWER_OF_TEN.fullmatch(text):
+        return Number(Fraction(10) ** int(match["power"]))
+    if match := _FRACTION.fullmatch(text):
+        return _fraction(match)
+    if match := _REPEATING.fullmatch(text):
+        return _repeating(match)
+    if _GROUPED.fullmatch(text):
+        return _decimal(text.replace(" ", ""))
+    value = from_words(text)
+    return None if value is None else Number(Fraction(value))
+
+
+def _decimal(text: str) -> Number:
+    text = text.replace(",", "")
+    places = len(text.partition(".")[2])
+    return Number(Fraction(text), Fraction(1, 10**places) if "." in text else None)
+
+
+def _fraction(match: re.Match[str]) -> Number | None:
+    whole = match["whole"] or match["whole2"] or "0"
+    top, below = (
+        Fraction((match[name] or match[f"{name}2"]).replace(" ", "").replace(",", ""))
+        for name in ("top", "below")
+    )
+    # 3\frac{-1}{2} is a product at best
+    if not below or (int(whole) and (top < 0 or below < 0)):
+        return None
+    return Number(int(whole) + top / below)
+
+
+def _repeating(match: re.Match[str]) -> Number:
+    once, again = match["once"], match["again"]
+    unit = Fraction(1, 10 ** len(once))
+    value = int(match["whole"] or "0") + int(once or "0") * unit
+    return Number(value + unit * Fraction(int(again), 10 ** len(again) - 1))
+
+
+def from_words(text: str) -> int | None:
+    """The integer that English words spell out, "and" and hyphens allowed; None for other text."""
+    words = text.lower().replace("-", " ").split()
+    if not words or len(words) > 20 or words[0] == "and" or words[-1] == "and":
+        return None
+    total = group = 0
+    last_scale = 10**15
+    group_is_empty = True
+    for word in words:
+        if word in _SMALL and (group_is_empty or _continues(group, _SMALL[word])):
+            group, group_is_empty = group + _SMALL[word], False
+        elif word == "hundred" and 0 < group < 10:
+            group *= 100
+        elif word in _SCALES and group and _SCALES[word] < last_scale:
+            last_scale = _SCALES[word]
+            total, group, group_is_empty = total + group * last_scale, 0, True
+        elif word != "and":
+            return None
+    return total + group
+
+
+def _continues(group: int, value: int) -> bool:
+    """Whether a small number may follow: "twenty one", "one hundred two", never "one two"."""
+    if group % 100 == 0:
+        return group > 0
+    return group % 10 == 0 and group % 100 >= 20 and 0 < value < 10
