@@ -75,7 +75,7 @@ class Prepare(Section):
 
     source: str = Field(
         min_length=1,
-        description="microworld, owner/name@commit of the hub, a JSONL or Parquet file, or a "
+        description="microworld, hub, owner/name@commit of the hub, a JSONL or Parquet file, or a "
         "directory in the Qwen2.5-Math toolkit's layout.",
     )
     problem_set: str = Field(min_length=1, description="Which set of the source.")
