@@ -1,8 +1,8 @@
 r"""Benchmarks: how a row of the Qwen2.5-Math toolkit's files becomes a question and a gold answer.
 
-The question is the toolkit's to the byte. The gold answer is not normalised yet; where the toolkit
-extracts it from a solution (math, minerva_math), it is the content of the last box. gsm8k is not
-here: its rows are {question, answer} already.
+The question is the toolkit's to the byte. The gold answer is bare, not normalised yet; where the
+toolkit extracts it from a solution (math, minerva_math), it is what its rules find there. gsm8k is
+not here: its rows are {question, answer} already.
 
 All raise ValueError, which says what is wrong with the row.
 """
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from lightreasoner import grading
+from lightreasoner.answers import bare_answer, gold
 
 Row = dict[str, Any]
 
@@ -28,15 +28,20 @@ class Benchmark:
     `shots` demos precede the question.
     """
 
+    name: str
     fields: tuple[str, ...]
     bare_question: Callable[[Row], str]
-    gold: Callable[[Row], str]
+    bare_gold: Callable[[Row], str]
     solution: str | None = None
     shots: int = 0
 
-    def question(self, row: Row) -> str:
-        """The question, which names the two choices where the gold answer is one of such two."""
-        return (self.bare_question(row) + _choices(self.gold(row))).strip()
+    def read(self, row: Row) -> tuple[str, str]:
+        """The question and the bare gold answer.
+
+        The question names the two choices where the normalised gold answer is one of such two.
+        """
+        answer = self.bare_gold(row)
+        return (self.bare_question(row) + _choices(gold(answer, self.name))).strip(), answer
 
     def is_layout_of(self, rows: Iterable[Row]) -> bool:
         """Whether rows are in this benchmark's own layout, not plain {question, answer}."""
@@ -44,19 +49,15 @@ class Benchmark:
         return not names >= PLAIN or bool(names & (set(self.fields) - PLAIN))
 
 
-def _choices(gold: str) -> str:
-    r"""` (Yes or No)` or the like; a gold answer of `\text{Yes}` or `yes.` counts."""
-    bare = re.sub(r"\\text|[{}$.\s]", "", gold).lower()
-    if bare in ("true", "false"):
+def _choices(normalised: str) -> str:
+    """` (Yes or No)` or the like, if the normalised gold answer is one of the two."""
+    if normalised.lower() in ("true", "false"):
         return " (True or False)"
-    return " (Yes or No)" if bare in ("yes", "no") else ""
+    return " (Yes or No)" if normalised.lower() in ("yes", "no") else ""
 
 
-def _boxed(row: Row) -> str:
-    answer = grading.extract(str(row["solution"]))
-    if answer is None:
-        raise ValueError(r"solution holds no \boxed{...} with an answer; box its final answer")
-    return answer
+def _solution_gold(row: Row) -> str:
+    return bare_answer(str(row["solution"]))
 
 
 def _svamp_question(row: Row) -> str:
@@ -101,18 +102,32 @@ def _problem(row: Row) -> str:
     return str(row["problem"])
 
 
-_MATH = Benchmark(("problem", "solution"), _problem, _boxed, solution="solution")
+def _solved(name: str) -> Benchmark:
+    """A benchmark whose gold answers stand in worked solutions."""
+    return Benchmark(name, ("problem", "solution"), _problem, _solution_gold, solution="solution")
+
 
 BENCHMARKS: dict[str, Benchmark] = {
-    "math": _MATH,
-    "math500": _MATH,
-    "minerva_math": _MATH,
-    "svamp": Benchmark(
-        ("Body", "Question", "Answer"), _svamp_question, lambda row: str(row["Answer"]).strip()
-    ),
-    "asdiv": Benchmark(("body", "question", "answer"), _asdiv_question, _asdiv_gold),
-    "olympiadbench": Benchmark(
-        ("question", "final_answer"), lambda row: str(row["question"]), _olympiad_gold
-    ),
-    "mmlu_stem": Benchmark(("question", "choices", "answer"), _mmlu_question, _mmlu_gold, shots=5),
+    benchmark.name: benchmark
+    for benchmark in (
+        _solved("math"),
+        _solved("math500"),
+        _solved("minerva_math"),
+        Benchmark(
+            "svamp",
+            ("Body", "Question", "Answer"),
+            _svamp_question,
+            lambda row: str(row["Answer"]).strip(),
+        ),
+        Benchmark("asdiv", ("body", "question", "answer"), _asdiv_question, _asdiv_gold),
+        Benchmark(
+            "olympiadbench",
+            ("question", "final_answer"),
+            lambda row: str(row["question"]),
+            _olympiad_gold,
+        ),
+        Benchmark(
+            "mmlu_stem", ("question", "choices", "answer"), _mmlu_question, _mmlu_gold, shots=5
+        ),
+    )
 }

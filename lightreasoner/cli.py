@@ -59,6 +59,8 @@ class Commands(TyperGroup):
         """Run the command."""
         try:
             return super().invoke(ctx)
+        except BrokenPipeError:
+            raise  # a reader such as `head` had enough; click ends in silence
         except (LightReasonerError, OSError) as error:
             if ctx.params["debug"]:
                 raise
@@ -69,7 +71,8 @@ class Commands(TyperGroup):
 
 def application() -> typer.Typer:
     """A new command line with the pure commands."""
-    from lightreasoner import bench_cli, samples_cli  # they take their options from this module
+    # they take their options from this module
+    from lightreasoner import bench_cli, evaluate_cli, samples_cli
 
     app = typer.Typer(
         cls=Commands,
@@ -86,6 +89,7 @@ def application() -> typer.Typer:
         app.command(command_name(stage))(_stage_command(stage))
     app.command()(preset)
     app.command()(microworld)
+    app.command()(evaluate_cli.prompts)
     app.add_typer(samples_cli.application(), name="samples")
     app.add_typer(bench_cli.application(), name="bench")
     return app

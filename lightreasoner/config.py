@@ -83,7 +83,7 @@ class Prepare(Section):
 
     source: str = Field(
         min_length=1,
-        description="microworld, owner/name@commit of the hub, a JSONL or Parquet file, or a "
+        description="microworld, hub, owner/name@commit of the hub, a JSONL or Parquet file, or a "
         "directory in the Qwen2.5-Math toolkit's layout.",
     )
     problem_set: str = Field(min_length=1, description="Which set of the source.")
@@ -230,7 +230,7 @@ class Merge(Section):
 
 
 class Evaluate(Section):
-    """Responses of the base and the tuned expert to the same problems, graded; mmlu_stem is 5-shot."""
+    """Graded responses of base and tuned expert to the same problems; mmlu_stem is 5-shot."""
 
     source: str = Field(min_length=1, description="As prepare.source.")
     problem_sets: tuple[str, ...] = Field(min_length=1, description="Sets of the source.")

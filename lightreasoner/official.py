@@ -10,43 +10,19 @@ algebra on a model's text can take for ever, so call this in a process that can 
 """
 
 import re
-from collections.abc import Mapping
-from typing import Any
 
+from lightreasoner.answers import UNITS_KEPT, bare_answer
+from lightreasoner.answers import gold as gold
 from lightreasoner.equivalence import CHOICES, is_equal, standalone_choice
 from lightreasoner.normalisation import normalise
 
-UNITS_KEPT = "minerva_math"
-"""The benchmark whose answers keep their units."""
-
 _STOP_WORDS = ("</s>", "<|im_end|>", "<|endoftext|>")
 _TRIGGERS = ("choice is", "answer is")
-_LAST_NUMBER = re.compile(r"-?\d*\.?\d+")
 
 
 def is_correct(response: str, benchmark: str, gold: str) -> bool:
-    """The verdict on a response; `gold` is normalised already (see `gold_answer`)."""
+    """The verdict on a response; `gold` is normalised already (see `gold`)."""
     return is_equal(prediction(response, benchmark, gold), gold)
-
-
-def gold_answer(row: Mapping[str, Any], benchmark: str) -> str:
-    """The normalised gold answer of a row in the toolkit's own layout."""
-    match benchmark:
-        case "math" | "minerva_math":
-            return extract(row["solution"], benchmark)
-        case "gsm8k":
-            answer = row["answer"].split("####")[-1]
-        case "svamp":
-            answer = str(row["Answer"])
-        case "asdiv":
-            answer = re.sub(r"\(.*?\)", "", row["answer"])
-        case "olympiadbench":
-            answer = row["final_answer"][0].strip("$")
-        case "mmlu_stem":
-            answer = CHOICES[row["answer"]]
-        case _:
-            raise ValueError(f"no gold rule for benchmark {benchmark!r}")
-    return normalise(normalise(answer))
 
 
 def prediction(response: str, benchmark: str, gold: str) -> str | None:
@@ -69,12 +45,9 @@ def prediction(response: str, benchmark: str, gold: str) -> str | None:
 
 def extract(response: str, benchmark: str) -> str:
     """The answer in a response, normalised once (but for a choice); "" if there is none."""
-    response = response.replace("ки", "")
     if benchmark == "mmlu_stem":
-        return choice(response)
-    answer = re.sub(r"\n\s*", "", _answer_text(response))
-    answer = answer.removeprefix(":").removesuffix(".").removesuffix("/")
-    return normalise(answer, keep_units=benchmark == UNITS_KEPT)
+        return choice(response.replace("ки", ""))
+    return normalise(bare_answer(response), keep_units=benchmark == UNITS_KEPT)
 
 
 def choice(response: str) -> str:
@@ -84,37 +57,3 @@ def choice(response: str) -> str:
         text = text.split("\n\n")[0]
     *before, text = re.split("|".join(_TRIGGERS), text)
     return standalone_choice(text, first=bool(before))
-
-
-def _answer_text(response: str) -> str:
-    """The part of a response that holds its answer: the first rule that applies."""
-    if "final answer is $" in response and "$. I hope" in response:
-        return response.split("final answer is $", 1)[1].split("$. I hope", 1)[0].strip()
-    if "boxed" in response:
-        return _boxed(response.rpartition("boxed")[2])
-    for trigger in ("he answer is", "final answer is"):
-        if trigger in response:
-            return response.rpartition(trigger)[2].strip()
-    if "答案是" in response:
-        return response.split("答案是")[1].strip().split("\n\n")[0].strip()
-    numbers = _LAST_NUMBER.findall(response.replace(",", ""))
-    return numbers[-1] if numbers else ""
-
-
-def _boxed(text: str) -> str:
-    """What the text after "boxed" has in its braces, or before its first dollar sign."""
-    if not text.startswith("{"):
-        return text.split("$")[0].strip()
-    depth = 0
-    for brace in re.finditer(r"[{}]", text):
-        depth += 1 if brace.group() == "{" else -1
-        if depth == 0:
-            return text[1 : brace.start()]
-    return text[1:]
-
-
-def gold(answer: str, benchmark: str) -> str:
-    """Temporary."""
-    once = benchmark in ("math", "math500", "minerva_math")
-    first = normalise(answer, keep_units=benchmark == UNITS_KEPT)
-    return first if once else normalise(first)

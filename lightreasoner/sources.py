@@ -1,28 +1,46 @@
 """Sources of problems, each named in one string.
 
-`microworld` (the embedded world), a hub data set with its commit (`openai/gsm8k@<commit>`), a JSONL
-or Parquet file, or a directory in the layout of the Qwen2.5-Math toolkit
-(`DIR/<set>/<split>.jsonl`; `DIR/<set>` itself will do). Rows of a file hold `question` and
-`answer`; GSM8K's answers carry the final number after `####`. In a directory, the benchmarks of
-benchmarks.py may be in their own layouts.
+`microworld` (the embedded world), `hub` (the benchmarks on the hub, as hub.py pins them), one hub
+data set with its commit (`openai/gsm8k@<commit>`), a JSONL or Parquet file, or a directory in the
+layout of the Qwen2.5-Math toolkit (`DIR/<set>/<split>.jsonl`; `DIR/<set>` itself will do). Rows
+hold `question` and `answer` (GSM8K's answers carry the final number after `####`), or are in the
+own layout of the benchmark that the set is named after (benchmarks.py).
+
+A problem without a gold answer is refused.
 """
 
-import functools
 import json
-from collections.abc import Callable, Iterable, Sequence
+import logging
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from lightreasoner import artifacts
+from lightreasoner import artifacts, hub
+from lightreasoner.answers import gold
 from lightreasoner.artifacts import Artifact
 from lightreasoner.benchmarks import BENCHMARKS, Benchmark
 from lightreasoner.errors import ProblemsError
 from lightreasoner.problems import Demo, Problem
 
 FILE_SUFFIXES = (".jsonl", ".parquet")
+LOG = logging.getLogger(__name__)
+
+
+def problem_of_record(benchmark: str, record: dict[str, Any], where: str) -> Problem:
+    """Read one record of a benchmark: in its own layout, or as `{question, answer}`.
+
+    `where` names the record in errors and becomes the problem's id. The name may be any; only those
+    of benchmarks.py have layouts of their own. Raises ProblemsError.
+    """
+    if not isinstance(record, dict):
+        raise ProblemsError(f"{where}: a record must be an object, got {record!r:.80}")
+    layout = BENCHMARKS.get(benchmark)
+    if layout and layout.is_layout_of([record]):
+        return from_benchmark(layout, record, where, where)
+    return from_row(record, where, where)
 
 
 def from_row(row: dict[str, Any], problem_id: str, where: str) -> Problem:
@@ -30,10 +48,10 @@ def from_row(row: dict[str, Any], problem_id: str, where: str) -> Problem:
     _require(("question", "answer"), row, where)
     answer = str(row["answer"])
     solution, marker, final = answer.rpartition("####")
-    if marker:
-        return Problem(problem_id, str(row["question"]), final.strip(), solution.strip())
-    solution = "" if _is_blank(row.get("solution")) else str(row["solution"])
-    return Problem(problem_id, str(row["question"]), answer.strip(), solution.strip())
+    if not marker:
+        solution = "" if _is_blank(row.get("solution")) else str(row["solution"])
+    question = str(row["question"]).strip()
+    return _checked(Problem(problem_id, question, final.strip(), solution.strip()), "", where)
 
 
 def from_benchmark(
@@ -43,9 +61,25 @@ def from_benchmark(
     _require(benchmark.fields, row, where)
     solution = str(row[benchmark.solution]) if benchmark.solution else ""
     try:
-        return Problem(problem_id, benchmark.question(row), benchmark.gold(row), solution)
+        question, answer = benchmark.read(row)
     except ValueError as error:
         raise ProblemsError(f"{where}: {error}") from error
+    return _checked(Problem(problem_id, question, answer, solution), benchmark.name, where)
+
+
+def _checked(problem: Problem, benchmark: str, where: str) -> Problem:
+    """Refuse a problem without a gold answer: no letter or digit, and normalised it is empty.
+
+    The first counts because the toolkit leaves nothing of good answers either: math500 has an
+    `east`, which is among its unit words.
+    """
+    is_word = any(character.isalnum() for character in problem.answer)
+    if not is_word and not gold(problem.answer, benchmark):
+        raise ProblemsError(
+            f"{where}: no gold answer can be read, got {problem.answer!r}; the record must end in "
+            "a number, a formula or a word as its answer"
+        )
+    return problem
 
 
 def _require(fields: tuple[str, ...], row: dict[str, Any], where: str) -> None:
@@ -70,13 +104,20 @@ def read_file(path: Path, name: str, benchmark: Benchmark | None = None) -> list
     rows = _rows(path)
     if not rows:
         raise ProblemsError(f"{path}: no problems in the file; give at least one row")
-    read_row: Callable[[dict[str, Any], str, str], Problem] = from_row
+    return _problems([(f"{path}:{line}", row) for line, row in rows], name, benchmark)
+
+
+def _problems(
+    rows: Sequence[tuple[str, dict[str, Any]]], name: str, benchmark: Benchmark | None
+) -> list[Problem]:
+    """Read rows, each with its place for errors; one layout holds for all of them."""
+    ids = [f"{name}/{index:05d}" for index in range(len(rows))]
     if benchmark and benchmark.is_layout_of(row for _, row in rows):
-        read_row = functools.partial(from_benchmark, benchmark)
-    return [
-        read_row(row, f"{name}/{index:05d}", f"{path}:{line}")
-        for index, (line, row) in enumerate(rows)
-    ]
+        return [
+            from_benchmark(benchmark, row, id_, where)
+            for id_, (where, row) in zip(ids, rows, strict=True)
+        ]
+    return [from_row(row, id_, where) for id_, (where, row) in zip(ids, rows, strict=True)]
 
 
 def _rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
@@ -134,12 +175,12 @@ def read(source: str, set_name: str, split: str, n: int | None, seed: int) -> li
 def check(source: str, set_names: Sequence[str], split: str, n: int | None) -> None:
     """Refuse a source that cannot give `n` problems of each set, before anything expensive runs.
 
-    A hub data set is left to the stage that downloads it.
+    Of the hub, names and splits are checked; the rest is left to the stage that downloads.
     """
     repeated = sorted({name for name in set_names if set_names.count(name) > 1})
     if repeated:
         raise ProblemsError(f"{source}: sets {repeated} are named more than once; name each once")
-    holds_many = source == "microworld" or Path(source).is_dir()
+    holds_many = source in ("microworld", hub.SOURCE) or Path(source).is_dir()
     if len(set_names) > 1 and not holds_many:
         raise ProblemsError(
             f"{source}: holds one set, {len(set_names)} are named ({', '.join(set_names)}); name "
@@ -148,7 +189,9 @@ def check(source: str, set_names: Sequence[str], split: str, n: int | None) -> N
     for set_name in set_names:
         if source == "microworld":
             _draw_microworld(set_name, split, n, seed=0)
-        elif Path(source).exists() or Path(source).suffix in FILE_SUFFIXES:
+        elif not _is_local(source):
+            hub.check(source, set_name, split)
+        else:
             sample(_read_all(source, set_name, split), n, 0, source)
             if split == "test":
                 demos(source, set_name)
@@ -165,28 +208,38 @@ def _draw_microworld(set_name: Any, split: str, n: int | None, seed: int) -> lis
 def resolve(source: str) -> Artifact:
     """The identity of a source: a file's or directory's digest, else the source's own name."""
     path = Path(source)
+    if source == hub.SOURCE:
+        return Artifact(path, hub.identity())
     if path.exists():
         return artifacts.of(path)
     if path.suffix in FILE_SUFFIXES:
         raise ProblemsError(f"{path}: no such file; check the path in params.yaml")
     if source != "microworld" and not artifacts.is_pinned(source):
         raise ProblemsError(
-            f"problem source {source!r} is neither a file, a directory, microworld nor a hub data "
-            "set owner/name@commit (40 hexadecimal digits); give one of these"
+            f"problem source {source!r} is neither a file, a directory, microworld, hub nor a hub "
+            "data set owner/name@commit (40 hexadecimal digits); give one of these"
         )
     return Artifact(path, source)
 
 
-def _read_all(source: str, set_name: str, split: str) -> list[Problem]:
+def _is_local(source: str) -> bool:
+    """Whether a source is a path, there or not, and so no data set of the hub."""
     path = Path(source)
-    if path.is_file():
-        if path.suffix not in FILE_SUFFIXES:
-            raise ProblemsError(f"{path}: a problems file must end in .jsonl or .parquet")
-        return read_file(path, set_name)
+    return source != hub.SOURCE and (path.exists() or path.suffix in FILE_SUFFIXES)
+
+
+def _read_all(source: str, set_name: str, split: str) -> list[Problem]:
+    benchmark = BENCHMARKS.get(set_name)
+    if not _is_local(source):
+        rows = hub.rows(hub.find(source, set_name), split)
+        places = [(f"{source}, row {index}", row) for index, row in enumerate(rows)]
+        return _problems(places, f"{set_name}/{split}", benchmark)
+    path = Path(source)
     if path.is_dir():
-        file = _file_of(path, set_name, split)
-        return read_file(file, f"{set_name}/{split}", BENCHMARKS.get(set_name))
-    return _read_hub(source, set_name, split)
+        return read_file(_file_of(path, set_name, split), f"{set_name}/{split}", benchmark)
+    if path.suffix not in FILE_SUFFIXES:
+        raise ProblemsError(f"{path}: a problems file must end in .jsonl or .parquet")
+    return read_file(path, set_name, benchmark)
 
 
 def _file_of(directory: Path, set_name: str, split: str) -> Path:
@@ -210,25 +263,51 @@ def demos(source: str, set_name: str) -> list[Demo]:
     """The demos that precede each question of a set; none unless the toolkit reads the set so.
 
     They stand in `demos.json` beside `test.jsonl`: pairs of question and answer, of which as many
-    count as the benchmark has shots.
+    count as the benchmark has shots. Without that file, or on the hub, the hub's `dev` split gives
+    them. It has no worked answers, so that the prompt is then another one than the toolkit's.
     """
     benchmark = BENCHMARKS.get(set_name)
-    if benchmark is None or not benchmark.shots or not Path(source).is_dir():
+    if benchmark is None or not benchmark.shots or source == "microworld":
         return []
-    file = _file_of(Path(source), set_name, "test")
+    if not _is_local(source):
+        found = hub.find(source, set_name)
+        in_layout = benchmark.is_layout_of(hub.rows(found, "test"))
+        return _hub_demos(benchmark, found) if in_layout else []
+    path = Path(source)
+    file = _file_of(path, set_name, "test") if path.is_dir() else path
     if not benchmark.is_layout_of(row for _, row in _rows(file)):
         return []
-    return _read_demos(file.with_name("demos.json"), benchmark.shots)
+    return _demos_beside(file, benchmark)
+
+
+def _demos_beside(file: Path, benchmark: Benchmark) -> list[Demo]:
+    """The demos in demos.json beside a file of problems, else those of the hub."""
+    path = file.with_name("demos.json")
+    if path.exists():
+        return _read_demos(path, benchmark.shots)
+    try:
+        found = _hub_demos(benchmark, hub.SETS[benchmark.name])
+    except ProblemsError as error:
+        raise ProblemsError(
+            f"{path}: no such file, and {benchmark.name} is {benchmark.shots}-shot; put its "
+            f"{benchmark.shots} demos there, as JSON: [[question, answer], ...] (the hub's dev "
+            f"split was no help: {error})"
+        ) from error
+    LOG.warning("%s: no such file; the hub's dev split gives demos, not the toolkit's", path)
+    return found
+
+
+def _hub_demos(benchmark: Benchmark, found: hub.HubSet) -> list[Demo]:
+    """Questions of the dev split, each answered in the form of the toolkit's last sentence."""
+    return [
+        (question, f"The answer is ({letter}).")
+        for question, letter in map(benchmark.read, hub.demo_rows(found))
+    ]
 
 
 def _read_demos(path: Path, shots: int) -> list[Demo]:
     try:
         pairs = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ProblemsError(
-            f"{path}: no such file, and {path.parent.name} is {shots}-shot; put its {shots} demos "
-            "there, as JSON: [[question, answer], ...]"
-        ) from None
     except ValueError as error:
         raise ProblemsError(f"{path}: not valid JSON in UTF-8 ({error})") from error
     are_pairs = isinstance(pairs, list) and all(
@@ -238,28 +317,6 @@ def _read_demos(path: Path, shots: int) -> list[Demo]:
     if not are_pairs or len(pairs) < shots:
         raise ProblemsError(f"{path}: must hold {shots} demos, as [[question, answer], ...]")
     return [(question, answer) for question, answer in pairs[:shots]]
-
-
-def _read_hub(source: str, set_name: str, split: str) -> list[Problem]:
-    """A hub data set `owner/name@commit`, through `datasets` (no remote code)."""
-    import datasets
-
-    name, _, revision = source.partition("@")
-
-    try:
-        rows = datasets.load_dataset(
-            name, "main" if name == "openai/gsm8k" else None, split=split, revision=revision
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        detail = (str(error) or "no detail").splitlines()[0]
-        raise ProblemsError(
-            f"hub data set {source!r}, split {split!r}, cannot be loaded "
-            f"({type(error).__name__}: {detail}); check the network or give a local file"
-        ) from error
-    return [
-        from_row(dict(row), f"{set_name}/{split}/{index:05d}", f"{source}, row {index}")
-        for index, row in enumerate(rows)
-    ]
 
 
 def sample(problems: list[Problem], n: int | None, seed: int, source: str) -> list[Problem]:

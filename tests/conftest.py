@@ -107,3 +107,10 @@ def samples_dir(tmp_path: Path) -> Path:
     rows = [Problem(name, "What is it?", "7", "so it is 7") for name in "abc"]
     problems.write(rows, tmp_path / "problems" / "problems.jsonl")
     return directory
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub is out of reach at once, without the seconds of its clients' retries."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)

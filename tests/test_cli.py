@@ -51,13 +51,13 @@ def faults(result: Result) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "name", [*COMMANDS, "preset", "microworld", "run", "compare", "register", "up"]
+    "name", [*COMMANDS, "preset", "microworld", "prompts", "run", "compare", "register", "up"]
 )
 def test_every_command_has_help_with_an_example(name: str) -> None:
     result = call(name, "--help")
     assert result.exit_code == 0
     assert f"Example: lightreasoner {name}" in result.stdout
-    if name not in ("preset", "microworld"):
+    if name not in ("preset", "microworld", "prompts"):
         assert "--params FILE" in result.stdout
         assert "--set SECTION.KEY=VALUE" in result.stdout
 

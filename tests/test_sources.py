@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -67,6 +68,8 @@ def test_line_separators_within_text_are_text(tmp_path: Path) -> None:
         ([row(), "{"], r"a.jsonl:2: not valid JSON"),
         ([row(), "", "[1]"], r"a.jsonl:3: a list, not an object"),
         ([row(), row(answer=" ")], r"a.jsonl:2: answer missing or empty"),
+        ([row(), row(answer="2+2 is\n####")], r"a.jsonl:2: no gold answer can be read, got ''"),
+        ([row(), row(answer="$ $")], r"a.jsonl:2: no gold answer can be read, got '\$ \$'"),
         ([json.dumps({"x": 1})], r"a.jsonl:1: question and answer missing or empty"),
     ],
 )
@@ -143,3 +146,43 @@ def test_a_parquet_file_of_other_columns_lists_them(tmp_path: Path) -> None:
     pd.DataFrame({"query": ["q"], "answer": ["1"]}).to_parquet(tmp_path / "a.parquet")
     with pytest.raises(ProblemsError, match=r"1: question missing.*has \['query', 'answer'\]"):
         read(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "record", "question", "answer"),
+    [
+        # a benchmark's own layout
+        ("mmlu_stem", {"question": "q", "choices": [1, 2, 3, 4], "answer": 3}, None, "D"),
+        ("math", {"problem": "q", "solution": r"\boxed 5"}, "q", "5"),
+        ("asdiv", {"body": "b", "question": "q", "answer": "5 (m)", "formula": ""}, "b q", "5"),
+        # a plain record, of a benchmark or of any other name
+        ("math", {"question": "q", "answer": "1/2"}, "q", "1/2"),
+        ("general", {"question": "q ", "answer": "yes"}, "q", "yes"),
+        ("gsm8k", {"question": "q", "answer": "1+1=2\n#### 2"}, "q", "2"),
+        ("gsm8k", {"question": "q", "answer": "2"}, "q", "2"),
+    ],
+)
+def test_a_record_is_read_by_itself(
+    benchmark: str, record: Any, question: str | None, answer: str
+) -> None:
+    problem = sources.problem_of_record(benchmark, record, "in.jsonl:7")
+    assert (problem.id, problem.answer) == ("in.jsonl:7", answer)
+    assert question in (None, problem.question)
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "record", "message"),
+    [
+        (
+            "general",
+            {"problem": "q", "solution": "5"},
+            "in:7: question and answer missing or empty",
+        ),
+        ("math", {"problem": "q"}, "in:7: solution missing or empty"),
+        ("math", {"problem": "q", "solution": "Trivial."}, "in:7: no gold answer can be read"),
+        ("math", ["q", "5"], r"in:7: a record must be an object, got \['q', '5'\]"),
+    ],
+)
+def test_an_unreadable_record_is_named(benchmark: str, record: Any, message: str) -> None:
+    with pytest.raises(ProblemsError, match=message):
+        sources.problem_of_record(benchmark, record, "in:7")
