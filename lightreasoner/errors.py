@@ -7,6 +7,7 @@ LightReasonerError
   SelectionError   no step, or no whole solution, survives the selection
   ArtifactError    an artifact is missing, damaged or of another format
   MergeError       the merged model does not match base + adapter
+  EndpointError    a server of responses cannot be reached, refuses, or answers with something else
   DiskFullError    no space is left where an artifact is being written
 
 A message is one line: what, the value, the limit and the remedy.
@@ -43,6 +44,10 @@ class ArtifactError(LightReasonerError):
 
 class MergeError(LightReasonerError):
     """The merged model does not match base + adapter."""
+
+
+class EndpointError(LightReasonerError):
+    """A server of responses cannot be reached, refuses a request, or answers with nonsense."""
 
 
 class DiskFullError(LightReasonerError):
