@@ -8,6 +8,7 @@ LightReasonerError
   GradingError     the process that grades answers died
   ArtifactError    an artifact is missing, damaged or of another format
   MergeError       the merged model does not match base + adapter
+  EndpointError    a server of responses cannot be reached, refuses, or answers with something else
   DiskFullError    no space is left where an artifact is being written
 
 A message is one line: what, the value, the limit and the remedy.
@@ -48,6 +49,10 @@ class ArtifactError(LightReasonerError):
 
 class MergeError(LightReasonerError):
     """The merged model does not match base + adapter."""
+
+
+class EndpointError(LightReasonerError):
+    """A server of responses cannot be reached, refuses a request, or answers with nonsense."""
 
 
 class DiskFullError(LightReasonerError):

@@ -8,6 +8,7 @@ models (eq. 39), both as the Qwen2.5-Math toolkit renders them; `chat` is the mo
 from typing import TYPE_CHECKING
 
 from lightreasoner.errors import ProblemsError
+from lightreasoner.models import STOP_TOKENS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +25,7 @@ TEMPLATES = {
     "authors": "<|im_start|>system\nPlease reason step by step." + TURNS,
     "cot": "Question: {question}\nAnswer: ",
 }
-STOP_WORDS = {"cot": "\n\nQuestion:"}
+STOP_WORDS = {"cot": ("\n\nQuestion:",)}
 """Where a style's response ends in text: a base model goes on with a question of its own."""
 
 
@@ -111,10 +112,22 @@ def check_room(
         )
 
 
+def stop_words(style: str) -> tuple[str, ...]:
+    """The words that end a response: the style's own, and the end tokens spelled out."""
+    return (*STOP_WORDS.get(style, ()), *STOP_TOKENS)
+
+
+def cut(text: str, words: "Sequence[str]") -> tuple[str, bool]:
+    """The text before the first of the stop words, white space at both ends stripped, and whether
+    there was one."""
+    ends = [text.index(word) for word in words if word in text]
+    return text[: min(ends, default=len(text))].strip(), bool(ends)
+
+
 def response(
     completion_ids: list[int], stopped: bool, style: str, tokenizer: "PreTrainedTokenizerBase"
 ) -> tuple[str, bool]:
-    """A completion's text, and whether its style's stop word cut it.
+    """A completion's text, and whether a stop word cut it.
 
     The text is without the stop word and what follows, and without the last id if that is the
     token that ended it (`stopped`).
@@ -124,7 +137,4 @@ def response(
         skip_special_tokens=True,
         clean_up_tokenization_spaces=False,
     )
-    found = ""
-    if style in STOP_WORDS:
-        text, found, _ = text.partition(STOP_WORDS[style])
-    return text.strip(), bool(found)
+    return cut(text, stop_words(style))

@@ -1,0 +1,29 @@
+"""What writes responses to prompts, wherever its model runs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+
+@dataclass(frozen=True)
+class Response:
+    """A model's text after a prompt, cut at the first stop word and stripped at both ends.
+
+    `tokens` counts what the model wrote, the token that ended it included; `finish_reason` is
+    "length" if it ran to its limit of new tokens and no stop word cut it.
+    """
+
+    text: str
+    tokens: int
+    finish_reason: Literal["stop", "length"]
+
+
+class Engine(Protocol):
+    """A model that answers prompts, best `batch_size` of them at a time."""
+
+    @property
+    def batch_size(self) -> int: ...
+
+    def respond(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Response]:
+        """One response a prompt, in the prompts' order; each draws by its own seed, if at all."""
+        ...
