@@ -18,8 +18,8 @@ import pyarrow as pa
 from lightreasoner import models, prompts, sources, statistics, tables
 from lightreasoner.decode import draw_seed
 from lightreasoner.engines import Engine
-from lightreasoner.grading import BOX, OUTCOMES, Answer, Grade, grade
-from lightreasoner.problems import Problem, trajectory_id
+from lightreasoner.grading import OUTCOMES, Answer, Grade, grade
+from lightreasoner.problems import BOX, Problem, trajectory_id
 from lightreasoner.shards import Shards
 
 if TYPE_CHECKING:
@@ -170,8 +170,8 @@ def verdicts(scores: pd.DataFrame, verdict: str) -> dict[str, Any]:
     """
     correct = scores[verdict] == "correct"
     per_problem = correct.groupby(scores["problem_id"], sort=False).mean()
-    found = {
-        **{outcome: int((scores[verdict] == outcome).sum()) for outcome in OUTCOMES},
+    found: dict[str, Any] = {
+        **{str(outcome): int((scores[verdict] == outcome).sum()) for outcome in OUTCOMES},
         "accuracy": float(correct.mean()),
         "ci95": list(statistics.accuracy_interval(per_problem.to_numpy())),
     }

@@ -22,8 +22,8 @@ import pandas as pd
 
 from lightreasoner import pairing
 from lightreasoner.errors import ArtifactError
-from lightreasoner.grading import BOX
 from lightreasoner.pairing import Scores
+from lightreasoner.problems import BOX
 from lightreasoner.statistics import (
     Array,
     accuracy_interval,

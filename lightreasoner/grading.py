@@ -25,9 +25,6 @@ from lightreasoner.errors import GradingError, ProblemsError
 from lightreasoner.problems import Problem
 
 Outcome = Literal["correct", "wrong", "unparsed", "timeout"]
-BOX = r"\boxed"
-"""What a response boxes its answer with."""
-
 OUTCOMES: tuple[Outcome, ...] = ("correct", "wrong", "unparsed", "timeout")
 
 

@@ -56,7 +56,7 @@ class InProcess:
         for completion in completions:
             stopped = completion.finish_reason == "stop"
             text, cut = prompts.response(completion.ids, stopped, style, self.tokenizer)
-            reason = "stop" if stopped or cut else "length"
+            reason = "stop" if cut else completion.finish_reason
             responses.append(Response(text, len(completion.ids), reason))
         return responses
 

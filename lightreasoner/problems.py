@@ -5,6 +5,9 @@ import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+BOX = r"\boxed"
+"""What a response boxes its answer with."""
+
 CALCULATOR = re.compile(r"<<[^<>]*>>")
 
 Demo = tuple[str, str]
@@ -29,7 +32,7 @@ def solution_text(problem: Problem) -> str:
     would teach the expert to leave its answer where grading does not look. Empty if there is none.
     """
     text = CALCULATOR.sub("", problem.solution).strip()
-    if text and r"\boxed{" not in text:
+    if text and BOX + "{" not in text:
         text += "\n" + rf"The answer is \boxed{{{problem.answer}}}."
     return text
 

@@ -124,7 +124,8 @@ def examples(pairs: pd.DataFrame, gained: bool) -> list[dict[str, Any]]:
     changed = pairs[pairs["change"] == (1 if gained else -1)]
     turn = changed.groupby("problem_set").cumcount()
     order = turn.sort_values(kind="stable").index
-    return changed.loc[order].head(EXAMPLES).astype(object).to_dict("records")
+    shown = changed.loc[order].head(EXAMPLES).astype(object)
+    return shown.where(shown.notna(), None).to_dict("records")
 
 
 def render(**context: Any) -> str:

@@ -24,11 +24,15 @@ def write_scores(out: Path, right: str, **conditions: Any) -> Path:
         {
             "problem_set": name,
             "problem_id": f"{name}/{number}",
+            "k": 0,
             "question": "q",
+            "prompt": "p",
             "response": "r",
-            "extracted": "1",
             "gold": "1",
-            "verdict": "correct" if mark == "+" else "wrong",
+            "extracted": "1",
+            "strict": "correct" if mark == "+" else "wrong",
+            "pred": "1",
+            "qwen": "correct",
             "tokens": 3,
             "finish_reason": "stop",
         }
@@ -78,11 +82,15 @@ def test_a_methods_scores_are_set_against_the_base(found: dict[str, Any]) -> Non
     McNemar's exact p of 5 against 2 is 2 * (1 + 7 + 21) / 2**7 = 0.453125.
     """
     score = found["methods"]["lightreasoner"]["scores"]["a"]
-    assert (score["n"], score["correct"], score["gained"], score["lost"]) == (8, 6, 5, 2)
-    assert score["difference"] == pytest.approx(3 / 8)
-    assert score["p"] == pytest.approx(0.453125)
-    assert found["methods"]["lightreasoner"]["scores"]["b"]["difference"] == 0
-    assert found["methods"]["base"]["scores"]["a"]["p"] == 1
+    paired = score["paired"]
+    assert (score["n"], score["correct"], paired["gained"], paired["lost"]) == (8, 6, 5, 2)
+    assert paired["difference"] == pytest.approx(3 / 8)
+    assert paired["p"] == pytest.approx(0.453125)
+    assert paired["p_holm"] == pytest.approx(2 * 0.453125)
+    assert score["qwen"]["accuracy"] == 1
+    assert paired["qwen"]["difference"] == 0
+    assert found["methods"]["lightreasoner"]["scores"]["b"]["paired"]["difference"] == 0
+    assert found["methods"]["base"]["scores"]["a"]["paired"]["p"] == 1
     assert found["problems"] == {"a": 8, "b": 1}
 
 
@@ -100,7 +108,7 @@ def test_the_table(found: dict[str, Any]) -> None:
     base, tuned, missing = comparison.rows(found)
     assert base == ["base", "37.5 (13.7-69.4)", "100.0 (20.7-100.0)", *["–"] * 4]
     assert tuned[0] == "LightReasoner"
-    assert tuned[1] == "75.0 (40.9-92.9)\n+37.5 (p 0.45)"
+    assert tuned[1] == "75.0 (40.9-92.9)\n+37.5 (-25.0 to +87.5, p 0.91)"
     assert tuned[3:] == ["3", "1,234", "3,702", "12.3"]
     assert missing == ["SFT, rejection sampling", *["–"] * 6]
 
@@ -110,13 +118,14 @@ def test_a_row_without_a_result_says_why(found: dict[str, Any]) -> None:
     assert comparison.notes(found)[-1] == reason
     text = comparison.markdown(found)
     assert text.endswith(f"{reason}\n")
-    assert "| LightReasoner | 75.0 (40.9-92.9)<br>+37.5 (p 0.45) |" in text
+    assert "| LightReasoner | 75.0 (40.9-92.9)<br>+37.5 (-25.0 to +87.5, p 0.91) |" in text
     assert "Seeds: prepare 42, generate 42, sft 42, finetune 42, evaluate 42." in text
 
 
 def test_metrics_and_json(found: dict[str, Any]) -> None:
     metrics = comparison.metrics(found)
     assert metrics["lightreasoner/a/accuracy"] == 0.75
+    assert metrics["lightreasoner/a/accuracy_qwen"] == 1
     assert metrics["lightreasoner/a/difference"] == 0.375
     assert metrics["base/b/accuracy"] == 1
     assert not [name for name in metrics if name.startswith("sft")]

@@ -69,7 +69,7 @@ def test_the_rates_of_a_cell_by_hand() -> None:
 def test_several_responses_are_one_value_a_problem(tmp_path: Path) -> None:
     """Two a problem, ++ +- --: shares 1, 1/2, 0, not 3 of 6."""
     out = write_scores(tmp_path / "two", COT, {"a": "+++---"}, responses=2)
-    rows = gains.by_set(pairing.read_scores(out, gains.SCORES).rows)["a"]
+    rows = gains.by_set(pairing.read_scores(out).rows)["a"]
     found = gains.score(rows.sample(frac=1, random_state=1))
     assert (found["n"], found["responses"], found["qwen"]["accuracy"]) == (3, 6, 0.5)
     shares = pd.Series([1, 0.5, 0]).to_numpy()
@@ -177,7 +177,7 @@ def test_cells_that_differ_are_refused(written: dict[Cell, Path], tmp_path: Path
         read(tuned=longer)
     with pytest.raises(ArtifactError, match="under the style qwen25-math-cot, not cot"):
         read(tuned_cot=written["tuned", CHAT])
-    other = pairing.read_scores(written["tuned", CHAT], gains.SCORES)
+    other = pairing.read_scores(written["tuned", CHAT])
     prompts = other.rows.assign(prompt="another")
     write_frame(written["tuned", CHAT], prompts, other.conditions)
     with pytest.raises(ArtifactError, match="different prompts for 10 problems"):

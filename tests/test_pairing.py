@@ -7,7 +7,6 @@ from written_scores import write_frame, write_scores
 
 from lightreasoner import pairing
 from lightreasoner.errors import ArtifactError
-from lightreasoner.gains import SCORES
 from lightreasoner.pairing import Scores
 
 Edit = Callable[[pd.DataFrame], pd.DataFrame]
@@ -15,9 +14,9 @@ Edit = Callable[[pd.DataFrame], pd.DataFrame]
 
 def edited(out: Path, edit: Edit) -> Scores:
     """Three problems of set `a`, edited."""
-    first = pairing.read_scores(write_scores(out, "cot", {"a": "+-~"}), SCORES)
+    first = pairing.read_scores(write_scores(out, "cot", {"a": "+-~"}))
     write_frame(out, edit(first.rows), first.conditions)
-    return pairing.read_scores(out, SCORES)
+    return pairing.read_scores(out)
 
 
 def test_the_same_problems_in_another_order_are_comparable(tmp_path: Path) -> None:
@@ -50,7 +49,7 @@ def test_other_problems_are_refused(tmp_path: Path, edit: Edit, rows: int) -> No
 
 def test_other_conditions_are_refused_unless_they_are_free(tmp_path: Path) -> None:
     first = edited(tmp_path / "first", lambda rows: rows)
-    second = pairing.read_scores(write_scores(tmp_path / "b", "chat", {"a": "+-~"}), SCORES)
+    second = pairing.read_scores(write_scores(tmp_path / "b", "chat", {"a": "+-~"}))
     with pytest.raises(ArtifactError, match=r"different conditions .*'cot'.*'chat'.*; evaluate"):
         pairing.check_comparable(first, second)
     pairing.check_comparable(first, second, free={"style"})

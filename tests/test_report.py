@@ -10,12 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightreasoner import artifacts, evaluate, figures, fingerprint, report, tables
+from lightreasoner import artifacts, evaluate, figures, fingerprint, pairing, report, tables
 from lightreasoner.errors import ArtifactError
 from lightreasoner.stages import STAGES
 
 PROVENANCE = {"alpha": 0.2, "threshold": 0.4, "label": "contrast"}
-CONDITIONS = {"style": "qwen25-math-cot", "max_new_tokens": 64, "seed": 7}
+CONDITIONS = {
+    "style": "qwen25-math-cot", "max_new_tokens": 64, "n": 1, "temperature": 0.0, "seed": 7,
+}  # fmt: skip
 VALIDATION = """update,loss,entropy,gold_perplexity
 0,1.5,0.9,
 10,0.8,0.7,
@@ -52,11 +54,15 @@ def write_scores(out: Path, side: int, edit: Callable[[pd.DataFrame], pd.DataFra
         {
             "problem_set": name,
             "problem_id": f"{name}/{index}",
+            "k": 0,
+            "prompt": f"{index} & 2 < 5?",
             "question": f"{index} & 2 < 5?",
             "response": f"<b>{index}</b> {BOXES[verdicts[side]]}",
             "extracted": None if verdicts[side] == "unparsed" else BOXES[verdicts[side]][7],
             "gold": "4",
-            "verdict": verdicts[side],
+            "strict": verdicts[side],
+            "pred": "4",
+            "qwen": "correct",
             "tokens": 9,
             "finish_reason": "length" if verdicts[side] == "unparsed" else "stop",
         }
@@ -114,10 +120,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_tables_by_hand(made: Path) -> None:
     """KL: (0.1 + 1.0 + 0.3 + 0.0 + 2.0) / 5 = 0.68; agreeing steps 0.4 / 3; others 3.0 / 2."""
     found = json.loads((made / "tables.json").read_text())
-    assert found["paired"] == {
-        "tuned": {"gained": 2, "lost": 1, "p": 1.0},
-        "transfer": {"gained": 1, "lost": 0, "p": 1.0},
-    }
+    expected = {"tuned": (0.25, 2, 1, 1.0), "transfer": (0.5, 1, 0, 1.0)}
+    for name, (difference, gained, lost, p) in expected.items():
+        paired = found["paired"][name]
+        assert (paired["difference"], paired["gained"], paired["lost"]) == (difference, gained, lost)
+        assert (paired["p"], paired["p_holm"]) == (p, p)
+        assert paired["ci95"][0] <= difference <= paired["ci95"][1]
+        assert paired["qwen"]["difference"] == 0
     assert found["scores"]["base"]["tuned"]["accuracy"] == 0.25
     assert found["scores"]["base"]["tuned"]["truncated"] == 1
     assert found["scores"]["base"]["tuned"]["no_answer"] == 1
@@ -219,8 +228,8 @@ def test_the_same_inputs_give_the_same_bytes(made: Path, tmp_path: Path) -> None
 
 def test_the_order_of_rows_does_not_count(made: Path, tmp_path: Path) -> None:
     inputs = write_inputs(tmp_path, lambda scores: scores.iloc[::-1])
-    pairs = report.pair(inputs["scores_base"], inputs["scores"])
-    assert report.paired(pairs) == json.loads((made / "tables.json").read_text())["paired"]
+    base, tuned = (pairing.read_scores(inputs[name]) for name in ("scores_base", "scores"))
+    assert report.paired(base, tuned) == json.loads((made / "tables.json").read_text())["paired"]
 
 
 @pytest.mark.parametrize(
