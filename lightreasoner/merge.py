@@ -35,8 +35,8 @@ TOKENIZER_FILES = (
     "chat_template.jinja",
     "vocab.json",
     "merges.txt",
-    "generation_config.json",
 )
+GENERATION_CONFIG = "generation_config.json"
 SHARD_SIZE = "5GB"  # of one safetensors file, as the hub advises
 ADAPTER_FIELDS = ("base_model_name_or_path", "r", "lora_alpha", "target_modules")
 
@@ -118,10 +118,24 @@ def _fold(
     merged = tuned.merge_and_unload()
     _refuse_non_finite(merged)
     merged.save_pretrained(out, max_shard_size=SHARD_SIZE)
-    for name in TOKENIZER_FILES:
+    for name in (*TOKENIZER_FILES, GENERATION_CONFIG):
         if (expert.path / name).is_file():
             shutil.copyfile(expert.path / name, out / name)
+    _name_stop_ids(expert.path, out / GENERATION_CONFIG)
     return before
+
+
+def _name_stop_ids(expert: Path, path: Path) -> None:
+    """Let generation_config.json name every id that ends a response here, all else as it is.
+
+    Servers such as vLLM end one at no other id. The expert's own stay first: `models.end_id` is the
+    first of them.
+    """
+    ends = models.ordered_stop_ids(expert, models.load_tokenizer(expert))
+    settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if ends and settings.get("eos_token_id") != ends:
+        text = json.dumps({**settings, "eos_token_id": ends}, indent=2, ensure_ascii=False)
+        path.write_text(text + "\n", encoding="utf-8")
 
 
 @torch.inference_mode()

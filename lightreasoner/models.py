@@ -184,6 +184,12 @@ def end_id(path: Path, tokenizer: "PreTrainedTokenizerBase") -> int:
     return declared[0]
 
 
+def ordered_stop_ids(path: Path, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+    """`stop_ids`, those that a file of the model names before the others: the first is `end_id`."""
+    named = _declared_ends(path, tokenizer)
+    return list(dict.fromkeys([*named, *sorted(stop_ids(path, tokenizer))]))
+
+
 def _declared_ends(path: Path, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
     """End ids by the generation's, the model's and the tokenizer's settings, in this order."""
     declared: list[int | None] = []

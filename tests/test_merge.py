@@ -124,20 +124,58 @@ def test_it_is_a_whole_directory_without_pickles_or_paths(
         assert str(tmp_path) not in (out / name).read_text(encoding="utf-8")
 
 
+def merged_with(
+    tiny_expert: Path, samples_dir: Path, tmp_path: Path, generation: dict[str, Any] | None
+) -> tuple[Path, Path]:
+    """An expert with this generation_config.json, and what an adapter of it is merged to."""
+    expert = tmp_path / "expert"
+    shutil.copytree(tiny_expert, expert)
+    (expert / "generation_config.json").unlink(missing_ok=True)
+    if generation is not None:
+        (expert / "generation_config.json").write_text(json.dumps(generation), encoding="utf-8")
+    make_adapter(expert, tmp_path / "adapter")
+    return expert, merge(expert, tmp_path / "adapter", samples_dir, tmp_path / "model")
+
+
 def test_tokenizer_and_generation_config_are_the_experts(
     tiny_expert: Path, samples_dir: Path, tmp_path: Path
 ) -> None:
-    """Byte for byte; two tokens end a turn."""
-    expert = tmp_path / "expert"
-    shutil.copytree(tiny_expert, expert)
-    generation = {"eos_token_id": [258, 65], "do_sample": False, "max_new_tokens": 2048}
-    (expert / "generation_config.json").write_text(json.dumps(generation), encoding="utf-8")
-    make_adapter(expert, tmp_path / "adapter")
-    out = merge(expert, tmp_path / "adapter", samples_dir, tmp_path / "model")
+    """Byte for byte, where its generation_config.json names all ids that end a response."""
+    generation = {"eos_token_id": [258, 65, 256], "do_sample": False, "max_new_tokens": 2048}
+    expert, out = merged_with(tiny_expert, samples_dir, tmp_path, generation)
     for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
         assert (out / name).read_bytes() == (expert / name).read_bytes()
-    assert models.stop_ids(out, models.load_tokenizer(out)) == {65, 256, 258}
-    assert load(out).generation_config.eos_token_id == [258, 65]
+
+
+@pytest.mark.parametrize(
+    ("generation", "ends"),
+    [
+        # a base model: end-of-text alone, so that a server would run on past the end of a turn
+        ({"eos_token_id": 256, "top_k": 20, "note": "é"}, [256, 258]),
+        ({"eos_token_id": [258, 65], "do_sample": False}, [258, 65, 256]),
+        ({"eos_token_id": [65, 258, 256]}, [65, 258, 256]),
+        # what config.json names
+        ({"max_new_tokens": 2048}, [258, 256]),
+        (None, [258, 256]),
+    ],
+)
+def test_every_end_of_a_response_is_named_for_servers(
+    tiny_expert: Path,
+    samples_dir: Path,
+    tmp_path: Path,
+    generation: dict[str, Any] | None,
+    ends: list[int],
+) -> None:
+    """256 is <|endoftext|> and 258 <|im_end|>; the expert's own stay first, all else is kept."""
+    expert, out = merged_with(tiny_expert, samples_dir, tmp_path, generation)
+    written = json.loads((out / "generation_config.json").read_text(encoding="utf-8"))
+    assert written["eos_token_id"] == ends
+    if generation is not None:
+        assert written == {**generation, "eos_token_id": ends}
+    assert load(out).generation_config.eos_token_id == ends
+    ours, theirs = models.load_tokenizer(out), models.load_tokenizer(expert)
+    assert models.stop_ids(out, ours) == models.stop_ids(expert, theirs) == set(ends)
+    assert models.end_id(out, ours) == models.end_id(expert, theirs)
 
 
 def test_weights_come_in_shards(
