@@ -3,11 +3,18 @@
 `microworld` is the embedded default (docs/micro-world.md says what it shows and what not). The
 others are the paper's five experts with the amateur Qwen2.5-0.5B, 1,000 problems of GSM8K's train
 split and the settings of appendix F.3, which are config.py's defaults.
+
+They are graded on the paper's seven benchmarks, which `hub` fetches at pinned commits (hub.py); its
+mmlu_stem has other demos than the toolkit's. The toolkit's own files are read where they lie:
+`--set evaluate.source=DIR`, each in DIR/<benchmark>/test.jsonl. Fewer benchmarks:
+`--set evaluate.problem_sets=[gsm8k]`.
 """
 
 from typing import Any
 
+from lightreasoner import hub
 from lightreasoner.config import Params, parse
+from lightreasoner.published import BENCHMARKS
 
 GSM8K = "openai/gsm8k@740312add88f781978c0658806c59bc2815b9866"
 AMATEUR = "Qwen/Qwen2.5-0.5B@060db6499f32faf8b98477b0a26969ef7d8b9987"
@@ -21,6 +28,12 @@ EXPERTS = {
     "qwen2.5-math-7b-instruct": "Qwen/Qwen2.5-Math-7B-Instruct"
     "@ef9926d75ab1d54532f6a30dd5e760355eb9aa4d",
 }
+BASE_STYLES = {"qwen2.5-math-1.5b": "cot", "qwen2.5-math-7b": "cot"}
+"""The prompt that fits an expert best before it is tuned, where it is not the tuned one's.
+
+Appendix G: base models of the Qwen2.5 family under eq. 39, instruct models under eq. 38, as all
+tuned ones. It does not say what fits DeepSeek-R1-Distill; one prompt for both is our choice.
+"""
 
 MICROWORLD: dict[str, Any] = {
     "models": {"expert": "microworld/expert", "amateur": "microworld/amateur"},
@@ -58,7 +71,11 @@ def _paper(name: str, expert: str) -> dict[str, Any]:
         "select": {},
         "finetune": {},
         "merge": {"max_logit_difference": 1.0},
-        "evaluate": {"source": GSM8K, "problem_sets": ["gsm8k"]},
+        "evaluate": {
+            "source": hub.SOURCE,
+            "problem_sets": BENCHMARKS,
+            "base_style": BASE_STYLES.get(name),
+        },
         "register": {"name": f"lightreasoner-{name}"},
         "sft": {},
     }
@@ -68,3 +85,9 @@ PRESETS: dict[str, Params] = {
     "microworld": parse(MICROWORLD, "preset microworld"),
     **{name: parse(_paper(name, expert), f"preset {name}") for name, expert in EXPERTS.items()},
 }
+
+
+def of_expert(expert: str) -> str | None:
+    """The preset with this `models.expert`; None if no preset has it."""
+    names = (name for name, params in PRESETS.items() if params.models.expert == expert)
+    return next(names, None)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lightreasoner import config
+from lightreasoner import config, hub, presets, published, sources
 from lightreasoner.errors import ConfigError
 from lightreasoner.presets import PRESETS
 
@@ -48,6 +48,29 @@ def test_the_papers_presets_hold_the_papers_settings() -> None:
         assert (tuning.learning_rate, tuning.batching) == (5e-5, "sample")
         assert params.models.amateur.startswith("Qwen/Qwen2.5-0.5B@")
         assert params.prepare.source.startswith("openai/gsm8k@")
+
+
+def test_the_papers_presets_are_graded_on_its_seven_benchmarks() -> None:
+    """Each is pinned on the hub; no preset is refused before anything is fetched."""
+    for name in published.TABLE_1:
+        evaluate = PRESETS[name].evaluate
+        assert (evaluate.source, evaluate.problem_sets) == ("hub", published.BENCHMARKS)
+        assert set(evaluate.problem_sets) <= hub.SETS.keys()
+        sources.check(evaluate.source, evaluate.problem_sets, "test", evaluate.n_problems)
+
+
+def test_each_preset_has_its_best_fitting_prompts() -> None:
+    """Appendix G: eq. 39 for Qwen2.5-Math before tuning, eq. 38 for all else."""
+    for name, params in PRESETS.items():
+        is_base = name in ("qwen2.5-math-1.5b", "qwen2.5-math-7b")
+        assert params.evaluate.base_style == ("cot" if is_base else None)
+        assert params.evaluate.style == "qwen25-math-cot"
+
+
+def test_a_preset_is_found_by_its_expert() -> None:
+    assert {presets.of_expert(PRESETS[name].models.expert) for name in PRESETS} == set(PRESETS)
+    assert published.TABLE_1.keys() == PRESETS.keys() - {"microworld"}
+    assert presets.of_expert("Qwen/Qwen2.5-Math-1.5B") is None
 
 
 def test_every_field_has_its_sentence(params_file: Path) -> None:
