@@ -24,9 +24,10 @@ def main() -> None:
     """Run the command line; results go to the store under home, from wherever it is called."""
     where = home.home()
     home.prepare_environment(where)
+    with_store = [*map(cli.command_name, STAGES.values()), "pair"]
     application()(
         prog_name="lightreasoner",
-        default_map={cli.command_name(stage): {"home": str(where)} for stage in STAGES.values()},
+        default_map={command: {"home": str(where)} for command in with_store},
     )
 
 

@@ -90,6 +90,7 @@ def application() -> typer.Typer:
     app.command()(preset)
     app.command()(microworld)
     app.command()(evaluate_cli.prompts)
+    app.command()(evaluate_cli.pair)
     app.add_typer(samples_cli.application(), name="samples")
     app.add_typer(bench_cli.application(), name="bench")
     return app

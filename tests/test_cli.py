@@ -51,7 +51,8 @@ def faults(result: Result) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "name", [*COMMANDS, "preset", "microworld", "prompts", "run", "compare", "register", "up"]
+    "name",
+    [*COMMANDS, "preset", "microworld", "prompts", "pair", "run", "compare", "register", "up"],
 )
 def test_every_command_has_help_with_an_example(name: str) -> None:
     result = call(name, "--help")
@@ -100,7 +101,7 @@ def test_home_and_inputs_may_lie_elsewhere(workspace: Path) -> None:
 
 def test_a_missing_params_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for command in (*COMMANDS, "run", "compare", "register", "up"):
+    for command in (*COMMANDS, "pair", "run", "compare", "register", "up"):
         assert faults(call(command)) == [
             "params.yaml: no such file; `lightreasoner preset microworld` writes one"
         ]
