@@ -36,6 +36,7 @@ def application() -> typer.Typer:
     app = cli.application()
     app.command()(run)
     app.command()(compare)
+    app.command()(table1)
     app.command()(register)
     app.command("up")(serve)
     return app
@@ -97,6 +98,29 @@ def compare(
     for package in ("tasks", "flows"):
         cli.log_to_stderr(package)
     summary.show_comparison(compare.compare(values, chosen), Console(), where / "compare")
+
+
+def table1(params: ParamsFile = Path("params.yaml"), set_: Overrides = None) -> None:
+    """Grade the expert before and after tuning under both prompts: a row of the paper's Table 1.
+
+    evaluate.base_style and evaluate.style are the prompts; the gain is taken apart into what the
+    prompt brings and what tuning does. Nothing is registered. Results that the store has are taken
+    from it.
+
+    Example: lightreasoner table1 --set evaluate.base_style=cot
+    """
+    values = config.load(params, set_ or ())
+    external_inputs(values)
+    where = home.home()
+    typer.echo(up.connect(where), err=True)
+    up.check_prefect()
+    from rich.console import Console
+
+    from flows import summary, table1
+
+    for package in ("tasks", "flows"):
+        cli.log_to_stderr(package)
+    summary.show_table1(table1.table1(values), Console(), where / "table1")
 
 
 def register(

@@ -9,6 +9,7 @@ from prefect.flows import EntrypointType
 
 from flows.compare import compare
 from flows.pipeline import lightreasoner
+from flows.table1 import table1
 from lightreasoner.config import Params
 
 NAME = "local"
@@ -29,7 +30,7 @@ def serve(params: Params) -> None:
                 parameters={"params": params.model_dump(mode="json")},
                 entrypoint_type=EntrypointType.MODULE_PATH,
             )
-            for flow in (lightreasoner, compare)
+            for flow in (lightreasoner, compare, table1)
         ],
     )
     prefect.serve(

@@ -1,13 +1,14 @@
-"""report.json and the comparison as tables: for the terminal and for Prefect's interface."""
+"""What the flows found as tables: for the terminal and for Prefect's interface."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console, Group
 from rich.table import Table
 
-from lightreasoner import comparison
+from lightreasoner import comparison, table1
+from lightreasoner.gains import VERDICTS, Verdict
 
 HEADINGS = (
     "problem set", "n", "base", "95%", "LightReasoner", "95%", "gain", "95%", "gained/lost",
@@ -81,6 +82,43 @@ def show_comparison(found: Mapping[str, Any], console: Console, folder: Path) ->
     for note in comparison.notes(found):
         console.print(note, soft_wrap=True, highlight=False)
     console.print(f"files        {folder}", soft_wrap=True)
+
+
+def show_table1(found: Mapping[str, Any], console: Console, folder: Path) -> None:
+    """Print accuracies and gains by both verdicts, how responses ended, notes, where all lies."""
+    ends = "Responses that were truncated / had no answer / had no box, percent"
+    tables = {
+        **{f"Accuracy, {verdict}": table1.rows(found, verdict) for verdict in VERDICTS},
+        **{f"Gains, {verdict}": _brief_gains(found, verdict) for verdict in VERDICTS},
+        ends: table1.rate_rows(found),
+    }
+    console.width = max(console.width, WIDEST)
+    for title, rows in tables.items():
+        turned = _turned([table1.headings(found), *rows])
+        console.print(f"\n{title}", turned, sep="\n", crop=False, highlight=False)
+    for note in table1.notes(found):
+        console.print(f"\n{note}", soft_wrap=True, highlight=False)
+    console.print(f"\nfiles        {folder}", soft_wrap=True, highlight=False)
+
+
+def _brief_gains(found: Mapping[str, Any], verdict: Verdict) -> list[list[str]]:
+    """Points, p and corrected p, a line each; how responses ended is a table of its own."""
+    rows = table1.gain_rows(found, verdict, ", ")
+    return [[title, *("\n".join(cell.split(", ")[:3]) for cell in cells)] for title, *cells in rows]
+
+
+def _turned(rows: Sequence[Sequence[str]]) -> Table:
+    """A table whose columns are these rows, as there may be more sets than fit beside each other.
+
+    Long titles and cells take several lines; nothing is cut off.
+    """
+    headings, *body = zip(*rows, strict=True)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for index, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if index else "left", overflow="fold")
+    for row in body:
+        table.add_row(*row)
+    return table
 
 
 def _stage_rows(report: Mapping[str, Any]) -> list[tuple[str, ...]]:

@@ -114,7 +114,7 @@ def make_database(tracking_uri: str) -> None:
 def pipeline_run(params: Params, name: str, kind: str = "pipeline") -> Iterator[str]:
     """The run of one pipeline, with all parameters; yields its id, UNTRACKED if MLflow is away.
 
-    `kind` is its tag: a `comparison` holds several pipelines' stages.
+    `kind` is its tag: a `comparison` and a `table1` hold several pipelines' stages.
     """
     run_id = _open(name, {"kind": kind})
     _log(run_id, "the parameters", params=flatten(params))
@@ -178,7 +178,7 @@ def log_report(parent_id: str, outcome: Outcome) -> None:
 
 
 def log_comparison(parent_id: str, metrics: dict[str, float], files: Sequence[Path]) -> None:
-    """The numbers and the files of a comparison on its own run."""
+    """The numbers and the files of a comparison, or of a table, on its own run."""
     _log(parent_id, "the comparison's numbers", metrics=_now(metrics))
 
     def send() -> None:

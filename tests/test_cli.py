@@ -23,6 +23,7 @@ from lightreasoner.presets import PRESETS
 from lightreasoner.stages import STAGES, Stage
 
 COMMANDS = [cli.command_name(stage) for stage in STAGES.values()]
+FLOWS = ["run", "compare", "table1", "register", "up"]
 CONSOLE = "from flows.cli import main; main()"
 
 
@@ -52,7 +53,7 @@ def faults(result: Result) -> list[str]:
 
 @pytest.mark.parametrize(
     "name",
-    [*COMMANDS, "preset", "microworld", "prompts", "pair", "run", "compare", "register", "up"],
+    [*COMMANDS, "preset", "microworld", "prompts", "pair", *FLOWS],
 )
 def test_every_command_has_help_with_an_example(name: str) -> None:
     result = call(name, "--help")
@@ -101,7 +102,7 @@ def test_home_and_inputs_may_lie_elsewhere(workspace: Path) -> None:
 
 def test_a_missing_params_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for command in (*COMMANDS, "pair", "run", "compare", "register", "up"):
+    for command in (*COMMANDS, "pair", *FLOWS):
         assert faults(call(command)) == [
             "params.yaml: no such file; `lightreasoner preset microworld` writes one"
         ]
@@ -178,7 +179,7 @@ def python(code: str, *arguments: str, **environment: str) -> "subprocess.Comple
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["run", "--params", "none.yaml"], ["compare", "--params", "none.yaml"]],
+    [["--help"], *([name, "--params", "none.yaml"] for name in ("run", "compare", "table1"))],
 )
 def test_help_and_bad_parameters_load_nothing_heavy(arguments: list[str]) -> None:
     code = f"""

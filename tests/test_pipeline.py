@@ -19,14 +19,14 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.testing.utilities import prefect_test_harness
 from rich.console import Console
 
-from flows import compare, latest, pipeline, registering, summary
+from flows import compare, latest, pipeline, registering, summary, table1
 from flows import home as homes
 from lightreasoner import config, methods
 from lightreasoner.config import Params
 from lightreasoner.errors import ArtifactError, SelectionError
 from lightreasoner.progress import Silent
 from lightreasoner.stages import GRAPH, STAGES, external_inputs
-from lightreasoner.store import Store
+from lightreasoner.store import Store, stage_key
 from tasks import tracking
 from tasks.registry import Registered
 from tasks.stages import StageRun, run_stage
@@ -226,7 +226,10 @@ def test_the_summary_shows_what_matters(tmp_path: Path, tiny_expert: Path) -> No
     summary.show(report, Console(width=40, file=written), {"report": "/here/report.html"})
     text = written.getvalue()
     row = next(line.split() for line in text.splitlines() if line.startswith("tuned"))
-    assert row == ["tuned", "600", "40.0%", "35.0-45.0", "80.0%", "75.0-85.0", "250/10", "1.0e-50"]
+    gain = ["+40.0", "36.0-44.0", "250/10", "2.0e-50"]  # p corrected for two sets
+    of_toolkit = ["40.0%", "80.0%"]
+    strict = ["tuned", "600", "40.0%", "35.0-45.0", "80.0%", "75.0-85.0"]
+    assert row == [*strict, *gain, *of_toolkit]
     assert "models:/m@candidate (version 3)" in text
     assert "register" in text
     assert "/here/report.html" in text
@@ -317,3 +320,95 @@ def test_the_comparisons_table_in_the_terminal(compared: dict[str, Any], tmp_pat
     lines = written.getvalue().splitlines()
     assert [line for line in lines if line.startswith("SFT, ground truth")]
     assert lines[-1] == f"files        {tmp_path}"
+
+
+COT, CHAT = "cot", "qwen25-math-cot"
+
+
+@pytest.fixture(scope="module")
+def two_prompts(params: Params) -> Params:
+    """The pipeline's parameters with a prompt of its own for the base."""
+    return changed(params, evaluate={"base_style": COT})
+
+
+@pytest.fixture(scope="module")
+def tabled(two_prompts: Params, home: Path, first_report: dict[str, Any]) -> dict[str, Any]:
+    """The table of an expert of which the store has the pipeline under one prompt."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LIGHTREASONER_HOME", str(home))
+        return table1.table1(two_prompts)
+
+
+def test_the_pipelines_own_cells_are_the_tables(two_prompts: Params) -> None:
+    """By their keys: base under its style, tuned under its own; the other two are others."""
+    assert table1.styles(two_prompts) == (COT, CHAT)
+    inputs = external_inputs(two_prompts, ("expert", "benchmark_source"))
+    for name, own, other in (("evaluate_base", COT, CHAT), ("evaluate", CHAT, COT)):
+        stage = STAGES[name]
+        given = {each: inputs.get(each, inputs["expert"]) for each in stage.inputs}
+        key = stage_key(stage, given, two_prompts)
+        assert stage_key(stage, given, table1.under_style(two_prompts, own)) == key
+        assert stage_key(stage, given, table1.under_style(two_prompts, other)) != key
+
+
+def test_the_table_has_four_cells_of_two_prompts(tabled: dict[str, Any], home: Path) -> None:
+    cells = [(cell["model"], cell["style"], cell["best_fitting"]) for cell in tabled["cells"]]
+    assert cells == [
+        ("base", COT, True),
+        ("base", CHAT, False),
+        ("tuned", COT, False),
+        ("tuned", CHAT, True),
+    ]
+    assert (tabled["problems"], tabled["expert"], tabled["device"]) == ({"small": 6}, None, "cpu")
+    assert tabled["params"]["evaluate"]["base_style"] == COT
+    assert [gain["gain"] for gain in tabled["gains"]["strict"]][-1] == "format"
+    folder = home / "table1"
+    assert json.loads((folder / "table1.json").read_text(encoding="utf-8")) == tabled
+    assert "Gains, strict" in (folder / "table1.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.usefixtures("tabled")
+def test_the_table_is_one_run_and_takes_the_pipelines_results(home: Path) -> None:
+    tracking.configure(homes.tracking_uri(home), home)
+    client, experiment = MlflowClient(), [tracking.experiment_id()]
+    (run,) = client.search_runs(experiment, "tags.kind = 'table1'")
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["best/tuned/small/strict"] >= 0
+    assert f"reasoning_gain_{COT}/small/qwen" in run.data.metrics
+    files = {file.path for file in client.list_artifacts(run.info.run_id)}
+    assert files == {"table1.json", "table1.md"}
+    children = f"tags.`mlflow.parentRunId` = '{run.info.run_id}'"
+    nested = {
+        child.info.run_name: child.data.tags["cached"] == "true"
+        for child in client.search_runs(experiment, children)
+    }
+    made = {f"evaluate_base ({COT})", f"evaluate ({COT})"}
+    stored = {stage.name for stage in table1.TUNING}
+    stored |= {f"evaluate_base ({CHAT})", f"evaluate ({CHAT})"}
+    assert nested == dict.fromkeys(made, False) | dict.fromkeys(stored, True)
+
+
+def test_one_prompt_for_both_gives_two_cells(params: Params, first_report: dict[str, Any]) -> None:
+    found = table1.table1(params)
+    assert [(cell["model"], cell["style"]) for cell in found["cells"]] == [
+        ("base", CHAT),
+        ("tuned", CHAT),
+    ]
+    assert {gain["gain"] for gain in found["gains"]["qwen"]} == {"total", "reasoning"}
+
+
+def test_the_table_in_the_terminal(tabled: dict[str, Any], tmp_path: Path) -> None:
+    """All of it on a narrow terminal, too."""
+    written = io.StringIO()
+    summary.show_table1(tabled, Console(width=40, file=written), tmp_path)
+    lines = written.getvalue().splitlines()
+    titles = ["Accuracy, qwen", "Accuracy, strict", "Gains, qwen", "Gains, strict"]
+    assert [line for line in lines if line in titles] == titles
+    assert len([line for line in lines if line.startswith("small (n 6)")]) == 5
+    assert "…" not in written.getvalue()
+    assert lines[-1] == f"files        {tmp_path}"
+
+
+def test_the_tables_form_asks_for_parameters_alone() -> None:
+    schema = table1.table1.parameters.model_dump()
+    assert schema["required"] == list(schema["properties"]) == ["params"]
