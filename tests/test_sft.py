@@ -90,7 +90,7 @@ def test_only_correct_and_complete_solutions_are_kept_once(
         out = keep(tiny_expert, tmp_path, rows)
     _, trajectories, said = read(out)
     assert [row["problem_id"] for row in trajectories] == ["p", "p#3", "q#1"]
-    counts = {"kept": 3, "duplicate": 2, "wrong": 1, "unparsed": 1, "truncated": 1}
+    counts = {"kept": 3, "duplicate": 2, "wrong": 1, "unparsed": 1, "timeout": 0, "truncated": 1}
     assert said["counts"] == counts
     assert "3 kept, 2 duplicate, 1 wrong, 1 unparsed, 0 timeout, 1 truncated" in caplog.text
     assert (said["source"], said["label"], said["generate"]["seed"]) == ("keep", "one_hot", 3)
