@@ -33,9 +33,9 @@ ZERO = sympy.Float(10) ** -60
 
 _CONVERSION = ConversionConfig(lowercase_symbols=False)
 _FUNCTIONS = (
-    "arcsin arccos arctan sinh cosh tanh sin cos tan cot sec csc log ln exp max min gcd lcm det"
-).split()
-_PLAIN_FUNCTION = re.compile(rf"(?<![a-zA-Z\\])({'|'.join([*_FUNCTIONS, 'pi', 'sqrt'])})(?![a-z])")
+    "arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|ln|exp|max|min|gcd|lcm|det"
+)
+_PLAIN_FUNCTION = re.compile(rf"(?<![a-zA-Z\\])({_FUNCTIONS}|pi|sqrt)(?![a-z])")
 _GREEK_OR_LETTER = (
     r"(?:\\(?:dot|ddot|hat|bar|vec|tilde|mathcal)\s*(?:\{\s*\\?[a-zA-Z]+\s*\}|\\?[a-zA-Z])"
     r"|\\(?:[vV]ar)?(?:alpha|beta|gamma|delta|epsilon|zeta|eta|theta|iota|kappa|lambda|mu|nu|xi|rho"
@@ -51,9 +51,11 @@ _EXPONENT = re.compile(r"\^\s*\{?\s*[+-]?\s*([0-9]+)")
 _TOWER = re.compile(r"\^\s*\{?[^{}^]*[0-9a-z)}]\s*\^\s*\{?[^{}^]*\^|[0-9]\s*\^\s*\{?\s*[0-9]+\s*\^")
 _LARGE_FACTORIAL = re.compile(r"(?:[0-9]{4,}|[)}!])\s*!|\\binom\s*\{[^}]*[0-9]{5}")
 _POINTS = tuple(
-    tuple(Fraction(sign * (7 * k + 3 * n + 2), 5 + (3 * k + n) % 11) for k in range(24))
+    tuple(Fraction(sign * ((7 * k + 10 * n + 2) % 29 + 1), 17) for k in range(24))
     for n, sign in enumerate((1, 1, 1, -1, -1))
 )
+"""Distinct values a point; each variable is below 1 at one of them, where no power hides a sum."""
+MAX_DIGITS = 5_000
 
 
 class Symbols:
@@ -73,7 +75,7 @@ class Symbols:
 
 
 def is_equal(answer: str, gold: str) -> bool:
-    """Whether two cleaned expressions without relations are equal; False if either is unreadable."""
+    """Whether two cleaned expressions without relations are equal; unreadable ones are not."""
     symbols = Symbols()
     a, b = parse(answer, symbols), parse(gold, symbols)
     if a is None or b is None:
@@ -128,7 +130,11 @@ def is_modest(text: str) -> bool:
     """Whether no literal in a text makes sympy compute with absurdly many digits."""
     if _WORD.search(re.sub(r"\\(?:variable\{v[0-9]+\}|[a-zA-Z]+)", " ", text)):
         return False
-    if re.search(r"[0-9]{60}", text) or _TOWER.search(text) or _LARGE_FACTORIAL.search(text):
+    if (
+        re.search(r"[0-9]{60}|(?<![_0-9])[0-9]+\s+[0-9]", text)
+        or _TOWER.search(text)
+        or _LARGE_FACTORIAL.search(text)
+    ):
         return False
     product = 1
     for exponent in _EXPONENT.findall(text):
@@ -183,7 +189,7 @@ def is_same(a: Any, b: Any) -> bool:
             if (x is None) != (y is None) and not _is_negative(point):
                 return False
             continue
-        if not _is_close(x, y):
+        if not _is_close(x, y, constant=not point):
             # a logarithm or root of a negative number takes another branch
             if _is_negative(point) and not (x.is_real and y.is_real):
                 continue
@@ -209,7 +215,7 @@ def _constant_ratio(a: Any, b: Any) -> Any:
 
 
 def _points(a: Any, b: Any) -> list[dict[Any, Any]]:
-    """Values for the variables of two expressions: three points of positive, two of negative ones."""
+    """Values for the variables of two expressions: at three points positive, at two negative."""
     symbols = sorted(a.free_symbols | b.free_symbols, key=str)
     if not symbols:
         return [{}]
@@ -225,9 +231,14 @@ def _is_negative(point: dict[Any, Any]) -> bool:
 
 
 def _at(expression: Any, point: dict[Any, Any]) -> Any:
-    number = _quietly(
-        lambda: expression.evalf(DIGITS, subs=point) if point else expression.evalf(DIGITS)
-    )
+    """The value at a point to 40 digits, or to 40 decimals if it is a large constant."""
+    if point:
+        number = _quietly(lambda: expression.evalf(DIGITS, subs=point))
+    else:
+        number = _quietly(lambda: expression.evalf(DIGITS))
+        if _is_finite(number) and abs(number) > 1 / TOLERANCE:
+            digits = int(sympy.log(abs(number), 10).evalf()) + DIGITS
+            number = _quietly(lambda: expression.evalf(min(digits, MAX_DIGITS)))
     return number if _is_finite(number) else None
 
 
@@ -235,5 +246,9 @@ def _is_finite(number: Any) -> bool:
     return number is not None and bool(number.is_number) and bool(number.is_finite)
 
 
-def _is_close(x: Any, y: Any) -> bool:
-    return bool(abs(x - y) <= max(TOLERANCE * max(abs(x), abs(y)), ZERO))
+def _is_close(x: Any, y: Any, constant: bool = False) -> bool:
+    """Whether two values are equal; large constants to 30 decimals, as 2^{1009} is not one more."""
+    scale = max(abs(x), abs(y))
+    if constant and scale > 1 / TOLERANCE:
+        return bool(abs(x - y) <= TOLERANCE)
+    return bool(abs(x - y) <= max(TOLERANCE * scale, ZERO))
