@@ -137,7 +137,7 @@ class Comparison:
             number = strict_numbers.read(names[-1])
             if number is None or not gold[1] or not self.asks_ratio:
                 return False
-            return number.value == gold[0] / gold[1]
+            return self._same_number(number, Number(gold[0] / gold[1]))
         if ratio is None or len(ratio) != len(gold) or not all(map(self._is_name, names[:-1])):
             return False
         if ratio == gold or not self.asks_ratio:
@@ -226,6 +226,11 @@ class Comparison:
             renamed = _renamed(left, right, gold_left)
             same_name = squeezed(left) == squeezed(gold_left) or renamed is not None
             if same_name and self.is_equal(renamed or right, gold_right):
+                return True
+            if sign == "=" and {squeezed(left), squeezed(right)} == {
+                squeezed(gold_left),
+                squeezed(gold_right),
+            }:
                 return True
         return strict_algebra.is_same_relation(
             (left, sign, right), (gold_left, gold_sign, gold_right)

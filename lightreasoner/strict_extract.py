@@ -10,6 +10,7 @@ Everything is linear in the response's length.
 
 import re
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from lightreasoner import strict_numbers
 
@@ -24,6 +25,12 @@ _NEXT_PROBLEM = re.compile(
 )
 _BOX = re.compile(r"(?:\\(?:boxed|fbox)(?![a-zA-Z])|(?<![a-zA-Z\\])boxed(?=\{))[ \t\n]{0,5}")
 _BARE_BOX = re.compile(r"[^\s$]{1,200}")
+_DECLARED = re.compile(r"(?:\banswer\b|答案)[^.!?。]*$", re.IGNORECASE)
+_TAKEN_BACK = re.compile(
+    r"\b(?:wait|mistake|mistaken|wrong|incorrect|correcting|correction|corrected|misse[sd]|actually"
+    r"|instead|however|recheck|re-check|no,|not right)",
+    re.IGNORECASE,
+)
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _JOINT = re.compile(r"\s*\$?\s*(?:,|;|,?\s*\b(?:and|or)\b)\s*\$?\s*")
 _MARKS = re.compile(
@@ -67,11 +74,19 @@ _PICKS = tuple(
 )
 
 
+class _Box(NamedTuple):
+    """A box: where it starts and ends in its text, and what it holds."""
+
+    start: int
+    end: int
+    content: str
+
+
 def extract(response: str, question: str, letters: bool) -> str | None:
     """The stated answer, stripped; None if there is none. `letters`: it may be a choice's letter.
 
     Where several problems' worth of text stand, the first part that states an answer counts; in
-    it the last complete box, else the last statement. A box that the question holds is quoted.
+    it a complete box, else the last statement. A box that the question holds is quoted.
     """
     text = _STOP_WORDS.split(response, maxsplit=1)[0]
     for part in _parts(text):
@@ -97,8 +112,34 @@ def _parts(text: str) -> Iterator[str]:
 
 
 def _boxed(text: str, question: str) -> str | None:
-    """The content of the last complete box, with those that it is listed with; None without one."""
-    found: list[tuple[int, int, str]] = []
+    """The content of the box that gives the answer, with those that it is listed with; else None.
+
+    That is the first one that its sentence calls the answer, unless the text takes it back before
+    the next such one; where no sentence does, it is the last.
+    """
+    lists = _lists(text, _boxes(text, question))
+    declared = [boxes for boxes in lists if _is_declared(text, boxes[0].start)]
+    if not declared:
+        return _joined(lists[-1]) if lists else None
+    chosen = declared[0]
+    for boxes in declared[1:]:
+        if _TAKEN_BACK.search(text, chosen[-1].end, boxes[0].start):
+            chosen = boxes
+    return _joined(chosen)
+
+
+def _is_declared(text: str, start: int) -> bool:
+    """Whether the sentence in which a box starts calls it the answer."""
+    return _DECLARED.search(text[max(0, start - 60) : start]) is not None
+
+
+def _joined(boxes: list[_Box]) -> str:
+    return ", ".join(box.content for box in boxes)
+
+
+def _boxes(text: str, question: str) -> list[_Box]:
+    """The complete boxes of a text that are not quoted from the question."""
+    boxes: list[_Box] = []
     closings: dict[int, int] | None = None
     at = 0
     while match := _BOX.search(text, at):
@@ -106,17 +147,22 @@ def _boxed(text: str, question: str) -> str | None:
         closings = _closings(text) if closings is None else closings
         content, end = _box_content(text, at, closings)
         if content and text[match.start() : end] not in question:
-            found.append((match.start(), end, content))
+            boxes.append(_Box(match.start(), end, content))
             at = end
-    if not found:
-        return None
-    listed = [found[-1][2]]
-    for (_, end, content), (start, *_) in zip(found[-2::-1], found[:0:-1], strict=True):
-        is_listed = start - end <= 20 and _JOINT.fullmatch(text, end, start)
-        if not is_listed or len(listed) == MAX_LISTED:
-            break
-        listed.insert(0, content)
-    return ", ".join(listed)
+    return boxes
+
+
+def _lists(text: str, boxes: list[_Box]) -> list[list[_Box]]:
+    """The boxes, those together that only commas, "and" or "or" stand between."""
+    lists: list[list[_Box]] = []
+    for box in boxes:
+        last = lists[-1][-1].end if lists else -1
+        is_near = lists and box.start - last <= 20 and len(lists[-1]) < MAX_LISTED
+        if is_near and _JOINT.fullmatch(text, last, box.start):
+            lists[-1].append(box)
+        else:
+            lists.append([box])
+    return lists
 
 
 def _closings(text: str) -> dict[int, int]:
@@ -173,7 +219,7 @@ def _statement(text: str, letters: bool) -> str | None:
     """
     text = text.strip()
     line = text.partition("\n")[0].strip()
-    if "boxed" in line:
+    if _BOX.search(line):
         return None
     for opener, closer in _MATH:
         end = text.find(closer, len(opener)) if text.startswith(opener) else -1

@@ -40,8 +40,13 @@ EXTRACTED = [
     (r"\boxed\frac{2}{9}$", r"\frac{2}{9}"),
     (r"\fbox{7}", "7"),
     ("$$\\boxed{\n7\n}$$", "7"),
-    # the last complete one: an earlier one may be corrected, a later one cut off
-    (r"First \boxed{8}, but this misses a case. So \boxed{7}.", "7"),
+    # the first one that is called the answer and not taken back, else the last
+    (r"First \boxed{8}, but this misses a case. So the answer is $\boxed{7}$.", "7"),
+    (r"The answer is \boxed{8}. Wait, this is wrong. The answer is \boxed{7}.", "7"),
+    (r"The answer is $\boxed{7}$. Alternatively, one may get $\boxed{8}$.", "7"),
+    (r"The answer is \boxed{7}. Next: the answer is \boxed{8}.", "7"),
+    (r"Step 1: \boxed{8}. Step 2: \boxed{7}.", "7"),
+    # only complete ones
     (r"\boxed{7}. Thus \boxed{8", "7"),
     (r"The answer is \boxed{7", None),
     (r"\boxed{ so \boxed{7}", "7"),
@@ -81,6 +86,7 @@ EXTRACTED = [
     ("Adding these we would get 12 and then multiply by", None),
     ("There are 3 pens and 4 more, 7", None),
     ("It is boxed", None),
+    ("The answer is 9:7. It is boxed", "9:7"),
     (r"\boxed", None),
     (r"\boxed{}", None),
     ("", None),
@@ -167,7 +173,8 @@ RIGHT = {
         (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{bmatrix}1\\ 2\end{bmatrix}"),
         (r"\dot{x}_{0}+1", r"1+\dot{x}_0"),
         (r"\lambda_{\text {red}} / \sqrt{2}", r"\frac{\lambda_{red}}{\sqrt2}"),
-        ("2^{k-n}", r"\frac{2^k}{2^n}"),
+        ("2^{k-n}", r"\frac{2^k}{2^n}"), ("LRMC=SRMC", "SRMC = LRMC"), ("(n-1)!", r"\frac{n!}{n}"),
+        (r"x^5 - x^4 + x^3", "x^3(x^2-x+1)"), (r"\frac{270}7", r"\frac{540}{14}"),
     ],
     "approximations": [
         (r"\pi", "3.14159"), ("3.14159", r"\pi"), (r"\frac{1}{3}", "0.33333"),
@@ -289,6 +296,7 @@ HOSTILE = [
     r"\boxed{" * 100, "a," * 400, r"\pm " * 200, "x=" * 300 + "1", "100000000!",
     "__import__('os')",
     r"\begin{pmatrix}" + "1&" * 200 + r"\end{pmatrix}", r"\frac{1}{0}", r"\infty", "1/0",
+    r"\prod_{k=1}^{1000000} k", r"\sum_{k=1}^{10^{9}} k", "2^{3^{4^{5}}}", "(9^9)^{9^9}",
 ]  # fmt: skip
 
 
@@ -366,7 +374,9 @@ def test_an_answer_that_is_boxed_is_the_answer_itself(text: str) -> None:
 @cache
 def records(pattern: str) -> list[dict[str, Any]]:
     files = sorted(PARITY.glob(f"{pattern}.jsonl"))
-    lines = [line for file in files for line in file.read_text(encoding="utf-8").split("\n") if line]
+    lines = [
+        line for file in files for line in file.read_text(encoding="utf-8").split("\n") if line
+    ]
     return [json.loads(line) for line in lines]
 
 
