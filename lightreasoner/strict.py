@@ -11,8 +11,9 @@ import re
 
 from lightreasoner import strict_extract, strict_forms
 from lightreasoner.problems import Problem
-from lightreasoner.strict_compare import Comparison, squeezed, words
+from lightreasoner.strict_compare import Comparison
 from lightreasoner.strict_forms import clean, trim
+from lightreasoner.strict_shapes import squeezed, words
 
 MAX_ANSWER_CHARS = 1000
 MAX_NESTING = 40
