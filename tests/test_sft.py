@@ -134,8 +134,8 @@ def test_nothing_kept_says_why(tiny_expert: Path, tmp_path: Path) -> None:
     rows = [("p", WRONG, "stop"), ("q", NO_BOX, "stop"), ("q#1", "\\boxed{6}", "length")]
     with pytest.raises(
         SelectionError,
-        match=r"none of 3 generated .*: 0 kept, 0 duplicate, 1 wrong, 1 unparsed, 0 timeout, 1 truncated; "
-        r"generate more",
+        match=r"none of 3 generated .*: 0 kept, 0 duplicate, 1 wrong, 1 unparsed, 0 timeout, "
+        r"1 truncated; generate more",
     ):
         keep(tiny_expert, tmp_path, rows)
 
