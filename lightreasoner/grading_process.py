@@ -22,7 +22,7 @@ from pebble import ProcessExpired, ProcessPool
 from lightreasoner.grading import Answer, Grade, Outcome
 from lightreasoner.problems import Problem
 
-LIMITS = {"read": 0.5, "strict": 0.5, "qwen": 2.0}
+LIMITS = {"read": 0.4, "strict": 0.8, "qwen": 1.8}
 """Seconds a step; 3 together, which is what the toolkit gives a comparison."""
 
 MEMORY = 2 << 30
