@@ -20,7 +20,7 @@ from lightreasoner import artifacts, config
 from lightreasoner.artifacts import Artifact
 from lightreasoner.config import Params
 from lightreasoner.errors import ConfigError, LightReasonerError
-from lightreasoner.stages import EXTERNAL, STAGES, Stage, external_inputs
+from lightreasoner.stages import EXTERNAL, STAGES, Inputs, Stage, external_inputs
 
 HOME = Path(".lightreasoner")
 DATA = HOME / "data"
@@ -32,7 +32,6 @@ EXAMPLES = {
     "finetune": "--set finetune.updates=200 --set finetune.seed=7",
     "merge": "--adapter my-adapter --out my-model",
     "evaluate_base": "--set evaluate.seed=7",
-    "evaluate": "--model my-model --out my-scores",
     "report": "--out my-report",
     "keep": "--trajectories my-solutions",
     "gold": "--out my-samples",
@@ -72,7 +71,9 @@ class Commands(TyperGroup):
 def application() -> typer.Typer:
     """A new command line with the pure commands."""
     # they take their options from this module
-    from lightreasoner import bench_cli, evaluate_cli, samples_cli
+    from lightreasoner import bench_cli, evaluate_cli, grade_cli, pair_cli, samples_cli
+
+    written = {"evaluate": evaluate_cli.evaluate}
 
     app = typer.Typer(
         cls=Commands,
@@ -86,11 +87,12 @@ def application() -> typer.Typer:
     )
     app.callback()(_options)
     for stage in STAGES.values():
-        app.command(command_name(stage))(_stage_command(stage))
+        app.command(command_name(stage))(written.get(stage.name) or _stage_command(stage))
     app.command()(preset)
     app.command()(microworld)
     app.command()(evaluate_cli.prompts)
-    app.command()(evaluate_cli.pair)
+    app.command()(grade_cli.grade)
+    app.command()(pair_cli.pair)
     app.add_typer(samples_cli.application(), name="samples")
     app.add_typer(bench_cli.application(), name="bench")
     return app
@@ -163,13 +165,18 @@ def _listed(names: tuple[str, ...]) -> str:
 
 def run_stage(stage: Stage, params: Params, paths: dict[str, Path], out: Path, home: Path) -> None:
     """Take the stage's result from the store or compute it, place it at `out`, print a line."""
+    wanted = [name for name in stage.inputs if name in EXTERNAL]
+    inputs = external_inputs(params, wanted)
+    inputs |= {name: artifacts.of(path) for name, path in paths.items()}
+    take(stage, inputs, params, out, home)
+
+
+def take(stage: Stage, inputs: Inputs, params: Params, out: Path, home: Path) -> None:
+    """As `run_stage`, of inputs that were checked."""
     from lightreasoner.progress import TerminalBar
     from lightreasoner.store import Store
 
     clock = time.perf_counter()
-    wanted = [name for name in stage.inputs if name in EXTERNAL]
-    inputs = external_inputs(params, wanted)
-    inputs |= {name: artifacts.of(path) for name, path in paths.items()}
     with TerminalBar(stage.name) as bar:
         outcome = Store(home.absolute()).run(stage, inputs, params, bar)
     if not _holds(out, outcome.artifact):

@@ -98,6 +98,11 @@ class Endpoint:
             )
 
     @property
+    def name(self) -> str:
+        """The server and what it serves."""
+        return f"{self.url} {self.model}"
+
+    @property
     def batch_size(self) -> int:
         """Enough that a slow response leaves few of the slots empty for long."""
         return 8 * self.concurrency

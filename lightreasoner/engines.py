@@ -19,7 +19,10 @@ class Response:
 
 
 class Engine(Protocol):
-    """A model that answers prompts, best `batch_size` of them at a time."""
+    """A model that answers prompts, best `batch_size` of them at a time; `name` says where."""
+
+    @property
+    def name(self) -> str: ...
 
     @property
     def batch_size(self) -> int: ...

@@ -7,6 +7,7 @@ restart repeats at most the batch that was under way.
 """
 
 import json
+import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from lightreasoner.config import Compute, Evaluate
     from lightreasoner.progress import Watcher
     from lightreasoner.stages import Workspace
+
+log = logging.getLogger(__name__)
 
 LIMIT = "evaluate.max_new_tokens"
 RESPONSES = pa.schema({"text": pa.string(), "tokens": pa.int32(), "finish_reason": pa.string()})
@@ -66,12 +69,13 @@ def write_scores(
         longest = max(question.tokens for question in asked)
         engine = InProcess(model_dir, tokenizer, config, compute, longest, len(asked))
     responses = _respond(engine, asked, config.seed, work.scratch, watcher)
+    _warn_of_equal_draws(config, responses)
     answers = [
         Answer(text, question.problem, question.problem_set)
         for question, text in zip(asked, responses["text"].to_pylist(), strict=True)
     ]
     grades = grade(answers, lambda done, total: watcher.progress(done, total, "answers graded"))
-    _write(_rows(asked, responses, grades), conditions(config), work.out)
+    _write(_rows(asked, responses, grades), {**conditions(config), "engine": engine.name}, work.out)
 
 
 def read_questions(
@@ -108,6 +112,17 @@ def _respond(
     shards = Shards(scratch, RESPONSES, len(asked), engine.batch_size)
     pieces = shards.compute(piece, lambda done: watcher.progress(done, len(asked), "responses"))
     return pa.concat_tables(pieces).take(sorted(range(len(order)), key=order.__getitem__))
+
+
+def _warn_of_equal_draws(config: "Evaluate", responses: pa.Table) -> None:
+    texts = np.array(responses["text"].to_pylist(), dtype=object).reshape(-1, config.n)
+    if config.n > 1 and (texts == texts[:, :1]).all():
+        log.warning(
+            "all %d responses to every problem are equal: the engine seems to ignore the "
+            "temperature of %s",
+            config.n,
+            config.temperature,
+        )
 
 
 def _rows(asked: list[Question], responses: pa.Table, grades: list[Grade]) -> pd.DataFrame:

@@ -1,19 +1,21 @@
-"""What evaluation does, step by step on the command line: the prompts, and a pair's gap."""
+"""`lightreasoner prompts` and `lightreasoner evaluate`: what a model is asked, how it does."""
 
+import hashlib
 import json
-from collections.abc import Sequence
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from lightreasoner import config
-from lightreasoner.cli import HOME, Home, Overrides, ParamsFile
+from lightreasoner import artifacts, config
+from lightreasoner.cli import DATA, HOME, Home, Overrides, ParamsFile, take
 from lightreasoner.errors import ConfigError, ModelError
-from lightreasoner.stages import STAGES, Inputs, external_inputs
+from lightreasoner.stages import STAGES, Inputs, Workspace, external_inputs, resolved
 
 if TYPE_CHECKING:
     from lightreasoner.config import Params, PromptStyle
+    from lightreasoner.engines import Engine
 
 STYLES: tuple["PromptStyle", ...] = get_args(config.PromptStyle)
 
@@ -43,8 +45,7 @@ def prompts(
 
     Example: lightreasoner prompts --benchmark gsm8k --data benchmarks --limit 3
     """
-    if style not in STYLES:
-        raise ConfigError([f"no prompt style {style!r}; there are {', '.join(STYLES)}"])
+    named = _style(style)
     tokenizer = _chat_tokenizer(model) if style == "chat" else None
     from lightreasoner import answers, sources
     from lightreasoner.prompts import render
@@ -54,7 +55,7 @@ def prompts(
     demos = sources.demos(data, benchmark)
     problems = sources.read(data, benchmark, "test", None, seed=0)[:limit]
     for index, problem in enumerate(problems):
-        prompt = render(problem.question, style, tokenizer, demos)
+        prompt = render(problem.question, named, tokenizer, demos)
         gold = answers.gold(problem.answer, benchmark)
         line = json.dumps({"idx": index, "prompt": prompt, "gold": gold}, ensure_ascii=False)
         typer.echo(line.encode())  # bytes: UTF-8 whatever the locale
@@ -72,57 +73,164 @@ def _chat_tokenizer(model: str | None) -> Any:
     return tokenizer
 
 
-def pair(
+def evaluate(
+    model: Annotated[
+        str, typer.Option(metavar="M", help="A directory, or owner/name@commit of the hub.")
+    ] = str(DATA / "model"),
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="Holds NAME/test.jsonl; else a file or a hub source."),
+    ] = None,
+    benchmarks: Annotated[
+        str | None, typer.Option(metavar="A,B,...", help="Sets of DIR, or of evaluate.source.")
+    ] = None,
+    style: Annotated[
+        str | None, typer.Option(metavar="STYLE", help=f"One of {', '.join(STYLES)}.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Problems a set, drawn by evaluate.seed.")
+    ] = None,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="A server, http://HOST:PORT/v1, that answers as M."),
+    ] = None,
+    served_model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What the server calls M, if it has several.")
+    ] = None,
+    concurrency: Annotated[
+        int, typer.Option(min=1, help="Requests that the server has at a time.")
+    ] = 16,
+    api_key_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Holds the server's key, if it wants one.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where the result goes; see above if not given."),
+    ] = None,
     params: ParamsFile = Path("params.yaml"),
     set_: Overrides = None,
-    limit: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Problems a set: short for evaluate.n_problems."),
-    ] = None,
     home: Home = HOME,
 ) -> None:
-    """Grade expert and amateur on the same problems: is the one far enough ahead of the other?
+    """Grade a model's responses to sets of problems.
 
-    The authors' rule of thumb (README of HKUDS/LightReasoner): the expert clearly better, the
-    amateur still able to reason. A set on which the expert is not ahead, its gap's interval not
-    above 0 by the strict verdict, is warned of. Responses and verdicts are kept in the store; the
-    expert's are those of `evaluate-base`.
+    Reads the parameters evaluate.*; --benchmarks, --style and --limit stand for problem_sets, style
+    and n_problems. With --data they begin as the paper has them (all problems, greedy, 2048
+    tokens), not as in params.yaml. Writes scores.parquet, a row a response, and summary.json: to
+    .lightreasoner/data/scores for the pipeline's own model and problems, else to
+    .lightreasoner/evaluations/<model>.
 
-    Example: lightreasoner pair --limit 200
+    Example: lightreasoner evaluate --model M --benchmarks gsm8k,svamp --data DIR --limit 100
     """
-    shorthand = [f"evaluate.n_problems={limit}"] if limit else []
-    values = config.load(params, [*(set_ or ()), *shorthand])
-    inputs = external_inputs(values, ("expert", "amateur", "benchmark_source"))
-    from lightreasoner import gap
+    if style is not None:
+        _style(style)
+    given = {"problem_sets": _names(benchmarks), "style": style, "n_problems": limit}
+    overrides = _overrides(data, given)
+    values = config.load(params, [*overrides, *(set_ or ())])
+    is_pipelines = model == str(DATA / "model") and not overrides
+    out = out or (DATA / "scores" if is_pipelines else HOME / "evaluations" / _file_name(model))
+    from lightreasoner import models
 
-    found = gap.gap(*(_graded(model, inputs, values, home) for model in gap.MODELS))
-    _print(gap.HEADINGS, gap.rows(found))
-    for warning in gap.warnings(found):
-        typer.echo(f"warning: {warning}", err=True)
+    inputs = {"model": models.resolve(model), **external_inputs(values, ["benchmark_source"])}
+    if endpoint is None:
+        take(STAGES["evaluate"], inputs, values, out, home)
+    else:
+        key = api_key_file.read_text(encoding="utf-8").strip() if api_key_file else None
+        engine = _connected(endpoint, served_model, values, concurrency, key)
+        _ask(engine, inputs, values, out, home)
+    _show(out)
 
 
-def _graded(model: str, inputs: Inputs, params: "Params", home: Path) -> Path:
-    """The scores of one model of the pair: the base's stage, with that model for its expert."""
+def _style(name: str) -> "PromptStyle":
+    for style in STYLES:
+        if name == style:
+            return style
+    raise ConfigError([f"no prompt style {name!r}; there are {', '.join(STYLES)}"])
+
+
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _overrides(data: str | None, given: dict[str, Any]) -> list[str]:
+    """The section's values that options stand for, as `--set` has them."""
+    values = {key: value for key, value in given.items() if value is not None}
+    if data is not None:
+        fields = config.Evaluate.model_fields.items()
+        paper = {key: field.default for key, field in fields if not field.is_required()}
+        values = {"source": data, **paper, **values}
+    return [f"evaluate.{key}={json.dumps(value)}" for key, value in values.items()]
+
+
+def _file_name(model: str) -> str:
+    return Path(model.partition("@")[0]).name or "model"
+
+
+def _connected(
+    url: str, name: str | None, values: "Params", concurrency: int, key: str | None
+) -> "Engine":
+    """The server as an engine, if it is there and serves the model. Raises EndpointError."""
+    from lightreasoner.endpoint import Endpoint
+    from lightreasoner.prompts import stop_words
+
+    section = values.evaluate
+    return Endpoint(
+        url,
+        name,
+        section.max_new_tokens,
+        section.temperature,
+        stop_words(section.style),
+        concurrency,
+        api_key=key,
+    ).connect()
+
+
+def _ask(engine: "Engine", inputs: Inputs, values: "Params", out: Path, home: Path) -> None:
+    """Write the scores of what a server answers to `out`; a restart goes on where it stopped.
+
+    They do not enter the store: what a server computes with, its fingerprint does not know.
+    """
+    from lightreasoner.evaluate import write_scores
     from lightreasoner.progress import TerminalBar
-    from lightreasoner.store import Store
+    from lightreasoner.store import stage_key
 
-    stage = STAGES["evaluate_base"]
-    given = {name: inputs[model if name == "expert" else name] for name in stage.inputs}
-    with TerminalBar(model) as bar:
-        return Store(home.absolute()).run(stage, given, params, bar).artifact.path
+    key = f"{stage_key(STAGES['evaluate'], inputs, values)}/{engine.name}"
+    work = home.absolute() / "work" / hashlib.sha256(key.encode()).hexdigest()[:32]
+    payload = work / "payload"
+    shutil.rmtree(payload, ignore_errors=True)
+    payload.mkdir(parents=True)
+    section, compute = values.evaluate.of_tuned(), resolved(values.compute)
+    with TerminalBar("evaluate") as bar:
+        write_scores(
+            inputs["model"].path, section, compute, Workspace(payload, work / "shards"), bar, engine
+        )
+    artifacts.place(artifacts.of(payload), out)
+    shutil.rmtree(work)
+    typer.echo(f"evaluate: {engine.name}  {out}")
 
 
-def _print(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on stdout; a narrow terminal wraps lines, it never loses a column."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
+def _show(scores_dir: Path) -> None:
+    """A line a set: both accuracies with intervals, and how responses ended."""
+    summary = json.loads((scores_dir / "summary.json").read_text(encoding="utf-8"))
+    width = max(map(len, summary))
+    for name, row in summary.items():
+        ends = ", ".join(
+            f"{row[key] / row['n']:.1%} {label}"
+            for key, label in (
+                ("truncated", "truncated"), ("no_answer", "no answer"), ("no_box", "no box"),
+            )
+        )  # fmt: skip
+        verdicts = "  ".join(
+            f"{verdict} {_accuracy(found)}"
+            for verdict, found in (("strict", row), ("qwen", row["qwen"]))
+        )
+        typer.echo(f"{name:<{width}}  n {row['n']:>5}  {verdicts}  {ends}")
 
-    table = Table(box=box.SIMPLE)
-    for index, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if index else "left")
-    for row in rows:
-        table.add_row(*row)
-    console = Console(highlight=False, markup=False)
-    console.width = max(console.width, 140)
-    console.print(table, crop=False)
+
+def _accuracy(found: dict[str, Any]) -> str:
+    low, high = found["ci95"]
+    several = [
+        f" {label}@{k} {share:.1%}"
+        for label, key in (("pass", "pass_at"), ("maj", "maj_at"))
+        for k, share in found.get(key, {}).items()
+    ]
+    return f"{found['accuracy']:.1%} ({100 * low:.1f}-{100 * high:.1f}){''.join(several)}"

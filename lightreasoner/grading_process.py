@@ -22,7 +22,7 @@ from pebble import ProcessExpired, ProcessPool
 from lightreasoner.grading import Answer, Grade, Outcome
 from lightreasoner.problems import Problem
 
-LIMITS = {"read": 0.5, "strict": 0.5, "qwen": 2.0}
+LIMITS = {"read": 0.4, "strict": 0.8, "qwen": 1.8}
 """Seconds a step; 3 together, which is what the toolkit gives a comparison."""
 
 MEMORY = 2 << 30
@@ -52,21 +52,18 @@ def read(answer: Answer, gold: str) -> Grade:
     """
     from lightreasoner import official, strict
 
-    pred = official.prediction(answer.response, answer.benchmark, gold) or None
+    pred = official.prediction(answer.response, answer.benchmark, gold)
     extracted = strict.extract(answer.response, answer.problem, answer.benchmark)
     return Grade(
-        gold,
-        pred,
-        _by_text(pred, gold),
-        extracted,
-        _by_text(extracted, answer.problem.answer),
+        gold, pred, _by_text(pred, gold), extracted, _by_text(extracted, answer.problem.answer)
     )
 
 
 def _by_text(answer: str | None, gold: str) -> Outcome:
-    if answer is None:
-        return "unparsed"
-    return "correct" if answer == gold else "timeout"
+    """The toolkit's normal form of some gold answers is empty, and equal to another empty one."""
+    if answer == gold:
+        return "correct"
+    return "timeout" if answer else "unparsed"
 
 
 def compare_strictly(answer: Answer, grade: Grade) -> Outcome:
@@ -121,11 +118,11 @@ def _golds(pool: ProcessPool, answers: Sequence[Answer]) -> list[str]:
     made = _map(pool, gold, [(answer,) for answer in first.values()], LIMITS["read"])
     golds = dict(zip(first, made, strict=True))
     for key, value in golds.items():
-        if not value:
+        if value is None:
             problem = first[key].problem
             raise ValueError(
                 f"problem {problem.id}: its gold answer {problem.answer[:80]!r} cannot be "
-                f"normalised in {LIMITS['read']} s or is empty then; mend or drop the problem"
+                f"normalised in {LIMITS['read']} s; mend or drop the problem"
             )
     return [golds[answer.problem.answer, answer.benchmark] for answer in answers]
 
@@ -136,7 +133,7 @@ def _undecided(found: Sequence[Grade], verdict: str) -> list[int]:
     return [
         row
         for row, grade in enumerate(found)
-        if getattr(grade, verdict) == "timeout" and getattr(grade, read_as) is not None
+        if getattr(grade, verdict) == "timeout" and getattr(grade, read_as)
     ]
 
 

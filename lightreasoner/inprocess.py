@@ -21,6 +21,8 @@ TAIL = 24
 class InProcess:
     """A model's directory as an engine; `longest` prompt, tokens, bounds its batches of `total`."""
 
+    name = "transformers"
+
     def __init__(
         self,
         model_dir: Path,

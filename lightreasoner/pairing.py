@@ -40,7 +40,7 @@ def read_scores(directory: Path) -> Scores:
 def check_comparable(first: Scores, second: Scores, free: Collection[str] = ()) -> None:
     """Raise ArtifactError unless problems, questions and golds are the same, and the conditions.
 
-    `free` names conditions that may differ.
+    `free` names conditions that may differ; the engine always may, as it is no condition of theirs.
     """
     here, there = (
         set(scores.rows[KEYS].itertuples(index=False, name=None)) for scores in (first, second)
@@ -52,7 +52,7 @@ def check_comparable(first: Scores, second: Scores, free: Collection[str] = ()) 
             f"differ, the first is {differing[0][1]} of {differing[0][0]}; {REMEDY}"
         )
     conditions = [
-        {name: value for name, value in scores.conditions.items() if name not in free}
+        {name: value for name, value in scores.conditions.items() if name not in {"engine", *free}}
         for scores in (first, second)
     ]
     if conditions[0] != conditions[1]:

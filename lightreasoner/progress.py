@@ -72,7 +72,9 @@ class TerminalBar:
         self.bar.stop()
 
     def progress(self, done: int, total: int, unit: str) -> None:
-        """Move the bar."""
+        """Move the bar; another unit starts it anew."""
+        if unit != self.bar.tasks[self.row].fields["unit"]:
+            self.bar.reset(self.row)
         self.bar.update(self.row, completed=done, total=total, unit=unit)
 
     def metric(self, name: str, value: float, step: int) -> None:

@@ -122,10 +122,11 @@ def _problems(
 
 def _rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
     """The rows of a file, each with its line."""
-    return list(_read_jsonl(path) if path.suffix == ".jsonl" else _read_parquet(path))
+    return list(read_jsonl(path) if path.suffix == ".jsonl" else _read_parquet(path))
 
 
-def _read_jsonl(path: Path) -> Iterable[tuple[int, dict[str, Any]]]:
+def read_jsonl(path: Path) -> Iterable[tuple[int, dict[str, Any]]]:
+    """The objects of a JSONL file, each with its line. Raises ProblemsError that names the line."""
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except UnicodeDecodeError as error:

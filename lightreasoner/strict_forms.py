@@ -27,7 +27,7 @@ _LAYOUT = re.compile(
     r"|\\(?:displaystyle|textstyle|limits|nolimits|bf|rm|it)(?![a-zA-Z])"
     r"|(?<!\\)\\[()\[\]]|\*\*|\\!|\u200b"
 )
-_SPACE = re.compile(r"\\(?:[,;:> ~]|q?quad(?![a-zA-Z])|$)|~|\s+")
+_SPACE = re.compile(r"(?<!\\)\\(?:[,;:> ~]|q?quad(?![a-zA-Z])|$)|~|\s+")
 _DIGIT_GAP = re.compile(r"(?<=[0-9])(?:\\[,;:!]|\{,\}|\{\\,\})(?=[0-9]{3}(?![0-9]))")
 _SPELLINGS = tuple(
     (re.compile(pattern), replacement)
@@ -51,6 +51,7 @@ _SPELLINGS = tuple(
         (r"\{,\}", ","),
         (r"\\frac\s*([0-9a-zA-Z])\s*([0-9a-zA-Z])", r"\\frac{\1}{\2}"),
         (r"\\frac\s*([0-9a-zA-Z])\s*\{", r"\\frac{\1}{"),
+        (r"\\frac\s*(\{[^{}]*\})\s*([0-9a-zA-Z])", r"\\frac\1{\2}"),
         (r"\\sqrt\s*([0-9a-zA-Z])", r"\\sqrt{\1}"),
         (r"(?<![a-zA-Z\\])np\.(?=[a-z])", ""),
     )
@@ -104,8 +105,10 @@ UNITS = {
 
 _NOT_UNITS = frozenset(
     """
-    or and to by times plus minus over not pi sqrt sin cos tan sec csc cot log ln exp arcsin arccos
-    arctan max min hundred thousand million billion trillion dozen half third quarter squared cubed
+    or and to by plus minus over not pi sqrt sin cos tan sec csc cot log ln exp arcsin arccos
+    arctan max min hundred thousand million billion trillion dozen half third quarter halves
+    thirds quarters fourth fourths fifths sixths sevenths eighths ninths tenths hundredths
+    squared cubed factorial
     if for when where with is are infinity undefined none percent remainder
     """.split()  # noqa: SIM905
 ) - {"min"}
@@ -124,12 +127,12 @@ def clean(text: str) -> str:
     text = unicodedata.normalize("NFKC", text.translate(_UNICODE))
     text = _DIGIT_GAP.sub("", text)
     text = re.sub(r"\\\$", r"\\text{dollars}", text).replace("$", "")
+    text = re.sub("[£€¥]", r"\\text{money}", text)
     text = _SPACE.sub(" ", _LAYOUT.sub("", text))
     for pattern, replacement in _SPELLINGS:
         text = pattern.sub(replacement, text)
     text = _unwrap_fonts(text)
-    text = re.sub(r"^([+-]?)\s*\\text\{dollars\}\s*(.+)$", r"\1\2\\text{dollars}", text)
-    return trim(text)
+    return re.sub(r"^([+-]?)\s*\\text\{(dollars|money)\}\s*(.+)$", r"\1\3\\text{\2}", trim(text))
 
 
 def trim(text: str) -> str:
@@ -247,16 +250,17 @@ def _without_words(text: str) -> tuple[str, str | None]:
     """The text without plain words behind a number, and what they say."""
     for gap in _GAP.finditer(text):
         rest, words = text[: gap.start()], text[gap.end() :]
-        if rest and _TAIL_WORDS.fullmatch(words) and _is_unit(words, bare=True):
-            if rest[-1] in "0123456789)}%" or strict_numbers.read(rest):
-                return rest, UNITS.get(words.lower())
+        spelt = strict_numbers.from_words(rest) is not None
+        is_value = spelt or rest[-1:] in set("0123456789)}%")
+        if is_value and _TAIL_WORDS.fullmatch(words) and _is_unit(words, bare=not spelt):
+            return rest, UNITS.get(words.lower())
     return text, None
 
 
 def _is_unit(text: str, bare: bool) -> bool:
     """Whether words can be a unit; bare ones must not be single letters, which are variables."""
     words = re.findall(r"[a-zA-Z]+", text.lower())
-    if len(words) > 8 or _NOT_UNITS & set(words):
+    if len(words) > 8 or (_NOT_UNITS | strict_numbers.NUMBER_WORDS) & set(words):
         return False
     if not bare:
         return True

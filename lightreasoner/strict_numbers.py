@@ -29,14 +29,18 @@ _REPEATING = re.compile(r"(?P<whole>[0-9]*)\.(?P<once>[0-9]*)\\overline\{(?P<aga
 _GROUPED = re.compile(r"[0-9]{1,3}(?: [0-9]{3})+")
 _PERCENT = re.compile(r"(.*?)\s*(?:\\?%|percent)", re.DOTALL)
 
-_UNDER_TWENTY = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
-    "fifteen sixteen seventeen eighteen nineteen"
-).split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
-_SMALL = {word: value for value, word in enumerate(_UNDER_TWENTY)} | {
-    word: 10 * ten for ten, word in enumerate(_TENS, start=2)
-}
+_SMALL = {
+    word: value
+    for value, word in enumerate(
+        """
+        zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen
+        fifteen sixteen seventeen eighteen nineteen
+        """.split()  # noqa: SIM905
+    )
+} | {
+    "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70,
+    "eighty": 80, "ninety": 90,
+}  # fmt: skip
 _SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 NUMBER_WORDS = frozenset({*_SMALL, *_SCALES, "hundred", "dozen", "half", "percent"})
 
@@ -81,7 +85,7 @@ def read(text: str) -> Number | None:
             return None
         step = number.step / 100 if number.step else None
         return Number(number.value / 100, step, percent=True)
-    sign = 1
+    sign, text = 1, re.sub(r"^(?:negative|minus) (?=\w)", "-", text)
     # "+-1" is -1; more signs are no number
     for _ in range(2):
         if text[:1] in ("+", "-") and text:

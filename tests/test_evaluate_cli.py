@@ -1,4 +1,4 @@
-"""`lightreasoner prompts` and `pair`, through the real command line."""
+"""`lightreasoner prompts`, through the real command line."""
 
 import hashlib
 import json
@@ -9,15 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import write_model, write_tokenizer
 from test_benchmarks import DEMOS, MATH, MMLU, put
 from test_cli import call, faults
-from typer.testing import Result
 
-from lightreasoner import config, prompts, sources
-from lightreasoner.presets import PRESETS
-from lightreasoner.stages import STAGES, external_inputs
-from lightreasoner.store import Store, stage_key
+from lightreasoner import prompts, sources
 
 SHARED = Path(os.environ.get("LIGHTREASONER_SHARED", Path(__file__).parents[2] / "shared"))
 SETS = ("asdiv", "gsm8k", "minerva_math", "mmlu_stem", "olympiadbench", "svamp")
@@ -134,76 +129,3 @@ def test_demos_of_the_toolkit_hold_control_characters() -> None:
     prompt = prompts.render("q", "cot", None, demos)  # type: ignore[arg-type]
     assert "\f" in prompt
     assert "\r" in prompt
-
-
-SMALL = ("compute.device=cpu", "evaluate.max_new_tokens=48")
-
-
-def pair(tmp_path: Path, *overrides: str, limit: str = "4") -> Result:
-    """`lightreasoner pair` with the micro-world's parameters, those of a small pipeline."""
-    params = tmp_path / "params.yaml"
-    params.write_text(config.dump(PRESETS["microworld"]), encoding="utf-8")
-    options = [part for value in (*SMALL, *overrides) for part in ("--set", value)]
-    home = str(tmp_path / "home")
-    return call("pair", "--params", str(params), "--home", home, "--limit", limit, *options)
-
-
-def stored(tmp_path: Path) -> set[Path]:
-    return set((tmp_path / "home" / "store" / "evaluate_base").iterdir())
-
-
-def test_the_microworlds_expert_is_ahead_of_its_amateur(tmp_path: Path) -> None:
-    """On its problems of the kind `transfer`: a table, no warning, and results in the store."""
-    overrides = ("evaluate.problem_sets=[transfer]", "evaluate.max_new_tokens=128")
-    result = pair(tmp_path, *overrides, limit="40")
-    assert (result.exit_code, result.stderr) == (0, "")
-    heading, _, *rows = [line.split() for line in result.stdout.splitlines() if line.strip()]
-    assert heading[:7] == ["problem", "set", "n", "verdict", "expert", "95%", "amateur"]
-    assert [row[:3] for row in rows] == [["transfer", "40", "qwen"], ["transfer", "40", "strict"]]
-    assert all(float(row[7]) > 0 for row in rows)
-    before = stored(tmp_path)
-    assert len(before) == 2
-    assert pair(tmp_path, *overrides, limit="40").stdout == result.stdout
-    assert stored(tmp_path) == before
-
-
-def test_the_experts_scores_are_those_of_evaluate_base(
-    tmp_path: Path, tiny_expert: Path, tiny_amateur: Path, problems_file: Path
-) -> None:
-    """Under the base's prompt: a pipeline of the same parameters finds them in the store."""
-    models = (f"models.expert={tiny_expert}", f"models.amateur={tiny_amateur}")
-    source = (f"evaluate.source={problems_file}", "evaluate.problem_sets=[small]")
-    chosen = (*SMALL, *models, *source, "evaluate.base_style=cot")
-    assert pair(tmp_path, *chosen).exit_code == 0
-    params = config.load(tmp_path / "params.yaml", [*chosen, "evaluate.n_problems=4"])
-    stage = STAGES["evaluate_base"]
-    key = stage_key(stage, external_inputs(params, stage.inputs), params)
-    found = Store(tmp_path / "home").find(stage, key)
-    assert found is not None
-    assert found.manifest["config"]["style"] == "cot"
-    assert len(stored(tmp_path)) == 2
-
-
-def test_a_model_is_not_ahead_of_itself(
-    tmp_path: Path, tiny_expert: Path, problems_file: Path
-) -> None:
-    """It is graded once; the warning goes to stderr and is no failure."""
-    models = (f"models.expert={tiny_expert}", f"models.amateur={tiny_expert}")
-    source = (f"evaluate.source={problems_file}", "evaluate.problem_sets=[small]")
-    result = pair(tmp_path, *models, *source)
-    assert result.exit_code == 0
-    (line,) = result.stderr.splitlines()
-    assert line.startswith("warning: small: the expert is not shown to be ahead of the amateur")
-    assert "small" in result.stdout
-    assert "warning" not in result.stdout
-    assert len(stored(tmp_path)) == 1
-
-
-def test_models_of_two_vocabularies_are_refused_before_any_is_graded(
-    tmp_path: Path, tiny_expert: Path
-) -> None:
-    other = write_model(tmp_path / "other", seed=3, hidden=16, layers=1, vocab_size=260)
-    write_tokenizer(other, ["one more"])
-    (line,) = faults(pair(tmp_path, f"models.expert={tiny_expert}", f"models.amateur={other}"))
-    assert "differ in ordinary token" in line
-    assert not (tmp_path / "home").exists()

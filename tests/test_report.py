@@ -123,7 +123,11 @@ def test_tables_by_hand(made: Path) -> None:
     expected = {"tuned": (0.25, 2, 1, 1.0), "transfer": (0.5, 1, 0, 1.0)}
     for name, (difference, gained, lost, p) in expected.items():
         paired = found["paired"][name]
-        assert (paired["difference"], paired["gained"], paired["lost"]) == (difference, gained, lost)
+        assert (paired["difference"], paired["gained"], paired["lost"]) == (
+            difference,
+            gained,
+            lost,
+        )
         assert (paired["p"], paired["p_holm"]) == (p, p)
         assert paired["ci95"][0] <= difference <= paired["ci95"][1]
         assert paired["qwen"]["difference"] == 0

@@ -90,7 +90,7 @@ def test_only_correct_and_complete_solutions_are_kept_once(
         out = keep(tiny_expert, tmp_path, rows)
     _, trajectories, said = read(out)
     assert [row["problem_id"] for row in trajectories] == ["p", "p#3", "q#1"]
-    counts = {"kept": 3, "duplicate": 2, "wrong": 1, "unparsed": 1, "truncated": 1}
+    counts = {"kept": 3, "duplicate": 2, "wrong": 1, "unparsed": 1, "timeout": 0, "truncated": 1}
     assert said["counts"] == counts
     assert "3 kept, 2 duplicate, 1 wrong, 1 unparsed, 0 timeout, 1 truncated" in caplog.text
     assert (said["source"], said["label"], said["generate"]["seed"]) == ("keep", "one_hot", 3)
@@ -134,8 +134,8 @@ def test_nothing_kept_says_why(tiny_expert: Path, tmp_path: Path) -> None:
     rows = [("p", WRONG, "stop"), ("q", NO_BOX, "stop"), ("q#1", "\\boxed{6}", "length")]
     with pytest.raises(
         SelectionError,
-        match=r"none of 3 generated .*: 0 kept, 0 duplicate, 1 wrong, 1 unparsed, 0 timeout, 1 truncated; "
-        r"generate more",
+        match=r"none of 3 generated .*: 0 kept, 0 duplicate, 1 wrong, 1 unparsed, 0 timeout, "
+        r"1 truncated; generate more",
     ):
         keep(tiny_expert, tmp_path, rows)
 

@@ -1,0 +1,129 @@
+r"""The shape of a cleaned answer: a list, a set, a tuple, an interval, a relation, a name.
+
+Texts in, texts out; what they are worth is left to strict_compare.
+"""
+
+import re
+from itertools import pairwise
+
+from lightreasoner import strict_algebra, strict_numbers
+from lightreasoner.strict_forms import is_enclosed, split_top, trim
+
+SEPARATOR = re.compile(
+    r"[,;]|\\text\{\s*(?:,?\s*(?:and|or))\s*,?\s*\}|\s(?:and|or)\s|\\(?:lor|vee)\s"
+)
+RELATION = re.compile(r"=|<|>|\\(?:le|ge|ne|lt|gt)(?![a-zA-Z])")
+NAME = re.compile(
+    r"\\?[a-zA-Z]+'*(?:_(?:\{[^{}]*\}|\w))?"
+    r"|\\text\{[^{}]*\}|[A-Za-z][A-Za-z ]*|\(\s*[a-zA-Z](?:\s*,\s*[a-zA-Z])+\s*\)"
+    r"|(?:m\s*)?\\(?:angle|triangle|overline|overarc|widehat|mathrm|dot|hat|vec|bar)\s*\{?\s*\w+\s*\}?"
+    r"|(?P<function>\\?[a-zA-Z]+'*(?:_\{?\w\}?)?(?:\^\{?-?\w+\}?)?)\s*\((?P<argument>[^()]*)\)"
+)
+LEAD = re.compile(
+    r"^(?:\\text\{)?\s*(?:the\s+)?(?:final\s+|correct\s+)?(?:answer|result|total|solution)"
+    r"(?:\s+is)?\s*[:=]?\s*\}?\s*(?=[^\s}a-zA-Z]|$)",
+    re.IGNORECASE,
+)
+
+
+def as_interval(text: str, other: str) -> str:
+    r"""An inequality in one letter as the interval that it is, where the other text is an interval.
+
+    `\mathbb{R}` is the interval of all numbers.
+    """
+    if not outer_brackets(other):
+        return text
+    if text == r"\mathbb{R}":
+        return r"(-\infty,\infty)"
+    sides, signs = [trim(side) for side in split_top(text, RELATION)], relation_signs(text)
+    if len(sides) == 3 and signs[0] in (">", r"\ge"):
+        sides, signs = sides[::-1], [strict_algebra.FLIPPED.get(sign, "") for sign in signs[::-1]]
+    if len(sides) == 2 and re.fullmatch("[a-z]", sides[1]) and signs[0] in strict_algebra.FLIPPED:
+        sides, signs = sides[::-1], [strict_algebra.FLIPPED[signs[0]]]
+    match len(sides), signs:
+        case 3, [("<" | r"\le") as low, ("<" | r"\le") as high] if re.fullmatch("[a-z]", sides[1]):
+            return f"{'(' if low == '<' else '['}{sides[0]},{sides[2]}{')' if high == '<' else ']'}"
+        case 2, [("<" | r"\le") as high] if re.fullmatch("[a-z]", sides[0]):
+            return rf"(-\infty,{sides[1]}{')' if high == '<' else ']'}"
+        case 2, [(">" | r"\ge") as low] if re.fullmatch("[a-z]", sides[0]):
+            return rf"{'(' if low == '>' else '['}{sides[1]},\infty)"
+    return text
+
+
+def squeezed(text: str) -> str:
+    """The text without space, but for what keeps two numbers apart."""
+    return re.sub(r"(?<![0-9])\s+|\s+(?![0-9])", "", text)
+
+
+def words(text: str) -> str:
+    """A text without case, space, braces and punctuation at its end."""
+    return re.sub(r"[\s{}]|\\text", "", text).rstrip(".,;:!").casefold()
+
+
+def without_lead(text: str) -> str:
+    """The text without words that only announce the answer."""
+    shorter = LEAD.sub("", text, count=1)
+    return trim(shorter) if shorter else text
+
+
+def split_elements(text: str) -> list[str]:
+    r"""The elements of a list or set, each \pm as two; a tuple, an interval or a value is one."""
+    text = text.strip()
+    if text.startswith(r"\{") and text.endswith(r"\}"):
+        text = text[2:-2]
+    parts = [text] if strict_numbers.read(text) else split_top(text, SEPARATOR)
+    parts = [part for part in parts if part.strip()] or [text]
+    return [signed for part in parts for signed in both_signs(part)]
+
+
+def both_signs(text: str) -> list[str]:
+    if not re.search(r"\\pm(?![a-zA-Z])", text):
+        return [text]
+    plus = re.sub(r"\\mp(?![a-zA-Z])", "-", re.sub(r"\\pm(?![a-zA-Z])", "+", text))
+    minus = re.sub(r"\\mp(?![a-zA-Z])", "+", re.sub(r"\\pm(?![a-zA-Z])", "-", text))
+    return [plus, minus]
+
+
+def without_grouping(text: str) -> str:
+    """A single value without brackets that only group it: (48) is 48, [3] is 3."""
+    text = trim(text)
+    while is_enclosed(text, "(") or is_enclosed(text, "["):
+        if len(split_top(text[1:-1], re.compile("[,;]"))) > 1:
+            return text
+        text = trim(text[1:-1])
+    return text
+
+
+def outer_brackets(text: str) -> str | None:
+    """The outer pair of a tuple or an interval, such as "(]"; None for any other text."""
+    if len(text) < 4 or text[0] not in "([" or text[-1] not in ")]":
+        return None
+    inner = text[1:-1]
+    level = 0
+    for character in inner:
+        level += (character in "([") - (character in ")]")
+        if level < 0:
+            return None
+    return text[0] + text[-1] if len(split_top(inner, re.compile("[,;]"))) > 1 else None
+
+
+def relation_signs(text: str) -> list[str]:
+    sides = split_top(text, RELATION)
+    signs, at = [], 0
+    for side, _ in pairwise(sides):
+        at += len(side)
+        match = RELATION.match(text, at)
+        signs.append({r"\lt": "<", r"\gt": ">"}.get(match.group(), match.group()) if match else "")
+        at = match.end() if match else at
+    return signs
+
+
+def with_argument_of(left: str, right: str, gold_left: str) -> str | None:
+    """f(x) = .. in the letter of f(n) = ..; None unless both are one function of one letter."""
+    a, b = NAME.fullmatch(left), NAME.fullmatch(gold_left)
+    if not (a and b and a["function"] and a["function"] == b["function"]):
+        return None
+    old, new = a["argument"].strip(), b["argument"].strip()
+    if not (re.fullmatch("[a-z]", old) and re.fullmatch("[a-z]", new)):
+        return None
+    return re.sub(rf"(?<![a-zA-Z\\]){old}(?![a-zA-Z])", new, right)
