@@ -2,16 +2,16 @@ r"""Whether a cleaned answer says the same as a cleaned gold answer.
 
 Numbers are compared exactly, but for the tolerances that docs/grading.md gives; lists and sets
 without order, tuples and intervals with their brackets; equations and inequalities up to a factor;
-everything else by algebra (strict_algebra).
+everything else by algebra (algebra.py).
 """
 
 import re
 from fractions import Fraction
 
-from lightreasoner import strict_algebra, strict_numbers
-from lightreasoner.strict_forms import split_top, split_unit, trim
-from lightreasoner.strict_numbers import Number
-from lightreasoner.strict_shapes import (
+from lightreasoner.strict import algebra, numerals
+from lightreasoner.strict.forms import split_top, split_unit, trim
+from lightreasoner.strict.numerals import Number
+from lightreasoner.strict.shapes import (
     NAME,
     RELATION,
     as_interval,
@@ -61,7 +61,7 @@ class Comparison:
             return False
         if squeezed(answer) == squeezed(gold):
             return True
-        a, b = strict_numbers.read(answer), strict_numbers.read(gold)
+        a, b = numerals.read(answer), numerals.read(gold)
         if a and b:
             return self._same_number(a, b)
         bare, unit = split_unit(answer)
@@ -119,7 +119,7 @@ class Comparison:
         match = _RATIO.fullmatch(text)
         if match is None:
             return None
-        numbers = [strict_numbers.read(part) for part in match.groups() if part]
+        numbers = [numerals.read(part) for part in match.groups() if part]
         return tuple(n.value for n in numbers) if all(numbers) else None  # type: ignore[union-attr]
 
     def _same_ratio(self, answer: str, gold: tuple[Fraction, ...]) -> bool:
@@ -127,7 +127,7 @@ class Comparison:
         names = split_top(answer, re.compile("="))
         ratio = self._ratio(names[-1])
         if ratio is None and len(gold) == 2:
-            number = strict_numbers.read(names[-1])
+            number = numerals.read(names[-1])
             if number is None or not gold[1] or not self.asks_ratio:
                 return False
             return self._same_number(number, Number(gold[0] / gold[1]))
@@ -206,7 +206,7 @@ class Comparison:
             and all(map(self.is_equal, map(trim, sides_), map(trim, gold_sides)))
             for sides_, signs_ in (
                 (sides, signs),
-                (sides[::-1], [strict_algebra.FLIPPED.get(sign, sign) for sign in signs[::-1]]),
+                (sides[::-1], [algebra.FLIPPED.get(sign, sign) for sign in signs[::-1]]),
             )
         )
 
@@ -225,9 +225,7 @@ class Comparison:
                 squeezed(gold_right),
             }:
                 return True
-        return strict_algebra.is_same_relation(
-            (left, sign, right), (gold_left, gold_sign, gold_right)
-        )
+        return algebra.is_same_relation((left, sign, right), (gold_left, gold_sign, gold_right))
 
     def _assigned(self, answer: str, sides: list[str], gold: str) -> bool:
         """`x = 7`, `f(x) = 7`, `4 + 3 = 7`, or `a + b = 7` where the question asks for a + b."""
@@ -243,11 +241,11 @@ class Comparison:
 
     def _is_name(self, text: str) -> bool:
         match = NAME.fullmatch(text.strip())
-        return match is not None and strict_numbers.from_words(text) is None
+        return match is not None and numerals.from_words(text) is None
 
     def _same_value(self, answer: str, gold: str) -> bool:
         """Single expressions: by algebra, or as decimals where one of them is one."""
-        b, a = strict_numbers.read(gold), strict_numbers.read(answer)
+        b, a = numerals.read(gold), numerals.read(answer)
         if a and b:
             return self._same_number(a, b)
         if b and self._is_rounded(b):
@@ -257,7 +255,7 @@ class Comparison:
             exact = _fraction_of(gold)
             if exact is not None and _approximates(a, exact):
                 return True
-        return strict_algebra.is_equal(answer, gold)
+        return algebra.is_equal(answer, gold)
 
 
 def _rounds_to(value: Fraction, gold: Number) -> bool:
@@ -276,5 +274,5 @@ def _approximates(answer: Number, exact: Fraction) -> bool:
 
 
 def _fraction_of(text: str) -> Fraction | None:
-    number = strict_algebra.value(text)
+    number = algebra.value(text)
     return None if number is None else Fraction(str(number))

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from lightreasoner import strict_numbers
+from lightreasoner.strict import numerals
 
 MAX_STATEMENT_CHARS = 1000
 """An answer in prose ends here at the latest."""
@@ -94,7 +94,7 @@ def extract(response: str, question: str, letters: bool) -> str | None:
         if answer:
             return answer
     whole = text.strip().strip("$*. ")
-    if len(whole) <= 50 and (strict_numbers.read(whole) or (letters and _is_letter(whole))):
+    if len(whole) <= 50 and (numerals.read(whole) or (letters and _is_letter(whole))):
         return whole
     return None
 
@@ -209,7 +209,7 @@ def _concluded(text: str) -> str | None:
         if answer and len(answer) >= len(rest) - 6:
             return _FORMULA_END.sub("", answer).strip() or None
     bold = _BOLD_END.search(tail)
-    return bold.group(1).strip() if bold and strict_numbers.read(bold.group(1)) else None
+    return bold.group(1).strip() if bold and numerals.read(bold.group(1)) else None
 
 
 def _statement(text: str, letters: bool) -> str | None:

@@ -8,7 +8,7 @@ open. Nothing here changes a value: what is dropped is layout.
 import re
 import unicodedata
 
-from lightreasoner import strict_numbers
+from lightreasoner.strict import numerals
 
 _UNICODE = str.maketrans(
     {
@@ -250,7 +250,7 @@ def _without_words(text: str) -> tuple[str, str | None]:
     """The text without plain words behind a number, and what they say."""
     for gap in _GAP.finditer(text):
         rest, words = text[: gap.start()], text[gap.end() :]
-        spelt = strict_numbers.from_words(rest) is not None
+        spelt = numerals.from_words(rest) is not None
         is_value = spelt or rest[-1:] in set("0123456789)}%")
         if is_value and _TAIL_WORDS.fullmatch(words) and _is_unit(words, bare=not spelt):
             return rest, UNITS.get(words.lower())
@@ -260,7 +260,7 @@ def _without_words(text: str) -> tuple[str, str | None]:
 def _is_unit(text: str, bare: bool) -> bool:
     """Whether words can be a unit; bare ones must not be single letters, which are variables."""
     words = re.findall(r"[a-zA-Z]+", text.lower())
-    if len(words) > 8 or (_NOT_UNITS | strict_numbers.NUMBER_WORDS) & set(words):
+    if len(words) > 8 or (_NOT_UNITS | numerals.NUMBER_WORDS) & set(words):
         return False
     if not bare:
         return True

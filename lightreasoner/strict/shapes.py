@@ -1,13 +1,13 @@
 r"""The shape of a cleaned answer: a list, a set, a tuple, an interval, a relation, a name.
 
-Texts in, texts out; what they are worth is left to strict_compare.
+Texts in, texts out; what they are worth is left to compare.py.
 """
 
 import re
 from itertools import pairwise
 
-from lightreasoner import strict_algebra, strict_numbers
-from lightreasoner.strict_forms import is_enclosed, split_top, trim
+from lightreasoner.strict import algebra, numerals
+from lightreasoner.strict.forms import is_enclosed, split_top, trim
 
 SEPARATOR = re.compile(
     r"[,;]|\\text\{\s*(?:,?\s*(?:and|or))\s*,?\s*\}|\s(?:and|or)\s|\\(?:lor|vee)\s"
@@ -37,9 +37,9 @@ def as_interval(text: str, other: str) -> str:
         return r"(-\infty,\infty)"
     sides, signs = [trim(side) for side in split_top(text, RELATION)], relation_signs(text)
     if len(sides) == 3 and signs[0] in (">", r"\ge"):
-        sides, signs = sides[::-1], [strict_algebra.FLIPPED.get(sign, "") for sign in signs[::-1]]
-    if len(sides) == 2 and re.fullmatch("[a-z]", sides[1]) and signs[0] in strict_algebra.FLIPPED:
-        sides, signs = sides[::-1], [strict_algebra.FLIPPED[signs[0]]]
+        sides, signs = sides[::-1], [algebra.FLIPPED.get(sign, "") for sign in signs[::-1]]
+    if len(sides) == 2 and re.fullmatch("[a-z]", sides[1]) and signs[0] in algebra.FLIPPED:
+        sides, signs = sides[::-1], [algebra.FLIPPED[signs[0]]]
     match len(sides), signs:
         case 3, [("<" | r"\le") as low, ("<" | r"\le") as high] if re.fullmatch("[a-z]", sides[1]):
             return f"{'(' if low == '<' else '['}{sides[0]},{sides[2]}{')' if high == '<' else ']'}"
@@ -71,7 +71,7 @@ def split_elements(text: str) -> list[str]:
     text = text.strip()
     if text.startswith(r"\{") and text.endswith(r"\}"):
         text = text[2:-2]
-    parts = [text] if strict_numbers.read(text) else split_top(text, SEPARATOR)
+    parts = [text] if numerals.read(text) else split_top(text, SEPARATOR)
     parts = [part for part in parts if part.strip()] or [text]
     return [signed for part in parts for signed in both_signs(part)]
 

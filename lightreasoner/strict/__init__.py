@@ -9,11 +9,11 @@ Nothing here keeps time; call it in a process that can be killed.
 
 import re
 
-from lightreasoner import strict_extract, strict_forms
 from lightreasoner.problems import Problem
-from lightreasoner.strict_compare import Comparison
-from lightreasoner.strict_forms import clean, trim
-from lightreasoner.strict_shapes import squeezed, words
+from lightreasoner.strict import extraction, forms
+from lightreasoner.strict.compare import Comparison
+from lightreasoner.strict.forms import clean, trim
+from lightreasoner.strict.shapes import squeezed, words
 
 MAX_ANSWER_CHARS = 1000
 MAX_NESTING = 40
@@ -32,11 +32,11 @@ _ANOTHER = re.compile(r"(?:,|or\b|and\b|/|\()?\s*\(?[A-E]\b\)?(?!\s+[a-z])")
 
 
 def extract(response: str, problem: Problem, benchmark: str) -> str | None:
-    """The answer that a response states; None if it states none (see strict_extract).
+    """The answer that a response states; None if it states none (see extraction.py).
 
     The gold answer has no say in it; the question has, as a box quoted from it is no answer.
     """
-    return strict_extract.extract(response, problem.question, letters=benchmark == LETTERS)
+    return extraction.extract(response, problem.question, letters=benchmark == LETTERS)
 
 
 def is_correct(answer: str, problem: Problem, benchmark: str) -> bool:
@@ -46,7 +46,7 @@ def is_correct(answer: str, problem: Problem, benchmark: str) -> bool:
     if len(answer) > MAX_ANSWER_CHARS:
         return False
     answer, gold = clean(answer), clean(problem.answer)
-    if strict_forms.depth(answer) > MAX_NESTING:
+    if forms.depth(answer) > MAX_NESTING:
         return squeezed(answer) == squeezed(gold)
     if benchmark == LETTERS:
         return _choice(answer, problem.question) == problem.answer
@@ -82,4 +82,4 @@ def _options(question: str) -> dict[str, str]:
 
 def _openings(answer: str) -> list[str]:
     """The text up to each of its first sentences' ends: an option may be several sentences."""
-    return [answer[: end.start()] for end in list(strict_extract.SENTENCE_END.finditer(answer))[:5]]
+    return [answer[: end.start()] for end in list(extraction.SENTENCE_END.finditer(answer))[:5]]

@@ -18,7 +18,7 @@ import sympy
 from latex2sympy2_extended.latex2sympy2 import ConversionConfig, latex2sympy
 from sympy.core.function import AppliedUndef
 
-from lightreasoner import strict_forms
+from lightreasoner.strict import forms
 
 MAX_CHARS = 400
 """Longer texts are not read as algebra."""
@@ -134,7 +134,7 @@ def parse(text: str, symbols: Symbols) -> Any:
 
 def is_modest(text: str) -> bool:
     """Whether a text is symbols, not words, and has no literal with absurdly many digits."""
-    if _WORD.search(_COMMAND.sub(" ", text)) or strict_forms.depth(text) > MAX_NESTING:
+    if _WORD.search(_COMMAND.sub(" ", text)) or forms.depth(text) > MAX_NESTING:
         return False
     if _LONG_OR_SPLIT_NUMBER.search(text) or _LARGE_FACTORIAL.search(text):
         return False
