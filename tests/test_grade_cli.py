@@ -1,0 +1,94 @@
+"""`lightreasoner grade`, through the real command line."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_cli import call, faults
+
+GSM8K = {"question": "2 + 2?", "answer": "2 + 2 = 4\n#### 4"}
+MATH = {"problem": "Half?", "solution": r"So \boxed{\frac{1}{2}}."}
+SHARED = Path(os.environ.get("LIGHTREASONER_SHARED", Path(__file__).parents[2] / "shared"))
+
+
+def write(path: Path, *rows: Any) -> Path:
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_adds_both_verdicts_and_keeps_the_rest(tmp_path: Path) -> None:
+    rows = [
+        {"id": 1, "benchmark": "gsm8k", "record": GSM8K, "response": "The answer is 400."},
+        {"benchmark": "math", "record": MATH, "response": r"\boxed{50\%}", "more": {"a": ["√", 1]}},
+        {"benchmark": "mine", "record": {"question": "q", "answer": "7"}, "response": "no idea"},
+    ]
+    out = tmp_path / "new" / "out.jsonl"
+    result = call("grade", str(write(tmp_path / "in.jsonl", *rows)), str(out))
+    assert result.exit_code == 0, result.stderr
+    added = [
+        {"gold": "4", "pred": "400", "qwen": "correct", "strict": "wrong"},
+        {"gold": r"\frac{1}{2}", "pred": "50", "qwen": "correct", "strict": "correct"},
+        {"gold": "7", "pred": "", "qwen": "unparsed", "strict": "unparsed"},
+    ]
+    assert read(out) == [{**row, **more} for row, more in zip(rows, added, strict=True)]
+    assert "gsm8k strict: n 1, correct 0, wrong 1, unparsed 0, timeout 0" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("row", "fault"),
+    [
+        ({"benchmark": "gsm8k", "record": GSM8K}, "response must be text, there is none"),
+        ({"benchmark": "gsm8k", "record": "x", "response": "4"}, "record must be an object"),
+        (
+            {"benchmark": 3, "record": GSM8K, "response": "4"},
+            "benchmark must be text, there is int",
+        ),
+        (
+            {"benchmark": "math", "record": {"x": 1}, "response": "4"},
+            "problem and solution",
+        ),
+        (
+            {"benchmark": "math", "record": {"problem": "q", "solution": "no"}, "response": ""},
+            "gold",
+        ),
+        ([1], "a list, not an object"),
+    ],
+)
+def test_a_broken_line_is_named_before_anything_is_graded(
+    tmp_path: Path, row: Any, fault: str
+) -> None:
+    good = {"benchmark": "gsm8k", "record": GSM8K, "response": "4"}
+    out = tmp_path / "out.jsonl"
+    (line,) = faults(call("grade", str(write(tmp_path / "in.jsonl", good, row)), str(out)))
+    assert line.startswith(f"{tmp_path / 'in.jsonl'}:2: ")
+    assert fault in line
+    assert not out.exists()
+
+
+def test_nothing_to_grade_is_an_error(tmp_path: Path) -> None:
+    (line,) = faults(call("grade", str(write(tmp_path / "in.jsonl")), str(tmp_path / "out.jsonl")))
+    assert "no responses in the file" in line
+    (line,) = faults(call("grade", str(tmp_path / "none.jsonl"), str(tmp_path / "out.jsonl")))
+    assert "none.jsonl" in line
+
+
+@pytest.mark.slow
+def test_agrees_with_the_official_verdict_on_recorded_responses(tmp_path: Path) -> None:
+    files = [file for file in SHARED.glob("parity/*.jsonl") if "prompts" not in file.name]
+    if not files:
+        pytest.skip(f"no records in {SHARED}/parity")
+    rows = [row for file in sorted(files) for row in read(file)]
+    out = tmp_path / "out.jsonl"
+    assert call("grade", str(write(tmp_path / "in.jsonl", *rows)), str(out)).exit_code == 0
+    graded = [row for row in read(out) if row["qwen"] != "timeout"]
+    assert len(graded) >= len(rows) - 3
+    for row in graded:
+        found = (row["gold"], row["pred"] or None, row["qwen"] == "correct")
+        official = (row["official_gold"], row["official_pred"] or None, row["official_correct"])
+        assert found == official
