@@ -33,7 +33,7 @@ def test_adds_both_verdicts_and_keeps_the_rest(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.stderr
     added = [
         {"gold": "4", "pred": "400", "qwen": "correct", "strict": "wrong"},
-        {"gold": r"\frac{1}{2}", "pred": "50", "qwen": "correct", "strict": "correct"},
+        {"gold": r"\frac{1}{2}", "pred": "50", "qwen": "wrong", "strict": "correct"},
         {"gold": "7", "pred": "", "qwen": "unparsed", "strict": "unparsed"},
     ]
     assert read(out) == [{**row, **more} for row, more in zip(rows, added, strict=True)]
