@@ -20,7 +20,7 @@ from flows import cli as flows_cli
 from flows import home, up
 from lightreasoner import artifacts, cli, config
 from lightreasoner.presets import PRESETS
-from lightreasoner.stages import STAGES, Stage
+from lightreasoner.stages import STAGES
 
 COMMANDS = [cli.command_name(stage) for stage in STAGES.values()]
 FLOWS = ["run", "compare", "table1", "register", "up"]
@@ -64,9 +64,9 @@ def test_every_command_has_help_with_an_example(name: str) -> None:
         assert "--set SECTION.KEY=VALUE" in result.stdout
 
 
-@pytest.mark.parametrize("stage", STAGES.values(), ids=lambda stage: stage.name)
-def test_the_examples_name_real_parameters(stage: Stage) -> None:
-    words = cli.EXAMPLES[stage.name].split()
+@pytest.mark.parametrize("name", cli.EXAMPLES)
+def test_the_examples_name_real_parameters(name: str) -> None:
+    words = cli.EXAMPLES[name].split()
     overrides = [value for option, value in itertools.pairwise(words) if option == "--set"]
     tree = PRESETS["microworld"].model_dump(mode="json")
     for override in overrides:
@@ -321,4 +321,5 @@ def test_up_serves_runs_and_ends_with_all_its_processes(workspace: Path) -> None
 
 
 def test_every_stage_has_an_example() -> None:
-    assert list(cli.EXAMPLES) == list(STAGES)
+    for stage in STAGES.values():
+        assert "\n  Example: lightreasoner " in call(cli.command_name(stage), "--help").stdout
