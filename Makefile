@@ -37,6 +37,7 @@ test-slow: setup
 bench: setup
 	.venv/bin/lightreasoner bench sampling $(BENCH)
 	.venv/bin/lightreasoner bench training $(BENCH)
+	.venv/bin/lightreasoner bench grading
 
 check: setup
 	.venv/bin/ruff check .

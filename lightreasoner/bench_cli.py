@@ -1,4 +1,4 @@
-"""`lightreasoner bench`: how fast sampling and training are on this machine."""
+"""`lightreasoner bench`: how fast sampling, training and grading are on this machine."""
 
 import json
 from pathlib import Path
@@ -23,6 +23,7 @@ def application() -> typer.Typer:
     )
     app.command()(sampling)
     app.command()(training)
+    app.command()(grading)
     return app
 
 
@@ -91,6 +92,34 @@ def training(
             inputs["expert"], samples, settings, resolved(values.compute), naive, bar
         )
     _write(found, bench_training.summary(found), out)
+
+
+def grading(
+    answers: Annotated[int, typer.Option(min=1, help="Answers that are made and graded.")] = 8000,
+    responses: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Real ones instead, in the format of `grade`."),
+    ] = None,
+    hostile: Annotated[int, typer.Option(min=0, help="Hostile answers among others.")] = 200,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes; all cores if not given.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the answers that are made.")] = 42,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FILE", help="Where the figures go.")
+    ] = RESULTS / "grading.json",
+) -> None:
+    """Measure both verdicts: answers a second, and what hostile answers cost.
+
+    Example: lightreasoner bench grading --answers 1000 --hostile 20
+    """
+    from lightreasoner import bench_grading, grade_cli
+    from lightreasoner.grading import usable_cores
+
+    asked = grade_cli.read_answers(responses)[1] if responses else bench_grading.made(answers, seed)
+    with TerminalBar("bench") as bar:
+        found = bench_grading.grading_speed(asked, hostile, workers or usable_cores(), bar)
+    _write(found, bench_grading.summary(found), out)
 
 
 def _write(found: dict[str, Any], lines: list[str], out: Path) -> None:

@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
-from lightreasoner import bench, bench_training, cli, config, models
+from lightreasoner import bench, bench_grading, bench_training, cli, config, models
 from lightreasoner.config import Finetune
 from lightreasoner.finetune import plan_updates, with_lora
 from lightreasoner.forward import hidden_states, logits_of
@@ -86,3 +86,22 @@ def test_the_plain_trainer_has_the_same_loss(tiny_expert: Path, samples_dir: Pat
     plain = bench_training.train_plainly(model, updates, settings, Silent())
     assert plain[0] == pytest.approx(ours / len(rows), rel=1e-5)
     assert plain[-1] < plain[0]
+
+
+def test_grading_is_timed_with_hostile_answers_among_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 40 made answers every second is right, by the strict verdict; a verdict never changes."""
+    monkeypatch.chdir(tmp_path)
+    command = ["bench", "grading", "--answers", "40", "--hostile", "2"]
+    result = CliRunner().invoke(cli.application(), command)
+    assert result.exit_code == 0, result.output
+    found = json.loads(Path("benchmarks/results/grading.json").read_text(encoding="utf-8"))
+    assert found["outcomes"]["strict"] == {"wrong": 20, "correct": 20}
+    assert (found["hostile"]["hostile"], found["hostile"]["ordinary"]) == (2, 10)
+    assert found["hostile"]["changed_verdicts"] == 0
+    assert "2 hostile ones among 10" in result.output
+
+
+def test_made_answers_are_the_same_for_the_same_seed() -> None:
+    assert bench_grading.made(30, 1) == bench_grading.made(30, 1) != bench_grading.made(30, 2)
