@@ -39,7 +39,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from lightreasoner.config import Params
 from lightreasoner.stages import STAGES, Stage
 from lightreasoner.store import Outcome, Store, read_curves
-from tasks import measures
+from tasks import measures, predictions
 
 EXPERIMENT = "lightreasoner"
 SQLITE = "sqlite:///"
@@ -169,6 +169,12 @@ def log_outcome(run_id: str, outcome: Outcome) -> None:
         _attempt(f"{stage.name}'s data sets", lambda: MlflowClient().log_inputs(run_id, data))
     if stage.output == "report":
         _log_pages(run_id, payload)
+    table = predictions.of_payload(payload)
+    if run_id and table is not None:
+        _attempt(
+            "the predictions",
+            lambda: MlflowClient().log_table(run_id, table, predictions.FILE),
+        )
 
 
 def log_report(parent_id: str, outcome: Outcome) -> None:

@@ -108,6 +108,7 @@ def _write_payload(stage: Stage, out: Path) -> None:
     elif stage.name.startswith("evaluate"):
         right = 240 if stage.name == "evaluate_base" else 480
         _json(out / "summary.json", {"tuned": score(600, right), "transfer": score(200, 100)})
+        _scores(out)
     else:
         _report(out)
 
@@ -125,6 +126,30 @@ def _steps(out: Path) -> None:
 def _samples(out: Path) -> None:
     rows = [("p/0", 0, [3, 4], [0.5, 0.5], 0.5), ("p/0", 2, [3], [1.0], 1.5)]
     _table(rows, tables.SAMPLES, out / "samples.parquet")
+
+
+def _scores(out: Path) -> None:
+    """Four of the responses, one without an answer."""
+    rows = [
+        (
+            name,
+            f"{name}/{k}",
+            0,
+            "1 + 1?",
+            "p",
+            "2",
+            "2",
+            answer,
+            verdict,
+            "2",
+            "correct",
+            9,
+            "stop",
+        )
+        for name in ("tuned", "transfer")
+        for k, (answer, verdict) in enumerate([("2", "correct"), (None, "unparsed")])
+    ]
+    _table(rows, tables.SCORES, out / "scores.parquet")
 
 
 def _report(out: Path) -> None:

@@ -1,5 +1,6 @@
 """MLflow's runs of a pipeline: what they hold, and that MLflow never stops or slows a stage."""
 
+import json
 import logging
 import os
 import socket
@@ -159,7 +160,23 @@ def test_payload_numbers(outcomes: dict[str, Outcome]) -> None:
     assert numbers["merge"] == {f"parity/{k}": v for k, v in stored_pipeline.PARITY.items()}
     assert numbers["evaluate"]["accuracy/tuned"] == 0.8
     assert numbers["evaluate"]["accuracy_low/tuned"] == pytest.approx(0.75)
+    assert numbers["evaluate"]["qwen/accuracy/tuned"] == 0.8
     assert numbers["evaluate"]["no_answer/transfer"] == 2
+
+
+@nothing_lost
+def test_mlflow_shows_what_was_answered(replayed: tuple[Run, dict[str, Run]]) -> None:
+    """The stage's run holds the table; what has no answer is empty, not the text "nan"."""
+    for stage in ("evaluate", "evaluate_base"):
+        run_id = replayed[1][stage].info.run_id
+        path = MlflowClient().download_artifacts(run_id, "predictions.json")
+        table = json.loads(Path(path).read_text(encoding="utf-8"))
+        rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+        assert [row["problem_id"] for row in rows] == [
+            "tuned/0", "tuned/1", "transfer/0", "transfer/1",
+        ]  # fmt: skip
+        assert [row["extracted"] for row in rows] == ["2", None] * 2
+        assert "prompt" not in table["columns"]
 
 
 @nothing_lost
