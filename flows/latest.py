@@ -49,6 +49,7 @@ def describe(runs: Mapping[str, StageRun], registering: Registering) -> dict[str
     return {
         "scores": tables["scores"],
         "paired": tables["paired"],
+        "styles": tables["styles"],
         "stages": stages,
         "registered_model": registered,
         "fingerprints": {name: run.outcome.manifest["fingerprint"] for name, run in runs.items()},

@@ -33,7 +33,7 @@ def _row(
 ) -> tuple[str, ...]:
     return (
         name,
-        str(tuned["n"]),
+        str(tuned["problems"]),
         f"{base['accuracy']:.1%}",
         _interval(base),
         f"{tuned['accuracy']:.1%}",
@@ -58,7 +58,19 @@ def markdown(report: Mapping[str, Any]) -> str:
     table = [HEADINGS, ("---",) + ("---:",) * (len(HEADINGS) - 1), *rows(report)]
     lines = [f"| {' | '.join(row)} |" for row in table]
     name = f"`models:/{model['name']}@{model['alias']}`"
-    return "\n".join([*lines, "", f"Registered: {name}, version {model['version']}."])
+    said = [*_on_prompts(report), f"Registered: {name}, version {model['version']}."]
+    return "\n".join([*lines, "", "\n\n".join(said)])
+
+
+def _on_prompts(report: Mapping[str, Any]) -> list[str]:
+    """A sentence where the two models had different prompts."""
+    base, tuned = report["styles"]["base"], report["styles"]["lightreasoner"]
+    if base == tuned:
+        return []
+    return [
+        f"The base was asked under the prompt style {base}, LightReasoner under {tuned}: the gain "
+        "holds what the prompt changes, too; `lightreasoner table1` takes it apart."
+    ]
 
 
 def show(report: Mapping[str, Any], console: Console, what_next: Mapping[str, str]) -> None:
@@ -68,7 +80,7 @@ def show(report: Mapping[str, Any], console: Console, what_next: Mapping[str, st
     scores, stages = _table(HEADINGS, rows(report)), _table(STAGE_HEADINGS, _stage_rows(report))
     # A narrow terminal wraps lines; it never loses a column.
     console.width = max(console.width, WIDEST)
-    console.print(Group("", scores, "", stages, ""), crop=False)
+    console.print(Group("", scores, "", *_on_prompts(report), stages, ""), crop=False)
     console.print(f"registered   {name} (version {model['version']})", soft_wrap=True)
     for label, value in what_next.items():
         console.print(f"{label:<12} {value}", soft_wrap=True)

@@ -54,7 +54,7 @@ def compare(results: Mapping[Name, Result | str], params: Params) -> dict[str, A
         name: {"title": METHODS[name].title, **_entry(result, base)}
         for name, result in results.items()
     }
-    problems = {name: score["n"] for name, score in methods["base"]["scores"].items()}
+    problems = {name: score["problems"] for name, score in methods["base"]["scores"].items()}
     return {"problems": problems, "seeds": seeds(params), "methods": methods}
 
 
@@ -138,7 +138,8 @@ def notes(comparison: Mapping[str, Any]) -> list[str]:
     """What the table needs to be read: how its numbers are made, and why a row has none."""
     seeds = ", ".join(f"{name} {seed}" for name, seed in comparison["seeds"].items())
     return [
-        "Pass@1 by the strict verdict in percent with Wilson 95% intervals; difference to the base "
+        "Pass@1 by the strict verdict in percent with 95% intervals (Wilson's; the "
+        "bootstrap's over problems where each has several responses); difference to the base "
         "in points with the paired bootstrap's 95% interval and McNemar's exact p, corrected for "
         "the number of sets (Holm), on the same problems. Samples: labelled positions of the "
         "sample set; trained: of all updates, repeats counted. Seconds: of the stage finetune, its "

@@ -10,6 +10,7 @@ the client itself reads. docs/serving.md says how to start a server, and what a 
 """
 
 import asyncio
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -211,7 +212,7 @@ class Endpoint:
         except APIError as error:
             raise self._error(_told(error, self.timeout)) from error
         try:
-            return kind.model_validate_json(text)
+            return kind.model_validate_json(_well_formed(text))
         except ValidationError as error:
             fault = error.errors()[0]
             where = ".".join(map(str, fault["loc"])) or "the whole"
@@ -243,6 +244,14 @@ def _told(error: "APIError", timeout: float) -> str:
         return f"answered {status} {after}: {_excerpt(error.response.text)}; {remedy}"
     reason = _excerpt(str(error.__cause__ or error))
     return f"cannot be reached, {after} ({reason}); {START}, or correct the url"
+
+
+def _well_formed(text: str) -> str | bytes:
+    """JSON without lone surrogates, which some servers escape and no file holds: `?` for each."""
+    try:
+        return json.dumps(json.loads(text), ensure_ascii=False).encode(errors="replace")
+    except ValueError:
+        return text
 
 
 def _excerpt(text: str) -> str:

@@ -194,13 +194,9 @@ def verdicts(scores: pd.DataFrame, verdict: str) -> dict[str, Any]:
 
 
 def _of_several(scores: pd.DataFrame, verdict: str) -> dict[str, Any]:
-    """pass@k for k in powers of two and n, and maj@n, means over the problems.
-
-    Responses vote for the text of their answers; the right ones all vote for one.
-    """
-    answers = scores[{"strict": "extracted", "qwen": "pred"}[verdict]]
+    """pass@k for k in powers of two and n, and maj@n, means over the problems."""
     correct = scores[verdict] == "correct"
-    votes = answers.where(answers.notna() & ~correct, None).mask(correct, "the right answer")
+    votes = pd.Series(_votes(scores, verdict), scores.index, dtype=object)
     groups = correct.groupby(scores["problem_id"], sort=False)
     n = int(groups.size().iloc[0])
     sums = groups.sum()
@@ -214,3 +210,21 @@ def _of_several(scores: pd.DataFrame, verdict: str) -> dict[str, Any]:
         },
         "maj_at": {str(n): float(np.mean(majority))},
     }
+
+
+def _votes(scores: pd.DataFrame, verdict: str) -> list[str | None]:
+    """What each response votes for: the toolkit's normal form of its answer, None without one.
+
+    All right answers are one. Wrong ones that are equal in another form than that still split their
+    votes, so that maj@n is an upper bound where they do.
+    """
+    answers = scores[{"strict": "extracted", "qwen": "pred"}[verdict]]
+    return [
+        "the right answer" if is_right else (pred or answer) if answer else None
+        for is_right, answer, pred in zip(
+            scores[verdict] == "correct",
+            answers.astype(object).where(answers.notna(), None),
+            scores["pred"].astype(object).where(scores["pred"].notna(), None),
+            strict=True,
+        )
+    ]

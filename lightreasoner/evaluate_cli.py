@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 from lightreasoner import artifacts, config
+from lightreasoner.artifacts import Artifact
 from lightreasoner.cli import DATA, HOME, Home, Overrides, ParamsFile, take
 from lightreasoner.errors import ConfigError, ModelError
-from lightreasoner.stages import STAGES, Inputs, Workspace, external_inputs, resolved
+from lightreasoner.stages import STAGES, Workspace, external_inputs, resolved
 
 if TYPE_CHECKING:
     from lightreasoner.config import Params, PromptStyle
@@ -116,8 +117,8 @@ def evaluate(
     Reads the parameters evaluate.*; --benchmarks, --style and --limit stand for problem_sets, style
     and n_problems. With --data they begin as the paper has them (all problems, greedy, 2048
     tokens), not as in params.yaml. Writes scores.parquet, a row a response, and summary.json: to
-    .lightreasoner/data/scores for the pipeline's own model and problems, else to
-    .lightreasoner/evaluations/<model>.
+    .lightreasoner/data/scores for the pipeline's own model and problems, else to a folder of
+    .lightreasoner/evaluations that is named after the model and what it was asked.
 
     Example: lightreasoner evaluate --model M --benchmarks gsm8k,svamp --data DIR --limit 100
     """
@@ -126,17 +127,21 @@ def evaluate(
     given = {"problem_sets": _names(benchmarks), "style": style, "n_problems": limit}
     overrides = _overrides(data, given)
     values = config.load(params, [*overrides, *(set_ or ())])
-    is_pipelines = model == str(DATA / "model") and not overrides
-    out = out or (DATA / "scores" if is_pipelines else HOME / "evaluations" / _file_name(model))
     from lightreasoner import models
+    from lightreasoner.store import stage_key
 
     inputs = {"model": models.resolve(model), **external_inputs(values, ["benchmark_source"])}
+    key = stage_key(STAGES["evaluate"], inputs, values)
     if endpoint is None:
+        is_pipelines = model == str(DATA / "model") and not overrides
+        out = out or (DATA / "scores" if is_pipelines else _place(model, key))
         take(STAGES["evaluate"], inputs, values, out, home)
     else:
-        key = api_key_file.read_text(encoding="utf-8").strip() if api_key_file else None
-        engine = _connected(endpoint, served_model, values, concurrency, key)
-        _ask(engine, inputs, values, out, home)
+        secret = api_key_file.read_text(encoding="utf-8").strip() if api_key_file else None
+        engine = _connected(endpoint, served_model, values, concurrency, secret)
+        key = hashlib.sha256(f"{key}/{engine.name}".encode()).hexdigest()[:32]
+        out = out or _place(model, key)
+        _ask(engine, key, inputs["model"], values, out, home)
     _show(out)
 
 
@@ -161,8 +166,9 @@ def _overrides(data: str | None, given: dict[str, Any]) -> list[str]:
     return [f"evaluate.{key}={json.dumps(value)}" for key, value in values.items()]
 
 
-def _file_name(model: str) -> str:
-    return Path(model.partition("@")[0]).name or "model"
+def _place(model: str, key: str) -> Path:
+    """A folder of its own for each model, section, data and server."""
+    return HOME / "evaluations" / f"{Path(model.partition('@')[0]).name or 'model'}-{key[:8]}"
 
 
 def _connected(
@@ -184,27 +190,26 @@ def _connected(
     ).connect()
 
 
-def _ask(engine: "Engine", inputs: Inputs, values: "Params", out: Path, home: Path) -> None:
+def _ask(
+    engine: "Engine", key: str, model: Artifact, values: "Params", out: Path, home: Path
+) -> None:
     """Write the scores of what a server answers to `out`; a restart goes on where it stopped.
 
     They do not enter the store: what a server computes with, its fingerprint does not know.
     """
     from lightreasoner.evaluate import write_scores
     from lightreasoner.progress import TerminalBar
-    from lightreasoner.store import stage_key
+    from lightreasoner.store import Store
 
-    key = f"{stage_key(STAGES['evaluate'], inputs, values)}/{engine.name}"
-    work = home.absolute() / "work" / hashlib.sha256(key.encode()).hexdigest()[:32]
+    work = home.absolute() / "work" / key
     payload = work / "payload"
-    shutil.rmtree(payload, ignore_errors=True)
-    payload.mkdir(parents=True)
     section, compute = values.evaluate.of_tuned(), resolved(values.compute)
-    with TerminalBar("evaluate") as bar:
-        write_scores(
-            inputs["model"].path, section, compute, Workspace(payload, work / "shards"), bar, engine
-        )
-    artifacts.place(artifacts.of(payload), out)
-    shutil.rmtree(work)
+    with Store(home.absolute()).lock(key), TerminalBar("evaluate") as bar:
+        shutil.rmtree(payload, ignore_errors=True)
+        payload.mkdir(parents=True)
+        write_scores(model.path, section, compute, Workspace(payload, work / "shards"), bar, engine)
+        artifacts.place(artifacts.of(payload), out)
+        shutil.rmtree(work)
     typer.echo(f"evaluate: {engine.name}  {out}")
 
 
@@ -223,7 +228,8 @@ def _show(scores_dir: Path) -> None:
             f"{verdict} {_accuracy(found)}"
             for verdict, found in (("strict", row), ("qwen", row["qwen"]))
         )
-        typer.echo(f"{name:<{width}}  n {row['n']:>5}  {verdicts}  {ends}")
+        several = f" x {row['n'] // row['problems']}" if row["n"] > row["problems"] else ""
+        typer.echo(f"{name:<{width}}  n {row['problems']:>5}{several}  {verdicts}  {ends}")
 
 
 def _accuracy(found: dict[str, Any]) -> str:

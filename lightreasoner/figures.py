@@ -61,7 +61,7 @@ def accuracy(scores: Mapping[str, Mapping[str, Any]], theme: Theme) -> Figure:
                 f"{value:.1f}", (end, place), (5, 0), textcoords="offset points",
                 va="center", color=theme.ink, fontsize=9,
             )  # fmt: skip
-    labels = [f"{name}\nn = {scores['base'][name]['n']:,}" for name in sets]
+    labels = [f"{name}\nn = {scores['base'][name]['problems']:,}" for name in sets]
     axes.set_yticks(range(len(sets)), labels, color=theme.ink, fontsize=9.5)
     axes.invert_yaxis()
     axes.set(xlim=(0, 112), xticks=range(0, 101, 20))

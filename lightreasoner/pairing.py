@@ -38,7 +38,8 @@ def read_scores(directory: Path) -> Scores:
 
 
 def check_comparable(first: Scores, second: Scores, free: Collection[str] = ()) -> None:
-    """Raise ArtifactError unless problems, questions and golds are the same, and the conditions.
+    """Raise ArtifactError unless problems, questions, golds and conditions are the same, and under
+    one style the prompts.
 
     `free` names conditions that may differ; the engine always may, as it is no condition of theirs.
     """
@@ -60,12 +61,13 @@ def check_comparable(first: Scores, second: Scores, free: Collection[str] = ()) 
             f"{first.path} and {second.path} were made under different conditions "
             f"({conditions[0]} and {conditions[1]}); {REMEDY}"
         )
+    if first.conditions.get("style") == second.conditions.get("style"):
+        check_prompts(first, second)
 
 
 def check_prompts(first: Scores, second: Scores) -> None:
-    """Raise ArtifactError unless both tables' prompts are the same, to the byte.
-
-    The tables have passed `check_comparable`.
+    """Raise ArtifactError unless both tables' prompts to the same problems are the same, to the
+    byte: demos and chat templates may differ under one style.
     """
     both = first.rows.merge(second.rows, on=KEYS, suffixes=("_first", "_second"))
     other = both[both["prompt_first"] != both["prompt_second"]]

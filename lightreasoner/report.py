@@ -41,6 +41,7 @@ def write_report(inputs: dict[str, Path], out: Path) -> None:
             method: _read_json(inputs[name] / "summary.json") for method, name in SCORES_OF.items()
         },
         "paired": paired(base, tuned),
+        "styles": {"base": base.conditions["style"], "lightreasoner": tuned.conditions["style"]},
         "samples": sample_statistics(steps, inputs["samples"]),
         "parity": _read_json(inputs["model"] / "parity.json"),
     }

@@ -278,6 +278,11 @@ def demos(source: str, set_name: str) -> list[Demo]:
     file = _file_of(path, set_name, "test") if path.is_dir() else path
     if not benchmark.is_layout_of(row for _, row in _rows(file)):
         return []
+    if path.is_file():  # whose digest says nothing of a file beside it
+        raise ProblemsError(
+            f"{path}: {set_name} is {benchmark.shots}-shot; give the directory that holds it, with "
+            "its demos.json"
+        )
     return _demos_beside(file, benchmark)
 
 

@@ -71,7 +71,8 @@ def bootstrap_mean_difference(
 ) -> Interval:
     """As `bootstrap_difference`, of the plain mean over sets of problems, each (base, tuned).
 
-    Problems are resampled within their set; the sets are fixed, not a draw from possible sets.
+    Problems are resampled within their set; the sets are fixed, not a draw from possible sets. A
+    set without any change adds the uncertainty that `bootstrap_interval` gives it, in full.
     """
     changes = [np.subtract(tuned, base, dtype=np.float64) for base, tuned in pairs]
     return _percentiles(changes, -1.0, seed, draws)
@@ -83,14 +84,16 @@ def _percentiles(sets: Sequence[Array], lowest: float, seed: int, draws: int) ->
     for values in sets:
         assert len(values), "a set without values"
         assert lowest <= values.min() <= values.max() <= 1, f"values outside [{lowest}, 1]"
-    if all(np.ptp(values) == 0 for values in sets):
-        ends = np.mean([_all_equal(values, lowest) for values in sets], axis=0)
-        return float(ends[0]), float(ends[1])
     rng = np.random.default_rng(seed)
     means = np.mean([_resampled_means(values, rng, draws) for values in sets], axis=0)
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(means, (tail, 1 - tail))
-    return float(low), float(high)
+    certain = [values for values in sets if np.ptp(values) == 0]
+    below, above = (
+        sum(abs(_all_equal(values, lowest)[end] - values[0]) for values in certain) / len(sets)
+        for end in (0, 1)
+    )
+    return float(low - below), float(high + above)
 
 
 def _all_equal(values: Array, lowest: float) -> Interval:

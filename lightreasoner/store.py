@@ -85,7 +85,7 @@ class Store:
         Raises ArtifactError if code or inputs change meanwhile, and what the stage raises.
         """
         key = stage_key(stage, inputs, params)
-        with self._lock(key):
+        with self.lock(key):
             found = self.find(stage, key)
             if found is not None:
                 replay(self.entry(stage, key), watcher)
@@ -142,7 +142,8 @@ class Store:
         return Outcome(artifact, manifest, cached=False)
 
     @contextlib.contextmanager
-    def _lock(self, key: str) -> Iterator[None]:
+    def lock(self, key: str) -> Iterator[None]:
+        """Held by one process at a time, and by none once that is gone."""
         path = self.home / "store" / "locks" / key
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w") as file:

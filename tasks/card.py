@@ -78,7 +78,14 @@ def _sentences(outcomes: Mapping[str, Outcome]) -> list[str]:
     if "report" not in outcomes:
         return []
     tables = _tables(outcomes)
-    return [_sentence(name, tables) for name in tables["scores"]["lightreasoner"]]
+    said = [_sentence(name, tables) for name in tables["scores"]["lightreasoner"]]
+    base, tuned = tables["styles"]["base"], tables["styles"]["lightreasoner"]
+    if base != tuned:
+        said.append(
+            f"The base was asked under the prompt style {base}, this model under {tuned}: the "
+            "differences hold what the prompt changes, too."
+        )
+    return said
 
 
 def _sentence(name: str, tables: dict[str, Any]) -> str:
@@ -86,10 +93,10 @@ def _sentence(name: str, tables: dict[str, Any]) -> str:
     before, after = (tables["scores"][key][name] for key in ("base", "lightreasoner"))
     paired = tables["paired"][name]
     return (
-        f"On {name} (n = {after['n']}): {_percent(after)}, "
+        f"On {name} (n = {after['problems']}): {_percent(after)}, "
         f"against {_percent(before)} for the base; "
         f"{paired['gained']} problems gained, {paired['lost']} lost "
-        f"(paired p = {paired['p']:.2g}). "
+        f"(paired p = {paired['p_holm']:.2g}). "
         f"By the Qwen2.5-Math toolkit's verdict {after['qwen']['accuracy']:.1%} against "
         f"{before['qwen']['accuracy']:.1%}."
     )

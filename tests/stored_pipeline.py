@@ -47,7 +47,7 @@ def score(n: int, correct: int) -> dict[str, Any]:
     """A set's summary, with a rounded interval."""
     share = correct / n
     verdict = {"correct": correct, "accuracy": share, "ci95": [share - 0.05, share + 0.05]}
-    return {"n": n, **verdict, "truncated": 1, "no_answer": 2, "qwen": verdict}
+    return {"problems": n, "n": n, **verdict, "truncated": 1, "no_answer": 2, "qwen": verdict}
 
 
 def write(home: Path, model: Path) -> dict[str, Outcome]:
@@ -166,7 +166,9 @@ def _report(out: Path) -> None:
     for name, (difference, ci95) in differences.items():
         found = {**tests[name], "difference": difference, "ci95": ci95}
         paired[name] = {**found, "qwen": found}
-    _json(out / "tables.json", {"scores": scores, "paired": paired, "samples": {"samples": 2}})
+    styles = {"base": "qwen25-math-cot", "lightreasoner": "qwen25-math-cot"}
+    found = {"scores": scores, "paired": paired, "styles": styles, "samples": {"samples": 2}}
+    _json(out / "tables.json", found)
     (out / "report.html").write_text("<html></html>", encoding="utf-8")
     (out / "figures").mkdir()
     (out / "figures" / "scores.png").write_bytes(b"png")

@@ -175,6 +175,15 @@ def test_mmlu_stem_has_five_demos_and_the_others_none(tmp_path: Path) -> None:
     assert sources.demos("microworld", "tuned") == []
 
 
+def test_a_file_of_a_few_shot_set_is_no_source(tmp_path: Path) -> None:
+    """Its digest would say nothing of the demos beside it, so that a cached result could be old."""
+    put(tmp_path, "mmlu_stem", MMLU)
+    (tmp_path / "mmlu_stem" / "demos.json").write_text(json.dumps(DEMOS), encoding="utf-8")
+    with pytest.raises(ProblemsError, match=r"mmlu_stem is 5-shot; give the directory"):
+        sources.demos(str(tmp_path / "mmlu_stem" / "test.jsonl"), "mmlu_stem")
+    assert len(sources.demos(str(tmp_path / "mmlu_stem"), "mmlu_stem")) == 5
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

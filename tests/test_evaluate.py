@@ -11,6 +11,7 @@ from lightreasoner.config import Compute, Evaluate
 from lightreasoner.decode import Completion
 from lightreasoner.engines import Engine, Response
 from lightreasoner.errors import ProblemsError
+from lightreasoner.normalisation import normalise
 from lightreasoner.progress import Silent
 from lightreasoner.stages import Workspace
 
@@ -292,3 +293,36 @@ def test_conditions_differ_by_style_alone(source: Path) -> None:
     assert evaluate.conditions(tuned.of_base()) == {
         **evaluate.conditions(tuned.of_tuned()), "style": "cot",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("answers", "verdicts", "share"),
+    [
+        # responses without an answer do not vote
+        ([None, None, None, "7"], "uuuc", 1.0),
+        ([None, None], "uu", 0.0),
+        # a wrong answer in several forms is one answer: 12 has three of five
+        (["12", "12.0", r"\$12", "13", "13"], "wwwcc", 0.0),
+        # so is the right one
+        (["0.5", r"\frac{1}{2}", "7", "7", "8"], "ccwww", 0.5),
+    ],
+)
+def test_the_majority_is_of_answers(
+    answers: list[str | None], verdicts: str, share: float, tmp_path: Path
+) -> None:
+    names = {"c": "correct", "w": "wrong", "u": "unparsed"}
+    rows = pd.DataFrame(
+        {
+            "problem_id": "a/0",
+            "k": range(len(answers)),
+            "response": "r",
+            "extracted": answers,
+            "pred": [answer and normalise(answer) for answer in answers],
+            "strict": [names[verdict] for verdict in verdicts],
+            "qwen": [names[verdict] for verdict in verdicts],
+            "tokens": 1,
+            "finish_reason": "stop",
+        }
+    )
+    for found in (evaluate.summarise(rows), evaluate.summarise(rows)["qwen"]):
+        assert found["maj_at"] == {str(len(answers)): share}

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -73,7 +74,12 @@ def test_the_result_of_another_model_has_its_own_place(data: str) -> None:
     at = words.index("--out")
     result = call(*words[:at], *words[at + 2 :])
     assert result.exit_code == 0, result.stderr
-    assert len(scores(".lightreasoner/evaluations/expert")) == 2
+    (made,) = Path(".lightreasoner/evaluations").iterdir()
+    assert made.name.startswith("expert-")
+    assert len(scores(str(made))) == 2
+    other = [*words[:at], *words[at + 2 :], "--benchmarks", "tuned"]
+    assert call(*other).exit_code == 0
+    assert len(list(Path(".lightreasoner/evaluations").iterdir())) == 2
 
 
 def test_a_server_answers_as_the_model_does_in_process(data: str, served: str) -> None:  # noqa: F811
@@ -106,6 +112,21 @@ def test_a_server_that_dies_costs_no_answer_it_gave(data: str) -> None:
         assert result.exit_code == 0, result.stderr
         assert len(server.asked) == 1 + 2 * N - 8
     assert sorted(scores("there")["extracted"]) == ["1"] * 8 + ["2"] * (2 * N - 8)
+
+
+def test_two_at_once_ask_a_server_in_turn(data: str) -> None:
+    """Both have all answers, and the second asks for its own after the first has its result."""
+    with scripted(served_models("m"), *[completion(r"\boxed{1}")]) as server:
+        asking = arguments(data, "--limit", "2", "--endpoint", server.url, "--served-model", "m")
+        server.script[:] = [lambda handler: answer(handler)]
+
+        def answer(handler: Any) -> None:
+            (completion(r"\boxed{1}") if handler.asked else served_models("m"))(handler)
+
+        command = [sys.executable, "-m", "lightreasoner", *asking]
+        running = [subprocess.Popen([*command, "--out", name]) for name in ("a", "b")]
+        assert [process.wait() for process in running] == [0, 0]
+    assert scores("a").equals(scores("b"))
 
 
 @pytest.mark.parametrize(

@@ -60,3 +60,13 @@ def test_other_conditions_are_refused_unless_they_are_free(tmp_path: Path) -> No
 def test_a_response_that_stands_twice_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"scores.parquet: a problem stands twice"):
         edited(tmp_path / "twice", lambda rows: pd.concat([rows, rows.iloc[:1]]))
+
+
+def test_other_prompts_under_one_style_are_refused(tmp_path: Path) -> None:
+    """As where demos or chat templates differ; under two styles prompts differ by rights."""
+    first = edited(tmp_path / "first", lambda rows: rows)
+    second = edited(tmp_path / "second", lambda rows: rows.assign(prompt="other"))
+    with pytest.raises(ArtifactError, match="different prompts for 3 problems"):
+        pairing.check_comparable(first, second)
+    other = Scores(second.path, second.rows, {**second.conditions, "style": "chat"})
+    pairing.check_comparable(first, other, {"style"})

@@ -168,12 +168,13 @@ def test_pairing_narrows_the_difference() -> None:
 def test_the_mean_over_sets_weighs_sets_and_not_problems() -> None:
     """Set 1: 100 problems, 50 gained; set 2: 400, none. The mean is 1/4, not 50 / 500.
 
-    Its deviation is half of set 1's sqrt(0.25 / 100) = 0.05: 0.25 -+ 0.049.
+    Its deviation is half of set 1's sqrt(0.25 / 100) = 0.05: 0.25 -+ 0.049. Set 2, unchanged, adds
+    half of Wilson's upper end for 0 of 400, 0.0095: 0.25 -+ 0.054.
     """
     first = np.zeros(100), np.repeat([0.0, 1.0], 50)
     second = np.ones(400), np.ones(400)
     found = bootstrap_mean_difference([first, second])
-    assert found == pytest.approx((0.25 - 0.049, 0.25 + 0.049), abs=0.005)
+    assert found == pytest.approx((0.25 - 0.054, 0.25 + 0.054), abs=0.003)
     assert bootstrap_mean_difference([first]) == bootstrap_difference(*first)
 
 
@@ -339,3 +340,14 @@ def test_the_majority_is_the_mean_over_subsets(
     assert maj_at_k(keys[::-1], [key in right for key in keys[::-1]], k) == pytest.approx(
         float(mean)
     )
+
+
+def test_a_set_without_change_is_not_certain() -> None:
+    """Its own interval, shared out over the sets, is added to the other's: (a + b) / 2."""
+    same, base = np.zeros(5), np.zeros(300)
+    tuned = (np.arange(300) < 50).astype(float)
+    alone = bootstrap_difference(same, same)
+    other = bootstrap_difference(base, tuned)
+    low, high = bootstrap_mean_difference([(same, same), (base, tuned)])
+    assert low == pytest.approx((alone[0] + other[0]) / 2, abs=0.01)
+    assert high == pytest.approx((alone[1] + other[1]) / 2, abs=0.01)
