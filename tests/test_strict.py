@@ -130,7 +130,7 @@ RIGHT = {
         ("7", r"\text{7}"), ("7", r"\mathbf{7}"), ("7", r"\textbf{7}"), ("7", r"\,7\,"),
         ("7", r"\displaystyle 7"), ("7", "$7$"), ("7", "{7}"), ("7", "(7)"), ("7", "[7]"),
         ("7", "7."), ("7", r"7\ "), ("7", "+7"), ("-5", "−5"), ("-5", "+-5"),
-        ("2\\pi", "2π"), (r"\frac{1}{2}", r"\dfrac12"), (r"\text{(C)}", "C"), ("Yes", "yes"),
+        ("2\\pi", "2π"), (r"\frac{1}{2}", r"\dfrac12"), (r"\text{(C)}", "C"), ("Yes", "yes"), ("odd", "Odd"),
         (r"\frac{1}{2}", r"\boxed{\frac{1}{2}}"),
     ],
     "numbers": [
@@ -176,6 +176,27 @@ RIGHT = {
         ("2^{k-n}", r"\frac{2^k}{2^n}"), ("LRMC=SRMC", "SRMC = LRMC"), ("(n-1)!", r"\frac{n!}{n}"),
         (r"x^5 - x^4 + x^3", "x^3(x^2-x+1)"), (r"\frac{270}7", r"\frac{540}{14}"),
     ],
+    "products": [
+        ("6", "2(3)"), ("60", "2(30)=60"), ("14", "7(2) = 14"), ("24", "2(3)(4)"), ("12", "(3)(4)"),
+        (r"\frac83", r"4\left(\frac23\right)"), ("30", r"\binom{5}{2}\binom{3}{1}"), ("-6", "2(-3)"),
+        ("18", "2(3)^2"), (r"\sin^2 x", r"\sin^2(x)"), (r"\log_2 3", r"\log_{2}(3)"),
+        (r"\begin{pmatrix}2\\4\end{pmatrix}", r"2\begin{pmatrix}1\\2\end{pmatrix}"),
+    ],
+    "branches": [
+        (r"\lfloor n/2\rfloor", r"\left\lfloor\frac{n}{2}\right\rfloor"), ("|x-3|", "|3-x|"),
+        ("|x-3|<2", "2>|3-x|"), (r"\sqrt{(x-3)^2}", "|x-3|"), (r"\max(x,5)", r"\max(5,x)"),
+        (r"\frac{x+y+|x-y|}{2}", r"\max(x,y)"), (r"\ln|x|", r"\frac12\ln x^2"),
+        (r"2\ln x", r"\ln x^2"),
+    ],
+    "bases": [
+        ("52_8", "52_{8}"), ("52_8", r"52_{\text{eight}}"), ("52_8", "(52)_8"), ("52_8", "52"),
+        ("2516_8", r"2516_{\text{8}}"), ("52_8", r"52\text{ (base 8)}"), ("52", "52_{10}"),
+        ("52_8", "x = 52_8"),
+    ],
+    "primes": [
+        (r"x^{\prime}+\frac{r}{V} x-rc=0", r"x'+\frac{r}{V}x-rc=0"),
+        (r"y^{\prime}+r y-r x(t)=0", "y'+r y-r x(t)=0"), ("y''", r"y^{\prime\prime}"),
+    ],
     "approximations": [
         (r"\pi", "3.14159"), ("3.14159", r"\pi"), (r"\frac{1}{3}", "0.33333"),
         ("3.333", r"\frac{10}{3}"),
@@ -202,6 +223,28 @@ WRONG = {
         (r"\frac{m}{2}", r"\frac{s}{2}"), ("N", "n"), ("x_1", "x_2"), ("E_{1}", "E_{2}"),
         ("5", "5 m"), (r"\dot{x}", "x"), (r"\Delta", r"\delta"), ("C", "c"),
     ],
+    "products": [
+        ("5", "2(3)"), ("9", "4(5)"), ("6", "1+2(3)"), (r"\frac{7}{3}", r"\frac{2(5)}{3}"),
+        (r"\frac{14}{3}", r"4\left(\frac{2}{3}\right)"), ("8", "2(6)=8"), ("7", "(3)(4)"),
+        ("13", r"\binom{5}{2}(3)"),
+    ],
+    "branches": [
+        (r"\lfloor n/2\rfloor", r"\lfloor n/3\rfloor"), (r"\lfloor n/2\rfloor", r"\lfloor m/2\rfloor"),
+        (r"\lfloor n/2\rfloor", r"\lfloor n/100\rfloor"),
+        (r"\lfloor\sqrt n\rfloor", r"\lfloor n^{1/3}\rfloor"),
+        (r"\lfloor\sqrt{n-1}\rfloor", r"2(\lfloor\sqrt{n-1}\rfloor)"), ("|x-3|", "3-x"),
+        ("|x-3|", "x-3"), (r"\max(x,5)", "5"), (r"\min(n,10)", "n"), ("n+|n-2|", "2"),
+        ("y=|x-3|", "y=3-x"), ("|x-3|<2", "3-x<2"), (r"\sqrt{(x-3)^2}", "3-x"),
+        (r"y=\lfloor x/2\rfloor", r"y=\lfloor x/3\rfloor"), (r"\ln x", r"\ln|x|"),
+    ],
+    "bases": [
+        ("52_8", "52_7"), ("52_8", "52_{10}"), ("204_5", "204_6"), ("52", "52_7"), ("12", "12_{3}"),
+        ("52_8", r"52\text{ (base 7)}"), ("52_8", "42_{10}"),
+    ],
+    "case": [
+        ("ab", "AB"), ("xy", "XY"), ("RC", "rc"), ("nk", "NK"), ("abc", "ABC"), ("6-5i", "6-5I"),
+    ],
+    "primes": [("x'", "x"), ("y''", "y'"), ("x'+x=0", "x+x=0")],
     "units": [(r"10\text{ feet}", r"10\text{ meters}"), (r"\$6", "6 cents"), ("3 p.m.", "3 a.m.")],
     "joined": [
         ("23", "2,3"), ("23", "2 and 3"), ("12", "1,2"), ("1,2", "12"), ("12", "1/2"),
@@ -230,6 +273,9 @@ MEASURED = [
     ("6.63e-34", r"6.63 \times 10^{-33}", False), ("4e33", "4.02e33", True),
     ("4e33", "4.4e33", False), ("0.707", r"\frac{\sqrt2}{2}", True), ("-2", "-2.004", False),
     ("361", "361.2", False),
+    # quantities are positive
+    (r"\sqrt{4 \pi G \rho_{0} r_{0}^{2}}", r"2r_0\sqrt{\pi G\rho_0}", True),
+    (r"\sqrt{4 \pi G \rho_{0} r_{0}^{2}}", r"r_0\sqrt{\pi G\rho_0}", False),
 ]  # fmt: skip
 
 ASKED = [
@@ -241,6 +287,8 @@ ASKED = [
     ("Find the ratio.", "9:7", "9 to 7", True), ("When is it?", "9:15", "3:5", False),
     # a + b = 5 says what a + b is
     ("What is $a + b$?", "5", "a+b=5", True),
+    # a base that the question names may stand below its number
+    ("Write 37 in base 7.", "52", "52_7", True), ("Write it in base 8.", "52", "52_7", False),
 ]  # fmt: skip
 
 
