@@ -82,6 +82,37 @@ EXTRACTED = [
     ("So she has **7** apples.", "7"),
     # the whole response
     ("7", "7"),
+    ("5 apples", "5 apples"),
+    (r"\[5\]", "5"),
+    ("x = 5", "x = 5"),
+    ("(1,2)", "(1,2)"),
+    # more ways to name it
+    ("**Final Answer**\n\n5", "5"),
+    ("### Final Answer\n5", "5"),
+    ("Ans: 5", "5"),
+    ("My answer: 5", "5"),
+    ("Hence the answer will be 5.", "5"),
+    ("The answer equals 5.", "5"),
+    ("答案：5", "5"),
+    # another problem that is made up behind the answer
+    ("A: 7\n\nQ: Tom has 3 apples. How many?\nA: 9", "7"),
+    ("#### 7\n\nExercise 2: What?\n#### 9", "7"),
+    ("#### 7\n\nProblem 2\nWhat?\n#### 9", "7"),
+    ("The answer is 7.\n\n## Question 2\nfoo\nThe answer is 9.", "7"),
+    ("The answer is 7.\n\nquestion: foo\nThe answer is 9.", "7"),
+    ("The answer is 7.\n\nInstruction: foo\n\nResponse: The answer is 9.", "7"),
+    ("Q: 3+4?\nA: 7", "7"),
+    # what the answer is not, a part's answer, corrections, placeholders
+    (r"The answer is not \boxed{3}. The answer is \boxed{5}.", "5"),
+    (r"The answer cannot be \boxed{3}. The answer is \boxed{5}.", "5"),
+    (r"The answer to part (a) is \boxed{3}. The final answer is \boxed{5}.", "5"),
+    (r"The answer is \boxed{3}. Oops. The answer is \boxed{5}", "5"),
+    (r"The answer is \boxed{3}. Sorry, the answer is \boxed{5}", "5"),
+    (r"The answer is \boxed{3}. I made an error. The answer is \boxed{5}", "5"),
+    (r"The answer is \boxed{3}. Let me double check. The answer is \boxed{5}", "5"),
+    (r"The answer is \boxed{3}. Actually, a similar problem: the answer is \boxed{5}", "3"),
+    (r"We write the final answer as \boxed{answer}. \boxed{5}", "5"),
+    (r"The answer should be in the form \boxed{number}: \boxed{5}", "5"),
     # numbers that merely stand somewhere
     ("Adding these we would get 12 and then multiply by", None),
     ("There are 3 pens and 4 more, 7", None),
@@ -106,6 +137,10 @@ LETTERS = [
     ("B", "the correct option is b", True),
     ("B", "So option B is correct.", True),
     ("B", "Option A is something else. Hence we pick B.", True),
+    ("B", "Option (B)", True),
+    ("B", "B is correct.", True),
+    ("B", 'The answer is "B".', True),
+    ("B", "The answer is `B`.", True),
     # the option's text for its letter, several sentences too
     ("C", r"\boxed{\frac{8}{9}}", True),
     ("A", r"The answer is 4.9 m/s^2.", True),
@@ -125,12 +160,27 @@ LETTERS = [
     ("B", "", False),
 ]
 
+CHARACTERS = "Which?\nAnswer Choices: (A) Error (B) a (C) b (D) c"
+SYMBOLS = "Which?\nAnswer Choices: (A) L (B) P (C) 1/C (D) C"
+MENTIONS = "Which?\nAnswer Choices: (A) one (B) two (C) (A) and (B) both in the same way. (D) none"
+MENTIONING = [
+    # a lone capital is a letter, whatever the options say; a small one may be an option's text
+    (CHARACTERS, "C", "C", True), (CHARACTERS, "D", "C", False), (CHARACTERS, "D", "c", True),
+    (CHARACTERS, "C", "(C)", True), (CHARACTERS, "D", r"\text{C}", False),
+    (CHARACTERS, "A", "error", True), (SYMBOLS, "C", r"\text{C}", True),
+    (SYMBOLS, "B", "B. P", True), (SYMBOLS, "D", "B. P", False), (SYMBOLS, "D", "C. 1/C", False),
+    (MENTIONS, "C", "C. (A) and (B) both in the same way.", True),
+    (MENTIONS, "C", "(A) and (B) both in the same way", True),
+    (MENTIONS, "D", "(D) none", True), (MENTIONS, "C", "A. (A) and (B)", False),
+]  # fmt: skip
+
 RIGHT = {
     "spelling": [
         ("7", r"\text{7}"), ("7", r"\mathbf{7}"), ("7", r"\textbf{7}"), ("7", r"\,7\,"),
         ("7", r"\displaystyle 7"), ("7", "$7$"), ("7", "{7}"), ("7", "(7)"), ("7", "[7]"),
         ("7", "7."), ("7", r"7\ "), ("7", "+7"), ("-5", "−5"), ("-5", "+-5"),
-        ("2\\pi", "2π"), (r"\frac{1}{2}", r"\dfrac12"), (r"\text{(C)}", "C"), ("Yes", "yes"), ("odd", "Odd"),
+        ("2\\pi", "2π"), (r"\frac{1}{2}", r"\dfrac12"), (r"\text{(C)}", "C"), ("Yes", "yes"),
+        ("odd", "Odd"),
         (r"\frac{1}{2}", r"\boxed{\frac{1}{2}}"),
     ],
     "numbers": [
@@ -177,8 +227,9 @@ RIGHT = {
         (r"x^5 - x^4 + x^3", "x^3(x^2-x+1)"), (r"\frac{270}7", r"\frac{540}{14}"),
     ],
     "products": [
-        ("6", "2(3)"), ("60", "2(30)=60"), ("14", "7(2) = 14"), ("24", "2(3)(4)"), ("12", "(3)(4)"),
-        (r"\frac83", r"4\left(\frac23\right)"), ("30", r"\binom{5}{2}\binom{3}{1}"), ("-6", "2(-3)"),
+        ("6", "2(3)"), ("60", "2(30)=60"), ("14", "7(2) = 14"), ("24", "2(3)(4)"),
+        ("12", "(3)(4)"), (r"\frac83", r"4\left(\frac23\right)"),
+        ("30", r"\binom{5}{2}\binom{3}{1}"), ("-6", "2(-3)"),
         ("18", "2(3)^2"), (r"\sin^2 x", r"\sin^2(x)"), (r"\log_2 3", r"\log_{2}(3)"),
         (r"\begin{pmatrix}2\\4\end{pmatrix}", r"2\begin{pmatrix}1\\2\end{pmatrix}"),
     ],
@@ -229,7 +280,8 @@ WRONG = {
         ("13", r"\binom{5}{2}(3)"),
     ],
     "branches": [
-        (r"\lfloor n/2\rfloor", r"\lfloor n/3\rfloor"), (r"\lfloor n/2\rfloor", r"\lfloor m/2\rfloor"),
+        (r"\lfloor n/2\rfloor", r"\lfloor n/3\rfloor"),
+        (r"\lfloor n/2\rfloor", r"\lfloor m/2\rfloor"),
         (r"\lfloor n/2\rfloor", r"\lfloor n/100\rfloor"),
         (r"\lfloor\sqrt n\rfloor", r"\lfloor n^{1/3}\rfloor"),
         (r"\lfloor\sqrt{n-1}\rfloor", r"2(\lfloor\sqrt{n-1}\rfloor)"), ("|x-3|", "3-x"),
@@ -315,6 +367,13 @@ def test_letters(gold: str, response: str, correct: bool) -> None:
     assert verdict(response, problem(gold, OPTIONS), "mmlu_stem") is correct
 
 
+@pytest.mark.parametrize(("question", "gold", "answer", "correct"), MENTIONING)
+def test_options_that_look_like_letters(
+    question: str, gold: str, answer: str, correct: bool
+) -> None:
+    assert is_correct(answer, problem(gold, question), "mmlu_stem") is correct
+
+
 @pytest.mark.parametrize(("gold", "answer"), table(RIGHT))
 def test_right_answers(gold: str, answer: str) -> None:
     assert is_correct(answer, problem(gold), "math")
@@ -359,7 +418,8 @@ def test_absurd_answers_are_wrong_at_once(gold: str, answer: str) -> None:
 @pytest.mark.parametrize(
     "unit",
     [r"\boxed{", "The answer is ", "\n", "#### ", "So we get ", "{", r"\boxed 1, ", "\nQuestion:",
-     "A ", "Thus A. ", "**", "answer is\n\n", r"\boxed{1} and ", "So, "],
+     "A ", "Thus A. ", "**", "answer is\n\n", r"\boxed{1} and ", "So, ",
+     r"The answer is \boxed{1}. ", "\nQ: ", "\n## Answer"],
 )  # fmt: skip
 def test_extraction_is_quick_on_long_responses(unit: str) -> None:
     response = unit * (200_000 // len(unit))
