@@ -82,6 +82,37 @@ EXTRACTED = [
     ("So she has **7** apples.", "7"),
     # the whole response
     ("7", "7"),
+    ("5 apples", "5 apples"),
+    (r"\[5\]", "5"),
+    ("x = 5", "x = 5"),
+    ("(1,2)", "(1,2)"),
+    # more ways to name it
+    ("**Final Answer**\n\n5", "5"),
+    ("### Final Answer\n5", "5"),
+    ("Ans: 5", "5"),
+    ("My answer: 5", "5"),
+    ("Hence the answer will be 5.", "5"),
+    ("The answer equals 5.", "5"),
+    ("答案：5", "5"),
+    # another problem that is made up behind the answer
+    ("A: 7\n\nQ: Tom has 3 apples. How many?\nA: 9", "7"),
+    ("#### 7\n\nExercise 2: What?\n#### 9", "7"),
+    ("#### 7\n\nProblem 2\nWhat?\n#### 9", "7"),
+    ("The answer is 7.\n\n## Question 2\nfoo\nThe answer is 9.", "7"),
+    ("The answer is 7.\n\nquestion: foo\nThe answer is 9.", "7"),
+    ("The answer is 7.\n\nInstruction: foo\n\nResponse: The answer is 9.", "7"),
+    ("Q: 3+4?\nA: 7", "7"),
+    # what the answer is not, a part's answer, corrections, placeholders
+    (r"The answer is not \boxed{3}. The answer is \boxed{5}.", "5"),
+    (r"The answer cannot be \boxed{3}. The answer is \boxed{5}.", "5"),
+    (r"The answer to part (a) is \boxed{3}. The final answer is \boxed{5}.", "5"),
+    (r"The answer is \boxed{3}. Oops. The answer is \boxed{5}", "5"),
+    (r"The answer is \boxed{3}. Sorry, the answer is \boxed{5}", "5"),
+    (r"The answer is \boxed{3}. I made an error. The answer is \boxed{5}", "5"),
+    (r"The answer is \boxed{3}. Let me double check. The answer is \boxed{5}", "5"),
+    (r"The answer is \boxed{3}. Actually, a similar problem: the answer is \boxed{5}", "3"),
+    (r"We write the final answer as \boxed{answer}. \boxed{5}", "5"),
+    (r"The answer should be in the form \boxed{number}: \boxed{5}", "5"),
     # numbers that merely stand somewhere
     ("Adding these we would get 12 and then multiply by", None),
     ("There are 3 pens and 4 more, 7", None),
@@ -106,6 +137,10 @@ LETTERS = [
     ("B", "the correct option is b", True),
     ("B", "So option B is correct.", True),
     ("B", "Option A is something else. Hence we pick B.", True),
+    ("B", "Option (B)", True),
+    ("B", "B is correct.", True),
+    ("B", 'The answer is "B".', True),
+    ("B", "The answer is `B`.", True),
     # the option's text for its letter, several sentences too
     ("C", r"\boxed{\frac{8}{9}}", True),
     ("A", r"The answer is 4.9 m/s^2.", True),
@@ -125,12 +160,27 @@ LETTERS = [
     ("B", "", False),
 ]
 
+CHARACTERS = "Which?\nAnswer Choices: (A) Error (B) a (C) b (D) c"
+SYMBOLS = "Which?\nAnswer Choices: (A) L (B) P (C) 1/C (D) C"
+MENTIONS = "Which?\nAnswer Choices: (A) one (B) two (C) (A) and (B) both in the same way. (D) none"
+MENTIONING = [
+    # a lone capital is a letter, whatever the options say; a small one may be an option's text
+    (CHARACTERS, "C", "C", True), (CHARACTERS, "D", "C", False), (CHARACTERS, "D", "c", True),
+    (CHARACTERS, "C", "(C)", True), (CHARACTERS, "D", r"\text{C}", False),
+    (CHARACTERS, "A", "error", True), (SYMBOLS, "C", r"\text{C}", True),
+    (SYMBOLS, "B", "B. P", True), (SYMBOLS, "D", "B. P", False), (SYMBOLS, "D", "C. 1/C", False),
+    (MENTIONS, "C", "C. (A) and (B) both in the same way.", True),
+    (MENTIONS, "C", "(A) and (B) both in the same way", True),
+    (MENTIONS, "D", "(D) none", True), (MENTIONS, "C", "A. (A) and (B)", False),
+]  # fmt: skip
+
 RIGHT = {
     "spelling": [
         ("7", r"\text{7}"), ("7", r"\mathbf{7}"), ("7", r"\textbf{7}"), ("7", r"\,7\,"),
         ("7", r"\displaystyle 7"), ("7", "$7$"), ("7", "{7}"), ("7", "(7)"), ("7", "[7]"),
         ("7", "7."), ("7", r"7\ "), ("7", "+7"), ("-5", "−5"), ("-5", "+-5"),
         ("2\\pi", "2π"), (r"\frac{1}{2}", r"\dfrac12"), (r"\text{(C)}", "C"), ("Yes", "yes"),
+        ("odd", "Odd"),
         (r"\frac{1}{2}", r"\boxed{\frac{1}{2}}"),
     ],
     "numbers": [
@@ -176,6 +226,28 @@ RIGHT = {
         ("2^{k-n}", r"\frac{2^k}{2^n}"), ("LRMC=SRMC", "SRMC = LRMC"), ("(n-1)!", r"\frac{n!}{n}"),
         (r"x^5 - x^4 + x^3", "x^3(x^2-x+1)"), (r"\frac{270}7", r"\frac{540}{14}"),
     ],
+    "products": [
+        ("6", "2(3)"), ("60", "2(30)=60"), ("14", "7(2) = 14"), ("24", "2(3)(4)"),
+        ("12", "(3)(4)"), (r"\frac83", r"4\left(\frac23\right)"),
+        ("30", r"\binom{5}{2}\binom{3}{1}"), ("-6", "2(-3)"),
+        ("18", "2(3)^2"), (r"\sin^2 x", r"\sin^2(x)"), (r"\log_2 3", r"\log_{2}(3)"),
+        (r"\begin{pmatrix}2\\4\end{pmatrix}", r"2\begin{pmatrix}1\\2\end{pmatrix}"),
+    ],
+    "branches": [
+        (r"\lfloor n/2\rfloor", r"\left\lfloor\frac{n}{2}\right\rfloor"), ("|x-3|", "|3-x|"),
+        ("|x-3|<2", "2>|3-x|"), (r"\sqrt{(x-3)^2}", "|x-3|"), (r"\max(x,5)", r"\max(5,x)"),
+        (r"\frac{x+y+|x-y|}{2}", r"\max(x,y)"), (r"\ln|x|", r"\frac12\ln x^2"),
+        (r"2\ln x", r"\ln x^2"),
+    ],
+    "bases": [
+        ("52_8", "52_{8}"), ("52_8", r"52_{\text{eight}}"), ("52_8", "(52)_8"), ("52_8", "52"),
+        ("2516_8", r"2516_{\text{8}}"), ("52_8", r"52\text{ (base 8)}"), ("52", "52_{10}"),
+        ("52_8", "x = 52_8"),
+    ],
+    "primes": [
+        (r"x^{\prime}+\frac{r}{V} x-rc=0", r"x'+\frac{r}{V}x-rc=0"),
+        (r"y^{\prime}+r y-r x(t)=0", "y'+r y-r x(t)=0"), ("y''", r"y^{\prime\prime}"),
+    ],
     "approximations": [
         (r"\pi", "3.14159"), ("3.14159", r"\pi"), (r"\frac{1}{3}", "0.33333"),
         ("3.333", r"\frac{10}{3}"),
@@ -202,6 +274,29 @@ WRONG = {
         (r"\frac{m}{2}", r"\frac{s}{2}"), ("N", "n"), ("x_1", "x_2"), ("E_{1}", "E_{2}"),
         ("5", "5 m"), (r"\dot{x}", "x"), (r"\Delta", r"\delta"), ("C", "c"),
     ],
+    "products": [
+        ("5", "2(3)"), ("9", "4(5)"), ("6", "1+2(3)"), (r"\frac{7}{3}", r"\frac{2(5)}{3}"),
+        (r"\frac{14}{3}", r"4\left(\frac{2}{3}\right)"), ("8", "2(6)=8"), ("7", "(3)(4)"),
+        ("13", r"\binom{5}{2}(3)"),
+    ],
+    "branches": [
+        (r"\lfloor n/2\rfloor", r"\lfloor n/3\rfloor"),
+        (r"\lfloor n/2\rfloor", r"\lfloor m/2\rfloor"),
+        (r"\lfloor n/2\rfloor", r"\lfloor n/100\rfloor"),
+        (r"\lfloor\sqrt n\rfloor", r"\lfloor n^{1/3}\rfloor"),
+        (r"\lfloor\sqrt{n-1}\rfloor", r"2(\lfloor\sqrt{n-1}\rfloor)"), ("|x-3|", "3-x"),
+        ("|x-3|", "x-3"), (r"\max(x,5)", "5"), (r"\min(n,10)", "n"), ("n+|n-2|", "2"),
+        ("y=|x-3|", "y=3-x"), ("|x-3|<2", "3-x<2"), (r"\sqrt{(x-3)^2}", "3-x"),
+        (r"y=\lfloor x/2\rfloor", r"y=\lfloor x/3\rfloor"), (r"\ln x", r"\ln|x|"),
+    ],
+    "bases": [
+        ("52_8", "52_7"), ("52_8", "52_{10}"), ("204_5", "204_6"), ("52", "52_7"), ("12", "12_{3}"),
+        ("52_8", r"52\text{ (base 7)}"), ("52_8", "42_{10}"),
+    ],
+    "case": [
+        ("ab", "AB"), ("xy", "XY"), ("RC", "rc"), ("nk", "NK"), ("abc", "ABC"), ("6-5i", "6-5I"),
+    ],
+    "primes": [("x'", "x"), ("y''", "y'"), ("x'+x=0", "x+x=0")],
     "units": [(r"10\text{ feet}", r"10\text{ meters}"), (r"\$6", "6 cents"), ("3 p.m.", "3 a.m.")],
     "joined": [
         ("23", "2,3"), ("23", "2 and 3"), ("12", "1,2"), ("1,2", "12"), ("12", "1/2"),
@@ -230,6 +325,9 @@ MEASURED = [
     ("6.63e-34", r"6.63 \times 10^{-33}", False), ("4e33", "4.02e33", True),
     ("4e33", "4.4e33", False), ("0.707", r"\frac{\sqrt2}{2}", True), ("-2", "-2.004", False),
     ("361", "361.2", False),
+    # quantities are positive
+    (r"\sqrt{4 \pi G \rho_{0} r_{0}^{2}}", r"2r_0\sqrt{\pi G\rho_0}", True),
+    (r"\sqrt{4 \pi G \rho_{0} r_{0}^{2}}", r"r_0\sqrt{\pi G\rho_0}", False),
 ]  # fmt: skip
 
 ASKED = [
@@ -241,6 +339,8 @@ ASKED = [
     ("Find the ratio.", "9:7", "9 to 7", True), ("When is it?", "9:15", "3:5", False),
     # a + b = 5 says what a + b is
     ("What is $a + b$?", "5", "a+b=5", True),
+    # a base that the question names may stand below its number
+    ("Write 37 in base 7.", "52", "52_7", True), ("Write it in base 8.", "52", "52_7", False),
 ]  # fmt: skip
 
 
@@ -265,6 +365,13 @@ def test_extracts_what_is_stated(response: str, answer: str | None) -> None:
 @pytest.mark.parametrize(("gold", "response", "correct"), LETTERS)
 def test_letters(gold: str, response: str, correct: bool) -> None:
     assert verdict(response, problem(gold, OPTIONS), "mmlu_stem") is correct
+
+
+@pytest.mark.parametrize(("question", "gold", "answer", "correct"), MENTIONING)
+def test_options_that_look_like_letters(
+    question: str, gold: str, answer: str, correct: bool
+) -> None:
+    assert is_correct(answer, problem(gold, question), "mmlu_stem") is correct
 
 
 @pytest.mark.parametrize(("gold", "answer"), table(RIGHT))
@@ -311,7 +418,8 @@ def test_absurd_answers_are_wrong_at_once(gold: str, answer: str) -> None:
 @pytest.mark.parametrize(
     "unit",
     [r"\boxed{", "The answer is ", "\n", "#### ", "So we get ", "{", r"\boxed 1, ", "\nQuestion:",
-     "A ", "Thus A. ", "**", "answer is\n\n", r"\boxed{1} and ", "So, "],
+     "A ", "Thus A. ", "**", "answer is\n\n", r"\boxed{1} and ", "So, ",
+     r"The answer is \boxed{1}. ", "\nQ: ", "\n## Answer"],
 )  # fmt: skip
 def test_extraction_is_quick_on_long_responses(unit: str) -> None:
     response = unit * (200_000 // len(unit))

@@ -23,6 +23,8 @@ LETTERS = "mmlu_stem"
 """The benchmark whose gold answers are letters of options."""
 
 _OPTION = re.compile(r"\(([A-D])\) (.*?)(?=\s\([A-D]\) |\Z)", re.DOTALL)
+_FOUR_OPTIONS = re.compile(r"\s*\(A\) (.*?)\s\(B\) (.*?)\s\(C\) (.*?)\s\(D\) (.*)", re.DOTALL)
+_LONE = re.compile(r"\(?([A-D])\)?[.:]?")
 _CHOSEN = re.compile(
     r"\(?\s*(?P<letter>[A-Ea-e])\s*(?:\)|[.:,;](?=\s|$)|$)\s*(?P<rest>.*)"
     r"|(?P<bare>[B-E]|A(?=\s+(?:because|since|as|is)\b))\s+(?P<reason>[a-z(].*)",
@@ -56,28 +58,40 @@ def is_correct(answer: str, problem: Problem, benchmark: str) -> bool:
 def _choice(answer: str, question: str) -> str | None:
     """The letter of the option that an answer names, by its letter or by its whole text.
 
-    A letter with text behind it is that letter; several letters are none.
+    A lone capital is that letter, whatever the options say; so is a letter with text behind it that
+    is no option as a whole. Several letters are none.
     """
-    answer = trim(re.sub(r"\\text\{([^{}]*)\}", r"\1", answer))
+    answer = extraction.unquoted(trim(re.sub(r"\\text\{([^{}]*)\}", r"\1", answer)))
+    if lone := _LONE.fullmatch(answer):
+        return lone[1]
     options = _options(question)
-    for text in (answer, *_openings(answer)):
-        named = [letter for letter, option in options.items() if option == words(text)]
-        if len(named) == 1:
-            return named[0]
+    if named := _named(answer, options):
+        return named
     answer = re.sub(r"^(?:option|choice|answer)\s+(?=\(?[A-E])", "", answer, flags=re.IGNORECASE)
     match = _CHOSEN.fullmatch(answer)
     if match is None:
-        return None
+        return next(filter(None, (_named(text, options) for text in _openings(answer))), None)
     rest = match["rest"] or match["reason"] or ""
-    if _ANOTHER.match(rest) and words(rest) not in options.values():
+    if _ANOTHER.match(rest) and words(rest) not in map(words, options.values()):
         return None
     return (match["letter"] or match["bare"]).upper()
 
 
+def _named(text: str, options: dict[str, str]) -> str | None:
+    """The letter of the one option that reads as a text, in its case or else in any."""
+    for spelling in (squeezed, words):
+        named = [letter for letter, option in options.items() if spelling(option) == spelling(text)]
+        if len(named) == 1:
+            return named[0]
+    return None
+
+
 def _options(question: str) -> dict[str, str]:
-    """The words of each option that a question lists, by letter."""
+    """The texts of the options that a question lists, by letter; they may mention other options."""
     listed = question.rpartition("Answer Choices:")[2]
-    return {letter: words(clean(text.strip())) for letter, text in _OPTION.findall(listed) if text}
+    four = _FOUR_OPTIONS.fullmatch(listed)
+    found = zip("ABCD", four.groups(), strict=True) if four else _OPTION.findall(listed)
+    return {letter: trim(clean(text.strip())) for letter, text in found if text.strip()}
 
 
 def _openings(answer: str) -> list[str]:

@@ -1,32 +1,18 @@
 r"""Whether two LaTeX expressions are equal for all values of their variables.
 
-Both are read by latex2sympy (math-verify's parser), which refuses a text that it cannot read to its
-end; here it keeps the case of letters and a symbol's subscripts. Equality is decided by evaluating
-both at fixed rational points to 40 digits, not by simplification: the cost is bounded, and sympy's
-`simplify` may never end. Model text is never run as Python.
+Both are read by latex2sympy (parsing.py). Equality is decided by evaluating both at fixed rational
+points to 40 digits, not by simplification: the cost is bounded, and sympy's `simplify` may never
+end.
 """
 
-import math
-import re
-import warnings
-from collections.abc import Callable
-from contextlib import suppress
 from fractions import Fraction
 from typing import Any
 
 import sympy
-from latex2sympy2_extended.latex2sympy2 import ConversionConfig, latex2sympy
 from sympy.core.function import AppliedUndef
 
-from lightreasoner.strict import forms
+from lightreasoner.strict.parsing import Symbols, parse, quietly
 
-MAX_CHARS = 400
-"""Longer texts are not read as algebra."""
-MAX_POWER = 10_000
-"""The largest literal exponent of a tower of powers."""
-MAX_POWERS = 10**6
-"""The largest product of all literal exponents: that of ((a^b)^c)^d is b c d."""
-MAX_NESTING = 30
 DIGITS = 40
 TOLERANCE = sympy.Float(10) ** -30
 """Relative to the larger value; two different expressions of this length do not come so close."""
@@ -34,28 +20,6 @@ TOLERANCE = sympy.Float(10) ** -30
 ZERO = sympy.Float(10) ** -60
 """What cancels to less than this is 0; physical constants are far above it."""
 
-_CONVERSION = ConversionConfig(lowercase_symbols=False)
-_FUNCTIONS = (
-    "arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|ln|exp|max|min|gcd|lcm|det"
-)
-_PLAIN_FUNCTION = re.compile(rf"(?<![a-zA-Z\\])({_FUNCTIONS}|pi|sqrt)(?![a-z])")
-_GREEK_OR_LETTER = (
-    r"(?:\\(?:dot|ddot|hat|bar|vec|tilde|mathcal)\s*(?:\{\s*\\?[a-zA-Z]+\s*\}|\\?[a-zA-Z])"
-    r"|\\(?:[vV]ar)?(?:alpha|beta|gamma|delta|epsilon|zeta|eta|theta|iota|kappa|lambda|mu|nu|xi|rho"
-    r"|sigma|tau|upsilon|phi|chi|psi|omega|Gamma|Delta|Theta|Lambda|Xi|Sigma|Phi|Psi|Omega|ell|hbar)"
-    r"(?![a-zA-Z])|\\?(?<![a-zA-Z])[a-zA-Z])"
-)
-_DECORATED = re.compile(
-    rf"(?P<name>{_GREEK_OR_LETTER})\s*_\s*(?P<below>\{{[^{{}}]*(?:\{{[^{{}}]*\}}[^{{}}]*)*\}}|[a-zA-Z0-9])"
-    r"|\\(?:dot|ddot|hat|bar|vec|tilde|mathcal)\s*(?:\{\s*\\?[a-zA-Z]+\s*\}|\\?[a-zA-Z](?![a-zA-Z]))"
-)
-_WORD = re.compile(r"(?<![a-zA-Z\\])[a-zA-Z]{4,}")
-_COMMAND = re.compile(r"\\(?:variable|begin|end)\{\w+\}|\\[a-zA-Z]+")
-_LONG_OR_SPLIT_NUMBER = re.compile(r"[0-9]{60}|(?<![_0-9])[0-9]+\s+[0-9]")
-_EXPONENT = re.compile(r"\^\s*\{?\s*[+-]?\s*([0-9]+)")
-_TOWER = re.compile(r"([0-9]+)\s*\^\s*\{?\s*([0-9]+)\s*\^\s*\{?\s*([0-9]+)")
-_NESTED_POWERS = re.compile(r"\^\s*\{?[^{}^+\s]*\s*\^\s*\{?[^{}^+\s]*\s*\^")
-_LARGE_FACTORIAL = re.compile(r"(?:[0-9]{4,}|\([^()a-zA-Z]*\)|!)\s*!|\\binom\s*\{[^}]*[0-9]{5}")
 _ITERATED = (sympy.Sum, sympy.Product, sympy.Integral, sympy.Limit)
 """What is compared as it is written: its value may take minutes."""
 _POINTS = tuple(
@@ -63,33 +27,28 @@ _POINTS = tuple(
     for n, sign in enumerate((1, 1, 1, -1, -1))
 )
 """Distinct values a point; each variable is below 1 at one of them, where no power hides a sum."""
+_WIDE_POINTS = tuple(
+    tuple(Fraction(sign * ((389 * k + 571 * n) % 997 + 2)) for k in range(24))
+    for n, sign in enumerate((1, 1, 1, -1, -1))
+)
+"""Integers from 2 to 998 and their negatives, for functions that have branches."""
+_BRANCHED = (sympy.floor, sympy.ceiling, sympy.Abs, sympy.Max, sympy.Min, sympy.sign, sympy.Mod)
+WIDE = 2
+"""Only the wide points have larger values."""
 MAX_DIGITS = 5_000
 
 
-class Symbols:
-    """One name for each decorated symbol (`x_{0}`, `\\dot{x}`), for all texts that are compared."""
+def is_equal(answer: str, gold: str, positive: bool = False) -> bool:
+    """Whether two cleaned expressions without relations are equal; unreadable ones are not.
 
-    def __init__(self) -> None:
-        self.names: dict[str, str] = {}
-
-    def encode(self, text: str) -> str:
-        """The text, its decorated symbols named so that latex2sympy reads each as one."""
-        return _DECORATED.sub(self._name, text)
-
-    def _name(self, match: re.Match[str]) -> str:
-        key = re.sub(r"[{}\s]|\\text(?![a-z])", "", match.group())
-        name = self.names.setdefault(key, f"v{len(self.names)}")
-        return rf" \variable{{{name}}}"
-
-
-def is_equal(answer: str, gold: str) -> bool:
-    """Whether two cleaned expressions without relations are equal; unreadable ones are not."""
+    `positive`: all variables are, as physical quantities mostly are.
+    """
     symbols = Symbols()
-    a, b = parse(answer, symbols), parse(gold, symbols)
+    a, b = (_explicit(parse(text, symbols)) for text in (answer, gold))
     if a is None or b is None:
         return False
     if isinstance(a, sympy.Expr) and isinstance(b, sympy.Expr):
-        return is_same(a, b)
+        return is_same(a, b, positive)
     if isinstance(a, sympy.MatrixBase) and isinstance(b, sympy.MatrixBase):
         return a.shape == b.shape and all(map(is_same, a, b))
     return bool(a == b)
@@ -114,35 +73,12 @@ def is_same_relation(answer: tuple[str, str, str], gold: tuple[str, str, str]) -
     return sign == gold[1]
 
 
+def _explicit(parsed: Any) -> Any:
+    """A product of a number and a matrix as the matrix that it is."""
+    return quietly(parsed.doit) if isinstance(parsed, sympy.MatrixExpr) else parsed
+
+
 FLIPPED = {"<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le"}
-
-
-def parse(text: str, symbols: Symbols) -> Any:
-    """The sympy object that a whole text reads as; None if it does not, or is absurdly large."""
-    text = _PLAIN_FUNCTION.sub(r"\\\1 ", text.replace(r"\text{ }", " "))
-    text = re.sub(r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}", text)
-    text = symbols.encode(text.replace("**", "^"))
-    if len(text) > MAX_CHARS or r"\text" in text or not is_modest(text):
-        return None
-    text = re.sub(r"(?<![\\a-zA-Z{])\*", r"\\cdot ", text)
-    return _quietly(
-        lambda: latex2sympy(
-            text, is_real=None, normalization_config=None, conversion_config=_CONVERSION
-        )
-    )
-
-
-def is_modest(text: str) -> bool:
-    """Whether a text is symbols, not words, and has no literal with absurdly many digits."""
-    if _WORD.search(_COMMAND.sub(" ", text)) or forms.depth(text) > MAX_NESTING:
-        return False
-    if _LONG_OR_SPLIT_NUMBER.search(text) or _LARGE_FACTORIAL.search(text):
-        return False
-    # 9^{9^9} has 369 million digits
-    towers = [(int(b[:9]), int(c[:9])) for _, b, c in _TOWER.findall(text)]
-    if _NESTED_POWERS.search(text) or any(c > 20 or b**c > MAX_POWER for b, c in towers):
-        return False
-    return math.prod(max(1, int(power[:9])) for power in _EXPONENT.findall(text)) <= MAX_POWERS
 
 
 def value(text: str) -> Any:
@@ -150,22 +86,11 @@ def value(text: str) -> Any:
     expression = parse(text, Symbols())
     if not isinstance(expression, sympy.Expr):
         return None
-    expression = _quietly(lambda: _prepare(expression))
+    expression = quietly(lambda: _prepare(expression))
     if expression is None or expression.free_symbols or expression.has(*_ITERATED):
         return None
-    number = _quietly(lambda: expression.evalf(DIGITS))
+    number = quietly(lambda: expression.evalf(DIGITS))
     return number if _is_finite(number) and number.is_real else None
-
-
-def _quietly(compute: Callable[[], Any]) -> Any:
-    """A result, or None where the parser or sympy raises, in whatever way: the text is unreadable.
-
-    latex2sympy raises bare `Exception`, and sympy whatever its internals meet.
-    """
-    with warnings.catch_warnings(), suppress(Exception):
-        warnings.simplefilter("ignore")
-        return compute()
-    return None
 
 
 def _prepare(expression: Any) -> Any:
@@ -178,41 +103,54 @@ def _prepare(expression: Any) -> Any:
     return expression.xreplace(names).xreplace({sympy.Symbol("i"): sympy.I})
 
 
-def is_same(a: Any, b: Any) -> bool:
+def is_same(a: Any, b: Any, positive: bool = False) -> bool:
     """Whether two expressions agree wherever they are evaluated and defined."""
     if a == b:
         return True
-    a, b = _quietly(lambda: _prepare(a)), _quietly(lambda: _prepare(b))
+    a, b = quietly(lambda: _prepare(a)), quietly(lambda: _prepare(b))
     if a is None or b is None:
         return False
     if a.has(*_ITERATED) or b.has(*_ITERATED):
         return False
-    agreed = 0
-    for point in _points(a, b):
-        x, y = (_at(expression, point) for expression in (a, b))
-        if x is None or y is None:
-            if (x is None) != (y is None) and not _is_negative(point):
-                return False
-            continue
-        if not _is_close(x, y, constant=not point):
-            # a logarithm or root of a negative number takes another branch
-            if _is_negative(point) and not (x.is_real and y.is_real):
-                continue
-            return False
-        agreed += 1
-    return agreed > 0
+    points = [point for point in _points(a, b) if not (positive and _is_negative(point))]
+    one_has_abs = a.has(sympy.Abs) != b.has(sympy.Abs)
+    verdicts = [_agree_at(a, b, point, one_has_abs) for point in points]
+    return True in verdicts and False not in verdicts
+
+
+def _agree_at(a: Any, b: Any, point: dict[Any, Any], one_has_abs: bool) -> bool | None:
+    """Whether two expressions are equal at a point; None where that says nothing of them.
+
+    A logarithm or root of a negative number may take another branch; ln x is not ln |x|, though.
+    """
+    may_branch = any(number < 0 or number > WIDE for number in point.values())
+    x, y = (_at(expression, point) for expression in (a, b))
+    if x is None or y is None:
+        return None if (x is None and y is None) or may_branch else False
+    if _is_close(x, y, constant=not point):
+        return True
+    is_real = bool(x.is_real and y.is_real)
+    return (
+        None
+        if may_branch and not is_real and not (one_has_abs and x.is_real != y.is_real)
+        else False
+    )
 
 
 def _constant_ratio(a: Any, b: Any) -> Any:
     """The one number that a / b is at all points; None if there is none."""
-    a, b = _quietly(lambda: _prepare(a)), _quietly(lambda: _prepare(b))
+    a, b = quietly(lambda: _prepare(a)), quietly(lambda: _prepare(b))
     if a is None or b is None or not a.free_symbols or a.free_symbols != b.free_symbols:
         return None
     ratio = None
     for point in _points(a, b):
         x, y = (_at(expression, point) for expression in (a, b))
-        if x is None or y is None or not y or not x.is_real or not y.is_real:
+        if x is None or y is None or not x.is_real or not y.is_real:
             continue
+        if abs(y) < ZERO:
+            if abs(x) < ZERO:
+                continue
+            return None
         if ratio is not None and not _is_close(x / y, ratio):
             return None
         ratio = x / y
@@ -220,15 +158,24 @@ def _constant_ratio(a: Any, b: Any) -> Any:
 
 
 def _points(a: Any, b: Any) -> list[dict[Any, Any]]:
-    """Values for the variables of two expressions: at three points positive, at two negative."""
+    """Values for the variables: at three points positive, at two negative; of functions with
+    branches also at large integers.
+    """
     symbols = sorted(a.free_symbols | b.free_symbols, key=str)
     if not symbols:
         return [{}]
     if len(symbols) > len(_POINTS[0]):
         return []
+    values = _POINTS + (_WIDE_POINTS if _has_branches(a) or _has_branches(b) else ())
     return [
-        {s: sympy.Rational(v) for s, v in zip(symbols, point, strict=False)} for point in _POINTS
+        {s: sympy.Rational(v) for s, v in zip(symbols, point, strict=False)} for point in values
     ]
+
+
+def _has_branches(expression: Any) -> bool:
+    """Whether an expression may be another formula elsewhere, as |x| and \\sqrt{(x-3)^2} are."""
+    roots = (power for power in expression.atoms(sympy.Pow) if power.exp.is_Rational)
+    return expression.has(*_BRANCHED) or any(not power.exp.is_Integer for power in roots)
 
 
 def _is_negative(point: dict[Any, Any]) -> bool:
@@ -238,12 +185,12 @@ def _is_negative(point: dict[Any, Any]) -> bool:
 def _at(expression: Any, point: dict[Any, Any]) -> Any:
     """The value at a point to 40 digits, or to 40 decimals if it is a large constant."""
     if point:
-        number = _quietly(lambda: expression.evalf(DIGITS, subs=point))
+        number = quietly(lambda: expression.evalf(DIGITS, subs=point))
     else:
-        number = _quietly(lambda: expression.evalf(DIGITS))
+        number = quietly(lambda: expression.evalf(DIGITS))
         if _is_finite(number) and abs(number) > 1 / TOLERANCE:
             digits = int(sympy.log(abs(number), 10).evalf()) + DIGITS
-            number = _quietly(lambda: expression.evalf(min(digits, MAX_DIGITS)))
+            number = quietly(lambda: expression.evalf(min(digits, MAX_DIGITS)))
     return number if _is_finite(number) else None
 
 

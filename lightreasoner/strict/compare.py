@@ -14,7 +14,9 @@ from lightreasoner.strict.numerals import Number
 from lightreasoner.strict.shapes import (
     NAME,
     RELATION,
+    are_same_words,
     as_interval,
+    based,
     outer_brackets,
     relation_signs,
     split_elements,
@@ -22,7 +24,6 @@ from lightreasoner.strict.shapes import (
     with_argument_of,
     without_grouping,
     without_lead,
-    words,
 )
 
 MAX_ELEMENTS = 50
@@ -64,6 +65,8 @@ class Comparison:
         a, b = numerals.read(answer), numerals.read(gold)
         if a and b:
             return self._same_number(a, b)
+        if (same := self._same_in_base(answer, gold)) is not None:
+            return same
         bare, unit = split_unit(answer)
         bare_gold, gold_unit = split_unit(gold)
         if unit and gold_unit and unit != gold_unit:
@@ -91,6 +94,19 @@ class Comparison:
             return self.is_measured and gold.step is not None
         return gold.significant_digits >= ROUNDED_DIGITS and gold.value.denominator != 1
 
+    def _same_in_base(self, answer: str, gold: str) -> bool | None:
+        """Whether two numbers are the same digits in the same base; None if neither has one.
+
+        Without a base the gold answer is decimal, or in the base that the question names.
+        """
+        a, b = based(answer), based(gold)
+        if b is not None and "=" not in answer:
+            return b in (a, based(f"{answer}_{{{b[1]}}}"))
+        if a is None:
+            return None
+        is_named = re.search(rf"base[^0-9a-z]*{a[1]}(?![0-9])", self.question, re.IGNORECASE)
+        return a[0] == gold and (a[1] == 10 or is_named is not None)
+
     def _same_text(self, answer: str, gold: str) -> bool:
         """Whether two plain texts are the same words; a single letter keeps its case."""
         if any(re.search(r"[\\^_={}]", text) for text in (answer, gold)):
@@ -100,7 +116,7 @@ class Comparison:
             return True
         if not re.search(r"[a-zA-Z]{2}", gold) or re.search(r"\d\s*[a-zA-Z]|[+*(]", gold):
             return False
-        return words(answer) == words(gold)
+        return are_same_words(answer, gold)
 
     def _same_form(self, answer: str, gold: str) -> bool:
         if _APPROXIMATE.search(answer):
@@ -255,7 +271,7 @@ class Comparison:
             exact = _fraction_of(gold)
             if exact is not None and _approximates(a, exact):
                 return True
-        return algebra.is_equal(answer, gold)
+        return algebra.is_equal(answer, gold, positive=self.is_measured)
 
 
 def _rounds_to(value: Fraction, gold: Number) -> bool:

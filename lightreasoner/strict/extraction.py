@@ -10,9 +10,10 @@ Everything is linear in the response's length.
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
-from lightreasoner.strict import numerals
+from lightreasoner.strict import forms, numerals
 
 MAX_STATEMENT_CHARS = 1000
 """An answer in prose ends here at the latest."""
@@ -21,25 +22,38 @@ MAX_LISTED = 20
 
 _STOP_WORDS = re.compile(r"</s>|<\|im_end\|>|<\|endoftext\|>|<\|im_start\|>")
 _NEXT_PROBLEM = re.compile(
-    r"\n[ \t]*(?:#+ |\*\*)?(?:Question|Problem|Human|User|Assistant)(?: [0-9]+)?\**[ \t]*:"
+    r"\n[ \t]*(?:#+ |\*\*)?(?:(?:Question|Problem|Exercise|Instruction|Human|User|Assistant|Q)"
+    r"(?: [0-9]+)?\**[ \t]*:|(?:Question|Problem|Exercise) [0-9]+(?:\.[ \t]|\**[ \t]*(?=\n|$)))",
+    re.IGNORECASE,
 )
 _BOX = re.compile(r"(?:\\(?:boxed|fbox)(?![a-zA-Z])|(?<![a-zA-Z\\])boxed(?=\{))[ \t\n]{0,5}")
 _BARE_BOX = re.compile(r"[^\s$]{1,200}")
-_DECLARED = re.compile(r"(?:\banswer\b|答案)[^.!?。]*$", re.IGNORECASE)
+_DECLARED = re.compile(
+    r"(?:\banswer\b|答案)(?:(?!\bnot\b|\bcannot\b|n't\b|\bpart\b|\bstep\b)[^.!?。])*$",
+    re.IGNORECASE,
+)
 _TAKEN_BACK = re.compile(
     r"\b(?:wait|mistake|mistaken|wrong|incorrect|correcting|correction|corrected|misse[sd]|actually"
-    r"|instead|however|recheck|re-check|no,|not right)",
+    r"|instead|however|recheck|re-check|double[- ]check|no,|not right|oops|sorry|apologi[sz]e|hmm"
+    r"|errors?\b)",
+    re.IGNORECASE,
+)
+_OTHER_PROBLEM = re.compile(r"\b(?:another|other|similar|next|new)\b[^.!?\n]{0,20}\bproblem", re.I)
+_PLACEHOLDER = re.compile(
+    r"(?:\\text\s*\{)?\s*(?:(?:your|the|final|correct|numerical)\s+)*(?:answer|number|value|result"
+    r"|solution|expression|letter|option)(?:\s+here)?\s*\}?|[.…]+|\\[lc]?dots",
     re.IGNORECASE,
 )
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _JOINT = re.compile(r"\s*\$?\s*(?:,|;|,?\s*\b(?:and|or)\b)\s*\$?\s*")
 _MARKS = re.compile(
     r"""\#\#\#\#[ \t]*\n?
-    |(?:^|\n)[ \t]*[*\#]*[ ]?(?:(?:final|correct|the)[ ]){0,2}(?:answer|(?-i:A))
+    |(?:^|\n)[ \t]*[*\#]*[ ]?(?:(?:final|correct|the|my)[ ]){0,2}(?:answer|ans|(?-i:A))
         \**[ \t]*:\**[ \t\n]{0,4}
-    |\banswer(?:[ ]choice)?\**[ ](?:is|was|would[ ]be)\**:?
+    |(?:^|\n)[ \t]*(?:\#+[ ]|\*\*)\**(?:(?:final|the)[ ]){0,2}answer\**[ \t]*\n[ \t\n]{0,4}
+    |\banswer(?:[ ]choice)?\**[ ](?:is|was|equals|(?:would|will)[ ]be)\**:?
         (?:[ ](?:therefore|thus|simply|then|just|option|choice))?:?[ \t\n]{0,4}
-    |答案[是为][:：]?[ \t]*""",
+    |答案(?:[是为][:：]?|[:：])[ \t]*""",
     re.VERBOSE | re.IGNORECASE,
 )
 _LETTER_MARKS = re.compile(r"\b(?:choice|option) is:?[ \t\n]{0,4}", re.IGNORECASE)
@@ -59,11 +73,13 @@ SENTENCE_END = re.compile(r"[.!?](?=\s+[A-Z*#\\$(]|\s*\n|\s*$)|\n|。")
 _REASON = re.compile(r",?\s+(?:because|since|which|where|so that|as (?:we|it|the|this))\b")
 _MATH = (("$$", "$$"), ("\\[", "\\]"), ("\\(", "\\)"), ("$", "$"), ("**", "**"))
 _FORMULA_END = re.compile(r"(?:\$+|\\[\])])$")
+_DISPLAY = re.compile(r"\\[\[(](.*)\\[\])]\.?", re.DOTALL)
 _LETTER = r"\(?\b(?P<letter>[A-E])\b\)?"
 _PICKS = tuple(
     re.compile(pattern, re.IGNORECASE if loose else 0)
     for pattern, loose in (
         (rf"\b(?:option|choice|answer) {_LETTER} is (?:the )?(?:correct|right|best|true)\b", True),
+        (r"^\s*\(?(?P<letter>[A-E])\)? is (?:the )?(?:correct|right|best)\b", False),
         (rf"\b(?:pick|choose|select|go with) (?:option |choice |answer )?{_LETTER}", False),
         (
             rf"(?:^|[.\n])[ \n]{{0,3}}(?:So|Thus|Hence|Therefore),? (?:option |choice )?{_LETTER}"
@@ -93,14 +109,23 @@ def extract(response: str, question: str, letters: bool) -> str | None:
         answer = _boxed(part, question) or _stated(part, letters)
         if answer:
             return answer
-    whole = text.strip().strip("$*. ")
-    if len(whole) <= 50 and (numerals.read(whole) or (letters and _is_letter(whole))):
+    whole = _DISPLAY.sub(r"\1", text.strip()).strip("$*. ")
+    if len(whole) <= 50 and (_is_value(whole) or (letters and _is_letter(whole))):
         return whole
     return None
 
 
+def _is_value(text: str) -> bool:
+    """Whether a text is a number, with a unit or a name perhaps, or a tuple of numbers."""
+    text = forms.clean(re.sub(r"^[a-zA-Z]\s*=\s*", "", text))
+    elements = (
+        text[1:-1].split(",") if forms.is_enclosed(text, "(") else [forms.split_unit(text)[0]]
+    )
+    return all(numerals.read(element) for element in elements)
+
+
 def _is_letter(text: str) -> bool:
-    return re.fullmatch(r"\(?[A-E]\)?(?:[.):]\s.*)?", text) is not None
+    return re.fullmatch(r"(?:Option |Choice )?\(?[A-E]\)?(?:[.):]\s.*)?", text) is not None
 
 
 def _parts(text: str) -> Iterator[str]:
@@ -121,10 +146,14 @@ def _boxed(text: str, question: str) -> str | None:
     declared = [boxes for boxes in lists if _is_declared(text, boxes[0].start)]
     if not declared:
         return _joined(lists[-1]) if lists else None
-    chosen = declared[0]
-    for boxes in declared[1:]:
-        if _TAKEN_BACK.search(text, chosen[-1].end, boxes[0].start):
-            chosen = boxes
+    chosen, is_taken_back = declared[0], False
+    for before, boxes in pairwise(declared):
+        between = text[before[-1].end : boxes[0].start]
+        if _OTHER_PROBLEM.search(between):
+            break
+        is_taken_back = is_taken_back or _TAKEN_BACK.search(between) is not None
+        if is_taken_back:
+            chosen, is_taken_back = boxes, False
     return _joined(chosen)
 
 
@@ -146,7 +175,8 @@ def _boxes(text: str, question: str) -> list[_Box]:
         at = match.end()
         closings = _closings(text) if closings is None else closings
         content, end = _box_content(text, at, closings)
-        if content and text[match.start() : end] not in question:
+        is_answer = content and not _PLACEHOLDER.fullmatch(content)
+        if is_answer and text[match.start() : end] not in question:
             boxes.append(_Box(match.start(), end, content))
             at = end
     return boxes
@@ -195,7 +225,7 @@ def _stated(text: str, letters: bool) -> str | None:
     for mark in sorted(marks, key=re.Match.start, reverse=True):
         answer = _statement(text[mark.end() : mark.end() + MAX_STATEMENT_CHARS], letters)
         if answer and not _REMARK.match(answer):
-            return answer
+            return unquoted(answer) or None
     return _picked(text) if letters else _concluded(text)
 
 
@@ -229,6 +259,11 @@ def _statement(text: str, letters: bool) -> str | None:
     if letters:
         return line or None
     return _REASON.split(_sentence(text), maxsplit=1)[0].strip() or None
+
+
+def unquoted(text: str) -> str:
+    """A text without the quotation marks or backquotes around the whole of it."""
+    return re.sub(r"""\A(?:"([^"]*)"|“([^”]*)”|`([^`]*)`)\.?\Z""", r"\1\2\3", text)
 
 
 def _sentence(text: str) -> str:

@@ -18,7 +18,7 @@ _UNICODE = str.maketrans(
         "λ": r"\lambda ", "μ": r"\mu ", "ω": r"\omega ", "Δ": r"\Delta ", "φ": r"\phi ",
         "°": r"^\circ ", "√": r"\sqrt ", "∞": r"\infty ", "±": r"\pm ", "≈": r"\approx ",
         "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ",
-        "∅": r"\emptyset ", "ℝ": r"\mathbb{R}", "²": "^{2}", "³": "^{3}", "％": "%",
+        "∅": r"\emptyset ", "ℝ": r"\mathbb{R}", "′": "'", "²": "^{2}", "³": "^{3}", "％": "%",
         "½": r"\frac{1}{2}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "’": "'", "‘": "'",
     }
 )  # fmt: skip
@@ -43,6 +43,8 @@ _SPELLINGS = tuple(
         (r"\\(?:Bbb|mathbb)\s*\{?\s*R\s*\}?", r"\\mathbb{R}"),
         (r"\\(?:b|v|B)matrix|\{[bB]matrix\}", "{pmatrix}"),
         (r"\\%", "%"),
+        (r"\^\s*(?:\\prime(?![a-zA-Z])|\{\s*\\prime\s*\})", "'"),
+        (r"\^\s*\{\s*\\prime\s*\\prime\s*\}", "''"),
         (r"\\(?:textdegree|degree)(?![a-zA-Z])", r"^\\circ"),
         (r"\^\s*\{\s*\\circ\s*\}", r"^\\circ"),
         (r"\\(?:mathrm|text|textrm|mbox)\s*\{\s*(e|i|d|exp|ln|log|sin|cos|tan)\s*\}", r"\1"),

@@ -25,6 +25,35 @@ LEAD = re.compile(
     re.IGNORECASE,
 )
 
+_BASED = re.compile(
+    r"\(?\s*(?P<digits>[0-9][0-9A-F]*)\s*\)?\s*"
+    r"(?:_\s*\{?\s*(?:\\text\{\s*)?|\{?(?:\\text\{)?\s*\(?\s*(?:in )?base[ -]\s*)"
+    r"(?P<base>[0-9]{1,2}|[a-z]+)\s*[)}]*"
+)
+_CAPITALS = frozenset({"YES", "NO", "TRUE", "FALSE"})
+
+
+def based(text: str) -> tuple[str, int] | None:
+    """The digits and the base of a number such as 52_8; None for any other text."""
+    match = _BASED.fullmatch(text)
+    if match is None:
+        return None
+    name = match["base"]
+    base = int(name) if name.isdigit() else numerals.from_words(name) or 0
+    if not all(int(digit, 16) < base for digit in match["digits"]):
+        return None
+    return match["digits"].lstrip("0") or "0", base
+
+
+def are_same_words(answer: str, gold: str) -> bool:
+    """Whether two texts are the same words, their case apart; in RC and ab, case tells symbols."""
+    is_short = re.fullmatch("[A-Za-z]{2,3}", gold) is not None
+    if (is_short or gold.isupper()) and gold.upper() not in _CAPITALS:
+        # "Odd" at a sentence's start is "odd"
+        first = 1 if len(gold) > 2 and not gold.isupper() else 0
+        return answer[first:] == gold[first:] and words(answer) == words(gold)
+    return words(answer) == words(gold)
+
 
 def as_interval(text: str, other: str) -> str:
     r"""An inequality in one letter as the interval that it is, where the other text is an interval.
