@@ -135,9 +135,10 @@ def register(
 ) -> None:
     """Register the merged model of these parameters; a model that is there already is found.
 
+    It becomes `champion` if it is better than the base and the champion on register.gate_set.
     All results are looked up in the store, so run the stages first (`dvc repro` does).
 
-    Example: lightreasoner register --set register.alias=champion
+    Example: lightreasoner register --set register.gate_set=transfer
     """
     values = config.load(params, set_ or ())
     wanted = artifacts.of(model)
@@ -149,6 +150,7 @@ def register(
     found = registering.register(values, wanted, where)
     artifacts.write_text(out, json.dumps(found, indent=1) + "\n")
     typer.echo(f"register: {found['name']} version {found['version']}  {wanted.digest}  {out}")
+    typer.echo(f"gate: {found['gate']['verdict']}. {found['gate']['reason']}")
 
 
 def serve(

@@ -58,7 +58,14 @@ def markdown(report: Mapping[str, Any]) -> str:
     table = [HEADINGS, ("---",) + ("---:",) * (len(HEADINGS) - 1), *rows(report)]
     lines = [f"| {' | '.join(row)} |" for row in table]
     name = f"`models:/{model['name']}@{model['alias']}`"
-    return "\n".join([*lines, "", f"Registered: {name}, version {model['version']}."])
+    registered = f"Registered: {name}, version {model['version']}."
+    return "\n".join([*lines, "", registered, "", f"Gate: {gate_line(model)}"])
+
+
+def gate_line(model: Mapping[str, Any]) -> str:
+    """What the gate decided about a registered version, and from what."""
+    gate = model["gate"]
+    return f"{gate['verdict']}. {gate['reason']}"
 
 
 def show(report: Mapping[str, Any], console: Console, what_next: Mapping[str, str]) -> None:
@@ -70,6 +77,7 @@ def show(report: Mapping[str, Any], console: Console, what_next: Mapping[str, st
     console.width = max(console.width, WIDEST)
     console.print(Group("", scores, "", stages, ""), crop=False)
     console.print(f"registered   {name} (version {model['version']})", soft_wrap=True)
+    console.print(f"gate         {gate_line(model)}", soft_wrap=True, highlight=False)
     for label, value in what_next.items():
         console.print(f"{label:<12} {value}", soft_wrap=True)
 
