@@ -89,6 +89,21 @@ def reached(model: Artifact) -> Iterator[None]:
         ) from error
 
 
+def download(uri: str, out: Path) -> Path:
+    """Copy a version's files (`models:/NAME@ALIAS`, `models:/NAME/VERSION`) into `out`.
+
+    Returns their directory: `model/`, `adapter/` and the card (tasks/flavor.py). Raises
+    RegistryError.
+    """
+    try:
+        return Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(out)))
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        raise RegistryError(
+            f"registry {mlflow.get_registry_uri()}: {uri} cannot be read "
+            f"({tracking.reason(error)}); check name and alias"
+        ) from error
+
+
 def _earliest(client: MlflowClient, name: str, digest: str) -> ModelVersion | None:
     """The first version of the model that has this digest."""
     found = client.search_model_versions(f"name = '{name}' and tags.`{DIGEST_TAG}` = '{digest}'")
