@@ -46,7 +46,7 @@ class SystemMetrics:
             return {}
 
     def _read(self) -> dict[str, float]:
-        found = {}
+        found: dict[str, float] = {}
         for monitor in self.monitors:
             monitor.collect_metrics()
             found |= {PREFIX + name: value for name, value in monitor.aggregate_metrics().items()}
