@@ -6,6 +6,7 @@ known to be good.
 
 import json
 import logging
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -38,6 +39,7 @@ def application() -> typer.Typer:
     app.command()(compare)
     app.command()(table1)
     app.command()(register)
+    app.command()(push)
     app.command("up")(serve)
     return app
 
@@ -135,9 +137,10 @@ def register(
 ) -> None:
     """Register the merged model of these parameters; a model that is there already is found.
 
+    It becomes `champion` if it is better than the base and the champion on register.gate_set.
     All results are looked up in the store, so run the stages first (`dvc repro` does).
 
-    Example: lightreasoner register --set register.alias=champion
+    Example: lightreasoner register --set register.gate_set=transfer
     """
     values = config.load(params, set_ or ())
     wanted = artifacts.of(model)
@@ -149,6 +152,56 @@ def register(
     found = registering.register(values, wanted, where)
     artifacts.write_text(out, json.dumps(found, indent=1) + "\n")
     typer.echo(f"register: {found['name']} version {found['version']}  {wanted.digest}  {out}")
+    typer.echo(f"gate: {found['gate']['verdict']}. {found['gate']['reason']}")
+
+
+def push(
+    model: Annotated[
+        str, typer.Option(metavar="M", help="models:/NAME@ALIAS, or a model's directory.")
+    ],
+    repo: Annotated[str, typer.Option(metavar="OWNER/NAME", help="The hub's; new ones private.")],
+    adapter: Annotated[
+        bool, typer.Option("--adapter", help="The adapter alone; M's, or M is its directory.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List what would go, without the network.")
+    ] = False,
+) -> None:
+    """Upload a merged model, or an adapter, with its card to the Hugging Face hub.
+
+    Only safetensors, json, txt, jinja and md files go. The login is the hub client's own
+    (`hf auth login`).
+
+    Example: lightreasoner push --model models:/NAME@champion --repo owner/name --dry-run
+    """
+    from lightreasoner import upload
+
+    upload.check_repository(repo)
+    where = home.home()
+    (where / "work").mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="push-", dir=where / "work") as scratch:
+        files, card = _files_to_push(model, adapter, where, Path(scratch))
+        folder = upload.prepare(files, card, Path(scratch) / "new", adapter)
+        for name, size in folder.sizes.items():
+            typer.echo(f"{size:>14,}  {name}")
+        typer.echo(f"{sum(folder.sizes.values()):>14,}  bytes in {len(folder.sizes)} files")
+        if dry_run:
+            typer.echo(f"dry run: nothing was sent to {repo}; the card is valid")
+        else:
+            typer.echo(f"pushed: {upload.send(folder, repo)}")
+
+
+def _files_to_push(model: str, adapter: bool, where: Path, scratch: Path) -> tuple[Path, Path]:
+    """The directory that M names, from the registry or the disk, and its card."""
+    if not model.startswith("models:/"):
+        return Path(model), Path(model) / "README.md"
+    up.connect(where)
+    from tasks import registry, tracking
+
+    tracking.configure(home.tracking_uri(where), where)
+    (scratch / "version").mkdir()
+    version = registry.download(model, scratch / "version")
+    return version / ("adapter" if adapter else "model"), version / "README.md"
 
 
 def serve(

@@ -15,17 +15,19 @@ from typing import Any
 
 from lightreasoner import artifacts
 from lightreasoner.artifacts import Artifact
+from tasks.gate import Gated
 from tasks.registry import Registered
 from tasks.stages import StageRun
 
 
 @dataclass(frozen=True)
 class Registering:
-    """What registering came to, its seconds and its peak of resident memory in MiB."""
+    """What registering came to, its seconds, its peak of resident memory in MiB; the gate."""
 
     registered: Registered
     seconds: float
     peak_memory_mib: float
+    gate: Gated
 
 
 def describe(runs: Mapping[str, StageRun], registering: Registering) -> dict[str, Any]:
@@ -35,6 +37,8 @@ def describe(runs: Mapping[str, StageRun], registering: Registering) -> dict[str
     ci95 are fractions. `stages.<stage>.seconds` are wall seconds in this run, so for a cached stage
     those of its look-up; `cached` means taken from the store, whichever driver put it there, and
     for register that the registry had the version; `peak_memory_mib` is the peak when it was made.
+    `registered_model.gate` is the gate's decision (lightreasoner/gate.py) and, as `champion`, the
+    version that is champion now.
     """
     payload = runs["report"].outcome.artifact.path
     tables = json.loads((payload / "tables.json").read_text(encoding="utf-8"))
@@ -51,7 +55,7 @@ def describe(runs: Mapping[str, StageRun], registering: Registering) -> dict[str
         "paired": tables["paired"],
         "styles": tables["styles"],
         "stages": stages,
-        "registered_model": registered,
+        "registered_model": {**registered, "gate": registering.gate.as_tree()},
         "fingerprints": {name: run.outcome.manifest["fingerprint"] for name, run in runs.items()},
     }
 

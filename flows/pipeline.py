@@ -15,7 +15,7 @@ from lightreasoner.config import Params
 from lightreasoner.stages import GRAPH, Inputs, Stage, external_inputs
 from lightreasoner.store import peak_memory_mib, reset_peak_memory, stage_key
 from tasks import tracking
-from tasks.stages import StageRun, register, run_stage
+from tasks.stages import StageRun, decide_champion, register, run_stage
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ def lightreasoner(params: Params) -> dict[str, Any]:
     with tracking.pipeline_run(params, flow_run.name or "lightreasoner") as run:
         runs = run_stages(GRAPH, inputs, params, where, run)
         tracking.log_report(run, runs["report"].outcome)
-        report = latest.describe(runs, _register(runs, params, run))
+        report = latest.describe(runs, _register(runs, inputs, params, where, run))
         page = latest.write(where, runs["report"].outcome.artifact, report)
         _publish(report, page, run, home.tracking_uri(where))
     return report
@@ -79,7 +79,9 @@ def _say(name: str, run: StageRun) -> None:
     log.info("%-24s %-6s %6.1f s", name, how, run.seconds)
 
 
-def _register(runs: dict[str, StageRun], params: Params, pipeline_run: str) -> latest.Registering:
+def _register(
+    runs: dict[str, StageRun], inputs: Inputs, params: Params, where: Path, pipeline_run: str
+) -> latest.Registering:
     clock = time.perf_counter()
     reset_peak_memory()
     outcomes = {name: run.outcome for name, run in runs.items()}
@@ -93,7 +95,11 @@ def _register(runs: dict[str, StageRun], params: Params, pipeline_run: str) -> l
     seconds = time.perf_counter() - clock
     how = "done" if registered.created else "cached"
     log.info("%-24s %-6s %6.1f s", "register", how, seconds)
-    return latest.Registering(registered, seconds, peak_memory_mib())
+    peak = peak_memory_mib()
+    source = inputs["benchmark_source"]
+    gated = decide_champion(registered, outcomes, params, source, where, pipeline_run)
+    log.info("%-24s %s", "gate", gated.decision.verdict)
+    return latest.Registering(registered, seconds, peak, gated)
 
 
 def _publish(report: dict[str, Any], page: Path, run: str, tracking_uri: str) -> None:

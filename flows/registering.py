@@ -1,6 +1,7 @@
 """Registering outside a flow: what `dvc repro` ends with."""
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +9,14 @@ from flows import home
 from lightreasoner.artifacts import Artifact
 from lightreasoner.config import Params
 from lightreasoner.errors import ArtifactError
-from lightreasoner.stages import GRAPH, STAGES, external_inputs
+from lightreasoner.progress import TerminalBar
+from lightreasoner.stages import GRAPH, STAGES, Inputs, external_inputs
 from lightreasoner.store import Outcome, Store, stage_key
-from tasks import registry, tracking
+from tasks import gate, registry, tracking
 
 
 def register(params: Params, model: Artifact, where: Path) -> dict[str, Any]:
-    """Register the model of these parameters; name, version and alias of the version it has.
+    """Register the model of these parameters; its version's name, number and alias, and the gate.
 
     Everything is looked up in the store under `where`. Raises ArtifactError if a result is not
     there or `model` is not the model of these parameters.
@@ -31,8 +33,21 @@ def register(params: Params, model: Artifact, where: Path) -> dict[str, Any]:
         for name, outcome in outcomes.items():
             tracking.replay_stage(run, STAGES[name], outcome, where)
         tracking.log_report(run, outcomes["report"])
-        registered = asdict(registry.register(expected, outcomes, params, run))
-    return {key: registered[key] for key in ("name", "version", "alias")}
+        registered = registry.register(expected, outcomes, params, run)
+        source = external_inputs(params, ["benchmark_source"])["benchmark_source"]
+        evaluate = partial(_evaluate_champion, params, where, run)
+        gated = gate.run(registered, outcomes, params, source, where, evaluate)
+    known = asdict(registered)
+    return {key: known[key] for key in ("name", "version", "alias")} | {"gate": gated.as_tree()}
+
+
+def _evaluate_champion(params: Params, where: Path, run: str, inputs: Inputs) -> Outcome:
+    """Grade the champion on the same problems; its scores go to the store, as all do."""
+    stage = STAGES["evaluate"]
+    with TerminalBar("evaluate (champion)") as bar:
+        outcome = Store(where).run(stage, inputs, params, bar)
+    tracking.replay_stage(run, stage, outcome, where, "champion")
+    return outcome
 
 
 def stored_outcomes(params: Params, where: Path) -> dict[str, Outcome]:

@@ -58,7 +58,11 @@ def markdown(report: Mapping[str, Any]) -> str:
     table = [HEADINGS, ("---",) + ("---:",) * (len(HEADINGS) - 1), *rows(report)]
     lines = [f"| {' | '.join(row)} |" for row in table]
     name = f"`models:/{model['name']}@{model['alias']}`"
-    said = [*_on_prompts(report), f"Registered: {name}, version {model['version']}."]
+    said = [
+        *_on_prompts(report),
+        f"Registered: {name}, version {model['version']}.",
+        f"Gate: {gate_line(model)}",
+    ]
     return "\n".join([*lines, "", "\n\n".join(said)])
 
 
@@ -73,6 +77,12 @@ def _on_prompts(report: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def gate_line(model: Mapping[str, Any]) -> str:
+    """What the gate decided about a registered version, and from what."""
+    gate = model["gate"]
+    return f"{gate['verdict']}. {gate['reason']}"
+
+
 def show(report: Mapping[str, Any], console: Console, what_next: Mapping[str, str]) -> None:
     """Print scores, seconds, the registered model and what to open next."""
     model = report["registered_model"]
@@ -82,6 +92,7 @@ def show(report: Mapping[str, Any], console: Console, what_next: Mapping[str, st
     console.width = max(console.width, WIDEST)
     console.print(Group("", scores, "", *_on_prompts(report), stages, ""), crop=False)
     console.print(f"registered   {name} (version {model['version']})", soft_wrap=True)
+    console.print(f"gate         {gate_line(model)}", soft_wrap=True, highlight=False)
     for label, value in what_next.items():
         console.print(f"{label:<12} {value}", soft_wrap=True)
 

@@ -27,6 +27,8 @@ from lightreasoner.errors import ConfigError
 
 PromptStyle = Literal["qwen25-math-cot", "cot", "chat", "authors"]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
+CHAMPION = "champion"
+"""The alias of the model that the gate let through last (gate.py)."""
 
 
 class Section(BaseModel):
@@ -269,8 +271,20 @@ class Register(Section):
     alias: str = Field(
         "candidate",
         pattern=r"^[a-z][a-z0-9-]*$",
-        description="The alias that moves to the new version.",
+        description="The alias that moves to the new version; champion is the gate's own.",
     )
+    gate_set: str | None = Field(
+        None,
+        description="Of evaluate.problem_sets, the one that decides who is champion; null takes "
+        "the first.",
+    )
+
+    @field_validator("alias")
+    @classmethod
+    def _leaves_the_champion_alone(cls, alias: str) -> str:
+        if alias == CHAMPION:
+            raise ValueError(f"must not be {CHAMPION}, which moves by the gate alone; name another")
+        return alias
 
 
 with warnings.catch_warnings():
@@ -310,6 +324,22 @@ with warnings.catch_warnings():
                     "takes every step; set one of the two"
                 )
             return self
+
+        @model_validator(mode="after")
+        def _gate_set_is_evaluated(self) -> "Params":
+            sets = self.evaluate.problem_sets
+            if self.register.gate_set not in (None, *sets):
+                raise ValueError(
+                    f"register.gate_set {self.register.gate_set!r} is not among "
+                    f"evaluate.problem_sets ({', '.join(sets)}); name one of them, or null for "
+                    "the first"
+                )
+            return self
+
+        @property
+        def gate_set(self) -> str:
+            """The set on which the gate compares models."""
+            return self.register.gate_set or self.evaluate.problem_sets[0]
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Params:

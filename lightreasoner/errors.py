@@ -9,6 +9,7 @@ LightReasonerError
   ArtifactError    an artifact is missing, damaged or of another format
   MergeError       the merged model does not match base + adapter
   EndpointError    a server of responses cannot be reached, refuses, or answers with something else
+  UploadError      a model cannot go to the hub as it is, or the hub does not take it
   DiskFullError    no space is left where an artifact is being written
 
 A message is one line: what, the value, the limit and the remedy.
@@ -53,6 +54,10 @@ class MergeError(LightReasonerError):
 
 class EndpointError(LightReasonerError):
     """A server of responses cannot be reached, refuses a request, or answers with nonsense."""
+
+
+class UploadError(LightReasonerError):
+    """A model cannot go to the hub as it is, or the hub does not take it."""
 
 
 class DiskFullError(LightReasonerError):

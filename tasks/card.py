@@ -19,13 +19,20 @@ FILE = "README.md"
 DESCRIPTION_LENGTH = 5000  # characters that MLflow's registry tables hold
 
 
-def describe(model: Path, outcomes: Mapping[str, Outcome], params: Params) -> str:
-    """The version's description: what was tuned, what it scores, the model card's text."""
+def describe(
+    model: Path, outcomes: Mapping[str, Outcome], params: Params, gate: str | None = None
+) -> str:
+    """The version's description: what was tuned, what it scores, the card's text.
+
+    `gate` is why the version became champion, or why not; None before the gate.
+    """
     parts = [
         f"{params.models.expert}, tuned by LightReasoner on its contrast with "
         f"{params.models.amateur}, adapter merged."
     ]
     parts += _sentences(outcomes)
+    if gate:
+        parts.append(f"Gate: {gate}")
     if (model / FILE).is_file():
         parts.append(ModelCard.load(model / FILE).text.strip())
     return "\n\n".join(parts)[:DESCRIPTION_LENGTH]

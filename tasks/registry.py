@@ -6,11 +6,12 @@ has made an earlier one of the same digest meanwhile, takes its own back. The ve
 digest from the moment it exists, so the earliest is the same for all.
 """
 
+import contextlib
 import hashlib
 import json
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from lightreasoner.store import Outcome
 from tasks import card, flavor, measures, tracking
 
 DIGEST_TAG = "digest.model"
+REASON_TAG = "gate.reason"
 ADAPTER_DIR = "adapter"
 
 
@@ -59,7 +61,7 @@ def register(
     """
     name, alias = params.register.name, params.register.alias
     by_stage = {outcome.manifest["stage"]: outcome for outcome in outcomes.values()}
-    try:
+    with reached(model):
         client = MlflowClient()
         found = _earliest(client, name, model.digest)
         created = found is None
@@ -72,12 +74,34 @@ def register(
         if not created:
             _bring_up_to_date(client, model, found, by_stage, params)
         client.set_registered_model_alias(name, alias, found.version)
+    return Registered(name, str(found.version), alias, created)
+
+
+@contextlib.contextmanager
+def reached(model: Artifact) -> Iterator[None]:
+    """Turn what MLflow raises into a RegistryError that says where the model is."""
+    try:
+        yield
     except (MlflowException, SQLAlchemyError) as error:
         raise RegistryError(
             f"registry {mlflow.get_registry_uri()}: {tracking.reason(error)}; the model is at "
             f"{model.path}; mend the registry and register again"
         ) from error
-    return Registered(name, str(found.version), alias, created)
+
+
+def download(uri: str, out: Path) -> Path:
+    """Copy a version's files (`models:/NAME@ALIAS`, `models:/NAME/VERSION`) into `out`.
+
+    Returns their directory: `model/`, `adapter/` and the card (tasks/flavor.py). Raises
+    RegistryError.
+    """
+    try:
+        return Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(out)))
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        raise RegistryError(
+            f"registry {mlflow.get_registry_uri()}: {uri} cannot be read "
+            f"({tracking.reason(error)}); check name and alias"
+        ) from error
 
 
 def _earliest(client: MlflowClient, name: str, digest: str) -> ModelVersion | None:
@@ -122,7 +146,7 @@ def _bring_up_to_date(
     params: Params,
 ) -> None:
     """Describe a version that is there already by the newest evaluation of the same model."""
-    description = card.describe(model.path, outcomes, params)
+    description = card.describe(model.path, outcomes, params, version.tags.get(REASON_TAG))
     if description != version.description:
         model_id = str(version.source).removeprefix("models:/")
         _log_card(client, model_id, model, outcomes, params)

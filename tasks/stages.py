@@ -24,9 +24,9 @@ from lightreasoner.artifacts import Artifact
 from lightreasoner.config import Params
 from lightreasoner.errors import LightReasonerError
 from lightreasoner.progress import TerminalBar, Watcher
-from lightreasoner.stages import Inputs, Stage
+from lightreasoner.stages import STAGES, Inputs, Stage
 from lightreasoner.store import Outcome, Store, stage_key
-from tasks import caching, registry, tracking
+from tasks import caching, gate, registry, tracking
 
 RETRY_SECONDS = [5.0, 30.0]
 UPDATE_SECONDS = 1.0
@@ -149,6 +149,33 @@ def register(
 ) -> registry.Registered:
     """Register the merged model; the registry itself says whether it has it already."""
     return registry.register(model, outcomes, params, pipeline_run)
+
+
+@task(
+    name="gate",
+    task_run_name="gate",
+    cache_policy=NO_CACHE,
+    retries=len(RETRY_SECONDS),
+    retry_delay_seconds=RETRY_SECONDS,
+    retry_condition_fn=may_pass,
+)
+def decide_champion(
+    registered: registry.Registered,
+    outcomes: Mapping[str, Outcome],
+    params: Params,
+    source: Artifact,
+    home: Path,
+    pipeline_run: str,
+) -> gate.Gated:
+    """Move the alias `champion` to the registered version if it is better; a champion without
+    scores of the same problems is graded as a task `evaluate (champion)`.
+    """
+
+    def evaluate(inputs: Inputs) -> Outcome:
+        stage = STAGES["evaluate"]
+        return run_stage(stage, inputs, params, home, pipeline_run, label="champion").outcome
+
+    return gate.run(registered, outcomes, params, source, home, evaluate)
 
 
 @dataclass(frozen=True)

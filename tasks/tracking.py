@@ -40,6 +40,7 @@ from lightreasoner.config import Params
 from lightreasoner.stages import STAGES, Stage
 from lightreasoner.store import Outcome, Store, read_curves
 from tasks import measures, predictions
+from tasks.system import SystemMetrics
 
 EXPERIMENT = "lightreasoner"
 SQLITE = "sqlite:///"
@@ -196,7 +197,10 @@ def log_comparison(parent_id: str, metrics: dict[str, float], files: Sequence[Pa
 
 
 class LiveRun:
-    """A watcher that sends metrics to a run from a thread of its own, so that no stage waits."""
+    """A watcher that sends metrics to a run from a thread of its own, so that no stage waits.
+
+    The thread adds what the stage does to the machine (tasks/system.py).
+    """
 
     def __init__(self, run_id: str):
         self.run_id = run_id
@@ -226,7 +230,10 @@ class LiveRun:
             self._points.append(point)
 
     def _work(self) -> None:
+        system = SystemMetrics()
         while not self._stop.wait(FLUSH_SECONDS):
+            for name, value in (system.due() if self.run_id else {}).items():
+                self.metric(name, value, system.step)
             self._send()
 
     def _send(self) -> None:

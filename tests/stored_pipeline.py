@@ -72,6 +72,16 @@ def write(home: Path, model: Path) -> dict[str, Outcome]:
     return outcomes
 
 
+def read(home: Path) -> dict[str, Outcome]:
+    """The outcomes of a pipeline that `write` stored under `home`."""
+    outcomes = {}
+    for stage in GRAPH:
+        (entry,) = (home / "store" / stage.name).iterdir()
+        manifest = json.loads((entry / "manifest.json").read_text(encoding="utf-8"))
+        outcomes[stage.name] = Outcome(artifacts.of(entry / "payload"), manifest, cached=True)
+    return outcomes
+
+
 def _manifest(
     stage: Stage, fingerprint: str, made: Artifact, digests: dict[str, str]
 ) -> dict[str, Any]:

@@ -160,3 +160,16 @@ def test_wrong_ablations_are_named(params_file: Path, override: str, message: st
 def test_a_quantile_of_all_steps_is_refused(params_file: Path) -> None:
     (fault,) = faults(params_file, "select.quantile=0.8", "select.steps=all")
     assert "select.quantile 0.8 chooses steps and select.steps all takes every step" in fault
+
+
+def test_the_gates_set_is_one_that_is_evaluated(params_file: Path) -> None:
+    (fault,) = faults(params_file, "register.gate_set=other")
+    sets = "tuned, transfer, chain_sum"
+    assert f"register.gate_set 'other' is not among evaluate.problem_sets ({sets})" in fault
+    assert config.load(params_file).gate_set == "tuned"
+    assert config.load(params_file, ["register.gate_set=chain_sum"]).gate_set == "chain_sum"
+
+
+def test_no_run_names_itself_champion(params_file: Path) -> None:
+    (fault,) = faults(params_file, "register.alias=champion")
+    assert "register.alias must not be champion, which moves by the gate alone" in fault

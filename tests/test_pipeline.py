@@ -18,16 +18,19 @@ from prefect.client.schemas.filters import FlowRunFilterStateName as StateName
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.testing.utilities import prefect_test_harness
 from rich.console import Console
+from written_scores import write_scores
 
 from flows import compare, latest, pipeline, registering, summary, table1
 from flows import home as homes
 from lightreasoner import config, methods
 from lightreasoner.config import Params
 from lightreasoner.errors import ArtifactError, SelectionError
+from lightreasoner.gate import Champion, Decision, decide
 from lightreasoner.progress import Silent
 from lightreasoner.stages import GRAPH, STAGES, external_inputs
 from lightreasoner.store import Store, stage_key
 from tasks import tracking
+from tasks.gate import Gated
 from tasks.registry import Registered
 from tasks.stages import StageRun, run_stage
 
@@ -170,8 +173,11 @@ def test_the_report_has_the_agreed_names(first_report: dict[str, Any]) -> None:
         assert cost["cached"] is False
         assert cost["seconds"] > 0
         assert cost["peak_memory_mib"] > 0
-    model = {"name": "tiny", "version": "1", "alias": "candidate"}
-    assert first_report["registered_model"] == model
+    model = dict(first_report["registered_model"])
+    gate = model.pop("gate")
+    assert model == {"name": "tiny", "version": "1", "alias": "candidate"}
+    assert (gate["verdict"], gate["n"], gate["champion"]) == ("kept", 6, None)
+    assert gate["reason"].startswith("There is no champion yet: ")
     assert list(first_report["fingerprints"]) == NAMES
 
 
@@ -203,7 +209,28 @@ def test_a_failed_stage_fails_the_run_in_one_line(params: Params, home: Path) ->
 def test_registering_outside_a_flow_finds_the_version(params: Params, home: Path) -> None:
     model = registering.stored_outcomes(params, home)["merge"].artifact
     found = registering.register(params, model, home)
+    assert found.pop("gate")["verdict"] == "kept"
     assert found == {"name": "tiny", "version": "1", "alias": "candidate"}
+
+
+@pytest.mark.usefixtures("first_report")
+def test_a_champion_is_graded_as_a_task_of_the_run(params: Params, home: Path) -> None:
+    """The champion, of the first run, has no scores under another token limit."""
+    other = changed(params, evaluate={"max_new_tokens": 3}, select={"alpha": 0.5})
+    tracking.configure(homes.tracking_uri(home), home)
+    client = MlflowClient()
+    client.set_registered_model_alias("tiny", "champion", "1")
+    try:
+        gate = pipeline.lightreasoner(other)["registered_model"]["gate"]
+    finally:
+        client.delete_registered_model_alias("tiny", "champion")
+    assert (gate["verdict"], gate["against"], gate["champion"]) == ("kept", "1", "1")
+    assert gate["over_champion"]["difference"] == 0
+    runs = client.search_runs([tracking.experiment_id()], "tags.kind = 'stage'")
+    assert "evaluate (champion)" in {run.info.run_name for run in runs}
+    with get_client(sync_client=True) as prefect:
+        names = {run.name for run in prefect.read_task_runs(limit=200)}
+    assert {"gate", "evaluate (champion)"} <= names
 
 
 @pytest.mark.usefixtures("first_report")
@@ -219,7 +246,8 @@ def test_the_summary_shows_what_matters(tmp_path: Path, tiny_expert: Path) -> No
     outcomes = stored_pipeline.write(tmp_path, tiny_expert)
     state: Any = None
     runs = {name: StageRun(outcome, state, 1.25) for name, outcome in outcomes.items()}
-    registered = latest.Registering(Registered("m", "3", "candidate", False), 0.5, 10.0)
+    gated = Gated(_decision(tmp_path), "2")
+    registered = latest.Registering(Registered("m", "3", "candidate", False), 0.5, 10.0, gated)
     report = latest.describe(runs, registered)
     assert report["stages"]["register"]["cached"] is True
     written = io.StringIO()
@@ -231,9 +259,19 @@ def test_the_summary_shows_what_matters(tmp_path: Path, tiny_expert: Path) -> No
     strict = ["tuned", "600", "40.0%", "35.0-45.0", "80.0%", "75.0-85.0"]
     assert row == [*strict, *gain, *of_toolkit]
     assert "models:/m@candidate (version 3)" in text
+    assert "gate         kept. Version 2 stays champion: it cannot be graded. On 3 probl" in text
+    assert "Gate: kept. Version 2 stays champion" in summary.markdown(report)
+    assert report["registered_model"]["gate"]["champion"] == "2"
     assert "register" in text
     assert "/here/report.html" in text
     assert "| tuned | 600 | 40.0% |" in summary.markdown(report)
+
+
+def _decision(folder: Path) -> Decision:
+    """A champion that cannot be graded stays."""
+    marks = {"base": "---", "candidate": "+++"}
+    paths = [write_scores(folder / name, "cot", {"s": each}) for name, each in marks.items()]
+    return decide("s", *paths, Champion("2", why="it cannot be graded"))
 
 
 def test_the_form_starts_with_the_parameters(params: Params) -> None:

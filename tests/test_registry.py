@@ -53,11 +53,12 @@ def tokens(model, tokenizer):
 
 found = {{}}
 for name in sys.argv[2:]:
-    pipeline = mlflow.transformers.load_model(f"models:/{{name}}@candidate")
-    path = mlflow.artifacts.download_artifacts(f"models:/{{name}}@candidate") + "/model"
+    model = f"models:/{{name}}@champion"
+    pipeline = mlflow.transformers.load_model(model)
+    path = mlflow.artifacts.download_artifacts(model) + "/model"
     plain = AutoModelForCausalLM.from_pretrained(path)
     limit = dict(max_new_tokens={TOKENS})
-    served = mlflow.pyfunc.load_model(f"models:/{{name}}@candidate", model_config=limit)
+    served = mlflow.pyfunc.load_model(model, model_config=limit)
     found[name] = {{
         "dtype": str(pipeline.model.dtype),
         "flavour": tokens(pipeline.model, pipeline.tokenizer),
@@ -338,6 +339,8 @@ def test_it_loads_both_ways_in_a_new_process(
     AutoModelForCausalLM.from_pretrained(model.path, dtype=torch.bfloat16).save_pretrained(half)
     AutoTokenizer.from_pretrained(model.path).save_pretrained(half)
     registry.register(artifacts.of(half), outcomes, stored_pipeline.params(name="half"), None)
+    for name in ("micro", "half"):
+        MlflowClient().set_registered_model_alias(name, "champion", "1")
     found = _answer(_python(LOAD, _sqlite(home), "micro", "half"))
     for name, directory, dtype in (("micro", model.path, "float32"), ("half", half, "bfloat16")):
         own = _greedy(directory)
@@ -427,6 +430,8 @@ def test_direct_and_server_go_on_from_each_other(
                 tracking.replay_stage(run_id, stage, outcomes[stage.name], home)
             tracking.log_report(run_id, outcomes["report"])
             assert registry.register(model, outcomes, new, run_id).created
+        for name in ("micro", "new"):
+            MlflowClient().set_registered_model_alias(name, "champion", "1")
         found = _answer(_python(LOAD, address, "micro", "new"))
         page = f"{address}/get-artifact?run_uuid={run_id}&path=report.html"
         assert urllib.request.urlopen(page).read() == b"<html></html>"

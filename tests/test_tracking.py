@@ -68,6 +68,9 @@ def _nested(run_id: str) -> dict[str, Run]:
     return {run.info.run_name: run for run in found}
 
 
+CPU = "system/cpu_utilization_percentage"
+
+
 def _curve(run_id: str, name: str = "loss") -> list[tuple[int, float]]:
     return [(m.step, m.value) for m in MlflowClient().get_metric_history(run_id, name)]
 
@@ -196,6 +199,22 @@ def test_curves_arrive_while_the_stage_runs(home: Path) -> None:
 
 
 @nothing_lost
+def test_a_long_stage_has_system_metrics(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a reading a second in place of one in ten; a stage that is shorter has none."""
+    monkeypatch.setattr("tasks.system.SECONDS", 0.5)
+    with tracking.pipeline_run(PARAMS, "watched") as parent:
+        with tracking.stage_run(parent, STAGES["finetune"]) as live:
+            deadline = time.monotonic() + 30
+            while not _curve(live.run_id, CPU) and time.monotonic() < deadline:
+                time.sleep(0.05)
+        with tracking.stage_run(parent, STAGES["merge"]) as short:
+            pass
+    steps = [step for step, _ in _curve(live.run_id, CPU)]
+    assert steps == list(range(1, len(steps) + 1))
+    assert _curve(live.run_id, "system/system_memory_usage_percentage")[0][1] > 0
+    assert _curve(short.run_id, CPU) == []
+
+
 def test_stages_in_threads_keep_their_curves_apart(home: Path) -> None:
     """One stage ends its run while the other goes on: neither loses a point."""
     points: dict[str, list[tuple[int, float]]] = {}

@@ -1,0 +1,150 @@
+"""What would go to the hub: which files, under which card; all of it without the network."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import stored_pipeline
+from huggingface_hub import ModelCard
+from typer.testing import CliRunner
+
+from flows import cli
+from flows import home as homes
+from lightreasoner import artifacts, card, upload
+from lightreasoner.errors import UploadError
+from tasks import registry, tracking
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # MLflow's
+    pytest.mark.usefixtures("offline"),
+]
+HUB = "Qwen/Qwen2.5-Math-1.5B@4a83ca6e4526a4f2da3aa259ec36c259f66b2ab2"
+SETTINGS = {"r": 8, "lora_alpha": 16, "target_modules": ["q_proj"], "base_model_name_or_path": HUB}
+
+
+@pytest.fixture
+def merged(tiny_expert: Path, tmp_path: Path) -> Path:
+    """A merged model's directory with its card."""
+    path = tmp_path / "merged"
+    shutil.copytree(tiny_expert, path)
+    text = card.render(HUB, SETTINGS, "0" * 32 + ".dir", stored_pipeline.PARITY)
+    (path / "README.md").write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Path:
+    """An adapter's directory as finetune leaves it."""
+    path = tmp_path / "adapter"
+    path.mkdir()
+    (path / "adapter_config.json").write_text(json.dumps(SETTINGS), encoding="utf-8")
+    (path / "adapter_model.safetensors").write_bytes(b"1234")
+    for name in ("curve.csv", "validation.csv"):
+        (path / name).write_text("update,loss\n", encoding="utf-8")
+    return path
+
+
+def test_a_merged_model_goes_whole(merged: Path, tmp_path: Path) -> None:
+    folder = upload.prepare(merged, merged / "README.md", tmp_path / "new", adapter=False)
+    expected = {file.name: file.stat().st_size for file in merged.iterdir()}
+    assert folder.sizes.keys() == expected.keys()
+    assert folder.sizes["model.safetensors"] == expected["model.safetensors"]
+    assert ModelCard.load(folder.path / "README.md").data.base_model == HUB.partition("@")[0]
+
+
+def test_an_adapter_goes_without_its_curves_and_names_its_base(
+    merged: Path, adapter: Path, tmp_path: Path
+) -> None:
+    before = artifacts.digest(adapter)
+    folder = upload.prepare(adapter, merged / "README.md", tmp_path / "new", adapter=True)
+    assert list(folder.sizes) == ["README.md", "adapter_config.json", "adapter_model.safetensors"]
+    settings = json.loads((folder.path / "adapter_config.json").read_text(encoding="utf-8"))
+    assert "@".join((settings["base_model_name_or_path"], settings["revision"])) == HUB
+    found = ModelCard.load(folder.path / "README.md")
+    assert found.data.library_name == "peft"
+    assert "merged" not in found.data.tags
+    assert found.text.strip().startswith("# The LoRA adapter alone")
+    assert artifacts.digest(adapter) == before
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "modeling.py", "state.pkl", "notes", ".env"])
+def test_other_files_are_refused_by_name(name: str, merged: Path, tmp_path: Path) -> None:
+    (merged / name).write_bytes(b"x")
+    with pytest.raises(UploadError, match=f"{name} would go to the hub; only .jinja, .json"):
+        upload.prepare(merged, merged / "README.md", tmp_path / "new", adapter=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("---\nlicense: [\n---\n", "no card that the hub reads"),
+        ("---\nbase_model: a b\nlibrary_name: x\npipeline_tag: y\n---\n", "no card that the hub"),
+        ("---\nmodel-index: [{}]\n---\n", "no card that the hub reads"),
+        ("---\nlibrary_name: transformers\n---\n", "lacks pipeline_tag"),
+        ("# no metadata\n", "lacks library_name and pipeline_tag"),
+        (None, "no card that the hub reads"),
+    ],
+)
+def test_a_card_that_is_not_valid_is_refused(
+    text: str | None, said: str, merged: Path, tmp_path: Path
+) -> None:
+    (merged / "README.md").unlink()
+    if text is not None:
+        (merged / "README.md").write_text(text, encoding="utf-8")
+    with pytest.raises(UploadError, match=said):
+        upload.prepare(merged, merged / "README.md", tmp_path / "new", adapter=False)
+
+
+def test_what_is_no_such_model_is_refused(merged: Path, adapter: Path, tmp_path: Path) -> None:
+    with pytest.raises(UploadError, match=r"holds no adapter_config\.json"):
+        upload.prepare(merged, merged / "README.md", tmp_path / "one", adapter=True)
+    with pytest.raises(UploadError, match="no such directory"):
+        upload.prepare(tmp_path / "none", merged / "README.md", tmp_path / "two", adapter=False)
+    for wrong in ("name", "a b/c", "a/b/c"):
+        with pytest.raises(UploadError, match="--repo"):
+            upload.check_repository(wrong)
+
+
+def test_sending_without_a_network_is_one_line(merged: Path, tmp_path: Path) -> None:
+    folder = upload.prepare(merged, merged / "README.md", tmp_path / "new", adapter=False)
+    with pytest.raises(UploadError, match=r"owner/name: the hub did not take it \(.*hf auth login"):
+        upload.send(folder, "owner/name")
+
+
+def test_a_dry_run_from_the_registry_and_from_a_directory(
+    merged: Path,
+    adapter: Path,
+    tiny_expert: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By alias: the card with results, and the adapter that lies beside the model."""
+    home = tmp_path / "home"
+    monkeypatch.setenv("LIGHTREASONER_HOME", str(home))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    tracking.configure(homes.tracking_uri(home), home)
+    outcomes = stored_pipeline.write(tmp_path / "stored", tiny_expert)
+    tuned = outcomes["finetune"].artifact.path
+    shutil.copytree(adapter, tuned, dirs_exist_ok=True)
+    model = artifacts.of(merged)
+    registry.register(model, outcomes, stored_pipeline.params(), None)
+
+    def listed(*options: str) -> list[str]:
+        options = ("push", "--repo", "owner/name", "--dry-run", "--model", *options)
+        found = CliRunner().invoke(cli.application(), options)
+        assert found.exit_code == 0, found.output
+        assert "dry run: nothing was sent to owner/name; the card is valid" in found.output
+        return [line.split()[1] for line in found.output.splitlines() if line[:14].strip()]
+
+    uri = "models:/micro@candidate"
+    assert {"model.safetensors", "config.json", "README.md"} <= set(listed(uri))
+    assert {"adapter_model.safetensors", "README.md"} <= set(listed(uri, "--adapter"))
+    assert "curve.csv" not in listed(uri, "--adapter")
+    assert "tokenizer.json" in listed(str(merged))
+    assert not list((home / "work").iterdir())
+    wrong = CliRunner().invoke(
+        cli.application(), ["push", "--repo", "o/n", "--model", "models:/micro@none"]
+    )
+    assert wrong.exit_code == 2
+    assert "models:/micro@none cannot be read" in wrong.output
