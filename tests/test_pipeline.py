@@ -236,15 +236,6 @@ def test_the_summary_shows_what_matters(tmp_path: Path, tiny_expert: Path) -> No
     assert "| tuned | 600 | 40.0% |" in summary.markdown(report)
 
 
-def test_the_form_starts_with_the_parameters(params: Params) -> None:
-    schema = pipeline.lightreasoner.parameters.model_dump()
-    assert schema["required"] == ["params"]
-    assert set(params.model_dump()) <= set(schema["definitions"]["Params"]["properties"])
-    assert pipeline.lightreasoner.validate_parameters(
-        {"params": params.model_dump(mode="json")}
-    ) == {"params": params}
-
-
 def test_the_comparisons_form_offers_the_methods() -> None:
     schema = compare.compare.parameters.model_dump()
     assert schema["required"] == ["params"]
