@@ -219,7 +219,7 @@ class Settings(BaseModel):
     def values(self) -> Params:
         """All parameters. Raises ConfigError where they do not fit together."""
         named = [
-            f"{place}={json.dumps(value)}"
+            f"{place}={json.dumps(value, ensure_ascii=False)}"
             for field, place in PLACES.items()
             if (value := getattr(self, field, None)) is not None
         ]

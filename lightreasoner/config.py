@@ -7,6 +7,7 @@ imports this one at run time.
 
 import difflib
 import inspect
+import json
 import warnings
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -354,17 +355,11 @@ def differences(params: Params, base: Params) -> list[str]:
     """The overrides that turn `base` into `params`, as `changed` reads them."""
     ours, theirs = params.model_dump(mode="json"), base.model_dump(mode="json")
     return [
-        f"{section}.{key}={_flow(value)}"
+        f"{section}.{key}={json.dumps(value, ensure_ascii=False)}"
         for section, values in ours.items()
         for key, value in values.items()
         if value != theirs[section][key]
     ]
-
-
-def _flow(value: Any) -> str:
-    """A value as YAML on one line."""
-    text = yaml.safe_dump([value], default_flow_style=True, width=float("inf")).strip()
-    return text[1:-1]
 
 
 def _is_of(loc: tuple[Any, ...], overridden: Collection[str]) -> bool:
