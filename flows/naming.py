@@ -7,7 +7,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
 from prefect.runtime import flow_run
 
-from flows.form import Settings
+from flows.form import Settings, name_of
 
 
 def run_name() -> str:
@@ -16,11 +16,11 @@ def run_name() -> str:
     return form.run_name()
 
 
-def tag(form: Settings, *more: str) -> None:
-    """Add the preset and `more` to the tags of this flow run."""
+def tag(form: Settings) -> None:
+    """Add what is tuned or asked, as runs are named by it, to the tags of this flow run."""
     context: Any = FlowRunContext.get()
     run: FlowRun | None = context.flow_run if context else None
     if run is None:
         return
     with get_client(sync_client=True) as client:
-        client.update_flow_run(run.id, tags={*run.tags, form.preset, *more})
+        client.update_flow_run(run.id, tags={*run.tags, name_of(form.values())})

@@ -255,7 +255,7 @@ def test_two_runs_go_together_and_take_turns(runner: Server, fields: dict[str, A
     assert len({run.name for run in found}) == 2
     for run in found:
         assert run.name.split()[1] == "beta=0"
-        assert {"lightreasoner", "pipeline", "microworld"} <= set(run.tags)
+        assert {"lightreasoner", "pipeline", run.name.split()[0]} <= set(run.tags)
 
 
 def checkpoints(where: Path) -> set[int]:
