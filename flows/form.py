@@ -46,6 +46,14 @@ PLACES = {
 }
 """The parameter that a field stands for."""
 
+
+def _plain(schema: dict[str, Any]) -> None:
+    """Offer a plain input that may stay empty, in place of a switch between a value and None."""
+    (value,) = (each for each in schema.pop("anyOf") if each != {"type": "null"})
+    schema.update(value)
+    schema.pop("default", None)
+
+
 Preset = Annotated[
     presets.Name,
     Field(
@@ -58,6 +66,7 @@ Expert = Annotated[
     str | None,
     Field(
         title="Expert",
+        json_schema_extra=_plain,
         min_length=1,
         description="The strong model, which is tuned: owner/name@commit of the hub or a local "
         "directory. Empty: the preset's.",
@@ -67,6 +76,7 @@ Amateur = Annotated[
     str | None,
     Field(
         title="Amateur",
+        json_schema_extra=_plain,
         min_length=1,
         description="The weak model of the same vocabulary. Empty: the preset's.",
     ),
@@ -75,6 +85,7 @@ Beta = Annotated[
     float | None,
     Field(
         title="Beta, nats",
+        json_schema_extra=_plain,
         ge=0,
         allow_inf_nan=False,
         description="Keeps the steps where KL(expert || amateur) is over beta nats (eq. 35). "
@@ -85,6 +96,7 @@ Alpha = Annotated[
     float | None,
     Field(
         title="Alpha",
+        json_schema_extra=_plain,
         gt=0,
         le=1,
         description="Plausible tokens: expert's probability at least alpha times its largest "
@@ -95,6 +107,7 @@ NProblems = Annotated[
     int | None,
     Field(
         title="Problems to learn from",
+        json_schema_extra=_plain,
         ge=1,
         description="Drawn from the preset's training set. Empty: the preset's number.",
     ),
@@ -103,6 +116,7 @@ Updates = Annotated[
     int | None,
     Field(
         title="Updates",
+        json_schema_extra=_plain,
         ge=1,
         description="Optimizer updates of the fine-tuning. Empty: the preset's number.",
     ),
@@ -111,18 +125,26 @@ LearningRate = Annotated[
     float | None,
     Field(
         title="Learning rate",
+        json_schema_extra=_plain,
         gt=0,
         allow_inf_nan=False,
         description="AdamW's, decays linearly to 0. Empty: the preset's.",
     ),
 ]
 Rank = Annotated[
-    int | None, Field(title="LoRA rank", ge=1, description="LoRA's r. Empty: the preset's.")
+    int | None,
+    Field(
+        title="LoRA rank",
+        json_schema_extra=_plain,
+        ge=1,
+        description="LoRA's r. Empty: the preset's.",
+    ),
 ]
 Seed = Annotated[
     int | None,
     Field(
         title="Seed of fine-tuning",
+        json_schema_extra=_plain,
         ge=0,
         le=2**31 - 1,
         description="LoRA's A, dropout and the order of samples. Empty: the preset's.",
@@ -132,6 +154,7 @@ ProblemSets = Annotated[
     tuple[str, ...] | None,
     Field(
         title="Problem sets to evaluate on",
+        json_schema_extra=_plain,
         min_length=1,
         description="microworld has tuned, transfer, chain_sum; the paper's presets gsm8k, math, "
         "svamp, asdiv, minerva_math, olympiadbench, mmlu_stem. Empty: the preset's.",
@@ -141,6 +164,7 @@ NEvaluated = Annotated[
     int | None,
     Field(
         title="Problems a set to evaluate on",
+        json_schema_extra=_plain,
         ge=1,
         description="Drawn from each set. Empty: the preset's number.",
     ),
