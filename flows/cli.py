@@ -15,6 +15,7 @@ import typer
 from flows import home, up
 from lightreasoner import artifacts, cli, config
 from lightreasoner.cli import DATA, Overrides, ParamsFile
+from lightreasoner.errors import ConfigError
 from lightreasoner.methods import NAMES, named
 from lightreasoner.stages import STAGES, external_inputs
 
@@ -37,6 +38,7 @@ def application() -> typer.Typer:
     app = cli.application()
     app.command()(run)
     app.command()(compare)
+    app.command()(sweep)
     app.command()(table1)
     app.command()(register)
     app.command()(push)
@@ -60,10 +62,11 @@ def run(params: ParamsFile = Path("params.yaml"), set_: Overrides = None) -> Non
     from rich.console import Console
 
     from flows import pipeline, summary
+    from flows.form import Form
 
     for package in ("tasks", "flows"):
         cli.log_to_stderr(package)
-    report = pipeline.lightreasoner(values)
+    report = pipeline.lightreasoner(Form.of(values))
     summary.show(
         report,
         Console(),
@@ -96,10 +99,54 @@ def compare(
     from rich.console import Console
 
     from flows import compare, summary
+    from flows.form import Form
 
     for package in ("tasks", "flows"):
         cli.log_to_stderr(package)
-    summary.show_comparison(compare.compare(values, chosen), Console(), where / "compare")
+    summary.show_comparison(compare.compare(Form.of(values), chosen), Console(), where / "compare")
+
+
+def sweep(
+    params: ParamsFile = Path("params.yaml"),
+    set_: Overrides = None,
+    betas: Annotated[
+        str, typer.Option("--betas", metavar="A,B,...", help="KL thresholds, nats.")
+    ] = "0.2,0.4,0.8",
+    alphas: Annotated[
+        str, typer.Option("--alphas", metavar="A,B,...", help="Plausibility thresholds.")
+    ] = "0.1,0.2",
+) -> None:
+    """Tune and grade a model for each beta and alpha of a grid; the steps are scored once.
+
+    Prints one table; nothing is registered. Results that the store has are taken from it.
+
+    Example: lightreasoner sweep --betas 0.2,0.4 --alphas 0.1,0.2
+    """
+    values = config.load(params, set_ or ())
+    grid = {"betas": _numbers("--betas", betas), "alphas": _numbers("--alphas", alphas)}
+    from flows.form import SweepForm
+
+    form = SweepForm.over(values, **grid)
+    external_inputs(values)
+    where = home.home()
+    typer.echo(up.connect(where), err=True)
+    up.check_prefect()
+    from rich.console import Console
+
+    from flows import summary, sweep
+
+    for package in ("tasks", "flows"):
+        cli.log_to_stderr(package)
+    summary.show_comparison(sweep.sweep(form), Console(), where / "sweep")
+
+
+def _numbers(option: str, text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(item) for item in text.split(",") if item.strip())
+    except ValueError:
+        raise ConfigError(
+            [f"{option} {text!r}: must be numbers with commas between, such as 0.2,0.4"]
+        ) from None
 
 
 def table1(params: ParamsFile = Path("params.yaml"), set_: Overrides = None) -> None:
@@ -119,10 +166,11 @@ def table1(params: ParamsFile = Path("params.yaml"), set_: Overrides = None) -> 
     from rich.console import Console
 
     from flows import summary, table1
+    from flows.form import Form
 
     for package in ("tasks", "flows"):
         cli.log_to_stderr(package)
-    summary.show_table1(table1.table1(values), Console(), where / "table1")
+    summary.show_table1(table1.table1(Form.of(values)), Console(), where / "table1")
 
 
 def register(

@@ -17,7 +17,8 @@ from prefect import flow
 from prefect.artifacts import create_table_artifact
 from prefect.runtime import flow_run
 
-from flows import home
+from flows import home, naming
+from flows.form import Form
 from flows.pipeline import let_interface_see_lines, run_stages
 from lightreasoner import artifacts, comparison
 from lightreasoner.comparison import Result, Tuning
@@ -34,27 +35,29 @@ log = logging.getLogger(__name__)
 
 @flow(
     name="lightreasoner-compare",
+    flow_run_name=naming.run_name,
     description="Base, LightReasoner, SFT, ground-truth supervision and the ablations on the same "
     "problems, as one table.",
 )
-def compare(params: Params, methods: tuple[Name, ...] = NAMES) -> dict[str, Any]:
+def compare(params: Form, methods: tuple[Name, ...] = NAMES) -> dict[str, Any]:
     """Run the methods, the base always among them, and return what compare.json says.
 
     A method whose sample set would be empty has a row that says why. Raises SelectionError if that
     befell every method that is tuned, and what any stage raises else.
     """
     let_interface_see_lines()
+    naming.tag(params)
     where = home.home()
-    params = under_one_prompt(params)
+    values = under_one_prompt(params.values())
     names = named(("base", *methods))
-    inputs = checked_inputs(params, names)
+    inputs = checked_inputs(values, names)
     tracking.configure(home.tracking_uri(where), where)
     run_name = flow_run.name or "lightreasoner-compare"
-    with tracking.pipeline_run(params, run_name, kind="comparison") as run:
-        results = run_methods(names, inputs, params, where, run)
-        found = {**comparison.compare(results, params), **conditions(params)}
+    with tracking.pipeline_run(values, run_name, kind="comparison") as run:
+        results = run_methods(names, inputs, values, where, run)
+        found = {**comparison.compare(results, values), **conditions(values)}
         _publish(found, where, run)
-        _refuse_if_all_failed(results)
+        refuse_if_all_failed(results)
     return found
 
 
@@ -107,11 +110,15 @@ def run_methods(
 
 def _result(name: Name, runs: Mapping[str, StageRun], params: Params) -> Result:
     maker = METHODS[name].maker
-    outcomes = {stage: run.outcome for stage, run in runs.items()}
     if maker is None:
-        return Result(outcomes["evaluate_base"].artifact.path)
-    tuned = outcomes["finetune"]
-    samples = outcomes[maker].artifact.path
+        return Result(runs["evaluate_base"].outcome.artifact.path)
+    return tuned_result(runs, maker, params)
+
+
+def tuned_result(runs: Mapping[str, StageRun], maker: str, params: Params) -> Result:
+    """The result of a chain whose sample set the stage `maker` made."""
+    outcomes = {stage: run.outcome for stage, run in runs.items()}
+    tuned, samples = outcomes["finetune"], outcomes[maker].artifact.path
     seconds = tuned.manifest["seconds"]
     tuning = Tuning(samples, tuned.artifact.path, params.finetune, seconds)
     return Result(outcomes["evaluate"].artifact.path, tuning)
@@ -132,7 +139,8 @@ def _publish(found: Mapping[str, Any], where: Path, run: str) -> None:
     tracking.log_comparison(run, comparison.metrics(found), files)
 
 
-def _refuse_if_all_failed(results: Mapping[Name, Result | str]) -> None:
+def refuse_if_all_failed(results: Mapping[comparison.Named, Result | str]) -> None:
+    """Raise SelectionError if only the base has a result."""
     reasons = {name: result for name, result in results.items() if isinstance(result, str)}
     if reasons and len(reasons) == len(results) - 1:
         said = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())

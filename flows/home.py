@@ -39,6 +39,16 @@ SPARE = {
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
 }
 
+TURNS = {
+    # flows/watch.py: a run without a heartbeat for 90 s is dead. 30 s is the least.
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+    # tasks/accelerator.py: a server that is started anew still knows who holds what, and who
+    # waits asks again every second or two, not every half minute.
+    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency"
+    ".lease_storage.filesystem",
+    "PREFECT_SERVER_CONCURRENCY_MAXIMUM_CONCURRENCY_SLOT_WAIT_SECONDS": "2",
+}
+
 BOUNDED = {
     # A run without a server starts one of its own; on a new database that took 24 s on two idle
     # cores, and Prefect gives up after 20.
@@ -78,7 +88,7 @@ def prepare_environment(home: Path) -> None:
         "LIGHTREASONER_HOME": str(home),
         "PREFECT_HOME": str(home / "prefect"),
     }
-    for name, value in {**own, **NO_PHONING_HOME, **QUIET, **SPARE, **BOUNDED}.items():
+    for name, value in {**own, **NO_PHONING_HOME, **QUIET, **SPARE, **TURNS, **BOUNDED}.items():
         os.environ.setdefault(name, value)
 
 

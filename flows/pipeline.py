@@ -10,7 +10,8 @@ from prefect import flow
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.runtime import flow_run
 
-from flows import home, latest, summary
+from flows import home, latest, naming, summary
+from flows.form import Form
 from lightreasoner.config import Params
 from lightreasoner.stages import GRAPH, Inputs, Stage, external_inputs
 from lightreasoner.store import peak_memory_mib, reset_peak_memory, stage_key
@@ -22,17 +23,23 @@ log = logging.getLogger(__name__)
 
 @flow(
     name="lightreasoner",
+    flow_run_name=naming.run_name,
     description="Contrast an expert with an amateur on the same problems, keep the steps where "
     "they differ, tune the expert on them, grade both, register the tuned model.",
 )
-def lightreasoner(params: Params) -> dict[str, Any]:
+def lightreasoner(params: Form) -> dict[str, Any]:
     """Run the whole pipeline and return what report.json says.
 
     Writes to the store, to MLflow and to `<home>/latest`. Raises what the first stage that fails
     raises, ModelError and ProblemsError before any stage runs.
     """
     let_interface_see_lines()
-    where = home.home()
+    naming.tag(params)
+    return run_pipeline(params.values(), home.home())
+
+
+def run_pipeline(params: Params, where: Path) -> dict[str, Any]:
+    """The stages, the registry and the report; what report.json says."""
     inputs = external_inputs(params)
     tracking.configure(home.tracking_uri(where), where)
     with tracking.pipeline_run(params, flow_run.name or "lightreasoner") as run:

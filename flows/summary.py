@@ -14,6 +14,9 @@ HEADINGS = (
     "problem set", "n", "base", "95%", "LightReasoner", "95%", "gain", "95%", "gained/lost",
     "paired p", "qwen: base", "LightReasoner",
 )  # fmt: skip
+EVALUATION_HEADINGS = (
+    "problem set", "n", "strict", "95%", "qwen", "95%", "truncated", "no answer", "no box",
+)  # fmt: skip
 STAGE_HEADINGS = ("stage", "seconds", "")
 WIDEST = 140  # characters of a line
 
@@ -50,6 +53,24 @@ def _row(
 def _interval(score: Mapping[str, Any]) -> str:
     low, high = score["ci95"]
     return f"{100 * low:.1f}-{100 * high:.1f}"
+
+
+def evaluation_rows(scores: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """A row a problem set under EVALUATION_HEADINGS, in percent; both verdicts, and how responses
+    ended. `scores` is what the stage's summary.json says.
+    """
+    return [
+        (
+            name,
+            str(score["n"]),
+            f"{score['accuracy']:.1%}",
+            _interval(score),
+            f"{score['qwen']['accuracy']:.1%}",
+            _interval(score["qwen"]),
+            *(f"{score[key] / score['n']:.1%}" for key in ("truncated", "no_answer", "no_box")),
+        )
+        for name, score in scores.items()
+    ]
 
 
 def markdown(report: Mapping[str, Any]) -> str:

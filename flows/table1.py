@@ -17,8 +17,9 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.runtime import flow_run
 
-from flows import home
+from flows import home, naming
 from flows.compare import conditions
+from flows.form import Form
 from flows.pipeline import let_interface_see_lines, run_stages
 from lightreasoner import artifacts, presets
 from lightreasoner import table1 as table
@@ -36,23 +37,25 @@ GRADING = STAGES["evaluate_base"], STAGES["evaluate"]
 
 @flow(
     name="lightreasoner-table1",
+    flow_run_name=naming.run_name,
     description="The expert before and after tuning, each under both prompts: what of the gain is "
     "reasoning, and what is the prompt.",
 )
-def table1(params: Params) -> dict[str, Any]:
+def table1(params: Form) -> dict[str, Any]:
     """Run the pipeline up to the cells of the table and return what table1.json says.
 
     Raises what the first stage that fails raises, ModelError and ProblemsError before any runs.
     """
     let_interface_see_lines()
-    where = home.home()
-    inputs = external_inputs(params)
+    naming.tag(params)
+    where, values = home.home(), params.values()
+    inputs = external_inputs(values)
     tracking.configure(home.tracking_uri(where), where)
     run_name = flow_run.name or "lightreasoner-table1"
-    with tracking.pipeline_run(params, run_name, kind="table1") as run:
-        scores = run_cells(inputs, params, where, run)
-        expert = presets.of_expert(params.models.expert)
-        found = {**table.table1(scores, *styles(params), expert), **conditions(params)}
+    with tracking.pipeline_run(values, run_name, kind="table1") as run:
+        scores = run_cells(inputs, values, where, run)
+        expert = presets.of_expert(values.models.expert)
+        found = {**table.table1(scores, *styles(values), expert), **conditions(values)}
         _publish(found, where, run)
     return found
 

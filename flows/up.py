@@ -31,7 +31,13 @@ HOST = "127.0.0.1"
 START_SECONDS = 300.0
 STOP_SECONDS = 10.0
 POLL_SECONDS = 0.25
-DEPLOYED = ("lightreasoner", "lightreasoner-compare", "lightreasoner-table1")
+DEPLOYED = (
+    "lightreasoner",
+    "lightreasoner-compare",
+    "lightreasoner-table1",
+    "lightreasoner-sweep",
+    "lightreasoner-evaluation",
+)
 """The flows of flows/deployment.py, by name."""
 
 

@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -17,9 +17,10 @@ from lightreasoner import pairing, report
 from lightreasoner.config import Finetune, Params
 from lightreasoner.evaluate import summarise
 from lightreasoner.finetune import plan_updates
-from lightreasoner.methods import METHODS, Name, seeds
+from lightreasoner.methods import METHODS, seeds
 from lightreasoner.rows import hold_out, read_rows
 
+Named = TypeVar("Named", bound=str)
 NONE = "–"
 COSTS = ("updates", "samples", "trained", "seconds")
 
@@ -42,17 +43,23 @@ class Result:
     tuning: Tuning | None = None
 
 
-def compare(results: Mapping[Name, Result | str], params: Params) -> dict[str, Any]:
+TITLES: dict[str, str] = {name: method.title for name, method in METHODS.items()}
+
+
+def compare(
+    results: Mapping[Named, Result | str], params: Params, titles: Mapping[str, str] = TITLES
+) -> dict[str, Any]:
     """The comparison as a tree: `problems` a set, `seeds`, and an entry a method.
 
-    A method's result is the reason as text where it has none; the base must have one. Raises
-    ArtifactError if two methods' scores are not of the same problems.
+    A method's result is the reason as text where it has none; the base must have one. `titles` are
+    the methods' names in tables. Raises ArtifactError if two methods' scores are not of the same
+    problems.
     """
-    base = results["base"]
+    by_name = {str(name): result for name, result in results.items()}
+    base = by_name["base"]
     assert isinstance(base, Result), "the base is not tuned, so nothing keeps it from its scores"
     methods = {
-        name: {"title": METHODS[name].title, **_entry(result, base)}
-        for name, result in results.items()
+        name: {"title": titles[name], **_entry(result, base)} for name, result in by_name.items()
     }
     problems = {name: score["problems"] for name, score in methods["base"]["scores"].items()}
     return {"problems": problems, "seeds": seeds(params), "methods": methods}
@@ -145,6 +152,7 @@ def notes(comparison: Mapping[str, Any]) -> list[str]:
         "sample set; trained: of all updates, repeats counted. Seconds: of the stage finetune, its "
         "last attempt where it was resumed.",
         f"Seeds: {seeds}.",
+        *comparison.get("notes", ()),
         *(
             f"{entry['title']}: {entry['missing']}"
             for entry in comparison["methods"].values()

@@ -7,6 +7,7 @@ imports this one at run time.
 
 import difflib
 import inspect
+import json
 import warnings
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -362,10 +363,33 @@ def parse(tree: dict[str, Any], where: str, overridden: Collection[str] = ()) ->
         return Params.model_validate(tree)
     except ValidationError as error:
         found: list[dict[str, Any]] = [dict(item) for item in error.errors()]
-    places = ["--set" if _is_of(fault["loc"], overridden) else where for fault in found]
+    places = ["--set" if _is_of(item["loc"], overridden) else where for item in found]
     raise ConfigError(
-        [f"{place}: {_fault(fault)}" for place, fault in zip(places, found, strict=True)]
+        [f"{place}: {fault(item, Params)}" for place, item in zip(places, found, strict=True)]
     )
+
+
+def changed(params: Params, overrides: Sequence[str]) -> Params:
+    """The parameters with `section.key=value` overrides, as `--set` applies them.
+
+    Raises ConfigError with every fault at once, as `load` does.
+    """
+    tree = params.model_dump(mode="json")
+    faults = [fault for override in overrides if (fault := _apply(tree, override))]
+    if faults:
+        raise ConfigError(faults)
+    return parse(tree, "parameters")
+
+
+def differences(params: Params, base: Params) -> list[str]:
+    """The overrides that turn `base` into `params`, as `changed` reads them."""
+    ours, theirs = params.model_dump(mode="json"), base.model_dump(mode="json")
+    return [
+        f"{section}.{key}={json.dumps(value, ensure_ascii=False)}"
+        for section, values in ours.items()
+        for key, value in values.items()
+        if value != theirs[section][key]
+    ]
 
 
 def _is_of(loc: tuple[Any, ...], overridden: Collection[str]) -> bool:
@@ -431,28 +455,30 @@ def _apply(tree: dict[str, Any], override: str) -> str | None:
     return None
 
 
-def _fault(error: dict[str, Any]) -> str:
-    """One line for one of pydantic's errors."""
+def fault(error: dict[str, Any], model: type[BaseModel]) -> str:
+    """One line for one of pydantic's errors about a model, with value, limit and remedy."""
     name = ".".join(str(part) for part in error["loc"])
     value, kind, context = error.get("input"), error["type"], error.get("ctx", {})
     if kind == "extra_forbidden":
-        return f"{name} is not a known key{_did_you_mean(error['loc'])}"
+        return f"{name} is not a known key{_did_you_mean(error['loc'], model)}"
     if kind == "missing":
         return f"{name} is missing; add it"
     limits = {"greater_than_equal": (">=", "ge"), "greater_than": (">", "gt")}
     limits |= {"less_than_equal": ("<=", "le"), "less_than": ("<", "lt")}
     if kind in limits:
         sign, bound = limits[kind]
-        return f"{name} must be {sign} {context[bound]:g}{_unit(error['loc'])}, got {value!r}"
+        return (
+            f"{name} must be {sign} {context[bound]:g}{_unit(error['loc'], model)}, got {value!r}"
+        )
     if kind == "value_error":
-        fault = str(context["error"])
-        return f"{name} {fault}, got {value!r}" if name else fault
+        said = str(context["error"])
+        return f"{name} {said}, got {value!r}" if name else said
     return f"{name}: {error['msg'][0].lower()}{error['msg'][1:]}, got {value!r}"
 
 
-def _fields(loc: tuple[Any, ...]) -> dict[str, Any]:
+def _fields(loc: tuple[Any, ...], model: type[BaseModel]) -> dict[str, Any]:
     """The fields among which the last part of a location stands."""
-    fields: dict[str, Any] = Params.model_fields
+    fields: dict[str, Any] = dict(model.model_fields)
     for part in loc[:-1]:
         if part not in fields or not hasattr(fields[part].annotation, "model_fields"):
             return {}
@@ -460,12 +486,12 @@ def _fields(loc: tuple[Any, ...]) -> dict[str, Any]:
     return fields
 
 
-def _did_you_mean(loc: tuple[Any, ...]) -> str:
-    known = list(_fields(loc))
+def _did_you_mean(loc: tuple[Any, ...], model: type[BaseModel]) -> str:
+    known = list(_fields(loc, model))
     close = difflib.get_close_matches(str(loc[-1]), known, n=1)
     return f"; did you mean {close[0]}?" if close else f"; known are {', '.join(known)}"
 
 
-def _unit(loc: tuple[Any, ...]) -> str:
-    description = getattr(_fields(loc).get(loc[-1]), "description", "") or ""
+def _unit(loc: tuple[Any, ...], model: type[BaseModel]) -> str:
+    description = getattr(_fields(loc, model).get(loc[-1]), "description", "") or ""
     return " nats" if " nats" in description else ""

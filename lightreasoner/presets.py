@@ -10,11 +10,21 @@ mmlu_stem has other demos than the toolkit's. The toolkit's own files are read w
 `--set evaluate.problem_sets=[gsm8k]`.
 """
 
-from typing import Any
+from typing import Any, Literal, get_args
 
 from lightreasoner import hub
 from lightreasoner.config import Params, parse
 from lightreasoner.published import BENCHMARKS
+
+Name = Literal[
+    "microworld",
+    "qwen2.5-math-1.5b",
+    "qwen2.5-math-1.5b-instruct",
+    "deepseek-r1-distill-qwen-1.5b",
+    "qwen2.5-math-7b",
+    "qwen2.5-math-7b-instruct",
+]
+NAMES: tuple[Name, ...] = get_args(Name)
 
 GSM8K = "openai/gsm8k@740312add88f781978c0658806c59bc2815b9866"
 AMATEUR = "Qwen/Qwen2.5-0.5B@060db6499f32faf8b98477b0a26969ef7d8b9987"
@@ -87,7 +97,6 @@ PRESETS: dict[str, Params] = {
 }
 
 
-def of_expert(expert: str) -> str | None:
+def of_expert(expert: str) -> Name | None:
     """The preset with this `models.expert`; None if no preset has it."""
-    names = (name for name, params in PRESETS.items() if params.models.expert == expert)
-    return next(names, None)
+    return next((name for name in NAMES if PRESETS[name].models.expert == expert), None)

@@ -18,6 +18,7 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import TaskRun
 from prefect.states import Completed, State
+from prefect.task_engine import TaskRunTimeoutError
 from prefect.tasks import Task
 
 from lightreasoner.artifacts import Artifact
@@ -26,9 +27,13 @@ from lightreasoner.errors import LightReasonerError
 from lightreasoner.progress import TerminalBar, Watcher
 from lightreasoner.stages import STAGES, Inputs, Stage
 from lightreasoner.store import Outcome, Store, stage_key
-from tasks import caching, gate, registry, tracking
+from tasks import accelerator, caching, gate, registry, tracking
 
 RETRY_SECONDS = [5.0, 30.0]
+LIGHT_SECONDS = 3600
+"""For a stage that loads no model, which takes seconds; a model's time is not to be foreseen, and
+heartbeats and progress show that it moves."""
+
 UPDATE_SECONDS = 1.0
 LASTING = (
     FileNotFoundError,
@@ -44,7 +49,7 @@ log = logging.getLogger(__name__)
 def may_pass(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
     """Whether a failure may be gone at the next try: input, output and connections, else not."""
     error = state.data
-    if isinstance(error, (LightReasonerError, *LASTING)):
+    if isinstance(error, (LightReasonerError, TaskRunTimeoutError, *LASTING)):
         return False
     return isinstance(error, OSError | httpx.TransportError)
 
@@ -106,10 +111,13 @@ def stage_task(stage: Stage, home: Path) -> Task[..., Any]:
             return Completed(name="Cached", message="Taken from the store.", data=record)
         return Completed(message="Computed and stored.", data=record)
 
+    heavy = stage.name in accelerator.HEAVY
     return Task(
         body,
         name=stage.name,
         description=stage.summary,
+        tags=[accelerator.LIMIT] if heavy else None,
+        timeout_seconds=None if heavy else LIGHT_SECONDS,
         persist_result=True,
         result_serializer="json",
         result_storage=caching.records(home),
@@ -129,7 +137,11 @@ def _outcome(
     if found is not None:
         return found
     name = tracking.run_name(stage, label)
-    with TerminalBar(name) as bar, tracking.stage_run(pipeline_run, stage, label) as run:
+    with (
+        accelerator.turn(stage.name, store.home),
+        TerminalBar(name) as bar,
+        tracking.stage_run(pipeline_run, stage, label) as run,
+    ):
         watcher = Together([bar, ProgressArtifact(stage), run])
         outcome = store.run(stage, inputs, params, watcher)
         tracking.log_outcome(run.run_id, outcome)
@@ -139,6 +151,7 @@ def _outcome(
 @task(
     name="register",
     task_run_name="register",
+    timeout_seconds=LIGHT_SECONDS,
     cache_policy=NO_CACHE,
     retries=len(RETRY_SECONDS),
     retry_delay_seconds=RETRY_SECONDS,

@@ -124,6 +124,15 @@ def pipeline_run(params: Params, name: str, kind: str = "pipeline") -> Iterator[
 
 
 @contextlib.contextmanager
+def nested_run(parent_id: str, name: str, tags: dict[str, str]) -> Iterator[str]:
+    """The run of one point of a sweep, under the sweep's; its stages nest under it in turn."""
+    tags = {"kind": "point", **tags, MLFLOW_PARENT_RUN_ID: parent_id}
+    run_id = _open(name, tags, bool(parent_id))
+    with _closing(run_id):
+        yield run_id
+
+
+@contextlib.contextmanager
 def stage_run(parent_id: str, stage: Stage, label: str = "") -> Iterator["LiveRun"]:
     """A nested run of a stage that computes; yields the watcher that sends its curves there."""
     run_id = _open_stage(parent_id, stage, label)
@@ -182,6 +191,13 @@ def log_report(parent_id: str, outcome: Outcome) -> None:
     """The headline numbers, the figures and the page on the pipeline's own run."""
     _log(parent_id, "the headline", metrics=_now(measures.of_report(outcome.artifact.path)))
     _log_pages(parent_id, outcome.artifact.path)
+
+
+def log_numbers(
+    run_id: str, metrics: dict[str, float], params: dict[str, str] | None = None
+) -> None:
+    """Numbers that a run amounts to, and parameters that it has beside its parent's."""
+    _log(run_id, "the numbers", metrics=_now(metrics), params=params)
 
 
 def log_comparison(parent_id: str, metrics: dict[str, float], files: Sequence[Path]) -> None:

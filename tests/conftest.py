@@ -11,7 +11,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from flows import home
-from lightreasoner import problems, tables
+from lightreasoner import config, problems, tables
+from lightreasoner.config import Params
 from lightreasoner.problems import Problem
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
@@ -114,3 +115,23 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     """The hub is out of reach at once, without the seconds of its clients' retries."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+
+
+@pytest.fixture(scope="session")
+def tiny_params(tiny_expert: Path, tiny_amateur: Path, problems_file: Path) -> Params:
+    """Parameters of a pipeline of seconds: two random models, six problems, two updates."""
+    source = {"source": str(problems_file), "n_problems": 6}
+    tree = {
+        "models": {"expert": str(tiny_expert), "amateur": str(tiny_amateur)},
+        "compute": {"device": "cpu"},
+        "prepare": {**source, "problem_set": "small"},
+        "generate": {"max_new_tokens": 6},
+        "score": {},
+        "select": {"beta": 0.0},
+        "finetune": {"updates": 2, "samples_per_update": 4, "samples_per_forward": 4},
+        "merge": {"parity_prompts": 2},
+        "evaluate": {**source, "problem_sets": ["small"], "max_new_tokens": 4},
+        "register": {"name": "tiny"},
+        "sft": {"n_problems": 6, "max_new_tokens": 4, "updates": 1},
+    }
+    return config.parse(tree, "test")

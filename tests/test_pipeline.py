@@ -274,15 +274,6 @@ def _decision(folder: Path) -> Decision:
     return decide("s", *paths, Champion("2", why="it cannot be graded"))
 
 
-def test_the_form_starts_with_the_parameters(params: Params) -> None:
-    schema = pipeline.lightreasoner.parameters.model_dump()
-    assert schema["required"] == ["params"]
-    assert set(params.model_dump()) <= set(schema["definitions"]["Params"]["properties"])
-    assert pipeline.lightreasoner.validate_parameters(
-        {"params": params.model_dump(mode="json")}
-    ) == {"params": params}
-
-
 def test_the_comparisons_form_offers_the_methods() -> None:
     schema = compare.compare.parameters.model_dump()
     assert schema["required"] == ["params"]

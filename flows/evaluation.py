@@ -1,0 +1,66 @@
+"""The evaluation of any model: a version of the registry, a directory, a model of the hub.
+
+The stage `evaluate` grades it through the store, so that what a pipeline has evaluated with the
+same settings is there already.
+"""
+
+import json
+from typing import Any
+
+from prefect import flow
+from prefect.artifacts import create_table_artifact
+from prefect.runtime import flow_run
+
+from flows import home, naming, summary
+from flows.compare import conditions
+from flows.form import EvaluationForm
+from flows.pipeline import let_interface_see_lines, run_stages
+from lightreasoner.stages import STAGES, external_inputs
+from tasks import measures, registered, tracking
+
+EVALUATE = STAGES["evaluate"]
+
+
+@flow(
+    name="lightreasoner-evaluation",
+    flow_run_name=naming.run_name,
+    description="Grade a model of the registry, of the hub or of this machine on problem sets.",
+)
+def evaluation(params: EvaluationForm) -> dict[str, Any]:
+    """Grade the model; returns `model`, its `digest`, `scores` a set and the conditions.
+
+    Raises ModelError and ProblemsError before anything runs, and what the stage raises.
+    """
+    let_interface_see_lines()
+    naming.tag(params)
+    where, values = home.home(), params.values()
+    inputs = external_inputs(values, ("benchmark_source",))
+    tracking.configure(home.tracking_uri(where), where)
+    inputs["model"] = registered.resolve(params.model, where)
+    run_name = flow_run.name or "lightreasoner-evaluation"
+    with tracking.pipeline_run(values, run_name, kind="evaluation") as run:
+        runs = run_stages((EVALUATE,), inputs, values, where, run)
+        scores = runs["evaluate"].outcome.artifact.path
+        found = {
+            "model": params.model,
+            "digest": inputs["model"].digest,
+            "scores": json.loads((scores / "summary.json").read_text(encoding="utf-8")),
+            **conditions(values),
+        }
+        said = {"model": params.model, "digest": found["digest"]}
+        tracking.log_numbers(run, measures.of_payload("evaluate", scores), said)
+        _publish(found)
+    return found
+
+
+def _publish(found: dict[str, Any]) -> None:
+    """Show the table in Prefect's interface."""
+    create_table_artifact(
+        [
+            dict(zip(summary.EVALUATION_HEADINGS, row, strict=True))
+            for row in summary.evaluation_rows(found["scores"])
+        ],
+        key="evaluation",
+        description=f"{found['model']} (digest {found['digest']}): pass@1 by both verdicts with "
+        "Wilson 95% intervals, and how responses ended.",
+    )

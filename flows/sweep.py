@@ -1,0 +1,132 @@
+"""The sweep: a model for each alpha and beta of a grid, as one table.
+
+The steps are scored once; every point selects, tunes, merges and evaluates on its own. Nothing is
+registered. In MLflow each point is a nested run tagged with its alpha and beta.
+
+    <home>/sweep/sweep.json    the table as a tree, as a comparison's
+    <home>/sweep/sweep.md      the table
+"""
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+from prefect.artifacts import create_table_artifact
+from prefect.runtime import flow_run
+
+from flows import home, naming
+from flows.compare import conditions, refuse_if_all_failed, tuned_result, under_one_prompt
+from flows.form import SweepForm
+from flows.pipeline import let_interface_see_lines, run_stages
+from lightreasoner import artifacts, comparison
+from lightreasoner.comparison import Result
+from lightreasoner.config import Params
+from lightreasoner.errors import SelectionError
+from lightreasoner.stages import STAGES, Inputs, external_inputs
+from tasks import measures, tracking
+from tasks.stages import StageRun
+
+log = logging.getLogger(__name__)
+
+SHARED = tuple(STAGES[name] for name in ("prepare", "generate", "score"))
+CHAIN = (*SHARED, *(STAGES[name] for name in ("select", "finetune", "merge", "evaluate")))
+BASE = "base"
+NOTE = (
+    "p is corrected for the number of sets, not for the number of points: the best point of a grid "
+    "owes part of its lead to having been picked, so confirm it with another evaluate.seed."
+)
+
+
+@flow(
+    name="lightreasoner-sweep",
+    flow_run_name=naming.run_name,
+    description="A tuned model for each alpha and beta of a grid, on the same problems, as one "
+    "table. The steps are scored once.",
+)
+def sweep(params: SweepForm) -> dict[str, Any]:
+    """Run every point of the grid, and return what sweep.json says.
+
+    A point whose sample set would be empty has a row that says why. Raises SelectionError if that
+    befell every point, and what any stage raises else.
+    """
+    let_interface_see_lines()
+    naming.tag(params)
+    where = home.home()
+    points = {point_name(point): point for point in map(under_one_prompt, params.points())}
+    first = next(iter(points.values()))
+    inputs = external_inputs(first)
+    tracking.configure(home.tracking_uri(where), where)
+    run_name = flow_run.name or "lightreasoner-sweep"
+    with tracking.pipeline_run(under_one_prompt(params.values()), run_name, kind="sweep") as run:
+        results = run_points(points, inputs, where, run)
+        found = {**described(results, points), **conditions(first)}
+        _publish(found, where, run)
+        refuse_if_all_failed(results)
+    return found
+
+
+def point_name(params: Params) -> str:
+    """What a point is called: in tables, in names of runs and, with a slash, in MLflow."""
+    return f"alpha {params.select.alpha:g} beta {params.select.beta:g}"
+
+
+def run_points(
+    points: Mapping[str, Params], inputs: Inputs, where: Path, run: str
+) -> dict[str, Result | str]:
+    """The base's result and each point's, or the reason that a point has none."""
+    shared: dict[str, StageRun] = {}
+    first = next(iter(points.values()))
+    run_stages(SHARED, inputs, first, where, run, shared=shared)
+    base = run_stages((STAGES["evaluate_base"],), inputs, first, where, run, shared=shared)
+    results: dict[str, Result | str] = {BASE: Result(base["evaluate_base"].outcome.artifact.path)}
+    for name, params in points.items():
+        results[name] = _run_point(name, params, inputs, where, run, shared)
+    return results
+
+
+def _run_point(
+    name: str,
+    params: Params,
+    inputs: Inputs,
+    where: Path,
+    sweep_run: str,
+    shared: dict[str, StageRun],
+) -> Result | str:
+    values = {"alpha": f"{params.select.alpha:g}", "beta": f"{params.select.beta:g}"}
+    with tracking.nested_run(sweep_run, name, values) as run:
+        try:
+            runs = run_stages(CHAIN, inputs, params, where, run, name, shared)
+        except SelectionError as error:
+            log.warning("%s: %s", name, error)
+            tracking.log_numbers(run, {}, values)
+            return str(error)
+        result = tuned_result(runs, "select", params)
+        tracking.log_numbers(run, measures.of_payload("evaluate", result.scores), values)
+        return result
+
+
+def described(results: Mapping[str, Result | str], points: Mapping[str, Params]) -> dict[str, Any]:
+    """The grid as a comparison's tree, with each point's alpha and beta in its entry."""
+    first = next(iter(points.values()))
+    found = comparison.compare(results, first, {name: name for name in results})
+    for name, params in points.items():
+        found["methods"][name] |= {"alpha": params.select.alpha, "beta": params.select.beta}
+    return {**found, "notes": [NOTE]}
+
+
+def _publish(found: Mapping[str, Any], where: Path, run: str) -> None:
+    """Write both files, and show the table in Prefect's and MLflow's interfaces."""
+    folder = where / "sweep"
+    files = [folder / "sweep.json", folder / "sweep.md"]
+    artifacts.write_text(files[0], json.dumps(found, indent=1) + "\n")
+    artifacts.write_text(files[1], comparison.markdown(found))
+    columns = comparison.headings(found)
+    create_table_artifact(
+        [dict(zip(columns, row, strict=True)) for row in comparison.rows(found, ", ")],
+        key="sweep",
+        description="\n\n".join(comparison.notes(found)),
+    )
+    tracking.log_comparison(run, comparison.metrics(found), files)

@@ -1,0 +1,136 @@
+"""Forms: a preset and its fields as parameters, there and back, and what they refuse."""
+
+from typing import Any
+
+import pytest
+from annotated_types import Ge, Gt, Le
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from flows import form
+from flows.compare import compare
+from flows.form import EvaluationForm, Form, Settings, SweepForm
+from flows.pipeline import lightreasoner
+from lightreasoner import config
+from lightreasoner.errors import ConfigError
+from lightreasoner.presets import NAMES, PRESETS
+
+LIMITS = (Ge, Gt, Le)
+CHANGES = st.fixed_dictionaries(
+    {},
+    optional={
+        "select.beta": st.floats(0, 20),
+        "select.alpha": st.floats(0.01, 1),
+        "finetune.updates": st.none() | st.integers(1, 9999),
+        "finetune.learning_rate": st.floats(1e-9, 1),
+        "evaluate.problem_sets": st.lists(st.sampled_from(["gsm8k", "no", "1e5"]), min_size=1),
+        "prepare.source": st.text("ab:, #[]{}'\"=\n-é", min_size=1, max_size=120),
+        "models.expert": st.sampled_from(["microworld/expert", "my models/a b", "o/n@c"]),
+        "compute.gradient_checkpointing": st.booleans(),
+        "finetune.target_modules": st.just(["q_proj"]),
+        "generate.max_new_tokens": st.integers(1, 10**6),
+    },
+)
+
+
+@settings(deadline=None)
+@given(st.sampled_from(NAMES), CHANGES)
+def test_a_form_says_all_parameters(preset: Any, changes: dict[str, Any]) -> None:
+    tree = PRESETS[preset].model_dump(mode="json")
+    for place, value in changes.items():
+        section, _, key = place.partition(".")
+        tree[section][key] = value
+    params = config.parse(tree, "test")
+    made = Form.of(params)
+    assert made.values() == params
+    sent = made.model_dump(mode="json", exclude_unset=True)
+    assert Form.model_validate(sent).values() == params
+
+
+def test_a_form_of_a_preset_is_its_name() -> None:
+    for name, params in PRESETS.items():
+        assert Form.of(params).model_dump(exclude_unset=True) == {"preset": name}
+
+
+def test_what_is_changed_stands_in_its_own_field() -> None:
+    params = config.changed(PRESETS["microworld"], ["select.beta=0.5", "generate.seed=7"])
+    said = Form.of(params).model_dump(exclude_unset=True)
+    assert said == {"preset": "microworld", "beta": 0.5, "more": ("generate.seed=7",)}
+
+
+def test_bounds_are_those_of_the_parameters() -> None:
+    sections = config.Params.model_fields
+    for field, place in form.PLACES.items():
+        section, _, key = place.partition(".")
+        theirs = sections[section].annotation.model_fields[key].metadata  # type: ignore[union-attr]
+        ours = Form.model_fields[field].metadata
+        limits = [{each for each in found if isinstance(each, LIMITS)} for found in (ours, theirs)]
+        assert limits[0] == limits[1], field
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"beta": -0.4}, "beta must be >= 0 nats, got -0.4"),
+        ({"alpha": 1.5, "updates": 0}, "alpha must be <= 1, got 1.5; updates must be >= 1, got 0"),
+        ({"preset": "qwen"}, "preset: input should be 'microworld', "),
+        ({"betta": 1}, "betta is not a known key; did you mean beta?"),
+        ({"more": ["select.bta=1"]}, "select.bta is not a known key; did you mean beta?"),
+        ({"more": ["finetune.r=0"]}, "finetune.r must be >= 1, got 0"),
+        ({"more": ["beta"]}, "more.0: string should match pattern"),
+        ({"more": ["select.beta=1"], "beta": 2}, "select.beta is given twice"),
+        ({"alpha": 0.005}, "select.alpha must be >= score.alpha_min (0.01), got 0.005"),
+    ],
+)
+def test_a_bad_value_is_refused_in_our_words(fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(Exception, match="invalid parameters") as error:
+        lightreasoner.validate_parameters({"params": fields})
+    assert said in str(error.value)
+
+
+def test_a_flow_takes_parameters_too() -> None:
+    params = config.changed(PRESETS["microworld"], ["select.beta=0.5"])
+    for flow in (lightreasoner, compare):
+        assert flow.validate_parameters({"params": params})["params"].values() == params
+
+
+def test_a_run_says_what_it_is() -> None:
+    preset, other = Form(), Form(beta=0.5)
+    assert preset.run_name().startswith("microworld beta=0.4 ")
+    assert other.run_name().startswith("microworld beta=0.5 ")
+    assert len({each.run_name().split()[-1] for each in (preset, other, Form(seed=7))}) == 3
+    own = Form(expert="models/my-expert/")
+    assert own.run_name().startswith("my-expert beta=0.4 ")
+    sweep = SweepForm(betas=(0.2, 0.4), alphas=(0.1,))
+    assert sweep.run_name().startswith("microworld beta=0.2,0.4 alpha=0.1 ")
+    asked = EvaluationForm(model="models:/m@champion", problem_sets=("tuned",))
+    assert asked.run_name().startswith("m@champion on tuned ")
+
+
+def test_a_grid_has_every_point_once() -> None:
+    params = config.changed(PRESETS["microworld"], ["select.beta=1.5", "finetune.r=4"])
+    grid = SweepForm.over(params, betas=(0.2, 0.4, 0.2), alphas=(0.1, 0.5))
+    points = [(point.select.alpha, point.select.beta) for point in grid.points()]
+    assert points == [(0.1, 0.2), (0.1, 0.4), (0.5, 0.2), (0.5, 0.4)]
+    assert {point.finetune.r for point in grid.points()} == {4}
+
+
+@pytest.mark.parametrize(
+    ("betas", "alphas", "said"),
+    [
+        ((), (0.2,), "betas: "),
+        ((-1,), (0.2,), "betas.0 must be >= 0, got -1"),
+        ((0.4,), (0.001,), "select.alpha must be >= score.alpha_min"),
+    ],
+)
+def test_a_bad_grid_is_refused(betas: Any, alphas: Any, said: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        SweepForm.over(PRESETS["microworld"], betas, alphas)
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize("kind", [Form, SweepForm, EvaluationForm])
+def test_unknown_fields_are_refused(kind: type[Settings]) -> None:
+    with pytest.raises(ValidationError, match="zoo is not a known key"):
+        kind.model_validate({"zoo": 1})

@@ -1,0 +1,188 @@
+"""The sweep and the evaluation of any model: real stages, a real Prefect API, a real MLflow."""
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.testing.utilities import prefect_test_harness
+
+from flows import evaluation, pipeline, sweep
+from flows import home as homes
+from flows.form import EvaluationForm, Form, SweepForm
+from lightreasoner import artifacts
+from lightreasoner.config import Params
+from lightreasoner.errors import ModelError, SelectionError
+from tasks import accelerator, registered, tracking
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of Prefect and of MLflow
+    pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning"),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def prefect_api() -> Iterator[None]:
+    """A Prefect API of the tests' own."""
+    with prefect_test_harness(server_startup_timeout=180):
+        yield
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The flows' home, with an MLflow database of its own."""
+    where = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LIGHTREASONER_HOME", str(where))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        yield where
+
+
+@pytest.fixture(scope="module")
+def swept(home: Path, tiny_params: Params) -> dict[str, Any]:
+    """A grid of four points, of which two keep nothing."""
+    return sweep.sweep(SweepForm.over(tiny_params, betas=(0.0, 1000.0), alphas=(0.1, 0.2)))
+
+
+def test_a_sweep_has_a_row_a_point(swept: dict[str, Any], home: Path) -> None:
+    points = list(swept["methods"].values())
+    assert [point["title"] for point in points] == [
+        "base",
+        *("alpha 0.1 beta 0", "alpha 0.1 beta 1000", "alpha 0.2 beta 0", "alpha 0.2 beta 1000"),
+    ]
+    assert [(point["alpha"], point["beta"]) for point in points[1:3]] == [(0.1, 0.0), (0.1, 1000.0)]
+    assert points[1]["scores"]["small"]["n"] == 6
+    assert "select.beta" in points[2]["missing"]
+    folder = home / "sweep"
+    assert json.loads((folder / "sweep.json").read_text(encoding="utf-8")) == swept
+    text = (folder / "sweep.md").read_text(encoding="utf-8")
+    assert sweep.NOTE in text
+    assert f"alpha 0.1 beta 1000: {points[2]['missing']}" in text
+
+
+def test_a_sweep_is_a_run_with_a_tagged_run_a_point(swept: dict[str, Any], home: Path) -> None:
+    tracking.configure(homes.tracking_uri(home), home)
+    client, experiment = MlflowClient(), [tracking.experiment_id()]
+    (run,) = client.search_runs(experiment, "tags.kind = 'sweep'")
+    assert "beta=0,1000 alpha=0.1,0.2" in run.info.run_name
+    children = f"tags.`mlflow.parentRunId` = '{run.info.run_id}'"
+    nested = {each.info.run_name: each for each in client.search_runs(experiment, children)}
+    # What the points share runs once, under the sweep itself.
+    assert {"prepare", "generate", "score", "evaluate_base"} <= nested.keys()
+    point = nested["alpha 0.2 beta 0"]
+    assert (point.data.tags["alpha"], point.data.tags["beta"]) == ("0.2", "0")
+    assert point.data.metrics["accuracy/small"] >= 0
+    stages = f"tags.`mlflow.parentRunId` = '{point.info.run_id}'"
+    names = {each.info.run_name.split()[0] for each in client.search_runs(experiment, stages)}
+    assert names == {"select", "finetune", "merge", "evaluate"}
+    assert nested["alpha 0.2 beta 1000"].info.status == "FINISHED"
+
+
+@pytest.mark.usefixtures("swept")
+def test_a_sweep_fails_if_no_point_can_be_tuned(tiny_params: Params) -> None:
+    with pytest.raises(SelectionError, match=r"no method could be tuned: alpha 0\.2 beta 900: "):
+        sweep.sweep(SweepForm.over(tiny_params, betas=(900.0,), alphas=(0.2,)))
+
+
+@pytest.fixture(scope="module")
+def reported(home: Path, tiny_params: Params) -> dict[str, Any]:
+    """A pipeline that has registered `tiny` as version 1."""
+    return pipeline.lightreasoner(Form.of(tiny_params))
+
+
+def asked(params: Params, model: str, **fields: Any) -> EvaluationForm:
+    """The form of an evaluation of this model, on the tests' problems."""
+    return EvaluationForm.model_validate(
+        {**EvaluationForm.saying(params), "model": model, **fields}
+    )
+
+
+@pytest.mark.usefixtures("reported")
+@pytest.mark.parametrize("model", ["models:/tiny@candidate", "models:/tiny/1", "tiny/1"])
+def test_a_registered_model_is_evaluated_from_the_store(
+    model: str, home: Path, tiny_params: Params, reported: dict[str, Any]
+) -> None:
+    found = evaluation.evaluation(asked(tiny_params, model))
+    key = reported["fingerprints"]["evaluate"]
+    manifest = home / "store" / "evaluate" / key / "manifest.json"
+    assert json.loads(manifest.read_text())["inputs"]["model"] == found["digest"]
+    assert (
+        found["scores"]["small"]["accuracy"]
+        == (reported["scores"]["lightreasoner"]["small"]["accuracy"])
+    )
+
+
+@pytest.mark.usefixtures("home")
+def test_a_directory_is_evaluated(tiny_params: Params, tiny_amateur: Path) -> None:
+    found = evaluation.evaluation(asked(tiny_params, str(tiny_amateur), n_evaluated=3))
+    assert found["scores"]["small"]["n"] == 3
+    assert found["digest"] == artifacts.digest(tiny_amateur)
+    client, experiment = MlflowClient(), [tracking.experiment_id()]
+    runs = client.search_runs(experiment, f"params.model = '{tiny_amateur}'")
+    assert runs[0].data.metrics["n/small"] == 3
+    assert runs[0].data.tags["kind"] == "evaluation"
+
+
+@pytest.mark.usefixtures("reported")
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("models:/tiny@champion9", "no such version"),
+        ("models:/tiny/99", "no such version"),
+        ("models:/tiny", "must read models:/NAME@alias"),
+        ("nowhere", "neither a directory nor"),
+    ],
+)
+def test_a_model_that_is_nowhere_is_said(model: str, said: str, home: Path) -> None:
+    tracking.configure(homes.tracking_uri(home), home)
+    with pytest.raises(ModelError, match=said):
+        registered.resolve(model, home)
+
+
+def test_a_turn_is_one_at_a_time_and_cheap(tmp_path: Path) -> None:
+    @flow
+    def turns() -> list[float]:
+        taken = []
+        for _ in range(3):
+            clock = time.perf_counter()
+            with accelerator.turn("finetune", tmp_path), get_client(sync_client=True) as client:
+                assert accelerator.ensure_limit(client) == (1, 1)
+                taken.append(time.perf_counter() - clock)
+        with accelerator.turn("select", tmp_path), get_client(sync_client=True) as client:
+            assert accelerator.ensure_limit(client) == (1, 0)
+        return taken
+
+    taken = turns()
+    print(f"a turn costs {min(taken):.3f} s")
+    assert min(taken) < 0.5
+
+
+def hold(home: Path, held: Path) -> None:
+    """Another process that holds the accelerator without a server."""
+    with temporary_settings({PREFECT_API_URL: None}), accelerator.turn("score", home):
+        held.touch()
+        time.sleep(60)
+
+
+def test_without_a_server_a_turn_ends_with_its_holder(tmp_path: Path) -> None:
+    context, held = multiprocessing.get_context("fork"), tmp_path / "held"
+    holder = context.Process(target=hold, args=(tmp_path, held))
+    holder.start()
+    while not held.exists():
+        time.sleep(0.02)
+    assert holder.pid is not None
+    signal.signal(signal.SIGALRM, lambda *_: os.kill(int(holder.pid or 0), signal.SIGKILL))
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
+    clock = time.monotonic()
+    with temporary_settings({PREFECT_API_URL: None}), accelerator.turn("finetune", tmp_path):
+        assert 0.4 < time.monotonic() - clock < 10
+    holder.join()
