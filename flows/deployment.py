@@ -1,6 +1,7 @@
 """The runner of the flows' deployments: `lightreasoner up` starts it as a process."""
 
 import sys
+from pathlib import Path
 from typing import cast
 
 import prefect
@@ -39,4 +40,4 @@ def serve(params: Params) -> None:
 
 
 if __name__ == "__main__":
-    serve(Params.model_validate_json(sys.argv[1]))
+    serve(Params.model_validate_json(Path(sys.argv[1]).read_text(encoding="utf-8")))
