@@ -30,6 +30,7 @@ from lightreasoner import artifacts
 from lightreasoner.errors import LightReasonerError
 
 MARK = "LIGHTREASONER_UP"
+NAME = "SUPERVISOR_PROCESS_NAME"  # Supervisor's own variable
 RETRIES = 3
 STEADY_SECONDS = 60
 """A service that ends sooner than this after its start counts as failed; RETRIES more are made."""
@@ -38,6 +39,7 @@ LOG_MEGABYTES = 5
 SOCKET_BYTES = 95
 """macOS takes 103; Supervisor binds a name that is up to eight longer first."""
 
+LAUNCHED = (sys.executable, "-m", "flows.manager")
 HEADER = "--- lightreasoner up, "
 FACTORY = "supervisor.rpcinterface:make_main_rpcinterface"
 STATES = {"STARTING": "running", "RUNNING": "running", "BACKOFF": "restarting", "FATAL": "fatal"}
@@ -209,7 +211,7 @@ class Manager:
     def _program(self, service: Service, place: int) -> str:
         return _section(
             f"program:{service.name}",
-            command=shlex.join(service.command),
+            command=shlex.join([*(LAUNCHED if service.option else ()), *service.command]),
             priority=place,
             autostart="false",
             autorestart="true",
@@ -223,6 +225,22 @@ class Manager:
             stdout_logfile_maxbytes=f"{LOG_MEGABYTES}MB",
             stdout_logfile_backups=2,
         )
+
+
+def launch(command: Sequence[str]) -> None:
+    """Become a service's program, after the end of what its last process left: its port is needed.
+
+    Supervisor starts servers by this. The runner is not one of them: runs go on without it.
+    """
+    name = os.environ[NAME]
+    _end([process for process in Manager(Path(os.environ[MARK])).left() if _is(process, name)])
+    os.execv(command[0], command)
+
+
+def _is(process: psutil.Process, name: str) -> bool:
+    with contextlib.suppress(psutil.Error, OSError):
+        return bool(process.environ().get(NAME) == name)
+    return False
 
 
 def holder(port: int) -> psutil.Process | None:
@@ -253,3 +271,7 @@ def _section(name: str, **options: object) -> str:
                 "LIGHTREASONER_HOME to a path without"
             )
     return "\n".join([f"[{name}]", *(f"{key}={value}" for key, value in options.items()), "", ""])
+
+
+if __name__ == "__main__":
+    launch(sys.argv[1:])

@@ -213,6 +213,19 @@ def test_a_service_that_fails_is_started_again(where: Path) -> None:
         assert spawned(where) == ["first", "second", "second"]
 
 
+def test_a_restarted_server_gets_its_port_from_what_it_left(where: Path) -> None:
+    """MLflow's main process is killed alone; its child holds the port."""
+    services = detached(where, {"parent": (0, 0)})
+    old = Manager(where).states()["parent"].pid
+    (child,) = psutil.Process(old).children()
+    psutil.Process(old).kill()
+    until(lambda: Manager(where).states()["parent"].pid not in (0, old))
+    until(lambda: order(where).count("start child") == 2)
+    until(lambda: standins.state(where, services))
+    assert not child.is_running()
+    assert order(where)[2:] == ["end child", "start parent", "start child"]
+
+
 def test_a_service_that_fails_again_and_again_is_named(
     where: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
