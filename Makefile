@@ -2,9 +2,10 @@
 #
 #   make run SET="select.beta=0.5 evaluate.seed=7"    other parameters than params.yaml's
 #   make test ARGS="-k contrast -x"                   anything more for pytest
+#   make up ARGS=--detach                             servers in the background; make status, make down
 #   make setup PYTHON=python3.12                      another interpreter (3.11, 3.12, 3.13)
 
-.PHONY: setup run up test test-slow bench check dvc.yaml lock clean
+.PHONY: setup run up down status test test-slow bench check dvc.yaml lock clean
 .NOTPARALLEL:
 
 # Nothing here reports to anyone.
@@ -26,6 +27,9 @@ run: setup
 
 up: setup
 	@.venv/bin/lightreasoner up $(ARGS)
+
+down status: setup
+	@.venv/bin/lightreasoner $@
 
 test: setup
 	.venv/bin/python -m pytest $(ARGS)

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from flows import home, up
+from flows import home, servers, up
 from lightreasoner import artifacts, cli, config
 from lightreasoner.cli import DATA, Overrides, ParamsFile
 from lightreasoner.errors import ConfigError
@@ -43,6 +43,8 @@ def application() -> typer.Typer:
     app.command()(register)
     app.command()(push)
     app.command("up")(serve)
+    app.command()(down)
+    app.command()(status)
     return app
 
 
@@ -57,8 +59,8 @@ def run(params: ParamsFile = Path("params.yaml"), set_: Overrides = None) -> Non
     values = config.load(params, set_ or ())
     external_inputs(values)
     where = home.home()
-    typer.echo(up.connect(where), err=True)
-    up.check_prefect()
+    typer.echo(servers.connect(where), err=True)
+    servers.check_prefect()
     from rich.console import Console
 
     from flows import pipeline, summary
@@ -94,8 +96,8 @@ def compare(
     chosen = named([name.strip() for name in methods.split(",") if name.strip()])
     external_inputs(values)
     where = home.home()
-    typer.echo(up.connect(where), err=True)
-    up.check_prefect()
+    typer.echo(servers.connect(where), err=True)
+    servers.check_prefect()
     from rich.console import Console
 
     from flows import compare, summary
@@ -161,8 +163,8 @@ def table1(params: ParamsFile = Path("params.yaml"), set_: Overrides = None) -> 
     values = config.load(params, set_ or ())
     external_inputs(values)
     where = home.home()
-    typer.echo(up.connect(where), err=True)
-    up.check_prefect()
+    typer.echo(servers.connect(where), err=True)
+    servers.check_prefect()
     from rich.console import Console
 
     from flows import summary, table1
@@ -193,7 +195,7 @@ def register(
     values = config.load(params, set_ or ())
     wanted = artifacts.of(model)
     where = home.home()
-    up.connect(where)
+    servers.connect(where)
     from flows import registering
 
     cli.log_to_stderr("tasks", logging.WARNING)
@@ -257,13 +259,36 @@ def serve(
     set_: Overrides = None,
     prefect_port: Port = 4200,
     mlflow_port: Port = 5000,
+    detach: Annotated[
+        bool, typer.Option("--detach", "-d", help="Return when all are ready; they go on.")
+    ] = False,
 ) -> None:
     """Serve Prefect, MLflow and the pipeline's deployment on this machine until Ctrl-C.
 
     The deployment's form starts with the parameters as they are now. Only this machine can
-    connect; the databases are those that `lightreasoner run` writes.
+    connect; the databases are those that `lightreasoner run` writes. One that ends is started
+    again, a few times.
 
     Example: lightreasoner up --prefect-port 4201
     """
     values = config.load(params, set_ or ())
-    up.serve(home.home(), values, prefect_port, mlflow_port)
+    up.serve(home.home(), values, servers.at(prefect_port, mlflow_port), detach)
+
+
+def down() -> None:
+    """Stop what `lightreasoner up` runs, wherever that was started, and wait for its end.
+
+    Example: lightreasoner down
+    """
+    where = home.home()
+    stopped = up.down(where)
+    typer.echo("all stopped" if stopped else f"nothing was running for {where}")
+
+
+def status() -> None:
+    """Say how Prefect, MLflow and the runner do; exit status 1 unless all are well.
+
+    Example: lightreasoner status
+    """
+    if not up.status(home.home()):
+        raise typer.Exit(1)

@@ -100,4 +100,4 @@ def read_form(flow: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    serve(Params.model_validate_json(sys.argv[1]))
+    serve(Params.model_validate_json(Path(sys.argv[1]).read_text(encoding="utf-8")))

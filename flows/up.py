@@ -1,276 +1,245 @@
-"""`lightreasoner up`: Prefect's server, MLflow's server and the deployments' runner.
+"""`lightreasoner up`, `down`, `status`: the servers started in order, waited for, ended together.
 
-They run in the foreground on loopback, on the databases that `lightreasoner run` writes, and end
-together. While they run, `<home>/servers.json` says where, and `run` uses them.
+Supervisor keeps the processes (flows/manager.py); flows/servers.py says what they are and when they
+count as ready.
 """
 
 import contextlib
-import json
-import os
+import errno
+import fcntl
 import signal
 import socket
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 
-import psutil
 import typer
+from rich.console import Console
 
-from flows import home
-from lightreasoner import artifacts
+from flows import home, manager, servers
+from flows.manager import Manager, ServerError, Service, State
+from flows.servers import DEPLOYED, HOST, Servers
 from lightreasoner.config import Params
-from lightreasoner.errors import LightReasonerError
 
-HOST = "127.0.0.1"
 START_SECONDS = 300.0
-STOP_SECONDS = 10.0
 POLL_SECONDS = 0.25
-DEPLOYED = (
-    "lightreasoner",
-    "lightreasoner-compare",
-    "lightreasoner-table1",
-    "lightreasoner-sweep",
-    "lightreasoner-evaluation",
-)
-"""The flows of flows/deployment.py, by name."""
 
 
-class ServerError(LightReasonerError):
-    """A server cannot be started."""
+def serve(where: Path, params: Params, places: Servers, detach: bool) -> None:
+    """Run the servers and the runner until Ctrl-C, or in the background. Raises ServerError."""
+    services = servers.services(where, places, params.model_dump_json())
+    environment = home.environment_with(f"{places.prefect}/api", places.mlflow)
+    hold(where, places, services, environment, detach)
 
 
-@dataclass(frozen=True)
-class Servers:
-    """Where the servers are, and the process that holds them."""
-
-    prefect: str
-    mlflow: str
-    pid: int
-
-    def healthy(self) -> bool:
-        """Whether both answer."""
-        return _answers(f"{self.prefect}/api/health") and _answers(f"{self.mlflow}/health")
-
-
-@dataclass(frozen=True)
-class Service:
-    """A process of ours and the file that it logs to."""
-
-    name: str
-    process: subprocess.Popen[bytes]
-    log: Path
-
-
-def running(where: Path) -> Servers | None:
-    """The servers that `up` is running for this home, if they answer."""
-    try:
-        tree = json.loads((where / "servers.json").read_text(encoding="utf-8"))
-        servers = Servers(**tree)
-    except (FileNotFoundError, json.JSONDecodeError, TypeError):
-        return None
-    return servers if psutil.pid_exists(servers.pid) and servers.healthy() else None
-
-
-def connect(where: Path) -> str:
-    """Use the servers of this home if they run; one line that says where records go."""
-    servers = running(where)
-    if servers is not None:
-        home.use_servers(f"{servers.prefect}/api", servers.mlflow)
-    prefect = (home.prefect_api() or str(where / "prefect")).removesuffix("/api")
-    return f"records: Prefect {prefect}, MLflow {home.tracking_uri(where)}"
-
-
-def check_prefect() -> None:
-    """Raise ServerError if PREFECT_API_URL names a server that does not answer at all."""
-    api = home.prefect_api()
-    if api is None:
-        return
-    try:
-        urllib.request.urlopen(f"{api}/health", timeout=5).close()
-    except urllib.error.HTTPError:
-        return  # it answers; Prefect's client has the credentials
-    except (OSError, ValueError) as error:
-        raise ServerError(
-            f"PREFECT_API_URL {api}: no answer ({error}); start that server, or unset the variable "
-            "to run without one"
-        ) from error
-
-
-def serve(where: Path, params: Params, prefect_port: int, mlflow_port: int) -> None:
-    """Run all three until Ctrl-C, SIGTERM or the end of one of them. Raises ServerError."""
-    found = running(where)
-    if found is not None:
-        raise ServerError(f"already running: Prefect {found.prefect}, MLflow {found.mlflow}")
-    _check_free(prefect_port, "--prefect-port")
-    _check_free(mlflow_port, "--mlflow-port")
-    servers = Servers(f"http://{HOST}:{prefect_port}", f"http://{HOST}:{mlflow_port}", os.getpid())
-    services: list[Service] = []
-    try:
-        with _ending_at_sigterm(), _announced(where, servers):
-            _start(services, where, params, servers, (prefect_port, mlflow_port))
-            _say(servers, where)
-            while True:
-                _check_alive(services)
-                time.sleep(POLL_SECONDS)
-    except KeyboardInterrupt:
-        typer.echo("\nstopping")
-    finally:
-        _stop(services)
-
-
-def _start(
-    services: list[Service], where: Path, params: Params, servers: Servers, ports: tuple[int, int]
+def hold(
+    where: Path,
+    places: Servers,
+    services: Sequence[Service],
+    environment: Mapping[str, str],
+    detach: bool,
 ) -> None:
-    """Start the servers, wait until they answer, then start the runner and wait for that."""
-    environment = home.environment_with(f"{servers.prefect}/api", servers.mlflow)
-    typer.echo("starting Prefect and MLflow (under a minute; the first time makes databases)")
-    commands = {
-        "prefect": ["prefect", "server", "start", "--host", HOST, "--port", str(ports[0])],
-        "mlflow": ["mlflow", "server", "--host", HOST, "--port", str(ports[1]), *_mlflow(where)],
-    }
-    for name, command in commands.items():
-        services.append(_launch(name, command, where, environment))
-    _wait(services, [f"{servers.prefect}/api/health", f"{servers.mlflow}/health"])
-    runner = ["flows.deployment", params.model_dump_json()]
-    services.append(_launch("runner", runner, where, environment))
-    deployments = f"{servers.prefect}/api/deployments/name"
-    _wait(services, [f"{deployments}/{flow}/local" for flow in DEPLOYED])
+    """Start services in their order and wait until they are ready; then stay with them, or not.
 
-
-def _mlflow(where: Path) -> list[str]:
-    """MLflow's options: the database and the files that runs without a server use too.
-
-    The database is made here: the server's processes break one that they make at the same time.
+    They end together: at Ctrl-C, SIGTERM, SIGHUP, `down`, or when one does not start or has ended
+    for good, which raises ServerError. With `detach`, and once all are ready, they go on alone.
     """
-    from tasks import tracking
-
-    (where / "mlflow").mkdir(parents=True, exist_ok=True)
-    database = f"sqlite:///{where / 'mlflow' / 'mlflow.db'}"
-    tracking.make_database(database)
-    return [
-        "--backend-store-uri",
-        database,
-        "--artifacts-destination",
-        str(where / "mlflow" / "artifacts"),
-        "--serve-artifacts",
-        "--workers",
-        "1",
-    ]
-
-
-def _launch(name: str, module: Sequence[str], where: Path, environment: dict[str, str]) -> Service:
-    """Start `python -m MODULE ...` as a session of its own, so that only we end it."""
-    log = where / "logs" / f"{name}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", *module],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    return Service(name, process, log)
+    _check_ports(where, services)
+    keeper = Manager(where)
+    with _alone(keeper), contextlib.ExitStack() as at_the_end:
+        if keeper.stop():
+            typer.echo("ended what an earlier `up` had left")
+        at_the_end.callback(down, where)
+        try:
+            with _interrupted_by_signals():
+                servers.announce(where, places)
+                keeper.start(services, environment)
+                _start(keeper, services)
+                _say(places, where, detach)
+                if not detach:
+                    _follow(keeper)
+                servers.announce(where, replace(places, pid=keeper.pid() or 0))
+                at_the_end.pop_all()
+        except KeyboardInterrupt:
+            typer.echo("\nstopping")
+            if detach:
+                raise ServerError("stopped before all were ready") from None
+        except ServerError:
+            if servers.announced(where) is not None:
+                raise
+            typer.echo("stopped by `lightreasoner down`")
 
 
-def _wait(services: Sequence[Service], addresses: Sequence[str]) -> None:
-    """Wait until every address answers. Raises ServerError at a process's end or the limit."""
-    end = time.monotonic() + START_SECONDS
-    for address in addresses:
-        while not _answers(address):
-            _check_alive(services)
-            if time.monotonic() > end:
-                raise ServerError(f"{address} does not answer after {START_SECONDS:.0f} s")
-            time.sleep(POLL_SECONDS)
+def down(where: Path) -> bool:
+    """End all services of this home and wait for it; whether there were any."""
+    servers.withdraw(where)
+    return Manager(where).stop()
 
 
-def _check_alive(services: Sequence[Service]) -> None:
+def status(where: Path) -> bool:
+    """Print how each service does; whether all are well."""
+    places = servers.announced(where)
+    if places is None:
+        typer.echo(f"nothing runs for {where}; `lightreasoner up` starts it")
+        return False
+    return show(Manager(where), servers.services(where, places))
+
+
+def show(keeper: Manager, services: Sequence[Service]) -> bool:
+    """Print a line a service: state, process, address, log. Whether all run and are ready."""
+    states = keeper.states()
+    words = []
     for service in services:
-        status = service.process.poll()
-        if status is not None:
-            text = service.log.read_text(encoding="utf-8", errors="replace").strip()
-            last = text.splitlines()[-1] if text else "no output"
-            raise ServerError(
-                f"{service.name} ended with status {status} ({last}); see {service.log}"
-            )
+        state = states.get(service.name, State("stopped", 0, 0.0))
+        well = state.word != "running" or service.ready(state.started)
+        words.append(state.word if well else "not ready")
+        seconds = timedelta(seconds=int(time.time() - state.started))
+        life = f"pid {state.pid}, up {seconds}" if state.pid else "-"
+        line = f"{service.name:8} {words[-1]:10} {life:26} {service.address}"
+        typer.echo(f"{line}  {keeper.log(service.name)}")
+        if state.word == "fatal":
+            typer.echo(f"         {' / '.join(keeper.tail(service.name, 3))}")
+    if not states and keeper.left():
+        typer.echo("the process manager is gone; `lightreasoner down` or `up` ends what it left")
+    return all(word == "running" for word in words)
 
 
-def _stop(services: Sequence[Service]) -> None:
-    """End all, the last first, so that the runner can still tell Prefect what it cut short.
-
-    Each gets SIGTERM with its children, and SIGKILL after STOP_SECONDS.
-    """
-    for service in reversed(services):
-        _signal(service, signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            service.process.wait(STOP_SECONDS)
-        _signal(service, signal.SIGKILL)
-        service.process.wait()
+def _check_ports(where: Path, services: Sequence[Service]) -> None:
+    """Raise ServerError if a port is taken by another process than this home's own."""
+    for service in services:
+        if service.option:
+            _check_free(where, int(service.address.rpartition(":")[2]), service.option)
 
 
-def _signal(service: Service, number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(service.process.pid, number)
-
-
-@contextlib.contextmanager
-def _announced(where: Path, servers: Servers) -> Iterator[None]:
-    """Keep servers.json while the servers run; who reads it checks that they answer."""
-    file = where / "servers.json"
-    artifacts.write_text(file, json.dumps(asdict(servers)) + "\n")
-    try:
-        yield
-    finally:
-        file.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _ending_at_sigterm() -> Iterator[None]:
-    """Treat SIGTERM as Ctrl-C."""
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _say(servers: Servers, where: Path) -> None:
-    typer.echo(
-        f"Prefect  {servers.prefect}/deployments  (start a run of {' or '.join(DEPLOYED)})\n"
-        f"MLflow   {servers.mlflow}\n"
-        f"logs     {where / 'logs'}\n"
-        "Ctrl-C stops all of them."
-    )
-
-
-def _check_free(port: int, option: str) -> None:
+def _check_free(where: Path, port: int, option: str) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
         except OSError as error:
+            found = manager.holder(port)
+            if found is not None and found in Manager(where).left():
+                return
+            taken = "is taken" if error.errno == errno.EADDRINUSE else "cannot be had"
+            by = f" by {found.name()} (pid {found.pid})" if found else f" ({error.strerror})"
             raise ServerError(
-                f"port {port} on {HOST} is taken ({error.strerror}); end what uses it or give "
-                f"another one with {option}"
+                f"port {port} on {HOST} {taken}{by}; end what uses it or give another one with "
+                f"{option}"
             ) from error
 
 
-def _answers(address: str) -> bool:
-    """Whether an address answers with success within two seconds; no proxy is asked."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+def _start(keeper: Manager, services: Sequence[Service]) -> None:
+    """Start the services, each as soon as those that it needs are ready, and wait for all."""
+    waiting = list(services)
+    typer.echo("starting (under a minute; the first time makes databases)")
+    for service in services:
+        _wait(keeper, waiting, service.needs)
+        service.before()
+        keeper.begin(service.name)
+    _wait(keeper, waiting, [service.name for service in services])
+
+
+def _wait(keeper: Manager, waiting: list[Service], names: Sequence[str]) -> None:
+    """Wait until those of `waiting` that are named are ready and strike them off it.
+
+    Raises ServerError at START_SECONDS, and if one ends for good.
+    """
+    end = time.monotonic() + START_SECONDS
+    with Console().status("") as line:
+        while wanted := [service for service in waiting if service.name in names]:
+            states = _states(keeper)
+            waits = {one.name: f"{time.time() - states[one.name].started:.0f} s" for one in wanted}
+            line.update("waiting for " + ", ".join(f"{name} {s}" for name, s in waits.items()))
+            for one in wanted:
+                if states[one.name].word == "running" and one.ready(states[one.name].started):
+                    waiting.remove(one)
+                    typer.echo(f"{one.name:8} ready after {waits[one.name]:>5}  {one.address}")
+            if time.monotonic() > end:
+                raise ServerError(
+                    f"not ready after {START_SECONDS:.0f} s: {', '.join(waits)}; see "
+                    f"{keeper.log(wanted[0].name)}"
+                )
+            time.sleep(POLL_SECONDS)
+
+
+def _follow(keeper: Manager) -> None:
+    """Stay with the services and say which was started again. Raises ServerError at their end."""
+    pids = {name: state.pid for name, state in _states(keeper).items()}
+    while True:
+        time.sleep(POLL_SECONDS)
+        for name, state in _states(keeper).items():
+            if state.pid not in (0, pids[name]):
+                typer.echo(f"{name} had ended and was started again; see {keeper.log(name)}")
+                pids[name] = state.pid
+
+
+def _states(keeper: Manager) -> dict[str, State]:
+    """All states. Raises ServerError if the manager is gone, or a service for good."""
+    states = keeper.states()
+    if not states:
+        raise ServerError(f"the process manager has ended; see {keeper.log('manager')}")
+    for name, state in states.items():
+        if state.word == "fatal":
+            lines = keeper.tail(name) or ["no output"]
+            typer.echo("\n".join(f"{name} | {line}" for line in lines), err=True)
+            raise ServerError(
+                f"{name} ended {manager.RETRIES + 1} times within {manager.STEADY_SECONDS} s of "
+                f"its start ({lines[-1]}); see {keeper.log(name)}"
+            )
+    return states
+
+
+@contextlib.contextmanager
+def _alone(keeper: Manager) -> Iterator[None]:
+    """Keep out a second `up` on this home. Raises ServerError where there is one."""
+    keeper.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (keeper.folder / "lock").open("w") as file:
+        places = servers.announced(keeper.home)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise _already(places) from None
+        if places is not None and places.pid == keeper.pid():
+            raise _already(places)
+        yield
+
+
+def _already(places: Servers | None) -> ServerError:
+    known = f": Prefect {places.prefect}, MLflow {places.mlflow}" if places else ""
+    return ServerError(
+        f"already running{known}; `lightreasoner status` says how they do, "
+        "`lightreasoner down` stops them"
+    )
+
+
+@contextlib.contextmanager
+def _interrupted_by_signals() -> Iterator[None]:
+    """Treat SIGTERM, and SIGHUP of a terminal that is closed, as Ctrl-C."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    both = (signal.SIGTERM, signal.SIGHUP)
+    numbers = [number for number in both if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, interrupt) for number in numbers}
     try:
-        with opener.open(address, timeout=2) as response:
-            return bool(response.status == 200)
-    except (OSError, urllib.error.URLError):
-        return False
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _say(places: Servers, where: Path, detach: bool) -> None:
+    typer.echo(
+        f"Prefect  {places.prefect}/deployments  (start a run of {' or '.join(DEPLOYED)})\n"
+        f"MLflow   {places.mlflow}\n"
+        f"logs     {where / 'logs'}"
+    )
+    typer.echo(
+        "`lightreasoner status` says how they do, `lightreasoner down` stops them."
+        if detach
+        else "Ctrl-C stops all of them."
+    )

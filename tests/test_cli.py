@@ -17,7 +17,7 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from flows import cli as flows_cli
-from flows import home, up
+from flows import home, servers, up
 from lightreasoner import artifacts, cli, config
 from lightreasoner.presets import PRESETS
 from lightreasoner.stages import STAGES
@@ -53,13 +53,13 @@ def faults(result: Result) -> list[str]:
 
 @pytest.mark.parametrize(
     "name",
-    [*COMMANDS, "preset", "microworld", "prompts", "pair", *FLOWS],
+    [*COMMANDS, "preset", "microworld", "prompts", "pair", "down", "status", *FLOWS],
 )
 def test_every_command_has_help_with_an_example(name: str) -> None:
     result = call(name, "--help")
     assert result.exit_code == 0
     assert f"Example: lightreasoner {name}" in result.stdout
-    if name not in ("preset", "microworld", "prompts"):
+    if name not in ("preset", "microworld", "prompts", "down", "status"):
         assert "--params FILE" in result.stdout
         assert "--set SECTION.KEY=VALUE" in result.stdout
 
@@ -260,13 +260,13 @@ def test_servers_that_do_not_answer_are_not_used(
     gone = f"http://127.0.0.1:{_free()}"
     file = tmp_path / "servers.json"
     file.write_text(json.dumps({"prefect": gone, "mlflow": gone, "pid": os.getpid()}), "utf-8")
-    assert up.running(tmp_path) is None
-    line = up.connect(tmp_path)
+    assert servers.running(tmp_path) is None
+    line = servers.connect(tmp_path)
     assert (
         line == f"records: Prefect {tmp_path}/prefect, MLflow sqlite:///{tmp_path}/mlflow/mlflow.db"
     )
     file.write_text("{", encoding="utf-8")
-    assert up.running(tmp_path) is None
+    assert servers.running(tmp_path) is None
 
 
 def test_a_prefect_server_that_is_down_is_named(
@@ -305,10 +305,10 @@ def test_up_serves_runs_and_ends_with_all_its_processes(workspace: Path) -> None
             assert process.poll() is None, log.read_text(encoding="utf-8")
             assert time.monotonic() < end
             time.sleep(0.5)
-        servers = up.running(where)
-        assert servers is not None
-        for flow in up.DEPLOYED:
-            address = f"{servers.prefect}/api/deployments/name/{flow}/local"
+        places = servers.running(where)
+        assert places is not None
+        for flow in servers.DEPLOYED:
+            address = f"{places.prefect}/api/deployments/name/{flow}/local"
             with urllib.request.urlopen(address, timeout=10) as answer:
                 form = json.load(answer)["parameters"]["params"]
             assert form["prepare"]["n_problems"] == 12
@@ -317,7 +317,7 @@ def test_up_serves_runs_and_ends_with_all_its_processes(workspace: Path) -> None
         assert process.wait(60) == 0
     assert not (where / "servers.json").exists()
     for port in ports:
-        up._check_free(port, "")
+        up._check_free(where, port, "")
 
 
 def test_every_stage_has_an_example() -> None:

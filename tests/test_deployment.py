@@ -25,7 +25,7 @@ from prefect.exceptions import PrefectHTTPStatusError
 from prefect.states import Cancelling
 from prefect.utilities.callables import parameter_schema
 
-from flows import deployment, home, up, watch
+from flows import deployment, home, servers, watch
 from flows.form import Form
 from lightreasoner import config
 from lightreasoner.config import Params
@@ -40,7 +40,7 @@ Started = Iterator[subprocess.Popen[bytes]]
 def test_every_flow_is_deployed_with_its_form_filled_in() -> None:
     params = config.changed(PRESETS["qwen2.5-math-7b"], ["select.beta=0.5", "generate.seed=1"])
     made = {each.flow_name: each for each in deployment.deployments(params)}
-    assert tuple(made) == up.DEPLOYED
+    assert tuple(made) == servers.DEPLOYED
     for each in made.values():
         assert each.parameters["params"]["preset"] == "qwen2.5-math-7b"
         assert deployment.TAG in (each.tags or [])
@@ -209,7 +209,7 @@ def runner(server: Server, tiny_params: Params) -> Iterator[Server]:
     """The server, with the runner of the deployments."""
     command = ["flows.deployment", tiny_params.model_dump_json()]
     with started(command, server.environment, server.home / "runner.log", server.home):
-        address = f"{server.api}/deployments/name/{up.DEPLOYED[-1]}/local"
+        address = f"{server.api}/deployments/name/{servers.DEPLOYED[-1]}/local"
         until(lambda: answers(address), 120)
         yield server
 

@@ -1,0 +1,189 @@
+"""Prefect's server, MLflow's server and the deployments' runner: where they are, how they run.
+
+While `lightreasoner up` runs them, `<home>/servers.json` says where, and `run` uses them. They are
+on loopback only, and on the databases that runs without a server write directly.
+"""
+
+import json
+import os
+import sys
+import urllib.error
+import urllib.request
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from http.client import HTTPException
+from pathlib import Path
+
+import psutil
+
+from flows import home
+from flows.manager import ServerError, Service
+from lightreasoner import artifacts
+
+HOST = "127.0.0.1"
+DEPLOYED = (
+    "lightreasoner",
+    "lightreasoner-compare",
+    "lightreasoner-table1",
+    "lightreasoner-sweep",
+    "lightreasoner-evaluation",
+)
+"""The flows of flows/deployment.py, by name."""
+
+
+def at(prefect_port: int, mlflow_port: int) -> "Servers":
+    """Servers on these ports, held by this process. Raises ServerError if the ports are one."""
+    if prefect_port == mlflow_port:
+        raise ServerError(f"port {mlflow_port} is given to both servers; change --mlflow-port")
+    return Servers(f"http://{HOST}:{prefect_port}", f"http://{HOST}:{mlflow_port}", os.getpid())
+
+
+@dataclass(frozen=True)
+class Servers:
+    """Where the servers are, and the process that holds them.
+
+    That is `up` itself in the foreground and until all are ready, else the process manager.
+    """
+
+    prefect: str
+    mlflow: str
+    pid: int
+
+    def healthy(self) -> bool:
+        """Whether both answer."""
+        return _answers(f"{self.prefect}/api/health") and _answers(f"{self.mlflow}/health")
+
+
+def announced(where: Path) -> Servers | None:
+    """What servers.json says; the servers may be gone."""
+    try:
+        return Servers(**json.loads((where / "servers.json").read_text(encoding="utf-8")))
+    except (FileNotFoundError, json.JSONDecodeError, TypeError):
+        return None
+
+
+def running(where: Path) -> Servers | None:
+    """The servers that `up` is running for this home, if they answer."""
+    servers = announced(where)
+    alive = servers is not None and psutil.pid_exists(servers.pid) and servers.healthy()
+    return servers if alive else None
+
+
+def connect(where: Path) -> str:
+    """Use the servers of this home if they run; one line that says where records go."""
+    servers = running(where)
+    if servers is not None:
+        home.use_servers(f"{servers.prefect}/api", servers.mlflow)
+    prefect = (home.prefect_api() or str(where / "prefect")).removesuffix("/api")
+    return f"records: Prefect {prefect}, MLflow {home.tracking_uri(where)}"
+
+
+def check_prefect() -> None:
+    """Raise ServerError if PREFECT_API_URL names a server that does not answer at all."""
+    api = home.prefect_api()
+    if api is None:
+        return
+    try:
+        urllib.request.urlopen(f"{api}/health", timeout=5).close()
+    except urllib.error.HTTPError:
+        return  # it answers; Prefect's client has the credentials
+    except (OSError, ValueError) as error:
+        raise ServerError(
+            f"PREFECT_API_URL {api}: no answer ({error}); start that server, or unset the variable "
+            "to run without one"
+        ) from error
+
+
+def announce(where: Path, servers: Servers) -> None:
+    """Write servers.json; who reads it checks that they answer."""
+    artifacts.write_text(where / "servers.json", json.dumps(asdict(servers)) + "\n")
+
+
+def withdraw(where: Path) -> None:
+    """Remove servers.json."""
+    (where / "servers.json").unlink(missing_ok=True)
+
+
+def services(where: Path, servers: Servers, form: str = "") -> list[Service]:
+    """The three, in the order of their start; it needs `form`, the parameters as JSON."""
+    parameters = where / "up" / "params.json"
+    ports = [address.rpartition(":")[2] for address in (servers.prefect, servers.mlflow)]
+    server = [sys.executable, "-m", "prefect", "server", "start", "--host", HOST]
+    tracking = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", ports[1]]
+    return [
+        Service(
+            "prefect",
+            servers.prefect,
+            [*server, "--port", ports[0]],
+            lambda _since: _answers(f"{servers.prefect}/api/health"),
+            option="--prefect-port",
+        ),
+        Service(
+            "mlflow",
+            servers.mlflow,
+            [*tracking, *_mlflow(where)],
+            lambda _since: _answers(f"{servers.mlflow}/health"),
+            before=lambda: _make_database(where),
+            option="--mlflow-port",
+        ),
+        Service(
+            "runner",
+            f"{servers.prefect}/deployments",
+            [sys.executable, "-m", "flows.deployment", str(parameters)],
+            lambda since: all(_polled(servers.prefect, flow, since) for flow in DEPLOYED),
+            needs=("prefect", "mlflow"),
+            before=lambda: artifacts.write_text(parameters, form),
+        ),
+    ]
+
+
+def _mlflow(where: Path) -> list[str]:
+    """MLflow's options: the database and the files that runs without a server use too."""
+    return [
+        "--backend-store-uri",
+        _database(where),
+        "--artifacts-destination",
+        str(where / "mlflow" / "artifacts"),
+        "--serve-artifacts",
+        "--workers",
+        "1",
+    ]
+
+
+def _database(where: Path) -> str:
+    return f"sqlite:///{where / 'mlflow' / 'mlflow.db'}"
+
+
+def _make_database(where: Path) -> None:
+    """Make MLflow's database; the server's processes break one that they make at the same time."""
+    from tasks import tracking
+
+    (where / "mlflow").mkdir(parents=True, exist_ok=True)
+    tracking.make_database(_database(where))
+
+
+def _polled(prefect: str, flow: str, since: float) -> bool:
+    """Whether the runner that started at `since` has asked this flow's deployment for work."""
+    try:
+        found = json.loads(_get(f"{prefect}/api/deployments/name/{flow}/local"))
+    except (OSError, HTTPException, ValueError):
+        return False
+    last = found["last_polled"]
+    recent = last is not None and datetime.fromisoformat(last).timestamp() >= since
+    return recent and found["status"] == "READY"
+
+
+def _answers(address: str) -> bool:
+    """Whether an address answers with success within two seconds."""
+    try:
+        _get(address)
+    except (OSError, HTTPException):
+        return False
+    return True
+
+
+def _get(address: str) -> bytes:
+    """What an address answers; no proxy is asked. Raises OSError, also for a refusal."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(address, timeout=2) as response:
+        return bytes(response.read())

@@ -1,0 +1,63 @@
+"""Services for the tests of `up`, and `up` with them as a process of its own.
+
+python standins.py HOME SERVICES        SERVICES is a JSON list of [name, port, delay, life]
+"""
+
+import json
+import os
+import sys
+import urllib.request
+from pathlib import Path
+
+from flows import up
+from flows.manager import Manager, ServerError, Service
+from flows.servers import Servers
+
+SERVER = str(Path(__file__).with_name("standin_server.py"))
+
+
+def answers(port: int) -> bool:
+    """Whether a server is there."""
+    try:
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=2).close()
+    except OSError:
+        return False
+    return True
+
+
+def service(where: Path, name: str, port: int, delay: float = 0, life: float = 0) -> Service:
+    """A stand-in. "last" needs the others, as the runner does, and has no option for its port."""
+    command = [sys.executable, SERVER, str(port), name, str(where / "order.txt")]
+    return Service(
+        name,
+        f"http://127.0.0.1:{port}",
+        [*command, str(delay), str(life)],
+        lambda _since: answers(port),
+        needs=("first", "second") if name == "last" else (),
+        option="" if name == "last" else f"--{name}-port",
+    )
+
+
+def hold(where: Path, services: list[Service], detach: bool) -> None:
+    """`up` with these services."""
+    places = Servers(services[0].address, services[-1].address, os.getpid())
+    up.hold(where, places, services, dict(os.environ), detach)
+
+
+def state(where: Path, services: list[Service]) -> bool:
+    """`status` of these services."""
+    return up.show(Manager(where), services)
+
+
+def main(home: str, rows: str) -> None:
+    """`up` in the foreground; an error ends it as the command line has it."""
+    where = Path(home)
+    try:
+        hold(where, [service(where, *row) for row in json.loads(rows)], detach=False)
+    except ServerError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

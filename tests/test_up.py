@@ -1,0 +1,372 @@
+"""`up`, `down`, `status` and the process manager below, with small real servers."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import psutil
+import pytest
+import standins
+
+from flows import home, manager, servers, up
+from flows.manager import MARK, Manager, ServerError, Service
+
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def where() -> Iterator[Path]:
+    """A home with a path that fits a socket on macOS, too; whatever is left running is ended."""
+    with tempfile.TemporaryDirectory(prefix="lr up ") as folder:
+        path = Path(folder).resolve() / "home"
+        yield path
+        Manager(path).stop()
+
+
+def free() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def until(true: Callable[[], object], seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+Plan = Mapping[str, tuple[float, float]]
+"""Seconds until each service answers, and until it fails, by name; "last" needs the others."""
+THREE: Plan = {"first": (0, 0), "second": (0, 0), "last": (0, 0)}
+
+
+def rows_of(plan: Plan) -> list[list[object]]:
+    return [[name, free(), *times] for name, times in plan.items()]
+
+
+def detached(where: Path, plan: Plan) -> list[Service]:
+    """What `up --detach` has started."""
+    services = [standins.service(where, *row) for row in rows_of(plan)]
+    standins.hold(where, services, detach=True)
+    return services
+
+
+def port_of(service: Service) -> int:
+    return int(service.address.rpartition(":")[2])
+
+
+def gone(where: Path, services: Sequence[Service]) -> bool:
+    quiet = not any(standins.answers(port_of(service)) for service in services)
+    return quiet and not Manager(where).left()
+
+
+def order(where: Path) -> list[str]:
+    return (where / "order.txt").read_text(encoding="utf-8").splitlines()
+
+
+def spawned(where: Path) -> list[str]:
+    return re.findall(
+        r"spawned: '(\w+)'", Manager(where).log("manager").read_text(encoding="utf-8")
+    )
+
+
+class Up:
+    """`up` in the foreground, as a process; may be entered again."""
+
+    def __init__(self, where: Path, plan: Plan):
+        self.rows = rows_of(plan)
+        self.services = [standins.service(where, *row) for row in self.rows]
+        self.command = [sys.executable, standins.__file__, str(where), json.dumps(self.rows)]
+        self.output = where.parent / "up.txt"
+
+    def __enter__(self) -> "Up":
+        paths = os.pathsep.join([str(home.ROOT), *sys.path])
+        with self.output.open("wb") as file:
+            self.process = subprocess.Popen(
+                self.command, env={**os.environ, "PYTHONPATH": paths}, stdout=file, stderr=file
+            )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def said(self) -> str:
+        return self.output.read_text(encoding="utf-8")
+
+    def ready(self) -> None:
+        def is_so() -> bool:
+            assert self.process.poll() is None, self.said()
+            return "Ctrl-C stops" in self.said()
+
+        until(is_so)
+
+
+def test_services_start_in_order_and_end_in_reverse_at_ctrl_c(where: Path) -> None:
+    """The first takes a second to answer: the second starts meanwhile, the last waits."""
+    with Up(where, {**THREE, "first": (1, 0)}) as it:
+        it.ready()
+        assert spawned(where) == ["first", "second", "last"]
+        assert standins.state(where, it.services)
+        it.process.send_signal(signal.SIGINT)
+        assert it.process.wait(15) == 0
+        assert gone(where, it.services)
+    assert order(where)[2:] == ["start last", "end last", "end second", "end first"]
+    assert not (where / "servers.json").exists()
+    lines = [line for line in it.said().splitlines() if " ready after " in line]
+    assert [line.split()[0] for line in lines] == ["second", "first", "last"]
+
+
+def test_who_needs_others_starts_when_they_answer(where: Path) -> None:
+    with Up(where, {"first": (2, 0), "last": (0, 0)}) as it:
+        until(lambda: (where / "order.txt").exists())
+        while not standins.answers(port_of(it.services[0])):
+            assert order(where) == ["start first"]
+            time.sleep(0.1)
+        it.ready()
+        assert order(where) == ["start first", "start last"]
+
+
+def test_only_the_users_socket_and_loopback_are_listened_on(where: Path) -> None:
+    (service,) = detached(where, {"first": (0, 0)})
+    assert stat.S_IMODE((where / "up").stat().st_mode) == 0o700
+    assert stat.S_IMODE((where / "up" / "socket").stat().st_mode) == 0o700
+    ours = [one for process in Manager(where).left() for one in process.net_connections("inet")]
+    assert {(one.laddr.ip, one.laddr.port) for one in ours if one.status == psutil.CONN_LISTEN} == {
+        ("127.0.0.1", port_of(service))
+    }
+
+
+def test_a_closed_terminal_ends_all(where: Path) -> None:
+    with Up(where, {"first": (0, 0)}) as it:
+        it.ready()
+        it.process.send_signal(signal.SIGHUP)
+        assert it.process.wait(15) == 0
+        assert gone(where, it.services)
+
+
+def test_detached_services_stay_until_down(where: Path, capsys: Captured) -> None:
+    services = detached(where, THREE)
+    capsys.readouterr()
+    assert standins.state(where, services)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines] == [[name, "running"] for name in THREE]
+    for line, service in zip(lines, services, strict=True):
+        pid = Manager(where).states()[service.name].pid
+        assert f" pid {pid}, up 0:00:" in line
+        assert line.endswith(f"{service.address}  {where / 'logs' / service.name}.log")
+    assert up.down(where)
+    assert gone(where, services)
+    assert not up.down(where)
+    assert not standins.state(where, services)
+    assert "stopped" in capsys.readouterr().out
+    assert not up.status(where)
+    assert capsys.readouterr().out.startswith("nothing runs for ")
+
+
+def test_a_second_up_says_where_the_first_is(where: Path) -> None:
+    first = detached(where, {"first": (0, 0)})
+    with pytest.raises(ServerError, match=f"already running: Prefect {first[0].address}, "):
+        detached(where, {"first": (0, 0)})
+    assert standins.state(where, first)
+    up.down(where)
+    with Up(where, {"first": (0, 0)}) as it:
+        it.ready()
+        with pytest.raises(ServerError, match=f"already running: Prefect {it.services[0].address}"):
+            detached(where, {"first": (0, 0)})
+        assert standins.state(where, it.services)
+
+
+def test_down_ends_an_up_in_the_foreground(where: Path) -> None:
+    with Up(where, {"first": (0, 0)}) as it:
+        it.ready()
+        assert up.down(where)
+        assert it.process.wait(15) == 0
+        assert "stopped by `lightreasoner down`" in it.said()
+
+
+def test_down_ends_an_up_that_still_waits(where: Path) -> None:
+    with Up(where, {"first": (60, 0)}) as it:
+        until(lambda: (where / "order.txt").exists())
+        assert up.down(where)
+        assert it.process.wait(15) == 0
+        assert gone(where, it.services)
+
+
+def test_a_service_that_fails_is_started_again(where: Path) -> None:
+    with Up(where, {"first": (0, 0), "second": (0, 0)}) as it:
+        it.ready()
+        psutil.Process(Manager(where).states()["second"].pid).kill()
+        until(lambda: "second had ended and was started again" in it.said())
+        until(lambda: standins.state(where, it.services))
+        assert spawned(where) == ["first", "second", "second"]
+
+
+def test_a_restarted_server_gets_its_port_from_what_it_left(where: Path) -> None:
+    """MLflow's main process is killed alone; its child holds the port."""
+    services = detached(where, {"parent": (0, 0)})
+    old = Manager(where).states()["parent"].pid
+    (child,) = psutil.Process(old).children()
+    psutil.Process(old).kill()
+    until(lambda: Manager(where).states()["parent"].pid not in (0, old))
+    until(lambda: order(where).count("start child") == 2)
+    until(lambda: standins.state(where, services))
+    assert not child.is_running()
+    assert order(where)[2:] == ["end child", "start parent", "start child"]
+
+
+def test_a_service_that_fails_again_and_again_is_named(
+    where: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.setattr(manager, "RETRIES", 1)
+    with pytest.raises(ServerError) as error:
+        detached(where, {"first": (0, 0), "second": (0, 0.1), "last": (0, 0)})
+    assert not Manager(where).left()
+    assert order(where).count("start second") == 2
+    assert "second | out of luck\n" in capsys.readouterr().err
+    assert str(error.value).startswith("second ended 2 times within 60 s of its start (out of luck")
+    assert str(error.value).endswith("second.log")
+
+
+def test_status_names_what_is_down(
+    where: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    """A detached service that fails for good stays fatal, and the others go on."""
+    monkeypatch.setattr(manager, "RETRIES", 1)
+    services = detached(where, {"first": (0, 0), "second": (0, 2)})
+    until(lambda: Manager(where).states()["second"].word == "fatal")
+    capsys.readouterr()
+    assert not standins.state(where, services)
+    one, two, log = capsys.readouterr().out.splitlines()
+    assert one.split()[:2] == ["first", "running"]
+    assert two.split()[:3] == ["second", "fatal", "-"]
+    assert "out of luck" in log
+
+
+def test_a_service_that_is_never_ready_ends_the_wait(
+    where: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(up, "START_SECONDS", 1.0)
+    with pytest.raises(ServerError, match=r"not ready after 1 s: first; see .*first\.log"):
+        detached(where, {"first": (60, 0)})
+    assert not Manager(where).left()
+
+
+def test_what_a_killed_manager_leaves_is_ended(where: Path, capsys: Captured) -> None:
+    """SIGKILL to the manager orphans its services; they hold the ports that the next `up` wants."""
+    services = detached(where, {"first": (0, 0), "second": (0, 0)})
+    for ending in ("up", "down"):
+        _kill_manager(where)
+        assert standins.answers(port_of(services[0]))
+        assert not standins.state(where, services)
+        assert "`lightreasoner down` or `up` ends what it left" in capsys.readouterr().out
+        if ending == "up":
+            standins.hold(where, services, detach=True)
+            assert "ended what an earlier `up` had left" in capsys.readouterr().out
+            assert standins.state(where, services)
+        else:
+            assert up.down(where)
+            assert gone(where, services)
+
+
+def test_a_killed_manager_ends_an_up_in_the_foreground(where: Path) -> None:
+    with Up(where, {"first": (0, 0)}) as it:
+        it.ready()
+        _kill_manager(where)
+        assert it.process.wait(15) == 2
+        assert "the process manager has ended; see " in it.said()
+        assert gone(where, it.services)
+
+
+def test_up_works_after_an_up_was_killed(where: Path) -> None:
+    """SIGKILL to `up` in the foreground leaves a manager with nobody before it."""
+    it = Up(where, {"first": (0, 0)})
+    for _ in range(2):
+        with it:
+            it.ready()
+            it.process.kill()
+            it.process.wait()
+            assert standins.state(where, it.services)
+    assert "ended what an earlier `up` had left" in it.said()
+    assert order(where) == ["start first", "end first", "start first"]
+
+
+def test_stale_files_of_a_crash_do_not_block(where: Path) -> None:
+    """A reboot leaves a socket that nobody listens on and pids that are now others'."""
+    (where / "up").mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(where / "up" / "socket"))
+    pid = os.getpid()
+    (where / "up" / "supervisord.pid").write_text(f"{pid}\n", encoding="utf-8")
+    gone = f"http://127.0.0.1:{free()}"
+    servers.announce(where, servers.Servers(gone, gone, pid))
+    detached(where, {"first": (0, 0)})
+
+
+def test_nobody_elses_process_is_ended(where: Path) -> None:
+    """Neither one of another home nor one whose pid an old file names."""
+    sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
+    with contextlib.ExitStack() as stack:
+        for mark in (str(where) + "2", None):
+            environment = {**os.environ, **({MARK: mark} if mark else {})}
+            process = stack.enter_context(subprocess.Popen(sleep, env=environment))
+            stack.callback(process.kill)
+            (where / "up").mkdir(parents=True, exist_ok=True)
+            (where / "up" / "supervisord.pid").write_text(f"{process.pid}\n", encoding="utf-8")
+            assert not up.down(where)
+            assert process.poll() is None
+
+
+def _kill_manager(where: Path) -> None:
+    psutil.Process(Manager(where).pid()).kill()
+    until(lambda: Manager(where).pid() is None)
+
+
+def test_a_taken_port_is_named_with_its_holder(where: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        service = standins.service(where, "first", port)
+        with pytest.raises(ServerError) as error:
+            standins.hold(where, [service], detach=True)
+    assert not where.exists()
+    assert str(error.value).startswith(f"port {port} on 127.0.0.1 is taken by ")
+    assert f"(pid {os.getpid()}); end what uses it" in str(error.value)
+    assert str(error.value).endswith("with --first-port")
+
+
+def test_paths_that_the_manager_cannot_take_are_refused(tmp_path: Path) -> None:
+    service = standins.service(tmp_path, "first", free())
+    for name, said in [("a%b", "with its '%'"), ("a ;b", "' ;'"), ("a" * 100, "too long a path")]:
+        with pytest.raises(ServerError, match=said) as error:
+            Manager(tmp_path / name).start([service], {})
+        assert "LIGHTREASONER_HOME" in str(error.value)
+        assert not (tmp_path / name).exists()
+
+
+def test_logs_are_rotated(where: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manager, "LOG_MEGABYTES", 1)
+    code = "print('x' * 1500000, flush=True); input()"
+    service = Service("loud", "", [sys.executable, "-c", code], lambda _: True)
+    keeper = Manager(where)
+    keeper.start([service], dict(os.environ))
+    keeper.begin("loud")
+    until(lambda: (where / "logs" / "loud.log.1").exists())
+    assert (where / "logs" / "loud.log").stat().st_size < 1_100_000
+
+
+def test_both_servers_cannot_have_one_port() -> None:
+    with pytest.raises(ServerError, match="port 4200 is given to both"):
+        servers.at(4200, 4200)
