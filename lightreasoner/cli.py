@@ -71,7 +71,14 @@ class Commands(TyperGroup):
 def application() -> typer.Typer:
     """A new command line with the pure commands."""
     # they take their options from this module
-    from lightreasoner import bench_cli, evaluate_cli, grade_cli, pair_cli, samples_cli
+    from lightreasoner import (
+        bench_cli,
+        evaluate_cli,
+        explain_cli,
+        grade_cli,
+        pair_cli,
+        samples_cli,
+    )
 
     written = {"evaluate": evaluate_cli.evaluate}
 
@@ -93,6 +100,7 @@ def application() -> typer.Typer:
     app.command()(evaluate_cli.prompts)
     app.command()(grade_cli.grade)
     app.command()(pair_cli.pair)
+    app.command()(explain_cli.explain)
     app.add_typer(samples_cli.application(), name="samples")
     app.add_typer(bench_cli.application(), name="bench")
     return app

@@ -1,49 +1,66 @@
 """Report: what the tuning changed, as tables, figures and one page that needs nothing else.
 
 Compares the base model and the tuned one on the same problems and shows what the tuning was made
-of. Reads stored tables only; the same inputs give the same bytes.
+of, down to single trajectories. Reads stored tables and a tokenizer only; the same inputs give the
+same bytes.
 """
 
 import base64
+import itertools
 import json
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 import pandas as pd
+from markupsafe import Markup, escape
 
-from lightreasoner import figures, gains, pairing, tables
+from lightreasoner import cost, explain, figures, gains, lineage, pairing, tables
+from lightreasoner.artifacts import Artifact
 from lightreasoner.errors import ArtifactError
+from lightreasoner.explain import Step
 from lightreasoner.figures import METHODS, THEMES, Theme
 from lightreasoner.pairing import KEYS, Scores
+from lightreasoner.tokens import Token
+
+if TYPE_CHECKING:
+    from lightreasoner.config import Compute
 
 SCORES_OF = {"base": "scores_base", "lightreasoner": "scores"}
 HELD_OUT = ("loss", "entropy", "gold_perplexity")
 EXAMPLES = 3
 MAX_RESPONSE_CHARS = 2000
+MAX_STEPS = 128
+"""Steps shown of a trajectory; each brings a panel of about 1 kB."""
+TOP_TOKENS = 5
 SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 
 
-def write_report(inputs: dict[str, Path], out: Path) -> None:
+def write_report(inputs: Mapping[str, Artifact], compute: "Compute", out: Path) -> None:
     """Write `tables.json`, `figures/*.png` and `report.html` into `out`.
 
-    `inputs` are the directories scores_base, scores, steps, samples, adapter and model. Raises
-    ArtifactError if one is malformed, or if the two scores are not of the same problems.
+    `inputs` are the directories scores_base, scores, steps, samples, adapter and model; `compute`
+    says on what the run computes. Raises ArtifactError if an input is malformed, or if the two
+    scores are not of the same problems.
     """
-    base, tuned = (pairing.read_scores(inputs[name]) for name in SCORES_OF.values())
+    paths = {name: artifact.path for name, artifact in inputs.items()}
+    base, tuned = (pairing.read_scores(paths[name]) for name in SCORES_OF.values())
     pairing.check_comparable(base, tuned, {"style"})
     pairs = pair(base, tuned)
-    steps = read_steps(inputs["steps"], inputs["samples"])
-    curve = _read_csv(inputs["adapter"] / "curve.csv", ["update", "loss"])
-    held_out = _read_csv(inputs["adapter"] / "validation.csv", ["update", *HELD_OUT])
+    steps = read_steps(paths["steps"], paths["samples"])
+    curve = _read_csv(paths["adapter"] / "curve.csv", ["update", "loss", "learning_rate"])
+    held_out = _read_csv(paths["adapter"] / "validation.csv", ["update", *HELD_OUT])
     result = {
         "scores": {
-            method: _read_json(inputs[name] / "summary.json") for method, name in SCORES_OF.items()
+            method: _read_json(paths[name] / "summary.json") for method, name in SCORES_OF.items()
         },
         "paired": paired(base, tuned),
         "styles": {"base": base.conditions["style"], "lightreasoner": tuned.conditions["style"]},
-        "samples": sample_statistics(steps, inputs["samples"]),
-        "parity": _read_json(inputs["model"] / "parity.json"),
+        "samples": sample_statistics(steps, paths["samples"]),
+        "cost": cost.of(paths["samples"], paths["steps"]),
+        "parity": _read_json(paths["model"] / "parity.json"),
     }
     text = json.dumps(result, indent=1, allow_nan=False)
     (out / "tables.json").write_text(text + "\n", encoding="utf-8")
@@ -51,12 +68,16 @@ def write_report(inputs: dict[str, Path], out: Path) -> None:
     (out / "figures").mkdir()
     for name, image in drawn["light"].items():
         (out / "figures" / f"{name}.png").write_bytes(image)
+    conditions = {**tuned.conditions, "base_style": base.conditions["style"]}
+    tuning = _tuning(paths["adapter"], curve)
     page = render(
         **result,
+        **_explained(paths),
         examples={"gained": examples(pairs, True), "lost": examples(pairs, False)},
-        conditions={**tuned.conditions, "base_style": base.conditions["style"]},
-        tuning=_tuning(inputs["adapter"], curve),
-        held_out=_held_out(inputs["adapter"], held_out),
+        conditions=conditions,
+        tuning=tuning,
+        held_out=_held_out(paths["adapter"], held_out),
+        lineage=lineage.of(inputs, conditions, tuning, compute),
         figures=drawn,
     )
     (out / "report.html").write_text(page, encoding="utf-8")
@@ -129,6 +150,20 @@ def examples(pairs: pd.DataFrame, gained: bool) -> list[dict[str, Any]]:
     return shown.where(shown.notna(), None).to_dict("records")
 
 
+def _explained(paths: Mapping[str, Path]) -> dict[str, Any]:
+    """The trajectories that the page shows, and what it says of all of them."""
+    scored = explain.read(paths["steps"], paths["samples"], paths["model"])
+    return {
+        "explained": [
+            {"trajectory": explain.trajectory(scored, id_), "why": why}
+            for id_, why in explain.chosen(scored).items()
+        ],
+        "alpha_min": scored.score.get("alpha_min"),
+        "kl_ranges": [*itertools.pairwise((0, *explain.KL_EDGES)), (explain.KL_EDGES[-1], None)],
+        "shades": explain.SHADES,
+    }
+
+
 def render(**context: Any) -> str:
     """The page. All text is escaped; images are inlined; no script, no outside address."""
     environment = jinja2.Environment(
@@ -143,11 +178,53 @@ def render(**context: Any) -> str:
         "number": lambda value: "–" if value is None else f"{value:,.3g}",
         "count": lambda value: f"{value:,}",
         "p_value": p_value,
+        "probability": probability,
+        "classes": classes,
+        "shown": shown,
+        "plain": plain,
         "points": lambda share: f"{100 * share:+.1f}".replace("-", "−"),
         "data_uri": lambda image: f"data:image/png;base64,{base64.b64encode(image).decode()}",
     }
     template = environment.get_template("report.html.j2")
-    return template.render(**context, methods=METHODS, themes=THEMES, limit=MAX_RESPONSE_CHARS)
+    return template.render(
+        **context,
+        methods=METHODS,
+        themes=THEMES,
+        limit=MAX_RESPONSE_CHARS,
+        max_steps=MAX_STEPS,
+        top=TOP_TOKENS,
+    )
+
+
+def shown(token: Token) -> Markup:
+    """A token as HTML: escaped, its spaces, breaks and unseen characters marked."""
+    marks = {" ": Markup("<u> </u>"), "\n": Markup("<i>⏎</i>")}
+    parts = re.split(r"( |\n|⟨[^⟩]*⟩)", token.text)
+    html = Markup("").join(
+        marks.get(part) or Markup("<i>{}</i>").format(part) if place % 2 else escape(part)
+        for place, part in enumerate(parts)
+    )
+    return Markup('<span class="special">{}</span>').format(html) if token.special else html
+
+
+def plain(token: Token) -> Markup:
+    """A token as HTML in running text: escaped, special ones set apart."""
+    text = escape(token.text)
+    return Markup('<span class="special">{}</span>').format(text) if token.special else text
+
+
+def classes(step: Step) -> str:
+    """A step's classes in the page's style sheet, each after a space: its shade, its mark."""
+    return (f" k{step.level}" if step.level else "") + (" s" if step.is_sample else "")
+
+
+def probability(share: float | None) -> str:
+    """A probability in percent; one that is neither 0 nor 1 is not rounded to them."""
+    if share is None:
+        return "–"
+    if 0 < share < 0.0005:
+        return "<0.1%"
+    return ">99.9%" if 0.9995 <= share < 1 else f"{100 * share:.1f}%"
 
 
 def p_value(p: float) -> str:
@@ -158,6 +235,10 @@ def p_value(p: float) -> str:
         return "< 10⁻³⁰⁰"
     digits, _, exponent = f"{p:.1e}".partition("e")
     return f"{digits} × 10{str(int(exponent)).translate(SUPERSCRIPTS)}"
+
+
+def _first(values: "pd.Series[Any]") -> float | None:
+    return float(values.iloc[0]) if len(values) else None
 
 
 def _mean(values: "pd.Series[Any]") -> float | None:
@@ -188,7 +269,9 @@ def _tuning(adapter_dir: Path, curve: pd.DataFrame) -> dict[str, Any]:
         "r": settings["r"],
         "lora_alpha": settings["lora_alpha"],
         "target_modules": sorted(settings["target_modules"]),
+        "lora_dropout": settings.get("lora_dropout"),
         "updates": len(curve),
+        "learning_rate": _first(curve["learning_rate"]),
         "first_loss": _mean(curve["loss"].head(tenth)),
         "last_loss": _mean(curve["loss"].tail(tenth)),
     }

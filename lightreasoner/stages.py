@@ -181,7 +181,7 @@ def report(inputs: Inputs, params: Params, work: Workspace, watcher: Watcher) ->
     """Tables, figures and a page from the scores, the steps, the tuning's curves, the parity."""
     from lightreasoner.report import write_report
 
-    write_report({name: artifact.path for name, artifact in inputs.items()}, work.out)
+    write_report(inputs, resolved(params.compute), work.out)
     watcher.progress(1, 1, "reports")
 
 

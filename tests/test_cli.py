@@ -53,13 +53,13 @@ def faults(result: Result) -> list[str]:
 
 @pytest.mark.parametrize(
     "name",
-    [*COMMANDS, "preset", "microworld", "prompts", "pair", "down", "status", *FLOWS],
+    [*COMMANDS, "preset", "microworld", "prompts", "pair", "explain", "down", "status", *FLOWS],
 )
 def test_every_command_has_help_with_an_example(name: str) -> None:
     result = call(name, "--help")
     assert result.exit_code == 0
     assert f"Example: lightreasoner {name}" in result.stdout
-    if name not in ("preset", "microworld", "prompts", "down", "status"):
+    if name not in ("preset", "microworld", "prompts", "explain", "down", "status"):
         assert "--params FILE" in result.stdout
         assert "--set SECTION.KEY=VALUE" in result.stdout
 

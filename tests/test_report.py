@@ -1,20 +1,31 @@
 import html.parser
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import written_steps
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from written_steps import write_samples, write_steps, write_tokenizer
 
 from lightreasoner import artifacts, evaluate, figures, fingerprint, pairing, report, tables
+from lightreasoner.config import Compute
 from lightreasoner.errors import ArtifactError
 from lightreasoner.stages import STAGES
+from lightreasoner.tokens import Token
 
-PROVENANCE = {"alpha": 0.2, "threshold": 0.4, "label": "contrast"}
+PROVENANCE = {
+    "alpha": 0.2, "beta": 0.4, "threshold": 0.4, "label": "contrast",
+    "score": {"expert": "expert-digest", "amateur": "amateur-digest"},
+    "generate": {"seed": 11, "style": "qwen25-math-cot"},
+}  # fmt: skip
+COMPUTE = Compute(device="cpu", dtype="float32")
 CONDITIONS = {
     "style": "qwen25-math-cot", "max_new_tokens": 64, "n": 1, "temperature": 0.0, "seed": 7,
 }  # fmt: skip
@@ -37,16 +48,6 @@ VERDICTS = {
     "transfer": [("correct", "correct"), ("wrong", "correct")],
 }
 BOXES = {"correct": r"\boxed{4}", "wrong": r"\boxed{5}", "unparsed": "five"}
-STEPS = pd.DataFrame(
-    {
-        "problem_id": ["p0", "p0", "p0", "p1", "p1"],
-        "step": [0, 1, 2, 0, 1],
-        "kl": [0.1, 1.0, 0.3, 0.0, 2.0],
-        "expert_top1": [5, 6, 7, 5, 6],
-        "amateur_top1": [5, 1, 7, 5, 2],
-    }
-)
-LABELS = {("p0", 1): [6, 3], ("p1", 1): [6]}
 
 
 def write_scores(out: Path, side: int, edit: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
@@ -85,16 +86,10 @@ def write_inputs(
     inputs = {name: root / name for name in STAGES["report"].inputs}
     write_scores(inputs["scores_base"], 0, lambda scores: scores)
     write_scores(inputs["scores"], 1, edit)
-    for name in ("steps", "samples", "adapter", "model"):
-        inputs[name].mkdir()
-    steps = STEPS.assign(
-        expert_entropy=0.5, amateur_entropy=0.5,
-        **{name: [[]] * 5 for name in ("token_ids", "expert_log_probs", "amateur_log_probs")},
-    )  # fmt: skip
-    tables.write(steps, tables.STEPS, inputs["steps"] / "steps.parquet")
-    samples = STEPS[["problem_id", "step", "kl"]].iloc[[1, 4]]
-    samples = samples.assign(token_ids=list(LABELS.values()), weights=[[0.5, 0.5], [1.0]])
-    tables.write(samples, tables.SAMPLES, inputs["samples"] / "samples.parquet", PROVENANCE)
+    write_steps(inputs["steps"])
+    write_samples(inputs["samples"], **PROVENANCE)
+    write_tokenizer(inputs["model"])
+    inputs["adapter"].mkdir()
     curve = pd.DataFrame({"update": range(1, 21), "loss": np.linspace(2, 1, 20)})
     curve.assign(learning_rate=1e-3, grad_norm=1.0).to_csv(
         inputs["adapter"] / "curve.csv", index=False
@@ -108,17 +103,21 @@ def write_inputs(
     return inputs
 
 
+def write_report(inputs: dict[str, Path], out: Path) -> None:
+    report.write_report({name: artifacts.of(path) for name, path in inputs.items()}, COMPUTE, out)
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("report")
     out = root / "report"
     out.mkdir()
-    report.write_report(write_inputs(root), out)
+    write_report(write_inputs(root), out)
     return out
 
 
 def test_tables_by_hand(made: Path) -> None:
-    """KL: (0.1 + 1.0 + 0.3 + 0.0 + 2.0) / 5 = 0.68; agreeing steps 0.4 / 3; others 3.0 / 2."""
+    """KL: (0.1 + 1.0 + 0.3 + 0.0 + 5.0) / 5 = 1.28; agreeing steps 0.4 / 3; others 6.0 / 2."""
     found = json.loads((made / "tables.json").read_text())
     expected = {"tuned": (0.25, 2, 1, 1.0), "transfer": (0.5, 1, 0, 1.0)}
     for name, (difference, gained, lost, p) in expected.items():
@@ -145,14 +144,29 @@ def test_tables_by_hand(made: Path) -> None:
             "steps": 5,
             "selected": 2,
             "selected_share": 0.4,
-            "mean_kl": 0.68,
+            "mean_kl": 1.28,
             "top1_agreement": 0.6,
             "mean_kl_agreement": 0.4 / 3,
-            "mean_kl_disagreement": 1.5,
+            "mean_kl_disagreement": 3.0,
             "mean_support": 1.5,
             "single_token_share": 0.5,
         }
     )
+
+
+def test_the_cost_by_hand(made: Path) -> None:
+    """p0: 2 prompt tokens, 3 of a response, the last label at step 1; p1: 2 and 2, at step 1.
+
+    Whole solutions read 2 + 2 and 2 + 1 tokens, both models the same; up to the last label it is
+    2 + 1 and 2 + 1.
+    """
+    assert json.loads((made / "tables.json").read_text())["cost"] == {
+        "lightreasoner": {"trajectories": 2, "labels": 2, "read": 6},
+        "sft": {"trajectories": 2, "labels": 5, "read": 7},
+        "scoring": {"models": 2, "read": 14},
+    }
+    text = " ".join(Page((made / "report.html").read_text()).text.split())
+    assert "LightReasoner's samples 2 2 40.0% 6 85.7%" in text
 
 
 class Page(html.parser.HTMLParser):
@@ -162,6 +176,8 @@ class Page(html.parser.HTMLParser):
         super().__init__()
         self.tags: set[str] = set()
         self.addresses: list[str] = []
+        self.ids: list[str] = []
+        self.targets: list[str] = []
         self.text = ""
         self.feed(text)
 
@@ -170,6 +186,8 @@ class Page(html.parser.HTMLParser):
         self.addresses += [
             value or "" for name, value in attrs if name in ("src", "srcset", "href", "action")
         ]
+        self.ids += [value or "" for name, value in attrs if name == "id"]
+        self.targets += [value or "" for name, value in attrs if name == "popovertarget"]
 
     def handle_data(self, data: str) -> None:
         self.text += data
@@ -178,8 +196,9 @@ class Page(html.parser.HTMLParser):
 def test_the_page_stands_alone_and_escapes_what_models_wrote(made: Path) -> None:
     text = (made / "report.html").read_text()
     page = Page(text)
-    assert len(page.addresses) == 6
-    assert all(address.startswith("data:image/png;base64,") for address in page.addresses)
+    outside = [address for address in page.addresses if address.removeprefix("#") not in page.ids]
+    assert len(outside) == 6
+    assert all(address.startswith("data:image/png;base64,") for address in outside)
     assert not {"script", "link", "iframe"} & page.tags
     assert not re.search(r"https?://|url\(|@import", re.sub(r"base64,[\w+/=]+", "", text))
     assert "&lt;b&gt;0&lt;/b&gt;" in text
@@ -207,7 +226,7 @@ def test_a_tuning_that_held_nothing_out_says_nothing_of_it(tmp_path: Path) -> No
     inputs = write_inputs(tmp_path)
     (inputs["adapter"] / "validation.csv").write_text(VALIDATION.partition("\n")[0])
     (inputs["adapter"] / "validation.json").write_text('{"problem_ids": []}')
-    report.write_report(inputs, tmp_path)
+    write_report(inputs, tmp_path)
     assert "held out</dt>" not in (tmp_path / "report.html").read_text()
 
 
@@ -221,7 +240,7 @@ def test_the_page_shows_how_well_the_merged_model_agrees(made: Path) -> None:
 def test_the_same_inputs_give_the_same_bytes(made: Path, tmp_path: Path) -> None:
     out = tmp_path / "again"
     out.mkdir()
-    report.write_report(write_inputs(tmp_path), out)
+    write_report(write_inputs(tmp_path), out)
     assert artifacts.digest(out) == artifacts.digest(made)
     assert sorted(path.name for path in (out / "figures").iterdir()) == [
         "accuracy.png", "kl_histogram.png", "loss_curve.png",
@@ -255,7 +274,7 @@ def test_scores_of_other_problems_are_refused(
 ) -> None:
     inputs = write_inputs(tmp_path, edit)
     with pytest.raises(ArtifactError, match=message):
-        report.write_report(inputs, tmp_path)
+        write_report(inputs, tmp_path)
     assert not (tmp_path / "report.html").exists()
 
 
@@ -265,7 +284,7 @@ def test_scores_under_other_conditions_are_refused(tmp_path: Path) -> None:
     scores = tables.read(path, tables.SCORES)
     tables.write(scores, tables.SCORES, path, {**CONDITIONS, "max_new_tokens": 32})
     with pytest.raises(ArtifactError, match="different conditions"):
-        report.write_report(inputs, tmp_path)
+        write_report(inputs, tmp_path)
 
 
 def test_samples_of_other_steps_are_refused(tmp_path: Path) -> None:
@@ -274,7 +293,7 @@ def test_samples_of_other_steps_are_refused(tmp_path: Path) -> None:
     samples = tables.read(path, tables.SAMPLES).to_pandas().assign(problem_id="elsewhere")
     tables.write(samples, tables.SAMPLES, path, tables.provenance(path))
     with pytest.raises(ArtifactError, match="was not selected from"):
-        report.write_report(inputs, tmp_path)
+        write_report(inputs, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -295,7 +314,7 @@ def test_damaged_inputs_are_named(
     if content is not None:
         (tmp_path / file).write_text(content)
     with pytest.raises(ArtifactError, match=rf"{Path(file).name}: {message}"):
-        report.write_report(inputs, tmp_path)
+        write_report(inputs, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -338,7 +357,13 @@ def test_figures_stand_the_extremes(accuracy: float) -> None:
 def test_a_changed_template_changes_the_report_stage() -> None:
     names = {path.name for path in fingerprint.code_files("lightreasoner.report")}
     assert {"report.py", "report.html.j2", "figures.py", "statistics.py"} <= names
-    assert not {"decode.py", "config.py"} & names
+    assert {"explain.py", "tokens.py", "report.css.j2", "report.trajectories.j2"} <= names
+    assert not {"decode.py", "config.py", "contrast.py", "explain_cli.py"} & names
+
+
+def test_making_the_page_loads_no_model_library() -> None:
+    code = "import sys, lightreasoner.report; assert not {'torch', 'transformers'} & {*sys.modules}"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize(
@@ -359,6 +384,112 @@ def test_the_page_says_how_samples_were_made(
     tables.write(samples, tables.SAMPLES, path, PROVENANCE | provenance)
     out = tmp_path / "made"
     out.mkdir()
-    report.write_report(inputs, out)
+    write_report(inputs, out)
     page = " ".join((out / "report.html").read_text(encoding="utf-8").split())
     assert sentence in page.replace("&#39;", "'")
+
+
+def flat(page: Page) -> str:
+    return " ".join(page.text.split())
+
+
+def test_every_scored_step_opens_its_panel(made: Path) -> None:
+    page = Page((made / "report.html").read_text())
+    assert page.targets == ["p0-0", "p0-1", "p0-2", "p1-0", "p1-1"]
+    assert set(page.targets) <= set(page.ids)
+    assert len(page.ids) == len(set(page.ids))
+
+
+def test_a_panel_says_what_both_models_would_have_written(made: Path) -> None:
+    text = flat(Page((made / "report.html").read_text()))
+    panel = text.split("Step 1: ")[1].split("Step 2: ")[0]
+    assert panel == (
+        "& KL 1 nats; entropy of the expert 0.5, of the amateur 0.75 nats "
+        "tokenexpertamateurlabel & written75.0%12.5%75.0% ⟨E2⟩25.0%6.2%25.0% "
+        "The amateur's first choice, 1, is not among the stored tokens. "
+    )
+    assert "0.75 nats; not selected tokenexpertamateur <b> written62.5%50.0%" in text
+    assert "tokens that have at least 0.01 of the expert's largest probability" in text
+    assert "first of the draw: 1 of 3 steps are samples" in text
+
+
+def test_a_step_has_its_shade_and_a_sample_its_mark(made: Path) -> None:
+    text = (made / "report.html").read_text()
+    assert '<button class="t" popovertarget="p0-0" title="step 0: KL 0.1 nats">&lt;b&gt;' in text
+    assert '<button class="t k2 s" popovertarget="p0-1"' in text
+    assert '<button class="t k1" popovertarget="p0-2"' in text
+    assert '<button class="t k5 s" popovertarget="p1-1"' in text
+    assert '<span class="special">&lt;|end|&gt;</span>' in text
+
+
+def test_what_was_run_stands_on_the_page(made: Path, tmp_path: Path) -> None:
+    text = flat(Page((made / "report.html").read_text())).split("What was run Models ")[1]
+    for fact in (
+        "expertexpert-digestamateuramateur-digest",
+        "styleqwen25-math-cotseed11",
+        "alpha0.2beta0.4labelcontrast",
+        "r8lora_alpha16target_modulesq_proj, v_projupdates20learning_rate0.001",
+        "devicecpu, float32torch2",
+        f"model{artifacts.digest(write_inputs(tmp_path)['model'])}",
+    ):
+        assert fact in text
+
+
+def test_a_step_that_was_left_out_has_no_panel(tmp_path: Path) -> None:
+    inputs = write_inputs(tmp_path)
+    write_steps(inputs["steps"], written_steps.STEPS[1:])
+    write_report(inputs, tmp_path)
+    text = (tmp_path / "report.html").read_text()
+    assert '<span class="t none" title="step 0: not scored">&lt;b&gt;</span>' in text
+    assert "p0-0" not in Page(text).targets
+
+
+def test_a_page_of_long_trajectories_stays_small(tmp_path: Path) -> None:
+    """Ten trajectories of 300 steps, each with 20 stored tokens: six are shown, cut at a bound."""
+    inputs = write_inputs(tmp_path)
+    ids, stored = [f"set/{number}" for number in range(10)], dict.fromkeys(range(20), (0.05, 0.05))
+    rows = [(id_, [0], [5] * 300, "length") for id_ in ids]
+    steps = [(id_, step, 1.0, 3.0, 3.0, 5, 5, stored) for id_ in ids for step in range(300)]
+    write_steps(inputs["steps"], steps, rows)
+    label = dict.fromkeys(range(20), 0.05)
+    write_samples(inputs["samples"], [(id_, 0, label, 1.0) for id_ in ids], **PROVENANCE)
+    write_tokenizer(inputs["model"], [f"token-{id_}" for id_ in range(20)])
+    write_report(inputs, tmp_path)
+    page = Page((tmp_path / "report.html").read_text())
+    assert len(page.targets) == 6 * report.MAX_STEPS
+    assert "The first 128 of 300 steps." in page.text
+    assert "of 20 stored tokens." in page.text
+    assert (tmp_path / "report.html").stat().st_size < 1.5e6
+
+
+@pytest.mark.parametrize(
+    ("token", "html"),
+    [
+        (Token(" a\n"), "<u> </u>a<i>⏎</i>"),
+        (Token("<script>&"), "&lt;script&gt;&amp;"),
+        (Token("⟨U+202E⟩x"), "<i>⟨U+202E⟩</i>x"),
+        (Token("⟨<b>⟩"), "<i>⟨&lt;b&gt;⟩</i>"),
+        (Token('"', special=True), '<span class="special">&#34;</span>'),
+    ],
+)
+def test_tokens_are_escaped_and_what_cannot_be_seen_is_marked(token: Token, html: str) -> None:
+    assert report.shown(token) == html
+
+
+@given(st.text())
+def test_no_token_leaves_its_place(text: str) -> None:
+    """Whatever a model wrote, no tag of its own stands on the page."""
+    for html_ in (report.shown(Token(text)), report.plain(Token(text, special=True))):
+        assert Page(html_).tags <= {"u", "i", "span"}
+        assert html_.count("<") == html_.count(">")
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [
+        (None, "–"), (0.0, "0.0%"), (0.0004, "<0.1%"), (0.0006, "0.1%"), (0.5, "50.0%"),
+        (0.9994, "99.9%"), (0.9996, ">99.9%"), (1.0, "100.0%"),
+    ],
+)  # fmt: skip
+def test_probabilities_are_not_rounded_to_certainty(share: float | None, text: str) -> None:
+    assert report.probability(share) == text

@@ -1,0 +1,42 @@
+"""What was run: facts by group, what is not known left out."""
+
+from pathlib import Path
+from typing import Any
+
+from written_steps import write_samples
+
+from lightreasoner import lineage
+from lightreasoner.artifacts import Artifact
+from lightreasoner.config import Compute
+
+CONDITIONS = {"style": "cot", "base_style": "cot", "n": 1, "shots": {}}
+COMPUTE = Compute(device="cpu", dtype="float32")
+
+
+def facts(root: Path, conditions: dict[str, Any] = CONDITIONS, **provenance: Any) -> lineage.Facts:
+    samples = Artifact(write_samples(root / "samples", **provenance), "d" * 32 + ".dir")
+    return lineage.of({"samples": samples}, conditions, {"r": 8, "first_loss": 1.0}, COMPUTE)
+
+
+def test_what_no_input_says_is_left_out(tmp_path: Path) -> None:
+    found = facts(tmp_path, quantile=None, reference=[])
+    assert [*found] == ["Samples", "Tuning", "Evaluation", "Computed with", "Artifacts"]
+    assert found["Samples"] == {"alpha": "0.2", "beta": "0.4", "label": "contrast"}
+    assert found["Tuning"] == {"r": "8"}
+    assert found["Evaluation"] == {"style": "cot", "n": "1"}
+    assert found["Computed with"]["device"] == "cpu, float32"
+    assert found["Artifacts"] == {"samples": "d" * 32 + ".dir"}
+
+
+def test_models_and_seeds_come_from_the_provenance(tmp_path: Path) -> None:
+    score = {"expert": "e", "amateur": "a", "shared_vocabulary": 151_643, "alpha_min": 0.01}
+    found = facts(tmp_path, score=score, generate={"seed": 7, "tokenizer": "t", "code": "c"})
+    assert found["Models"] == {
+        "expert": "e", "amateur": "a", "tokenizer": "t", "shared vocabulary": "151,643",
+    }  # fmt: skip
+    assert found["Trajectories"] == {"seed": "7", "alpha_min": "0.01"}
+
+
+def test_another_prompt_of_the_base_is_named(tmp_path: Path) -> None:
+    found = facts(tmp_path, {**CONDITIONS, "base_style": "chat"})
+    assert found["Evaluation"]["style of the base"] == "chat"

@@ -1,0 +1,89 @@
+"""The report's page in Chromium: it asks nobody, fits a phone, and its steps open and close."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_report import write_inputs, write_report
+
+CHROMIUM = shutil.which("chromium")
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run"
+    " --disable-background-networking --disable-component-update --disable-sync"
+)
+SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="needs chromium"),
+]
+
+
+@pytest.fixture(scope="module")
+def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("page")
+    write_report(write_inputs(root), root)
+    return root / "report.html"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS.split())
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(params=[(size, theme) for size in SIZES for theme in ("light", "dark")])
+def page(request: pytest.FixtureRequest, browser: Any, page_file: Path) -> Iterator[Any]:
+    """The page at one size and in one theme; what it asked for and said is checked at the end."""
+    size, theme = request.param
+    width, height = SIZES[size]
+    context = browser.new_context(
+        viewport={"width": width, "height": height}, color_scheme=theme, has_touch=size == "phone"
+    )
+    page = context.new_page()
+    asked: list[str] = []
+    said: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: said.append(message.text))
+    page.goto(page_file.as_uri())
+    yield page
+    assert [url for url in asked if not url.startswith("data:")] == [page_file.as_uri()]
+    assert said == []
+    context.close()
+
+
+@pytest.fixture
+def expect() -> Any:
+    return pytest.importorskip("playwright.sync_api").expect
+
+
+def test_a_step_opens_and_closes(page: Any, expect: Any) -> None:
+    steps, opened = page.locator("button.t"), page.locator("[popover]:popover-open")
+    steps.nth(1).click()
+    expect(opened).to_have_count(1)
+    expect(opened).to_contain_text("Step 1: &")
+    expect(opened).to_be_in_viewport(ratio=1)
+    page.keyboard.press("Escape")
+    expect(opened).to_have_count(0)
+    steps.nth(0).focus()
+    page.keyboard.press("Enter")
+    expect(opened).to_contain_text("Step 0: <b>")
+    page.mouse.click(5, 5)
+    expect(opened).to_have_count(0)
+
+
+def test_one_step_is_open_at_a_time(page: Any, expect: Any) -> None:
+    opened = page.locator("[popover]:popover-open")
+    for step in (0, 4):
+        page.locator("button.t").nth(step).evaluate("button => button.click()")
+        expect(opened).to_have_count(1)
+
+
+def test_nothing_is_wider_than_the_window(page: Any) -> None:
+    wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+    assert wide <= 0
