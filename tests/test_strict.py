@@ -310,6 +310,7 @@ WRONG = {
     ],
     "case": [
         ("ab", "AB"), ("xy", "XY"), ("RC", "rc"), ("nk", "NK"), ("abc", "ABC"), ("6-5i", "6-5I"),
+        (r"I(0) e^{-t}", "I(0) e^{t}"),
     ],
     "primes": [("x'", "x"), ("y''", "y'"), ("x'+x=0", "x+x=0")],
     "units": [(r"10\text{ feet}", r"10\text{ meters}"), (r"\$6", "6 cents"), ("3 p.m.", "3 a.m.")],
