@@ -239,6 +239,12 @@ RIGHT = {
         (r"\frac{x+y+|x-y|}{2}", r"\max(x,y)"), (r"\ln|x|", r"\frac12\ln x^2"),
         (r"2\ln x", r"\ln x^2"),
     ],
+    "times and powers of units": [
+        ("3:30 p.m.", "3:30 PM"), ("3:30 p.m.", r"3:30\text{ p.m.}"), ("11:45 p.m.", "11:45 pm"),
+        ("9:03:36 a.m.", "9:03:36 AM"), (r"864 \mbox{ inches}^2", "864 square inches"),
+        (r"864 \mbox{ inches}^2", "864"), ("4", "√16"), (r"3\sqrt{13}", "3√13"), ("7", "7 teeth"),
+        ("1,2", "x=1, y=2"), ("3,4", "x=4, x=3"),
+    ],
     "bases": [
         ("52_8", "52_{8}"), ("52_8", r"52_{\text{eight}}"), ("52_8", "(52)_8"), ("52_8", "52"),
         ("2516_8", r"2516_{\text{8}}"), ("52_8", r"52\text{ (base 8)}"), ("52", "52_{10}"),
@@ -289,12 +295,22 @@ WRONG = {
         ("y=|x-3|", "y=3-x"), ("|x-3|<2", "3-x<2"), (r"\sqrt{(x-3)^2}", "3-x"),
         (r"y=\lfloor x/2\rfloor", r"y=\lfloor x/3\rfloor"), (r"\ln x", r"\ln|x|"),
     ],
+    "factors": [
+        ("36", r"36\text{k}"), ("36", r"36\text{M}"), ("36", r"36\mathrm{x}"),
+        ("36", r"36\text{ n}"),
+        ("36", r"36\text{ wrong}"), ("7", "7 billionths"), ("7", "7 twelfths"), ("7", "7 per cent"),
+        ("7", "7 quadrillion"), ("7", "7 gross"), ("6", "√16"),
+        (r"864 \mbox{ inches}^2", r"864\text{ ft}^2"), (r"15\mbox{ cm}^2", r"15\text{ m}^2"),
+        (r"15\mbox{ cm}^2", r"15\mbox{ cm}^5"), ("3:30 p.m.", "4:30 PM"),
+        ("2, 1", "x=1, y=2"), ("x=2,y=1", "1,2"),
+    ],
     "bases": [
         ("52_8", "52_7"), ("52_8", "52_{10}"), ("204_5", "204_6"), ("52", "52_7"), ("12", "12_{3}"),
         ("52_8", r"52\text{ (base 7)}"), ("52_8", "42_{10}"),
     ],
     "case": [
         ("ab", "AB"), ("xy", "XY"), ("RC", "rc"), ("nk", "NK"), ("abc", "ABC"), ("6-5i", "6-5I"),
+        (r"I(0) e^{-t}", "I(0) e^{t}"),
     ],
     "primes": [("x'", "x"), ("y''", "y'"), ("x'+x=0", "x+x=0")],
     "units": [(r"10\text{ feet}", r"10\text{ meters}"), (r"\$6", "6 cents"), ("3 p.m.", "3 a.m.")],
@@ -339,6 +355,11 @@ ASKED = [
     ("Find the ratio.", "9:7", "9 to 7", True), ("When is it?", "9:15", "3:5", False),
     # a + b = 5 says what a + b is
     ("What is $a + b$?", "5", "a+b=5", True),
+    # the side of an equation and a number are not asked for
+    ("If $x+y=10$ and $x-y=3$, find $xy$.", "7", "x+y=7", False),
+    ("If $x+y=10$ and $x-y=3$, find $xy$.", "7", "10=7", False),
+    ("If $x+y=10$ and $x-y=3$, find $x^2y$.", "7", "x^2 y = 7", True),
+    ("What is a+b?", "5", "a + b = 5", True), ("Is it rational?", "9:15", "3:5", False),
     # a base that the question names may stand below its number
     ("Write 37 in base 7.", "52", "52_7", True), ("Write it in base 8.", "52", "52_7", False),
 ]  # fmt: skip

@@ -21,6 +21,7 @@ from lightreasoner.strict.shapes import (
     relation_signs,
     split_elements,
     squeezed,
+    time_of_day,
     with_argument_of,
     without_grouping,
     without_lead,
@@ -50,9 +51,9 @@ class Comparison:
     """The comparison of two cleaned texts for one question of one benchmark."""
 
     def __init__(self, question: str, benchmark: str) -> None:
-        self.question = squeezed(question)
+        self.question = question
         self.asks_percent = _ASKS_PERCENT.search(question) is not None
-        self.asks_ratio = re.search(r"\bratio", question, re.IGNORECASE) is not None
+        self.asks_ratio = re.search(r"\bratios?\b", question, re.IGNORECASE) is not None
         self.is_measured = benchmark == MEASURED
 
     def is_equal(self, answer: str, gold: str) -> bool:
@@ -65,6 +66,8 @@ class Comparison:
         a, b = numerals.read(answer), numerals.read(gold)
         if a and b:
             return self._same_number(a, b)
+        if (clock := time_of_day(gold)) and time_of_day(answer):
+            return time_of_day(answer) == clock
         if (same := self._same_in_base(answer, gold)) is not None:
             return same
         bare, unit = split_unit(answer)
@@ -165,7 +168,13 @@ class Comparison:
         answers, golds = [trim(text) for text in answers], [trim(text) for text in golds]
         named = all(map(self._is_assignment, golds))
         if not named and all(map(self._is_assignment, answers)):
+            names = {squeezed(text.partition("=")[0]) for text in answers}
             answers = [split_top(text, re.compile("="))[-1] for text in answers]
+            # values of different unknowns stand in their order
+            if len(names) > 1:
+                return all(map(self.is_equal, map(trim, answers), golds))
+        elif named and not all(map(self._is_assignment, answers)):
+            return False
         left = list(golds)
         for element in answers:
             match = next((gold for gold in left if self.is_equal(element, gold)), None)
@@ -251,9 +260,21 @@ class Comparison:
         if not self.is_equal(value, gold):
             return False
         return all(
-            self._is_name(side) or squeezed(side) in self.question or self.is_equal(side, value)
+            self._is_name(side) or self._is_asked_for(side) or self.is_equal(side, value)
             for side in before
         )
+
+    def _is_asked_for(self, side: str) -> bool:
+        """Whether the question's text holds an expression, not as a side of an equation.
+
+        A number stands for itself only, so it is never what is asked for.
+        """
+        side = squeezed(side)
+        if not re.search("[a-zA-Z]", side):
+            return False
+        spaced = r"\s*".join(map(re.escape, side))
+        found = rf"(?<![a-zA-Z0-9+*/^=<>(-])(?<![+=-] ){spaced}(?![a-zA-Z0-9]|\s*[+*/^=<>-])"
+        return re.search(found, self.question) is not None
 
     def _is_name(self, text: str) -> bool:
         match = NAME.fullmatch(text.strip())

@@ -119,6 +119,13 @@ _TEXT_UNIT = rf"\\text\{{[^{{}}]*\}}{_POWER}"
 _TAIL_TEXT = re.compile(rf"\s*[/\\cdot ]*{_TEXT_UNIT}(?:\s*(?:/|\\cdot|\\times)?\s*{_TEXT_UNIT})*")
 _TAIL_WORDS = re.compile(rf"[a-zA-Z](?:[a-zA-Z.'/\- ]*[a-zA-Z.])?{_POWER}")
 _GAP = re.compile(r"\s+|(?<=[0-9}])(?=(?:cm|mm|km|kg|mph|ft|inches|feet)\b)")
+_PARTS = re.compile(
+    r"\b[a-z]*(?:illion(?:th)?|undredth|ousandth|lfth|venth|eenth|entieth|[rfinv]tieth)s?\b"
+    r"|\b(?:gross|score|dozens|lakh|crore|bn|per cent|basis points?|fewer|wrong)\b"
+)
+"""Words that are a factor or a denial, not a unit."""
+_IS_NO_UNIT = re.compile(r"[knxyzM]")
+"""Single letters that are factors or variables even in an upright font."""
 _SMALL_WORDS = frozenset({"a", "of", "per", "sq", "cu"})
 _DEGREES = re.compile(r"\s*\^\s*\\circ\s*(?:\\text\{\s*)?[CF]?\}?")
 _ORDINAL = re.compile(r"(?<=[0-9])(?:st|nd|rd|th)")
@@ -126,6 +133,8 @@ _ORDINAL = re.compile(r"(?<=[0-9])(?:st|nd|rd|th)")
 
 def clean(text: str) -> str:
     """The text with one spelling for each notation, single spaces, and no layout around it."""
+    # the digits behind the sign of a root belong to it; \\sqrt takes one
+    text = re.sub(r"√\s*([0-9]+)", r"\\sqrt{\1}", text)
     text = unicodedata.normalize("NFKC", text.translate(_UNICODE))
     text = _DIGIT_GAP.sub("", text)
     text = re.sub(r"\\\$", r"\\text{dollars}", text).replace("$", "")
@@ -243,7 +252,7 @@ def _without_marked(text: str) -> tuple[str, str | None]:
         words = re.sub(r"\\(?:text|cdot|times)|[{}]", " ", match.group())
         rest = text[: match.start()].rstrip()
         if _is_unit(words, bare=False) and (rest[-1:].isalnum() or rest[-1:] in ")]}%.!|"):
-            name = "degree" if pattern is _DEGREES else UNITS.get(words.strip().lower())
+            name = "degree" if pattern is _DEGREES else _unit_name(words)
             return rest, name
     return text, None
 
@@ -255,14 +264,32 @@ def _without_words(text: str) -> tuple[str, str | None]:
         spelt = numerals.from_words(rest) is not None
         is_value = spelt or rest[-1:] in set("0123456789)}%")
         if is_value and _TAIL_WORDS.fullmatch(words) and _is_unit(words, bare=not spelt):
-            return rest, UNITS.get(words.lower())
+            return rest, _unit_name(words)
     return text, None
+
+
+def _unit_name(words: str) -> str | None:
+    """The name of a unit that is told apart, with its power: "ft^2"; None for any other."""
+    match = re.fullmatch(
+        r"\s*(sq(?:uare|\.)?|cubic)?\s*([a-zA-Z./]+?)\s*(?:\^\s*([0-9]))?\s*", words
+    )
+    name = UNITS.get(match[2].lower()) if match else None
+    if match is None or name is None:
+        return None
+    power = match[3] or ("1" if match[1] is None else "3" if match[1] == "cubic" else "2")
+    return name if power == "1" else f"{name}^{power}"
 
 
 def _is_unit(text: str, bare: bool) -> bool:
     """Whether words can be a unit; bare ones must not be single letters, which are variables."""
     words = re.findall(r"[a-zA-Z]+", text.lower())
-    if len(words) > 8 or (_NOT_UNITS | numerals.NUMBER_WORDS) & set(words):
+    if not bare and _IS_NO_UNIT.fullmatch(text.strip()):
+        return False
+    if (
+        _PARTS.search(text.lower())
+        or len(words) > 8
+        or (_NOT_UNITS | numerals.NUMBER_WORDS) & set(words)
+    ):
         return False
     if not bare:
         return True

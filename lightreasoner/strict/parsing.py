@@ -41,7 +41,7 @@ _DECORATED = re.compile(
     rf"{_GREEK_OR_LETTER}(?:\s*_\s*{_BELOW}'*|'+)|[a-zA-Z]'+"
     r"|\\(?:dot|ddot|hat|bar|vec|tilde|mathcal)\s*(?:\{\s*\\?[a-zA-Z]+\s*\}|\\?[a-zA-Z](?![a-zA-Z]))"
 )
-_CAPITAL_I = re.compile(r"(\\[a-zA-Z]+)|I")
+_CAPITAL_I = re.compile(r"(\\[a-zA-Z]+)|I(?!\s*\()")
 _BASED = re.compile(r"[0-9)]\s*_")
 """A number in a base, such as 52_8, or (x)_n: the parser drops what stands below."""
 _FACTOR = re.compile(

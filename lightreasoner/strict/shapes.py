@@ -45,6 +45,13 @@ def based(text: str) -> tuple[str, int] | None:
     return match["digits"].lstrip("0") or "0", base
 
 
+def time_of_day(text: str) -> tuple[str, str | None] | None:
+    """A clock's digits and "am" or "pm", however spelt; None for any other text."""
+    bare = re.sub(r"\\text|[{}\s.]", "", text).lower()
+    match = re.fullmatch(r"0?([0-9]{1,2}(?::[0-9]{2}){1,2})([ap]m)", bare)
+    return (match[1], match[2]) if match else None
+
+
 def are_same_words(answer: str, gold: str) -> bool:
     """Whether two texts are the same words, their case apart; in RC and ab, case tells symbols."""
     is_short = re.fullmatch("[A-Za-z]{2,3}", gold) is not None
