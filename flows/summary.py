@@ -19,6 +19,7 @@ EVALUATION_HEADINGS = (
 )  # fmt: skip
 STAGE_HEADINGS = ("stage", "seconds", "")
 WIDEST = 140  # characters of a line
+MEASURED = 1000  # the same, where a table is as wide as its cells
 
 
 def rows(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
@@ -121,7 +122,8 @@ def show(report: Mapping[str, Any], console: Console, what_next: Mapping[str, st
 def show_comparison(found: Mapping[str, Any], console: Console, folder: Path) -> None:
     """Print the methods' table, its notes and where it lies as files."""
     table = _table(tuple(comparison.headings(found)), list(map(tuple, comparison.rows(found))))
-    console.width = max(console.width, WIDEST)
+    unbounded = console.options.update(width=MEASURED)
+    console.width = max(console.width, console.measure(table, options=unbounded).maximum)
     console.print(Group("", table, ""), crop=False)
     for note in comparison.notes(found):
         console.print(note, soft_wrap=True, highlight=False)

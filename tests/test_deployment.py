@@ -228,6 +228,7 @@ def finetunings(where: Path) -> list[tuple[float, float]]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_value_out_of_range_is_refused_before_there_is_a_run(
     runner: Server, fields: dict[str, Any]
 ) -> None:
@@ -239,10 +240,11 @@ def test_a_value_out_of_range_is_refused_before_there_is_a_run(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_two_runs_go_together_and_take_turns(runner: Server, fields: dict[str, Any]) -> None:
     before = set(finetunings(runner.home))
     runs = [
-        runner.start("lightreasoner", **{**fields, "updates": 400, "seed": seed}) for seed in (1, 2)
+        runner.start("lightreasoner", **{**fields, "updates": 200, "seed": seed}) for seed in (1, 2)
     ]
     until(lambda: [runner.state(run) for run in runs] == ["RUNNING"] * 2, 90)
     for run in runs:
@@ -265,10 +267,11 @@ def checkpoints(where: Path) -> set[int]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_cancelling_stops_the_work_and_a_new_run_goes_on(
     runner: Server, fields: dict[str, Any]
 ) -> None:
-    wanted = {**fields, "updates": 1500, "seed": 3}
+    wanted = {**fields, "updates": 800, "seed": 3}
     run = runner.start("lightreasoner", **wanted)
     until(lambda: max(checkpoints(runner.home), default=0) >= 200, 120)
     process = runner.process(run)
@@ -294,6 +297,7 @@ def test_cancelling_stops_the_work_and_a_new_run_goes_on(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_killed_run_becomes_crashed_and_gives_its_turn_back(
     runner: Server, fields: dict[str, Any], tiny_params: Params, tmp_path: Path
 ) -> None:
@@ -315,6 +319,7 @@ def test_a_killed_run_becomes_crashed_and_gives_its_turn_back(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_server_is_prepared_once(runner: Server) -> None:
     with runner.client() as client:
         watch.ensure(client)
@@ -322,6 +327,7 @@ def test_the_server_is_prepared_once(runner: Server) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_prefect_deploy_works_from_a_fresh_checkout(server: Server, tmp_path: Path) -> None:
     checkout = tmp_path / "checkout"
     listed = subprocess.run(
