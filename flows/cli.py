@@ -15,6 +15,7 @@ import typer
 from flows import home, servers, up
 from lightreasoner import artifacts, cli, config
 from lightreasoner.cli import DATA, Overrides, ParamsFile
+from lightreasoner.config import Params
 from lightreasoner.errors import ConfigError
 from lightreasoner.methods import NAMES, named
 from lightreasoner.stages import STAGES, external_inputs
@@ -48,6 +49,20 @@ def application() -> typer.Typer:
     return app
 
 
+def _ready(values: Params) -> Path:
+    """Check what the parameters name, connect to the servers if they run; home.
+
+    Said before Prefect is imported, which takes seconds.
+    """
+    external_inputs(values)
+    where = home.home()
+    typer.echo(servers.connect(where), err=True)
+    servers.check_prefect()
+    for package in ("tasks", "flows"):
+        cli.log_to_stderr(package)
+    return where
+
+
 def run(params: ParamsFile = Path("params.yaml"), set_: Overrides = None) -> None:
     """Run the whole pipeline: problems to a graded, registered model.
 
@@ -57,17 +72,12 @@ def run(params: ParamsFile = Path("params.yaml"), set_: Overrides = None) -> Non
     Example: lightreasoner run --set select.beta=0.5
     """
     values = config.load(params, set_ or ())
-    external_inputs(values)
-    where = home.home()
-    typer.echo(servers.connect(where), err=True)
-    servers.check_prefect()
+    where = _ready(values)
     from rich.console import Console
 
     from flows import pipeline, summary
     from flows.form import Form
 
-    for package in ("tasks", "flows"):
-        cli.log_to_stderr(package)
     report = pipeline.lightreasoner(Form.of(values))
     summary.show(
         report,
@@ -94,17 +104,12 @@ def compare(
     """
     values = config.load(params, set_ or ())
     chosen = named([name.strip() for name in methods.split(",") if name.strip()])
-    external_inputs(values)
-    where = home.home()
-    typer.echo(servers.connect(where), err=True)
-    servers.check_prefect()
+    where = _ready(values)
     from rich.console import Console
 
     from flows import compare, summary
     from flows.form import Form
 
-    for package in ("tasks", "flows"):
-        cli.log_to_stderr(package)
     summary.show_comparison(compare.compare(Form.of(values), chosen), Console(), where / "compare")
 
 
@@ -129,16 +134,11 @@ def sweep(
     from flows.form import SweepForm
 
     form = SweepForm.over(values, **grid)
-    external_inputs(values)
-    where = home.home()
-    typer.echo(up.connect(where), err=True)
-    up.check_prefect()
+    where = _ready(values)
     from rich.console import Console
 
     from flows import summary, sweep
 
-    for package in ("tasks", "flows"):
-        cli.log_to_stderr(package)
     summary.show_comparison(sweep.sweep(form), Console(), where / "sweep")
 
 
@@ -161,17 +161,12 @@ def table1(params: ParamsFile = Path("params.yaml"), set_: Overrides = None) -> 
     Example: lightreasoner table1 --set evaluate.base_style=cot
     """
     values = config.load(params, set_ or ())
-    external_inputs(values)
-    where = home.home()
-    typer.echo(servers.connect(where), err=True)
-    servers.check_prefect()
+    where = _ready(values)
     from rich.console import Console
 
     from flows import summary, table1
     from flows.form import Form
 
-    for package in ("tasks", "flows"):
-        cli.log_to_stderr(package)
     summary.show_table1(table1.table1(Form.of(values)), Console(), where / "table1")
 
 
@@ -245,7 +240,7 @@ def _files_to_push(model: str, adapter: bool, where: Path, scratch: Path) -> tup
     """The directory that M names, from the registry or the disk, and its card."""
     if not model.startswith("models:/"):
         return Path(model), Path(model) / "README.md"
-    up.connect(where)
+    servers.connect(where)
     from tasks import registry, tracking
 
     tracking.configure(home.tracking_uri(where), where)
