@@ -234,7 +234,7 @@ def launch(command: Sequence[str]) -> None:
     """
     name = os.environ[NAME]
     _end([process for process in Manager(Path(os.environ[MARK])).left() if _is(process, name)])
-    os.execv(command[0], command)
+    os.execv(command[0], list(command))
 
 
 def _is(process: psutil.Process, name: str) -> bool:
