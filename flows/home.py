@@ -57,6 +57,8 @@ BOUNDED = {
     # With MLflow's defaults one call to a server that is down blocks for four minutes.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+    # The deployments' runner ends only between two polls, by default 10 s apart.
+    "PREFECT_RUNNER_POLL_FREQUENCY": "3",
 }
 
 

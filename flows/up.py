@@ -156,7 +156,8 @@ def _wait(keeper: Manager, waiting: list[Service], names: Sequence[str]) -> None
             for one in wanted:
                 if states[one.name].word == "running" and one.ready(states[one.name].started):
                     waiting.remove(one)
-                    typer.echo(f"{one.name:8} ready after {waits[one.name]:>5}  {one.address}")
+                    done = f"{one.name:8} ready after {waits[one.name]:>5}  {one.address}"
+                    line.console.print(done, markup=False, highlight=False, soft_wrap=True)
             if time.monotonic() > end:
                 raise ServerError(
                     f"not ready after {START_SECONDS:.0f} s: {', '.join(waits)}; see "

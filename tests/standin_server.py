@@ -3,8 +3,8 @@
     python standin_server.py PORT NAME ORDER DELAY LIFE
 
 ORDER is a file that gets a line when the server starts and ends; it answers after DELAY seconds and
-fails after LIFE seconds, if that is not 0. One named "parent" has the port held by a child, as
-MLflow's does. It imports little, since tests start many.
+fails LIFE seconds after its start, if that is not 0. One named "parent" has the port held by a
+child, as MLflow's does. It imports little, since tests start many.
 """
 
 import os
@@ -48,9 +48,9 @@ def serve(port: str, name: str, order: str, delay: str, life: str) -> None:
     note("start")
     if name == "parent":
         subprocess.call([sys.executable, __file__, port, "child", order, delay, life])
-    time.sleep(float(delay))
     if float(life):
         threading.Timer(float(life), fail).start()
+    time.sleep(float(delay))
     HTTPServer(("127.0.0.1", int(port)), Answer).serve_forever()
 
 

@@ -307,6 +307,7 @@ def test_up_serves_runs_and_ends_with_all_its_processes(workspace: Path) -> None
             time.sleep(0.5)
         places = servers.running(where)
         assert places is not None
+        assert up.status(where)
         for flow in servers.DEPLOYED:
             address = f"{places.prefect}/api/deployments/name/{flow}/local"
             with urllib.request.urlopen(address, timeout=10) as answer:

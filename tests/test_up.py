@@ -231,7 +231,7 @@ def test_a_service_that_fails_again_and_again_is_named(
 ) -> None:
     monkeypatch.setattr(manager, "RETRIES", 1)
     with pytest.raises(ServerError) as error:
-        detached(where, {"first": (0, 0), "second": (0, 0.1), "last": (0, 0)})
+        detached(where, {"first": (0, 0), "second": (60, 0.1), "last": (0, 0)})
     assert not Manager(where).left()
     assert order(where).count("start second") == 2
     assert "second | out of luck\n" in capsys.readouterr().err
@@ -244,7 +244,7 @@ def test_status_names_what_is_down(
 ) -> None:
     """A detached service that fails for good stays fatal, and the others go on."""
     monkeypatch.setattr(manager, "RETRIES", 1)
-    services = detached(where, {"first": (0, 0), "second": (0, 2)})
+    services = detached(where, {"first": (0, 0), "second": (0, 4)})
     until(lambda: Manager(where).states()["second"].word == "fatal")
     capsys.readouterr()
     assert not standins.state(where, services)
