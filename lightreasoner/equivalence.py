@@ -4,6 +4,7 @@ Mistakes included: a factor 100 is forgiven, integers are equal to a relative 1e
 parentheses are deleted before texts are compared. Algebra may take for ever: the caller keeps time.
 """
 
+import functools
 import math
 import re
 import warnings
@@ -164,6 +165,7 @@ def _equal_symbols(answer: str, gold: str) -> bool:
         return any(_holds(test, a, b) for test in _TESTS)
 
 
+@functools.lru_cache(maxsize=1024)
 def _parse(text: str) -> Any:
     """The sympy object that a text reads as (LaTeX, then Python); the text itself if none.
 
