@@ -185,7 +185,7 @@ def test_the_description_says_what_was_gained(
     assert (
         "On tuned (n = 600): 80.0% right (95% interval 75.0% to 85.0%), against 40.0% right "
         "(95% interval 35.0% to 45.0%) for the base; 250 problems gained, 10 lost "
-        "(paired p = 1e-50)." in text
+        "(paired p = 2e-50)." in text
     )
     assert text.endswith("# A card")
     assert "license: mit" not in text
@@ -277,7 +277,7 @@ def test_a_version_that_is_there_tells_of_the_newest_evaluation(
     tables = tmp_path / "report" / "tables.json"
     text = json.loads(tables.read_text())
     for name in text["scores"]["lightreasoner"]:
-        text["scores"]["lightreasoner"][name]["n"] = 777
+        text["scores"]["lightreasoner"][name]["problems"] = 777
     tables.chmod(0o644)
     tables.write_text(json.dumps(text))
     manifest = outcomes["report"].manifest | {"fingerprint": "f" * 32}

@@ -343,7 +343,7 @@ def test_the_histogram_counts_every_step(kl: list[float], kept: int) -> None:
 
 @pytest.mark.parametrize("accuracy", [0.0, 1.0])
 def test_figures_stand_the_extremes(accuracy: float) -> None:
-    row = {"n": 1, "accuracy": accuracy, "ci95": [0.0, 1.0]}
+    row = {"problems": 1, "accuracy": accuracy, "ci95": [0.0, 1.0]}
     scores = {method: {"a set": row} for method in figures.METHODS}
     theme = figures.THEMES["dark"]
     assert figures.png(figures.accuracy(scores, theme)).startswith(b"\x89PNG")
