@@ -120,7 +120,7 @@ def test_services_start_in_order_and_end_in_reverse_at_ctrl_c(where: Path) -> No
         assert spawned(where) == ["first", "second", "last"]
         assert standins.state(where, it.services)
         it.process.send_signal(signal.SIGINT)
-        assert it.process.wait(15) == 0
+        assert it.process.wait(60) == 0
         assert gone(where, it.services)
     assert order(where)[2:] == ["start last", "end last", "end second", "end first"]
     assert not (where / "servers.json").exists()
@@ -152,7 +152,7 @@ def test_a_closed_terminal_ends_all(where: Path) -> None:
     with Up(where, {"first": (0, 0)}) as it:
         it.ready()
         it.process.send_signal(signal.SIGHUP)
-        assert it.process.wait(15) == 0
+        assert it.process.wait(60) == 0
         assert gone(where, it.services)
 
 
@@ -192,7 +192,7 @@ def test_down_ends_an_up_in_the_foreground(where: Path) -> None:
     with Up(where, {"first": (0, 0)}) as it:
         it.ready()
         assert up.down(where)
-        assert it.process.wait(15) == 0
+        assert it.process.wait(60) == 0
         assert "stopped by `lightreasoner down`" in it.said()
 
 
@@ -200,7 +200,7 @@ def test_down_ends_an_up_that_still_waits(where: Path) -> None:
     with Up(where, {"first": (60, 0)}) as it:
         until(lambda: (where / "order.txt").exists())
         assert up.down(where)
-        assert it.process.wait(15) == 0
+        assert it.process.wait(60) == 0
         assert gone(where, it.services)
 
 
@@ -284,7 +284,7 @@ def test_a_killed_manager_ends_an_up_in_the_foreground(where: Path) -> None:
     with Up(where, {"first": (0, 0)}) as it:
         it.ready()
         _kill_manager(where)
-        assert it.process.wait(15) == 2
+        assert it.process.wait(60) == 2
         assert "the process manager has ended; see " in it.said()
         assert gone(where, it.services)
 
