@@ -56,7 +56,7 @@ def compare(params: Form, methods: tuple[Name, ...] = NAMES) -> dict[str, Any]:
     with tracking.pipeline_run(values, run_name, kind="comparison") as run:
         results = run_methods(names, inputs, values, where, run)
         found = {**comparison.compare(results, values), **conditions(values)}
-        _publish(found, where, run)
+        publish(found, where, "compare", "comparison", run)
         refuse_if_all_failed(results)
     return found
 
@@ -124,16 +124,18 @@ def tuned_result(runs: Mapping[str, StageRun], maker: str, params: Params) -> Re
     return Result(outcomes["evaluate"].artifact.path, tuning)
 
 
-def _publish(found: Mapping[str, Any], where: Path, run: str) -> None:
-    """Write both files, and show the table in Prefect's and MLflow's interfaces."""
-    folder = where / "compare"
-    files = [folder / "compare.json", folder / "compare.md"]
+def publish(found: Mapping[str, Any], where: Path, name: str, key: str, run: str) -> None:
+    """Write `<home>/<name>/<name>.json` and `.md`, and show the table in Prefect and MLflow.
+
+    `key` is the artifact's in Prefect.
+    """
+    files = [where / name / f"{name}{suffix}" for suffix in (".json", ".md")]
     artifacts.write_text(files[0], json.dumps(found, indent=1) + "\n")
     artifacts.write_text(files[1], comparison.markdown(found))
     columns = comparison.headings(found)
     create_table_artifact(
         [dict(zip(columns, row, strict=True)) for row in comparison.rows(found, ", ")],
-        key="comparison",
+        key=key,
         description="\n\n".join(comparison.notes(found)),
     )
     tracking.log_comparison(run, comparison.metrics(found), files)

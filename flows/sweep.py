@@ -7,21 +7,25 @@ registered. In MLflow each point is a nested run tagged with its alpha and beta.
     <home>/sweep/sweep.md      the table
 """
 
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from prefect import flow
-from prefect.artifacts import create_table_artifact
 from prefect.runtime import flow_run
 
 from flows import home, naming
-from flows.compare import conditions, refuse_if_all_failed, tuned_result, under_one_prompt
+from flows.compare import (
+    conditions,
+    publish,
+    refuse_if_all_failed,
+    tuned_result,
+    under_one_prompt,
+)
 from flows.form import SweepForm
 from flows.pipeline import let_interface_see_lines, run_stages
-from lightreasoner import artifacts, comparison
+from lightreasoner import comparison
 from lightreasoner.comparison import Result
 from lightreasoner.config import Params
 from lightreasoner.errors import SelectionError
@@ -63,7 +67,7 @@ def sweep(params: SweepForm) -> dict[str, Any]:
     with tracking.pipeline_run(under_one_prompt(params.values()), run_name, kind="sweep") as run:
         results = run_points(points, inputs, where, run)
         found = {**described(results, points), **conditions(first)}
-        _publish(found, where, run)
+        publish(found, where, "sweep", "sweep", run)
         refuse_if_all_failed(results)
     return found
 
@@ -115,18 +119,3 @@ def described(results: Mapping[str, Result | str], points: Mapping[str, Params])
     for name, params in points.items():
         found["methods"][name] |= {"alpha": params.select.alpha, "beta": params.select.beta}
     return {**found, "notes": [NOTE]}
-
-
-def _publish(found: Mapping[str, Any], where: Path, run: str) -> None:
-    """Write both files, and show the table in Prefect's and MLflow's interfaces."""
-    folder = where / "sweep"
-    files = [folder / "sweep.json", folder / "sweep.md"]
-    artifacts.write_text(files[0], json.dumps(found, indent=1) + "\n")
-    artifacts.write_text(files[1], comparison.markdown(found))
-    columns = comparison.headings(found)
-    create_table_artifact(
-        [dict(zip(columns, row, strict=True)) for row in comparison.rows(found, ", ")],
-        key="sweep",
-        description="\n\n".join(comparison.notes(found)),
-    )
-    tracking.log_comparison(run, comparison.metrics(found), files)

@@ -1,7 +1,7 @@
 """Two verdicts on every response: the Qwen2.5-Math toolkit's, and what is right.
 
 `qwen` is the toolkit's (official.py), so that accuracies compare with published ones; `strict` is
-mathematics (strict.py). Each is one of four outcomes:
+mathematics (strict/). Each is one of four outcomes:
 
     correct    the answer is the gold answer
     wrong      it is another one
@@ -58,9 +58,9 @@ def grade(
 ) -> list[Grade]:
     """The grades of `answers`, in their order; `workers` processes, one a core if None.
 
-    An answer takes 3 s at most (see LIMITS in grading_process.py), whatever it says, and never
-    costs another one its verdict. `on_done(done, total)` hears of finished answers. Raises
-    ProblemsError for a gold answer that cannot be read, GradingError if the process dies.
+    An answer takes 3 s at most (see LIMITS in grading_process.py), whatever it says; the others
+    keep their verdicts. `on_done(done, total)` hears of finished answers. Raises ProblemsError for
+    a gold answer that cannot be read, GradingError if the process dies.
     """
     if not answers:
         return []
