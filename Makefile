@@ -5,7 +5,7 @@
 #   make up ARGS=--detach                             servers in the background; make status, make down
 #   make setup PYTHON=python3.12                      another interpreter (3.11, 3.12, 3.13)
 
-.PHONY: setup run up down status test test-slow bench check dvc.yaml lock clean
+.PHONY: setup run up down status test test-slow test-browser bench check dvc.yaml lock clean
 .NOTPARALLEL:
 
 # Nothing here reports to anyone.
@@ -36,6 +36,10 @@ test: setup
 
 test-slow: setup
 	.venv/bin/python -m pytest -m "slow and not gpu and not browser" $(ARGS)
+
+# The pages in Chromium (Debian: apt-get install chromium); pictures of them in build/screenshots/.
+test-browser: setup
+	.venv/bin/python -m pytest -m browser $(ARGS)
 
 # Speed on this machine; BENCH="--set models.expert=DIR --set models.amateur=DIR" for another pair.
 bench: setup
