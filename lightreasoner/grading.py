@@ -58,9 +58,9 @@ def grade(
 ) -> list[Grade]:
     """The grades of `answers`, in their order; `workers` processes, one a core if None.
 
-    An answer takes 3 s at most (see LIMITS in grading_process.py), whatever it says; the others
-    keep their verdicts. `on_done(done, total)` hears of finished answers. Raises ProblemsError for
-    a gold answer that cannot be read, GradingError if the process dies.
+    An answer takes 3 s of work at most (see LIMITS in grading_process.py), whatever it says; the
+    others keep their verdicts. `on_done(done, total)` hears of finished answers. Raises
+    ProblemsError for a gold answer that cannot be read, GradingError if the process dies.
     """
     if not answers:
         return []

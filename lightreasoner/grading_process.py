@@ -8,6 +8,7 @@ limit; what texts alone decide never meets algebra.
 """
 
 import contextlib
+import functools
 import json
 import multiprocessing
 import signal
@@ -23,7 +24,14 @@ from lightreasoner.grading import Answer, Grade, Outcome
 from lightreasoner.problems import Problem
 
 LIMITS = {"read": 0.4, "strict": 0.8, "qwen": 1.8}
-"""Seconds a step; 3 together, which is what the toolkit gives a comparison."""
+"""Seconds of the processor's time a step, so that a busy machine changes no verdict; 3 together,
+which is what the toolkit gives a comparison."""
+
+GOLD_SECONDS = 3.0
+"""For a gold answer, where the limit is an error and no outcome."""
+
+PATIENCE = 10
+"""How many times its limit a step may last by the clock: on a busy machine, or without working."""
 
 MEMORY = 2 << 30
 """Bytes of address space a worker."""
@@ -115,14 +123,14 @@ def grades(
 def _golds(pool: ProcessPool, answers: Sequence[Answer]) -> list[str]:
     """The normalised gold answers; equal ones are normalised once."""
     first = {(answer.problem.answer, answer.benchmark): answer for answer in answers}
-    made = _map(pool, gold, [(answer,) for answer in first.values()], LIMITS["read"])
+    made = _map(pool, gold, [(answer,) for answer in first.values()], GOLD_SECONDS)
     golds = dict(zip(first, made, strict=True))
     for key, value in golds.items():
         if value is None:
             problem = first[key].problem
             raise ValueError(
                 f"problem {problem.id}: its gold answer {problem.answer[:80]!r} cannot be "
-                f"normalised in {LIMITS['read']} s; mend or drop the problem"
+                f"normalised in {GOLD_SECONDS:g} s; mend or drop the problem"
             )
     return [golds[answer.problem.answer, answer.benchmark] for answer in answers]
 
@@ -146,12 +154,23 @@ def _map(
     """What the function gives for each call, in order; None where it reached a limit."""
     if not calls:
         return
-    results = pool.map(function, *zip(*calls, strict=True), timeout=limit).result()
+    bounded = functools.partial(_bounded, limit, function)
+    results = pool.map(bounded, calls, timeout=PATIENCE * limit).result()
     for _ in calls:
         try:
             yield next(results)
         except LOST:
             yield None
+
+
+def _bounded(limit: float, function: Callable[..., Any], call: tuple[Any, ...]) -> Any:
+    """In a worker: call the function; the kernel kills the worker after so many seconds of work,
+    also in the middle of a power."""
+    signal.setitimer(signal.ITIMER_PROF, limit)
+    try:
+        return function(*call)
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 def _pool(workers: int) -> ProcessPool:
@@ -162,7 +181,8 @@ def _pool(workers: int) -> ProcessPool:
 
 def _limit_worker() -> None:
     """Bound a worker, and let it be stopped at once, even in the middle of a power."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for ending in (signal.SIGTERM, signal.SIGPROF):
+        signal.signal(ending, signal.SIG_DFL)
     with contextlib.suppress(ImportError, ValueError, OSError):  # not every system bounds it
         import resource
 

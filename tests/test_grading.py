@@ -1,9 +1,11 @@
 """Both verdicts through the real process: outcomes, limits, what hostile answers cost."""
 
+import functools
 import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightreasoner import grading
+from lightreasoner import grading, grading_process
 from lightreasoner.errors import GradingError, ProblemsError
 from lightreasoner.grading import OUTCOMES, Answer, Grade, grade
 from lightreasoner.grading_process import LIMITS
@@ -106,9 +108,35 @@ def test_hostile_answers_cost_their_limit_and_no_other_answer_its_verdict(
     assert list(tmp_path.iterdir()) == []
 
 
+def waiting(seconds: float) -> str:
+    """What a worker does on a machine that gives it no processor."""
+    time.sleep(seconds)
+    return "done"
+
+
+def working(seconds: float) -> str:
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+    return "done"
+
+
+def test_a_limit_is_of_work_not_of_waiting() -> None:
+    with grading_process._pool(1) as pool:
+        ask = functools.partial(grading_process._map, pool, limit=0.2)
+        assert list(ask(waiting, [(0.6,)])) == ["done"]
+        assert list(ask(working, [(0.05,), (9,), (0.05,)])) == ["done", None, "done"]
+
+
+def test_a_step_that_waits_for_ever_ends_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grading_process, "PATIENCE", 2)
+    with grading_process._pool(1) as pool:
+        assert list(grading_process._map(pool, waiting, [(60,), (0.1,)], 0.5)) == [None, "done"]
+
+
 def test_a_gold_answer_that_cannot_be_read_in_time_is_named() -> None:
-    hostile = Problem("math/9", "q", "7" * 3_000_000, "")
-    with pytest.raises(ProblemsError, match=r"problem math/9: .* cannot be normalised in 0\.4 s"):
+    hostile = Problem("math/9", "q", "7" * 30_000_000, "")
+    with pytest.raises(ProblemsError, match=r"problem math/9: .* cannot be normalised in 3 s"):
         grade([answer("7", "7"), Answer("7", hostile, "math")])
 
 
