@@ -94,7 +94,12 @@ class Up:
         paths = os.pathsep.join([str(home.ROOT), *sys.path])
         with self.output.open("wb") as file:
             self.process = subprocess.Popen(
-                self.command, env={**os.environ, "PYTHONPATH": paths}, stdout=file, stderr=file
+                self.command,
+                env={**os.environ, "PYTHONPATH": paths},
+                stdout=file,
+                stderr=file,
+                # A shell's background jobs are born deaf to Ctrl-C, and so would be their children.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
         return self
 
