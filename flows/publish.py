@@ -17,19 +17,19 @@ from typing import Any
 
 import yaml
 
-from flows import dvcprogram, dvcfile
+from flows import dvcfile, dvcprogram
 from flows.dvcprogram import DvcError
 from flows.records import Record
 from lightreasoner import artifacts, config
-from lightreasoner.artifacts import Artifact
 from lightreasoner.cli import DATA
 from lightreasoner.config import Params
 from lightreasoner.errors import ArtifactError, ConfigError
-from lightreasoner.fingerprint import PACKAGE_DIR, code_files
+from lightreasoner.fingerprint import PACKAGE_DIR
 from lightreasoner.stages import GRAPH, Inputs, Stage, external_inputs
 from lightreasoner.store import Store, describe, stage_key
 
-TIMES = "run it again (`lightreasoner run`, or Prefect's *Copy to new run*) and publish that run"
+CODE = (".py", ".j2")
+AGAIN = "run it again (`lightreasoner run`, or Prefect's *Copy to new run*) and publish that run"
 
 
 class PublishError(ArtifactError):
@@ -84,7 +84,7 @@ def results(record: Record, params: Params, where: Path) -> Inputs:
         if found is None or found.artifact.digest != record.digests[stage.name]:
             raise PublishError(
                 f"run {record.name!r}: {where / 'store'} no longer has its result of {stage.name} "
-                f"({key}); {TIMES}"
+                f"({key}); {AGAIN}"
             )
         inputs[stage.output] = found.artifact
     return {stage.output: inputs[stage.output] for stage in GRAPH}
@@ -107,7 +107,7 @@ def _what_changed(
     what = ", ".join(differ) or "code, packages or inputs"
     return (
         f"run {record.name!r}: {stage.name} would no longer be the same, its {what} changed since "
-        f"the run{commit}; {TIMES}"
+        f"the run{commit}; {AGAIN}"
     )
 
 
@@ -116,16 +116,11 @@ def _check_checkout(checkout: Path) -> None:
     for name in ("dvc.yaml", ".dvc"):
         if not (checkout / name).exists():
             raise PublishError(f"{checkout}: no {name}; go to the checkout and publish there")
-    if (checkout / "dvc.yaml").read_text(encoding="utf-8") != dvcfile.render():
-        raise PublishError(
-            f"{checkout / 'dvc.yaml'}: is not what this code writes; `make dvc.yaml` mends that"
-        )
-    for file in {file for stage in GRAPH for file in code_files(stage.module)}:
-        name = file.relative_to(PACKAGE_DIR.parent)
-        there = checkout / name
+    for file in (path for suffix in CODE for path in PACKAGE_DIR.rglob(f"*{suffix}")):
+        there = checkout / file.relative_to(PACKAGE_DIR.parent)
         if not there.is_file() or there.read_bytes() != file.read_bytes():
             raise PublishError(
-                f"{there}: is not the code that runs ({file}); publish in that checkout, or install "
+                f"{there}: is not the code that runs, {file}; publish in that checkout, or install "
                 "this one (`make setup`)"
             )
 
@@ -146,7 +141,7 @@ def _refuse_unsaved(checkout: Path) -> None:
     changed = dvcprogram.git(checkout, "diff", "--name-only", "--", "params.yaml")
     if known is None or changed is None or changed.strip():
         raise PublishError(
-            f"{checkout / 'params.yaml'}: has edits that git does not have and that publishing would "
+            f"{checkout / 'params.yaml'}: has edits that git does not have and that this would "
             "overwrite; commit them, or `git restore params.yaml`, or publish with --force"
         )
 
@@ -233,5 +228,5 @@ def _check_lock(checkout: Path, outs: Inputs) -> None:
         if found != artifact.digest:
             raise DvcError(
                 f"dvc commit wrote {found} for {dvcfile.data(name)}, which has {artifact.digest}; "
-                "is dvc.yaml another one's?"
+                "`make dvc.yaml` mends a dvc.yaml that is not this code's"
             )

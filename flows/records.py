@@ -11,13 +11,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightreasoner import artifacts, config
 from lightreasoner.config import Params
 from lightreasoner.errors import ConfigError, LightReasonerError
-from tasks import runs
-from tasks.stages import StageRun
+
+if TYPE_CHECKING:
+    from tasks.stages import StageRun
 
 NAMED = 3
 
@@ -70,7 +71,7 @@ class Record:
 def of(
     ids: Mapping[str, str],
     params: Params,
-    stages: Mapping[str, StageRun],
+    stages: Mapping[str, "StageRun"],
     registered_model: Mapping[str, Any],
 ) -> Record:
     """The record of a run that ends now; `ids` are its name and its ids as in Record."""
@@ -130,6 +131,8 @@ def find(home: Path, run: str | None, tracking_uri: str) -> Record:
 
 def _why_not(home: Path, run: str, tracking_uri: str, known: list[Record]) -> str:
     """Why a run without a record cannot be published."""
+    from tasks import runs  # Prefect and MLflow take seconds to load
+
     seen = runs.look_up(run, tracking_uri, home)
     if seen is None:
         names = list(dict.fromkeys(each.name for each in known))[:NAMED]

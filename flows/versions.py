@@ -4,6 +4,7 @@ A version is what a commit's dvc.lock says; `gto register samples` gives it a nu
 such as samples@v0.0.1 (docs/dvc.md).
 """
 
+import functools
 import json
 import shutil
 from pathlib import Path
@@ -66,7 +67,7 @@ def _from_cache(digest: str, checkout: Path, out: Path) -> bool:
 
     DVC 3 keeps a file at files/md5/<2 digits>/<30 digits>, a directory's listing likewise.
     """
-    files = Path(dvcprogram.dvc(checkout, "cache", "dir").strip()) / "files" / "md5"
+    files = _cache(checkout) / "files" / "md5"
     try:
         listing = json.loads((files / digest[:2] / digest[2:]).read_text(encoding="utf-8"))
         for entry in listing:
@@ -79,13 +80,38 @@ def _from_cache(digest: str, checkout: Path, out: Path) -> bool:
     return artifacts.digest(out) == digest
 
 
-def _from_remote(revision: str, digest: str, checkout: Path, out: Path) -> None:
-    shutil.rmtree(out, ignore_errors=True)
-    commit = str(dvcprogram.git(checkout, "rev-parse", f"{revision}^{{commit}}")).strip()
+@functools.cache
+def _cache(checkout: Path) -> Path:
+    """Where DVC's cache lies; DVC takes two seconds to say."""
+    return Path(dvcprogram.dvc(checkout, "cache", "dir").strip())
+
+
+def _remote(checkout: Path) -> str:
+    """The default remote's name; "" without one."""
     try:
-        dvcprogram.dvc(checkout, "get", ".", SAMPLES, "--rev", commit, "--out", str(out))
+        return dvcprogram.dvc(checkout, "config", "core.remote").strip()
+    except DvcError:
+        return ""
+
+
+def _from_remote(revision: str, digest: str, checkout: Path, out: Path) -> None:
+    """Put the sample set from the default remote of today, which the revision may not know, at
+    `out`. Raises VersionError.
+    """
+    shutil.rmtree(out, ignore_errors=True)
+    missing = f"revision {revision}: its sample set {digest} is not in DVC's cache"
+    remote = _remote(checkout)
+    if not remote:
+        raise VersionError(
+            f"{missing}, and no remote is set; set one with `dvc remote add --default` where it "
+            "is, or `git checkout` the revision and `dvc repro`"
+        )
+    commit = str(dvcprogram.git(checkout, "rev-parse", f"{revision}^{{commit}}")).strip()
+    wanted = [".", SAMPLES, "--rev", commit, "--remote", remote, "--out", str(out)]
+    try:
+        dvcprogram.dvc(checkout, "get", *wanted)
     except DvcError as error:
         raise VersionError(
-            f"revision {revision}: its sample set {digest} is neither in DVC's cache nor on its "
-            f"remote ({error}); `dvc push` it where it was made, then `dvc pull` here"
+            f"{missing}, nor can it be had from the remote {remote} ({error}); `dvc push` it where "
+            "it was made, with its revision checked out"
         ) from error
