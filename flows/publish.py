@@ -171,6 +171,8 @@ class _Exchange:
     def __enter__(self) -> "_Exchange":
         data = self.checkout / DATA
         data.mkdir(parents=True, exist_ok=True)
+        for left in data.glob(".publish-*"):  # by one that was killed; there is no other now
+            shutil.rmtree(left)
         self.work = Path(tempfile.mkdtemp(prefix=".publish-", dir=data))
         return self
 

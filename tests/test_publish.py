@@ -119,6 +119,7 @@ def test_what_fails_midway_leaves_all_as_it_was(
     data = checkout / ".lightreasoner" / "data"
     (data / "samples").mkdir(parents=True)
     (data / "samples" / "old").touch()
+    (data / ".publish-killed").mkdir()
     (checkout / "dvc.lock").write_text("old", encoding="utf-8")
     (checkout / ".dvc" / "config").write_text("[core", encoding="utf-8")
     before = dvc_checkout.git(checkout, "status", "--porcelain", "--ignored")
