@@ -120,7 +120,7 @@ def test_experiments_queue_metrics_and_plots(checkout: Path) -> None:
     params = json.loads(dvc(checkout, "params", "diff", "HEAD", "later", "--json"))
     assert params["params.yaml"]["select.beta"]["new"] == 0.03
     metrics = json.loads(dvc(checkout, "metrics", "show", "--json"))
-    (shown,) = metrics["workspace"]["data"].values()
+    (shown,) = next(iter(metrics.values()))["data"].values()
     assert set(shown["data"]) == {"small", "samples"}
     assert "samples.selected" in dvc(checkout, "metrics", "diff", "HEAD", "later", "--all")
     dvc(checkout, "plots", "diff", "HEAD", "later")
