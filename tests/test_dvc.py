@@ -125,7 +125,8 @@ def test_experiments_queue_metrics_and_plots(checkout: Path) -> None:
     assert "samples.selected" in dvc(checkout, "metrics", "diff", "HEAD", "later", "--all")
     dvc(checkout, "plots", "diff", "HEAD", "later")
     page = (checkout / "dvc_plots" / "index.html").read_text(encoding="utf-8")
-    assert page.count("vegaEmbed('#") == 2
+    for curve in ("curve", "validation"):
+        assert f"vegaEmbed('#_lightreasoner_data_adapter_{curve}_csv'" in page
     assert page.count("<img") == 6
     assert 'src="http' not in page
     assert "dvc_plots" not in git(checkout, "status", "--porcelain")
