@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from flows import home, servers, up
+from flows import home, publish_cli, servers, up
 from lightreasoner import artifacts, cli, config
 from lightreasoner.cli import DATA, Overrides, ParamsFile
 from lightreasoner.config import Params
@@ -36,12 +36,13 @@ def main() -> None:
 
 def application() -> typer.Typer:
     """A new command line with all commands."""
-    app = cli.application()
+    app = cli.application(samples_diff=publish_cli.diff)
     app.command()(run)
     app.command()(compare)
     app.command()(sweep)
     app.command()(table1)
     app.command()(register)
+    app.command()(publish_cli.publish)
     app.command()(push)
     app.command("up")(serve)
     app.command()(down)
@@ -85,6 +86,7 @@ def run(params: ParamsFile = Path("params.yaml"), set_: Overrides = None) -> Non
         {
             "report": str(where / "latest" / "report.html"),
             "browse runs": "make up",
+            "to DVC": "lightreasoner publish",
         },
     )
 

@@ -37,11 +37,25 @@ def render() -> str:
     }
     tree = {
         "stages": stages,
-        "metrics": [f"{data('report')}/tables.json"],
+        "metrics": [f"{data('report')}/metrics.json"],
         "plots": [
-            {f"{data('adapter')}/curve.csv": {"x": "update", "y": "loss", "title": "Loss, nats"}},
+            curve("curve.csv", "Loss of fine-tuning, nats"),
+            curve("validation.csv", "Loss of the samples held out, nats"),
             {f"{data('report')}/figures": None},
         ],
+        "artifacts": {
+            "samples": {
+                "path": data("samples"),
+                "type": "dataset",
+                "desc": "The contrastive samples, docs/sample-set.md; versions are git tags, "
+                "samples@v1.0.0.",
+            },
+            "model": {
+                "path": data("model"),
+                "type": "model",
+                "desc": "The expert with the adapter merged into it, in the Hugging Face layout.",
+            },
+        },
     }
     return HEADER + yaml.safe_dump(tree, sort_keys=False, width=100)
 
@@ -58,6 +72,12 @@ def describe(stage: Stage) -> dict[str, Any]:
         "params": sorted({*NUMERIC, *params, *([stage.section] if stage.section else [])}),
         "outs": [data(stage.output)],
     }
+
+
+def curve(file: str, title: str) -> dict[str, Any]:
+    """A plot of the adapter's loss over the updates, one line a revision."""
+    axes = {"x": "update", "y": "loss", "x_label": "update", "y_label": "nats", "title": title}
+    return {f"{data('adapter')}/{file}": axes}
 
 
 def data(name: str) -> str:

@@ -3,6 +3,7 @@
     <home>/store/     results by fingerprint        <home>/prefect/   Prefect's database and cache
     <home>/work/      work in progress              <home>/mlflow/    MLflow's database and files
     <home>/latest/    report.json, report.html      <home>/servers.json   what `up` is serving
+    <home>/runs/      a record a finished run
     <home>/up/        the process manager's files   <home>/logs/      what its services print
 
 Environment variables are read in this module only. A variable that is set already stays.

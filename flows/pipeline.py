@@ -10,7 +10,7 @@ from prefect import flow
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.runtime import flow_run
 
-from flows import home, latest, naming, summary
+from flows import home, latest, naming, records, summary
 from flows.form import Form
 from lightreasoner.config import Params
 from lightreasoner.stages import GRAPH, Inputs, Stage, external_inputs
@@ -47,8 +47,16 @@ def run_pipeline(params: Params, where: Path) -> dict[str, Any]:
         tracking.log_report(run, runs["report"].outcome)
         report = latest.describe(runs, _register(runs, inputs, params, where, run))
         page = latest.write(where, runs["report"].outcome.artifact, report)
-        _publish(report, page, run, home.tracking_uri(where))
+        record = records.of(_ids(run), params, runs, report["registered_model"])
+        records.keep(where, record)
+        _publish(report, page, record, home.tracking_uri(where))
     return report
+
+
+def _ids(mlflow_run: str) -> dict[str, str]:
+    """What Prefect and MLflow call this run."""
+    name = flow_run.name or "lightreasoner"
+    return {"name": name, "prefect": str(flow_run.id), "mlflow": mlflow_run}
 
 
 def run_stages(
@@ -109,13 +117,16 @@ def _register(
     return latest.Registering(registered, seconds, peak, gated)
 
 
-def _publish(report: dict[str, Any], page: Path, run: str, tracking_uri: str) -> None:
+def _publish(report: dict[str, Any], page: Path, record: records.Record, tracking_uri: str) -> None:
     """Show the scores, the report and MLflow's run in Prefect's interface."""
+    to_dvc = f"To DVC, from the checkout: `lightreasoner publish {record.prefect}`\n"
     create_markdown_artifact(
-        summary.markdown(report), key="scores", description="Base against LightReasoner."
+        f"{summary.markdown(report)}\n\n{to_dvc}",
+        key="scores",
+        description="Base against LightReasoner.",
     )
     create_link_artifact(page.as_uri(), "report.html", key="report")
-    address = tracking.run_address(tracking_uri, run)
+    address = tracking.run_address(tracking_uri, record.mlflow)
     if address is not None:
         create_link_artifact(address, "MLflow's run", key="mlflow-run")
 

@@ -10,6 +10,7 @@ import inspect
 import logging
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -68,8 +69,8 @@ class Commands(TyperGroup):
             raise typer.Exit(2) from None
 
 
-def application() -> typer.Typer:
-    """A new command line with the pure commands."""
+def application(samples_diff: Callable[..., None] | None = None) -> typer.Typer:
+    """A new command line with the pure commands; `samples_diff` takes the place of that one."""
     # they take their options from this module
     from lightreasoner import (
         bench_cli,
@@ -101,7 +102,7 @@ def application() -> typer.Typer:
     app.command()(grade_cli.grade)
     app.command()(pair_cli.pair)
     app.command()(explain_cli.explain)
-    app.add_typer(samples_cli.application(), name="samples")
+    app.add_typer(samples_cli.application(samples_diff), name="samples")
     app.add_typer(bench_cli.application(), name="bench")
     return app
 

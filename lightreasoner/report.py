@@ -39,7 +39,7 @@ SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 
 
 def write_report(inputs: Mapping[str, Artifact], compute: "Compute", out: Path) -> None:
-    """Write `tables.json`, `figures/*.png` and `report.html` into `out`.
+    """Write `tables.json`, `metrics.json`, `figures/*.png` and `report.html` into `out`.
 
     `inputs` are the directories scores_base, scores, steps, samples, adapter and model; `compute`
     says on what the run computes. Raises ArtifactError if an input is malformed, or if the two
@@ -62,8 +62,9 @@ def write_report(inputs: Mapping[str, Artifact], compute: "Compute", out: Path) 
         "cost": cost.of(paths["samples"], paths["steps"]),
         "parity": _read_json(paths["model"] / "parity.json"),
     }
-    text = json.dumps(result, indent=1, allow_nan=False)
-    (out / "tables.json").write_text(text + "\n", encoding="utf-8")
+    for name, content in (("tables", result), ("metrics", headline(result))):
+        text = json.dumps(content, indent=1, allow_nan=False)
+        (out / f"{name}.json").write_text(text + "\n", encoding="utf-8")
     drawn = {name: _draw(theme, result, steps, curve, held_out) for name, theme in THEMES.items()}
     (out / "figures").mkdir()
     for name, image in drawn["light"].items():
@@ -81,6 +82,25 @@ def write_report(inputs: Mapping[str, Artifact], compute: "Compute", out: Path) 
         figures=drawn,
     )
     (out / "report.html").write_text(page, encoding="utf-8")
+
+
+def headline(result: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """What one run is told from another by: `dvc metrics diff` and `dvc exp show` list it.
+
+    Accuracies and gain by the strict verdict, as shares; gain_low is the interval's lower end.
+    """
+    scores, tests = result["scores"], result["paired"]
+    found = {
+        name: {
+            "base": scores["base"][name]["accuracy"],
+            "tuned": scores["lightreasoner"][name]["accuracy"],
+            "gain": test["difference"],
+            "gain_low": test["ci95"][0],
+        }
+        for name, test in tests.items()
+    }
+    chosen = ("selected", "selected_share")
+    return {**found, "samples": {name: result["samples"][name] for name in chosen}}
 
 
 def pair(base: Scores, tuned: Scores) -> pd.DataFrame:

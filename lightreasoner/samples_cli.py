@@ -1,6 +1,6 @@
 """`lightreasoner samples`: what sample sets hold, how they differ, and the authors' format."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -18,8 +18,8 @@ NAMED = 5
 SampleSet = Annotated[Path, typer.Option("--samples", metavar="DIR", help="The sample set.")]
 
 
-def application() -> typer.Typer:
-    """The group of commands."""
+def application(diff: Callable[..., None] | None = None) -> typer.Typer:
+    """The group of commands; `diff` is for one that knows more than directories."""
     app = typer.Typer(
         help="Sample sets: statistics, differences, and the authors' JSONL.",
         no_args_is_help=True,
@@ -27,7 +27,7 @@ def application() -> typer.Typer:
     )
     for name, command in (
         ("stats", stats),
-        ("diff", diff),
+        ("diff", diff or diff_directories),
         ("import", import_file),
         ("export", export),
     ):
@@ -71,7 +71,7 @@ def stats(
         _print(title, headings, [_cells(row) for row in rows])
 
 
-def diff(
+def diff_directories(
     first: Annotated[Path, typer.Argument(metavar="FIRST", help="A sample set.")],
     second: Annotated[Path, typer.Argument(metavar="SECOND", help="Another one.")],
 ) -> None:
@@ -79,11 +79,16 @@ def diff(
 
     Example: lightreasoner samples diff .lightreasoner/data/samples my-samples
     """
+    show_difference(first, second, f"{first} and {second}")
+
+
+def show_difference(first: Path, second: Path, title: str) -> None:
+    """Print how the sample sets in two directories differ, under a title."""
     from lightreasoner import samples
 
     found = samples.diff(first, second)
     counts = [(samples.KINDS[kind], f"{count:,}") for kind, count in found.counts.items()]
-    _print(f"{first} and {second}", ("samples", "n"), counts)
+    _print(title, ("samples", "n"), counts)
     typer.echo(f"largest weight difference: {found.largest_weight_difference:.3g}")
     typer.echo(f"largest KL difference: {found.largest_kl_difference:.3g} nats")
     settings = [(name, str(a), str(b)) for name, (a, b) in found.settings.items()]

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 from lightreasoner import artifacts, config, tables
 from lightreasoner.artifacts import Artifact
 from lightreasoner.config import Params
-from lightreasoner.stages import GRAPH, Stage
-from lightreasoner.store import Outcome
+from lightreasoner.stages import GRAPH, Stage, external_inputs
+from lightreasoner.store import Outcome, Store, describe, stage_key
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 SOURCES = {
@@ -70,6 +70,35 @@ def write(home: Path, model: Path) -> dict[str, Outcome]:
         (entry / "metrics.jsonl").write_text("".join(f"{line}\n" for line in lines), "utf-8")
         outcomes[stage.name] = Outcome(made, manifest, cached=False)
     return outcomes
+
+
+def write_keyed(home: Path, params: Params) -> dict[str, Outcome]:
+    """Store every stage's result under the fingerprint that a run with these parameters asks for.
+
+    Payloads are the same small ones, with the fingerprint in a file, so that each has its digest.
+    """
+    outcomes: dict[str, Outcome] = {}
+    inputs = external_inputs(params)
+    for stage in GRAPH:
+        key = stage_key(stage, inputs, params)
+        entry = home / "store" / stage.name / key
+        if not entry.exists():
+            (entry / "payload").mkdir(parents=True)
+            _write_payload(stage, entry / "payload")
+            (entry / "payload" / "key.txt").write_text(key, encoding="utf-8")
+            _write_entry(stage, entry, describe(stage, key, inputs, params))
+        found = Store(home).find(stage, key)
+        assert found
+        outcomes[stage.name] = found
+        inputs[stage.output] = found.artifact
+    return outcomes
+
+
+def _write_entry(stage: Stage, entry: Path, known: dict[str, Any]) -> None:
+    cost = {"started": 0.0, "seconds": 1.5, "peak_memory_mib": 100.0}
+    manifest = {**known, **cost, "digest": artifacts.digest(entry / "payload")}
+    _json(entry / "manifest.json", manifest)
+    (entry / "metrics.jsonl").touch()
 
 
 def read(home: Path) -> dict[str, Outcome]:
@@ -179,6 +208,7 @@ def _report(out: Path) -> None:
     styles = {"base": "qwen25-math-cot", "lightreasoner": "qwen25-math-cot"}
     found = {"scores": scores, "paired": paired, "styles": styles, "samples": {"samples": 2}}
     _json(out / "tables.json", found)
+    _json(out / "metrics.json", {"tuned": {"base": 0.4, "tuned": 0.8, "gain": 0.4}})
     (out / "report.html").write_text("<html></html>", encoding="utf-8")
     (out / "figures").mkdir()
     (out / "figures" / "scores.png").write_bytes(b"png")

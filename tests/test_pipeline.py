@@ -20,7 +20,7 @@ from prefect.testing.utilities import prefect_test_harness
 from rich.console import Console
 from written_scores import write_scores
 
-from flows import compare, latest, pipeline, registering, summary, table1
+from flows import compare, latest, pipeline, records, registering, summary, table1
 from flows import home as homes
 from lightreasoner import config, methods
 from lightreasoner.config import Params
@@ -29,7 +29,7 @@ from lightreasoner.gate import Champion, Decision, decide
 from lightreasoner.progress import Silent
 from lightreasoner.stages import GRAPH, STAGES, external_inputs
 from lightreasoner.store import Store, stage_key
-from tasks import tracking
+from tasks import runs, tracking
 from tasks.gate import Gated
 from tasks.registry import Registered
 from tasks.stages import StageRun, run_stage
@@ -190,6 +190,20 @@ def test_a_second_run_takes_all_from_the_store(
         assert report[name] == first_report[name]
 
 
+def test_a_finished_run_leaves_a_record(
+    first_report: dict[str, Any], params: Params, home: Path
+) -> None:
+    record = records.read(home)[-1]
+    assert records.find(home, record.prefect, "") == record
+    assert record.values() == params
+    assert record.fingerprints == first_report["fingerprints"]
+    assert record.registered_model == first_report["registered_model"]
+    stored = registering.stored_outcomes(params, home)
+    assert record.digests == {name: each.artifact.digest for name, each in stored.items()}
+    tracking.configure(homes.tracking_uri(home), home)
+    assert MlflowClient().get_run(record.mlflow).info.run_name == record.name
+
+
 @pytest.mark.usefixtures("first_report")
 def test_a_failed_stage_fails_the_run_in_one_line(params: Params, home: Path) -> None:
     before = (home / "latest" / "report.json").read_bytes()
@@ -197,12 +211,19 @@ def test_a_failed_stage_fails_the_run_in_one_line(params: Params, home: Path) ->
         pipeline.lightreasoner(changed(params, select={"beta": 1000.0}))
     with get_client(sync_client=True) as client:
         failed = FlowRunFilter(state=FlowRunFilterState(name=StateName(any_=["Failed"])))
-        runs = client.read_flow_runs(
+        failures = client.read_flow_runs(
             flow_run_filter=failed, sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=1
         )
-    assert runs[0].state
-    assert str(error.value) in str(runs[0].state.message)
+    assert failures[0].state
+    assert str(error.value) in str(failures[0].state.message)
     assert (home / "latest" / "report.json").read_bytes() == before
+    seen = runs.look_up(failures[0].name, homes.tracking_uri(home), home)
+    assert seen
+    assert (seen.kind, seen.finished) == ("pipeline", False)
+    assert seen.state.startswith("it failed (SelectionError: ")
+    seen = runs._in_prefect(str(failures[0].id))
+    assert seen == runs.Seen("pipeline", "it is Failed", False)
+    assert runs.look_up("nobody's", homes.tracking_uri(home), home) is None
 
 
 @pytest.mark.usefixtures("first_report")
@@ -325,6 +346,8 @@ def test_a_comparison_is_one_run_with_a_nested_run_a_stage(home: Path) -> None:
     client = MlflowClient()
     (run,) = client.search_runs(experiment, "tags.kind = 'comparison'")
     assert run.info.status == "FINISHED"
+    seen = runs.look_up(run.info.run_id, homes.tracking_uri(home), home)
+    assert seen == runs.Seen("comparison", "FINISHED", True)
     assert run.data.metrics["gold/small/accuracy"] >= 0
     files = {file.path for file in client.list_artifacts(run.info.run_id)}
     assert files == {"compare.json", "compare.md"}

@@ -1,0 +1,234 @@
+"""`lightreasoner publish`: the results of a finished run become DVC's workspace.
+
+Everything is looked up in the store first, and each fingerprint compared with what the run
+recorded; nothing is computed, and the registry is left alone. Then params.yaml is written, the
+results are put in place, and `dvc commit` writes dvc.lock. If anything fails, all is put back.
+"""
+
+import contextlib
+import fcntl
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from flows import dvcfile, dvcprogram
+from flows.dvcprogram import DvcError
+from flows.records import Record
+from lightreasoner import artifacts, config
+from lightreasoner.cli import DATA
+from lightreasoner.config import Params
+from lightreasoner.errors import ArtifactError, ConfigError
+from lightreasoner.fingerprint import PACKAGE_DIR
+from lightreasoner.stages import GRAPH, Inputs, Stage, external_inputs
+from lightreasoner.store import Store, describe, stage_key
+
+CODE = (".py", ".j2")
+AGAIN = "run it again (`lightreasoner run`, or Prefect's *Copy to new run*) and publish that run"
+
+
+class PublishError(ArtifactError):
+    """A run cannot be published as it is, or not into this checkout."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """What has changed in params.yaml, as overrides, and how many results are in place."""
+
+    changed: list[str]
+    results: int
+
+
+def publish(record: Record, checkout: Path, where: Path, force: bool = False) -> Published:
+    """Make a run's parameters and results those of the checkout, and dvc.lock say so.
+
+    Edits of params.yaml that git does not have are overwritten only with `force`. Raises
+    PublishError, DvcError, RecordError, and what `external_inputs` raises; the checkout is then
+    as it was.
+    """
+    params = record.values()
+    _check_checkout(checkout)
+    dvcprogram.refuse_busy(checkout)
+    overrides = _differences(checkout / "params.yaml", params)
+    if overrides != [] and not force:
+        _refuse_unsaved(checkout)
+    outs = results(record, params, where)
+    with _alone(checkout), _Exchange(checkout) as exchange:
+        if overrides != []:
+            artifacts.write_text(exchange.aside("params.yaml"), config.dump(params))
+        for name, artifact in outs.items():
+            artifacts.place(artifact, exchange.aside(DATA / name))
+        version = exchange.aside(DATA / "registered") / "registered_model.json"
+        artifacts.write_text(version, json.dumps(record.registered_model, indent=1) + "\n")
+        exchange.keep("dvc.lock")
+        _commit(checkout, outs)
+    return Published(overrides or [], len(outs) + 1)
+
+
+def results(record: Record, params: Params, where: Path) -> Inputs:
+    """Each stage's result from the store, by output. Raises PublishError: one is gone or another.
+
+    A fingerprint other than the recorded one means that code, inputs or packages have changed.
+    """
+    store, inputs = Store(where), external_inputs(params)
+    for stage in GRAPH:
+        key, recorded = stage_key(stage, inputs, params), record.fingerprints.get(stage.name)
+        if key != recorded:
+            raise PublishError(_what_changed(store, stage, record, inputs, params))
+        found = store.find(stage, key)
+        if found is None or found.artifact.digest != record.digests[stage.name]:
+            raise PublishError(
+                f"run {record.name!r}: {where / 'store'} no longer has its result of {stage.name} "
+                f"({key}); {AGAIN}"
+            )
+        inputs[stage.output] = found.artifact
+    return {stage.output: inputs[stage.output] for stage in GRAPH}
+
+
+def _what_changed(
+    store: Store, stage: Stage, record: Record, inputs: Inputs, params: Params
+) -> str:
+    """Why the stage has another fingerprint than in the run."""
+    recorded = record.fingerprints.get(stage.name, "none")
+    now, commit = describe(stage, recorded, inputs, params), ""
+    fields = ("code", "packages", "inputs", "config", "device", "dtype")
+    try:
+        entry = store.entry(stage, recorded)
+        then = json.loads((entry / "manifest.json").read_text(encoding="utf-8"))
+        differ = [name for name in fields if then[name] != now[name]]
+        commit = f", as of commit {then['commit'][:12]}" if then["commit"] else ""
+    except (OSError, ValueError, KeyError):
+        differ = []
+    what = ", ".join(differ) or "code, packages or inputs"
+    return (
+        f"run {record.name!r}: {stage.name} would no longer be the same, its {what} changed since "
+        f"the run{commit}; {AGAIN}"
+    )
+
+
+def _check_checkout(checkout: Path) -> None:
+    """Refuse a folder that DVC would not take for this code's checkout."""
+    for name in ("dvc.yaml", ".dvc"):
+        if not (checkout / name).exists():
+            raise PublishError(f"{checkout}: no {name}; go to the checkout and publish there")
+    for file in (path for suffix in CODE for path in PACKAGE_DIR.rglob(f"*{suffix}")):
+        there = checkout / file.relative_to(PACKAGE_DIR.parent)
+        if not there.is_file() or there.read_bytes() != file.read_bytes():
+            raise PublishError(
+                f"{there}: is not the code that runs, {file}; publish in that checkout, or install "
+                "this one (`make setup`)"
+            )
+
+
+def _differences(file: Path, params: Params) -> list[str] | None:
+    """The overrides that turn params.yaml into these parameters; None if it cannot be read."""
+    try:
+        return config.differences(params, config.load(file))
+    except ConfigError:
+        return None
+
+
+def _refuse_unsaved(checkout: Path) -> None:
+    """Raise PublishError if params.yaml is there and differs from what git's index has."""
+    if not (checkout / "params.yaml").exists():
+        return
+    known = dvcprogram.git(checkout, "ls-files", "--error-unmatch", "params.yaml")
+    changed = dvcprogram.git(checkout, "diff", "--name-only", "--", "params.yaml")
+    if known is None or changed is None or changed.strip():
+        raise PublishError(
+            f"{checkout / 'params.yaml'}: has edits that git does not have and that this would "
+            "overwrite; commit them, or `git restore params.yaml`, or publish with --force"
+        )
+
+
+@contextlib.contextmanager
+def _alone(checkout: Path) -> Iterator[None]:
+    """Raise PublishError while another process publishes into this checkout."""
+    path = checkout / DATA.parent / "publish.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise PublishError(
+                f"{checkout}: another `lightreasoner publish` is at work; wait for its end"
+            ) from None
+        yield
+
+
+@dataclass
+class _Exchange:
+    """Replaces files and directories of a checkout, all of them or, after an error, none."""
+
+    checkout: Path
+    done: list[tuple[Path, Path, bool]] = field(default_factory=list)
+
+    def __enter__(self) -> "_Exchange":
+        data = self.checkout / DATA
+        data.mkdir(parents=True, exist_ok=True)
+        for left in data.glob(".publish-*"):  # by one that was killed; there is no other now
+            shutil.rmtree(left)
+        self.work = Path(tempfile.mkdtemp(prefix=".publish-", dir=data))
+        return self
+
+    def keep(self, name: str) -> None:
+        """Have a file back after an error, however it changes."""
+        path = self.aside(name)
+        _, old, was_there = self.done[-1]
+        if was_there:
+            shutil.copy2(old, path)
+
+    def aside(self, name: str | Path) -> Path:
+        """Move what a checkout has there out of the way; the path where the new is to come."""
+        path, old = self.checkout / name, self.work / str(len(self.done))
+        self.done.append((path, old, path.exists()))
+        if path.exists():
+            path.rename(old)
+        return path
+
+    def __exit__(self, kind: type[BaseException] | None, *exc_info: Any) -> None:
+        if kind is not None:
+            for path, old, was_there in reversed(self.done):
+                if was_there and not old.exists():
+                    continue  # it was never moved
+                _remove(path)
+                if was_there:
+                    old.rename(path)
+        shutil.rmtree(self.work, ignore_errors=True)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _commit(checkout: Path, outs: Inputs) -> None:
+    """Let DVC take what lies in the workspace into its cache and dvc.lock."""
+    try:
+        dvcprogram.refuse_busy(checkout)
+        dvcprogram.dvc(checkout, "commit", "--force", "--quiet")
+        _check_lock(checkout, outs)
+    except DvcError as error:
+        raise DvcError(
+            f"{error}; nothing was published, and params.yaml, dvc.lock and results are put back"
+        ) from error
+
+
+def _check_lock(checkout: Path, outs: Inputs) -> None:
+    """Refuse a dvc.lock that does not say these results."""
+    stages = yaml.safe_load((checkout / "dvc.lock").read_text(encoding="utf-8"))["stages"]
+    locked = {out["path"]: out["md5"] for stage in stages.values() for out in stage["outs"]}
+    for name, artifact in outs.items():
+        found = locked.get(dvcfile.data(name))
+        if found != artifact.digest:
+            raise DvcError(
+                f"dvc commit wrote {found} for {dvcfile.data(name)}, which has {artifact.digest}; "
+                "`make dvc.yaml` mends a dvc.yaml that is not this code's"
+            )
