@@ -195,8 +195,10 @@ def fill(page: Any, fields: dict[str, float], more: tuple[str, ...] = ()) -> Non
         entry(page, title).locator("input").fill(str(value))
     for override in more:
         field = entry(page, "More parameters")
+        lines = field.locator("textarea")
+        place = lines.count()
         field.get_by_role("button", name="Add item").click()
-        field.locator("textarea").last.fill(override)
+        lines.nth(place).fill(override)
 
 
 def submit(page: Any) -> str:
@@ -451,13 +453,11 @@ def test_dvc_repro_after_a_run_computes_nothing(servers: Servers, tmp_path: Path
     assert json.loads(tables.read_text(encoding="utf-8"))["samples"]["threshold"] == 0.3
 
 
-def close_assistant(page: Any) -> None:
-    """Close what MLflow opens beside or above its pages, if it does."""
-    page.wait_for_load_state("networkidle")
-    for name in ("Close", "Close panel", "Close assistant"):
-        button = page.get_by_role("button", name=name)
-        if button.count():
-            button.first.click()
+def open_mlflow(page: Any, servers: Servers) -> None:
+    """The experiments; the assistant beside every page is closed, the pages for agents are left."""
+    page.goto(f"{servers.mlflow}/#/experiments")
+    page.get_by_role("button", name="Close", exact=True).click()
+    page.get_by_text("Model training", exact=True).click()
 
 
 def test_mlflow_shows_the_run_and_its_curves(
@@ -465,18 +465,16 @@ def test_mlflow_shows_the_run_and_its_curves(
 ) -> None:
     name = servers.ask(f"flow_runs/{first_run}")["name"]
     page = new_page()
-    page.goto(f"{servers.mlflow}/#/experiments")
+    open_mlflow(page, servers)
     page.get_by_role("link", name="lightreasoner", exact=True).first.click()
-    page.get_by_text("Training runs").first.click()
-    close_assistant(page)
-    expect(page.get_by_text(name[:14]).first).to_be_visible()
+    expect(page.get_by_role("link", name=name).first).to_be_visible()
     browsing.shoot(page, "mlflow-runs")
     links = servers.artifacts(first_run)
-    run = address(links["mlflow-run"])
-    page.goto(run)
-    close_assistant(page)
+    page.goto(address(links["mlflow-run"]))
     expect(page.get_by_text(name).first).to_be_visible()
     expect(page.get_by_text("accuracy/tuned").first).to_be_visible()
+    for stage in GRAPH:
+        expect(page.get_by_role("link", name=stage.name, exact=True).first).to_be_visible()
     browsing.shoot(page, "mlflow-run")
     page.get_by_role("link", name="finetune", exact=True).click()
     page.get_by_text("Model metrics", exact=True).first.click()
@@ -498,13 +496,12 @@ def test_mlflow_shows_the_version_under_its_alias(
     servers: Servers, first_run: str, new_page: Callable[[], Any], expect: Any
 ) -> None:
     page = new_page()
+    open_mlflow(page, servers)
     page.goto(f"{servers.mlflow}/#/models/lightreasoner-microworld")
-    close_assistant(page)
     expect(page.get_by_text("candidate").first).to_be_visible()
     browsing.shoot(page, "mlflow-model")
     data = servers.artifacts(first_run)
     page.goto(address(data["registered-model"]))
-    close_assistant(page)
     expect(page.get_by_text("tuned by LightReasoner on its contrast with").first).to_be_visible()
     expect(page.get_by_text("Gate:").first).to_be_visible()
     for tag in ("digest.samples", "code.select", "parity.max_logit_difference"):
