@@ -173,6 +173,7 @@ Style = Annotated[
     PromptStyle | None,
     Field(
         title="Prompt style",
+        json_schema_extra=_plain,
         description="Of the tuned expert's evaluation. Empty: the preset's.",
     ),
 ]

@@ -91,9 +91,15 @@ def prepare_environment(home: Path) -> None:
     own = {
         "LIGHTREASONER_HOME": str(home),
         "PREFECT_HOME": str(home / "prefect"),
+        "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(interfaces(home)),
     }
     for name, value in {**own, **NO_PHONING_HOME, **QUIET, **SPARE, **TURNS, **BOUNDED}.items():
         os.environ.setdefault(name, value)
+
+
+def interfaces(home: Path) -> Path:
+    """Where Prefect's server puts the pages of its interfaces, a folder each."""
+    return home / "prefect" / "ui"
 
 
 def tracking_uri(home: Path) -> str:

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow
-from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.runtime import flow_run
 
-from flows import home, latest, naming, records, summary
+from flows import home, latest, naming, records, shown
 from flows.form import Form
 from lightreasoner.config import Params
 from lightreasoner.stages import GRAPH, Inputs, Stage, external_inputs
@@ -41,22 +40,22 @@ def lightreasoner(params: Form) -> dict[str, Any]:
 def run_pipeline(params: Params, where: Path) -> dict[str, Any]:
     """The stages, the registry and the report; what report.json says."""
     inputs = external_inputs(params)
-    tracking.configure(home.tracking_uri(where), where)
-    with tracking.pipeline_run(params, flow_run.name or "lightreasoner") as run:
+    name, uri = flow_run.name or "lightreasoner", home.tracking_uri(where)
+    tracking.configure(uri, where)
+    with tracking.pipeline_run(params, name) as run:
         runs = run_stages(GRAPH, inputs, params, where, run)
         tracking.log_report(run, runs["report"].outcome)
         report = latest.describe(runs, _register(runs, inputs, params, where, run))
-        page = latest.write(where, runs["report"].outcome.artifact, report)
-        record = records.of(_ids(run), params, runs, report["registered_model"])
+        latest.write(where, runs["report"].outcome.artifact, report)
+        model = report["registered_model"]
+        ids = {"name": name, "prefect": str(flow_run.id), "mlflow": run}
+        record = records.of(ids, params, runs, model)
         records.keep(where, record)
-        _publish(report, page, record, home.tracking_uri(where))
+        addresses = shown.addresses(uri, run, model)
+        finished = shown.Finished(record, report, runs, params, addresses)
+        shown.publish(finished)
+        tracking.describe(run, shown.markdown(finished))
     return report
-
-
-def _ids(mlflow_run: str) -> dict[str, str]:
-    """What Prefect and MLflow call this run."""
-    name = flow_run.name or "lightreasoner"
-    return {"name": name, "prefect": str(flow_run.id), "mlflow": mlflow_run}
 
 
 def run_stages(
@@ -115,20 +114,6 @@ def _register(
     gated = decide_champion(registered, outcomes, params, source, where, pipeline_run)
     log.info("%-24s %s", "gate", gated.decision.verdict)
     return latest.Registering(registered, seconds, peak, gated)
-
-
-def _publish(report: dict[str, Any], page: Path, record: records.Record, tracking_uri: str) -> None:
-    """Show the scores, the report and MLflow's run in Prefect's interface."""
-    to_dvc = f"To DVC, from the checkout: `lightreasoner publish {record.prefect}`\n"
-    create_markdown_artifact(
-        f"{summary.markdown(report)}\n\n{to_dvc}",
-        key="scores",
-        description="Base against LightReasoner.",
-    )
-    create_link_artifact(page.as_uri(), "report.html", key="report")
-    address = tracking.run_address(tracking_uri, record.mlflow)
-    if address is not None:
-        create_link_artifact(address, "MLflow's run", key="mlflow-run")
 
 
 def let_interface_see_lines() -> None:

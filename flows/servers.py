@@ -116,6 +116,7 @@ def services(where: Path, servers: Servers, form: str = "") -> list[Service]:
             servers.prefect,
             [*server, "--port", ports[0]],
             lambda _since: _answers(f"{servers.prefect}/api/health"),
+            before=lambda: _leave_second_interface_out(where),
             option="--prefect-port",
         ),
         Service(
@@ -135,6 +136,19 @@ def services(where: Path, servers: Servers, form: str = "") -> list[Service]:
             before=lambda: artifacts.write_text(parameters, form),
         ),
     ]
+
+
+def _leave_second_interface_out(where: Path) -> None:
+    """Put a link to nowhere in the way of the pages of Prefect's second interface.
+
+    PREFECT_SERVER_UI_V2_ENABLED=false makes the first one the default only: a button still leads to
+    the second, which asks a host outside (Prefect 3.8). Where the server cannot copy the pages
+    there, which its log says, it offers neither.
+    """
+    pages = home.interfaces(where) / "v2"
+    pages.parent.mkdir(parents=True, exist_ok=True)
+    if not pages.is_symlink():
+        pages.symlink_to("not-offered")
 
 
 def _mlflow(where: Path) -> list[str]:

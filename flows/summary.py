@@ -74,21 +74,7 @@ def evaluation_rows(scores: Mapping[str, Any]) -> list[tuple[str, ...]]:
     ]
 
 
-def markdown(report: Mapping[str, Any]) -> str:
-    """The scores and the registered model, in Markdown."""
-    model = report["registered_model"]
-    table = [HEADINGS, ("---",) + ("---:",) * (len(HEADINGS) - 1), *rows(report)]
-    lines = [f"| {' | '.join(row)} |" for row in table]
-    name = f"`models:/{model['name']}@{model['alias']}`"
-    said = [
-        *_on_prompts(report),
-        f"Registered: {name}, version {model['version']}.",
-        f"Gate: {gate_line(model)}",
-    ]
-    return "\n".join([*lines, "", "\n\n".join(said)])
-
-
-def _on_prompts(report: Mapping[str, Any]) -> list[str]:
+def on_prompts(report: Mapping[str, Any]) -> list[str]:
     """A sentence where the two models had different prompts."""
     base, tuned = report["styles"]["base"], report["styles"]["lightreasoner"]
     if base == tuned:
@@ -112,7 +98,7 @@ def show(report: Mapping[str, Any], console: Console, what_next: Mapping[str, st
     scores, stages = _table(HEADINGS, rows(report)), _table(STAGE_HEADINGS, _stage_rows(report))
     # A narrow terminal wraps lines; it never loses a column.
     console.width = max(console.width, WIDEST)
-    console.print(Group("", scores, "", *_on_prompts(report), stages, ""), crop=False)
+    console.print(Group("", scores, "", *on_prompts(report), stages, ""), crop=False)
     console.print(f"registered   {name} (version {model['version']})", soft_wrap=True)
     console.print(f"gate         {gate_line(model)}", soft_wrap=True, highlight=False)
     for label, value in what_next.items():

@@ -28,13 +28,14 @@ def describe(
     """
     parts = [
         f"{params.models.expert}, tuned by LightReasoner on its contrast with "
-        f"{params.models.amateur}, adapter merged."
+        f"{params.models.amateur}, adapter merged.",
+        *_sentences(outcomes),
     ]
-    parts += _sentences(outcomes)
     if gate:
-        parts.append(f"Gate: {gate}")
+        parts.append(f"**Gate:** {gate}")
     if (model / FILE).is_file():
-        parts.append(ModelCard.load(model / FILE).text.strip())
+        # The card's own title would be the largest text of the page.
+        parts.append(ModelCard.load(model / FILE).text.strip().replace("# ", "#### ", 1))
     return "\n\n".join(parts)[:DESCRIPTION_LENGTH]
 
 
@@ -100,7 +101,7 @@ def _sentence(name: str, tables: dict[str, Any]) -> str:
     before, after = (tables["scores"][key][name] for key in ("base", "lightreasoner"))
     paired = tables["paired"][name]
     return (
-        f"On {name} (n = {after['problems']}): {_percent(after)}, "
+        f"On **{name}** (n = {after['problems']}): {_percent(after)}, "
         f"against {_percent(before)} for the base; "
         f"{paired['gained']} problems gained, {paired['lost']} lost "
         f"(paired p = {paired['p_holm']:.2g}). "

@@ -236,9 +236,15 @@ def _link(
 def origin(outcomes: Mapping[str, Outcome], params: Params) -> dict[str, str]:
     """What the model was made from: digests, code, fingerprints, commits, parity, parameters.
 
+    What tells versions apart at a glance comes first, as MLflow's list of versions shows it.
     `outcomes` by stage. The parameters' digest is sha256 of their JSON with sorted keys.
     """
-    tags: dict[str, str] = {}
+    tags = {
+        "beta": f"{params.select.beta:g}",
+        "alpha": f"{params.select.alpha:g}",
+        "expert": params.models.expert,
+        "amateur": params.models.amateur,
+    }
     for stage, outcome in outcomes.items():
         manifest = outcome.manifest
         tags |= {f"digest.{name}": digest for name, digest in manifest["inputs"].items()}

@@ -142,7 +142,9 @@ def _outcome(
         TerminalBar(name) as bar,
         tracking.stage_run(pipeline_run, stage, label) as run,
     ):
-        watcher = Together([bar, ProgressArtifact(stage), run])
+        # What loads no model takes seconds: a bar of it would only fill the run's page.
+        shown = [ProgressArtifact(stage)] if stage.name in accelerator.HEAVY else []
+        watcher = Together([bar, *shown, run])
         outcome = store.run(stage, inputs, params, watcher)
         tracking.log_outcome(run.run_id, outcome)
     return outcome

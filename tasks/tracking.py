@@ -33,7 +33,11 @@ from mlflow.environment_variables import (
     MLFLOW_TRACKING_URI,
 )
 from mlflow.exceptions import MlflowException
-from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_ID
+from mlflow.utils.mlflow_tags import (
+    MLFLOW_DATASET_CONTEXT,
+    MLFLOW_PARENT_RUN_ID,
+    MLFLOW_RUN_NOTE,
+)
 from sqlalchemy.exc import SQLAlchemyError
 
 from lightreasoner.config import Params
@@ -43,6 +47,12 @@ from tasks import measures, predictions
 from tasks.system import SystemMetrics
 
 EXPERIMENT = "lightreasoner"
+EXPERIMENT_TAGS = {
+    # Its pages then speak of runs, not of evaluations of prompts and agents.
+    "mlflow.experimentKind": "custom_model_development",
+    MLFLOW_RUN_NOTE: "A run a pipeline, a nested run a stage. `tags.kind = 'pipeline'` finds the "
+    "former; their metrics are the report's headline.",
+}
 SQLITE = "sqlite:///"
 UNTRACKED = ""
 """The run id where MLflow did not make a run; every function here takes it and does nothing."""
@@ -193,6 +203,11 @@ def log_report(parent_id: str, outcome: Outcome) -> None:
     _log_pages(parent_id, outcome.artifact.path)
 
 
+def describe(run_id: str, text: str) -> None:
+    """What MLflow's page of a run shows as its description, in Markdown."""
+    _log(run_id, "the description", tags={MLFLOW_RUN_NOTE: text})
+
+
 def log_numbers(
     run_id: str, metrics: dict[str, float], params: dict[str, str] | None = None
 ) -> None:
@@ -287,6 +302,17 @@ def run_address(tracking_uri: str, run_id: str) -> str | None:
     return f"{tracking_uri}/#/experiments/{found}/runs/{run_id}" if found else None
 
 
+def find_stage(parent_id: str, stage: str) -> str:
+    """The newest run of a stage under a pipeline's run; UNTRACKED if MLflow has none."""
+    where = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent_id}' and attributes.run_name = '{stage}'"
+
+    def search() -> str:
+        found = MlflowClient().search_runs([experiment_id()], where, max_results=1)
+        return str(found[0].info.run_id) if found else UNTRACKED
+
+    return (_attempt(f"a search for {stage}'s run", search) if parent_id else None) or UNTRACKED
+
+
 def _set_tracking_uri(tracking_uri: str) -> None:
     """Set it for this process alone: MLflow sets the variable too, as if the user had chosen it."""
     chosen = MLFLOW_TRACKING_URI.is_set()
@@ -300,7 +326,7 @@ def _ensure_experiment(artifact_location: str | None) -> None:
     found = client.get_experiment_by_name(EXPERIMENT)
     if found is None:
         try:
-            client.create_experiment(EXPERIMENT, artifact_location)
+            client.create_experiment(EXPERIMENT, artifact_location, EXPERIMENT_TAGS)
         except MlflowException:
             experiment_id()  # another process made it first, or this raises what is wrong
         return

@@ -2,8 +2,11 @@
 
 import json
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import browsing
 import pyarrow as pa
 import pytest
 import torch
@@ -87,6 +90,13 @@ def problems_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium, driven by Playwright."""
+    with browsing.chromium() as running:
+        yield running
 
 
 @pytest.fixture
