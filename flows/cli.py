@@ -46,6 +46,7 @@ def application() -> typer.Typer:
     app.command("up")(serve)
     app.command()(down)
     app.command()(status)
+    app.command()(sync)
     return app
 
 
@@ -241,9 +242,9 @@ def _files_to_push(model: str, adapter: bool, where: Path, scratch: Path) -> tup
     if not model.startswith("models:/"):
         return Path(model), Path(model) / "README.md"
     servers.connect(where)
-    from tasks import registry, tracking
+    from tasks import registry
 
-    tracking.configure(home.tracking_uri(where), where)
+    servers.track(where)
     (scratch / "version").mkdir()
     version = registry.download(model, scratch / "version")
     return version / ("adapter" if adapter else "model"), version / "README.md"
@@ -286,4 +287,21 @@ def status() -> None:
     Example: lightreasoner status
     """
     if not up.status(home.home()):
+        raise typer.Exit(1)
+
+
+def sync() -> None:
+    """Send what waits under home for an MLflow server that was away in mid-run to that server.
+
+    Only a server elsewhere (MLFLOW_TRACKING_URI) needs it; that of `lightreasoner up` misses
+    nothing. What was sent is not sent again. Exit status 1 if a server is still away.
+
+    Example: lightreasoner sync
+    """
+    where = home.home()
+    from tasks import route
+
+    lines, is_done = route.send_all(where)
+    typer.echo("\n".join(lines) or f"nothing waits under {where}")
+    if not is_done:
         raise typer.Exit(1)

@@ -10,7 +10,7 @@ from prefect import flow
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.runtime import flow_run
 
-from flows import home, latest, naming, summary
+from flows import home, latest, naming, servers, summary
 from flows.form import Form
 from lightreasoner.config import Params
 from lightreasoner.stages import GRAPH, Inputs, Stage, external_inputs
@@ -41,7 +41,7 @@ def lightreasoner(params: Form) -> dict[str, Any]:
 def run_pipeline(params: Params, where: Path) -> dict[str, Any]:
     """The stages, the registry and the report; what report.json says."""
     inputs = external_inputs(params)
-    tracking.configure(home.tracking_uri(where), where)
+    servers.track(where)
     with tracking.pipeline_run(params, flow_run.name or "lightreasoner") as run:
         runs = run_stages(GRAPH, inputs, params, where, run)
         tracking.log_report(run, runs["report"].outcome)

@@ -78,6 +78,18 @@ def connect(where: Path) -> str:
     return f"records: Prefect {prefect}, MLflow {home.tracking_uri(where)}"
 
 
+def track(where: Path) -> None:
+    """Let MLflow's records go where `connect` says.
+
+    The server of this home's `up` serves the database under home; whatever becomes of it in
+    mid-run, records go there.
+    """
+    from tasks import tracking
+
+    uri, places = home.tracking_uri(where), announced(where)
+    tracking.configure(uri, where, is_shared=places is not None and places.mlflow == uri)
+
+
 def check_prefect() -> None:
     """Raise ServerError if PREFECT_API_URL names a server that does not answer at all."""
     api = home.prefect_api()
@@ -156,10 +168,10 @@ def _database(where: Path) -> str:
 
 def _make_database(where: Path) -> None:
     """Make MLflow's database; the server's processes break one that they make at the same time."""
-    from tasks import tracking
+    from tasks import route
 
     (where / "mlflow").mkdir(parents=True, exist_ok=True)
-    tracking.make_database(_database(where))
+    route.make_database(_database(where))
 
 
 def _polled(prefect: str, flow: str, since: float) -> bool:
