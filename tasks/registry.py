@@ -90,9 +90,9 @@ def reached(model: Artifact) -> Iterator[None]:
         yield
     except (MlflowException, SQLAlchemyError) as error:
         raise RegistryError(
-            f"registry {tracking.registry()}: {route.reason(error)}; the model is not "
-            f"registered, it is at {model.path}; mend the registry, then the same command again "
-            "takes all results from the store and registers"
+            f"registry {tracking.registry()}: {route.reason(error)}; the model is at {model.path}, "
+            "not registered yet; mend the registry, then the same command again takes all results "
+            "from the store and registers it"
         ) from error
 
 
