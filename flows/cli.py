@@ -4,16 +4,21 @@ Prefect, MLflow and torch are imported by the command that needs them, after the
 known to be good.
 """
 
+import contextlib
 import json
 import logging
+import signal
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from types import FrameType
+from typing import Annotated, NoReturn
 
 import typer
 
 from flows import home, publish_cli, servers, up
-from lightreasoner import artifacts, cli, config
+from flows.manager import ServerError
+from lightreasoner import artifacts, cli, complete, config
 from lightreasoner.cli import DATA, Overrides, ParamsFile
 from lightreasoner.config import Params
 from lightreasoner.errors import ConfigError
@@ -27,11 +32,38 @@ def main() -> None:
     """Run the command line; results go to the store under home, from wherever it is called."""
     where = home.home()
     home.prepare_environment(where)
+    _end_in_order()
     with_store = [*map(cli.command_name, STAGES.values()), "pair"]
-    application()(
-        prog_name="lightreasoner",
-        default_map={command: {"home": str(where)} for command in with_store},
-    )
+    try:
+        application()(
+            prog_name="lightreasoner",
+            default_map={command: {"home": str(where)} for command in with_store},
+        )
+    except Exception:
+        if _Ended.number:  # the end may find that a server was ended, too, and fail
+            raise SystemExit(128 + _Ended.number) from None
+        raise
+
+
+class _Ended:
+    """The signal that ended this process."""
+
+    number = 0
+
+
+def _end_in_order() -> None:
+    """Let SIGTERM, and SIGHUP of a closed terminal, end the process as an exception does.
+
+    Else it is gone at once, and Prefect's server of a run without servers stays.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _end)
+
+
+def _end(number: int, _frame: FrameType | None) -> NoReturn:
+    _Ended.number = number
+    raise SystemExit(128 + number)
 
 
 def application() -> typer.Typer:
@@ -47,6 +79,7 @@ def application() -> typer.Typer:
     app.command("up")(serve)
     app.command()(down)
     app.command()(status)
+    app.command()(sync)
     return app
 
 
@@ -59,9 +92,27 @@ def _ready(values: Params) -> Path:
     where = home.home()
     typer.echo(servers.connect(where), err=True)
     servers.check_prefect()
+    servers.start_own_prefect()
     for package in ("tasks", "flows"):
         cli.log_to_stderr(package)
     return where
+
+
+@contextlib.contextmanager
+def _by_prefect() -> Iterator[None]:
+    """Turn a failure of Prefect's server, once it was waited for, into an error of one line."""
+    import httpx
+
+    try:
+        yield
+    except httpx.HTTPError as error:
+        if _Ended.number:
+            raise SystemExit(128 + _Ended.number) from None
+        servers.check_space(home.home())
+        raise ServerError(
+            f"Prefect's server failed in mid-run ({str(error).partition(' for url')[0]}); what was "
+            "finished is in the store: mend the server, then run this command again"
+        ) from error
 
 
 def run(params: ParamsFile = Path("params.yaml"), set_: Overrides = None) -> None:
@@ -79,7 +130,8 @@ def run(params: ParamsFile = Path("params.yaml"), set_: Overrides = None) -> Non
     from flows import pipeline, summary
     from flows.form import Form
 
-    report = pipeline.lightreasoner(Form.of(values))
+    with _by_prefect():
+        report = pipeline.lightreasoner(Form.of(values))
     summary.show(
         report,
         Console(),
@@ -95,7 +147,13 @@ def compare(
     params: ParamsFile = Path("params.yaml"),
     set_: Overrides = None,
     methods: Annotated[
-        str, typer.Option("--methods", metavar="A,B,...", help="Which, beside the base.")
+        str,
+        typer.Option(
+            "--methods",
+            metavar="A,B,...",
+            help="Which, beside the base.",
+            autocompletion=complete.methods,
+        ),
     ] = ",".join(NAMES),
 ) -> None:
     """Compare LightReasoner with the baselines and its ablations on the same problems.
@@ -112,7 +170,9 @@ def compare(
     from flows import compare, summary
     from flows.form import Form
 
-    summary.show_comparison(compare.compare(Form.of(values), chosen), Console(), where / "compare")
+    with _by_prefect():
+        found = compare.compare(Form.of(values), chosen)
+    summary.show_comparison(found, Console(), where / "compare")
 
 
 def sweep(
@@ -141,7 +201,9 @@ def sweep(
 
     from flows import summary, sweep
 
-    summary.show_comparison(sweep.sweep(form), Console(), where / "sweep")
+    with _by_prefect():
+        found = sweep.sweep(form)
+    summary.show_comparison(found, Console(), where / "sweep")
 
 
 def _numbers(option: str, text: str) -> tuple[float, ...]:
@@ -169,7 +231,9 @@ def table1(params: ParamsFile = Path("params.yaml"), set_: Overrides = None) -> 
     from flows import summary, table1
     from flows.form import Form
 
-    summary.show_table1(table1.table1(Form.of(values)), Console(), where / "table1")
+    with _by_prefect():
+        found = table1.table1(Form.of(values))
+    summary.show_table1(found, Console(), where / "table1")
 
 
 def register(
@@ -243,9 +307,9 @@ def _files_to_push(model: str, adapter: bool, where: Path, scratch: Path) -> tup
     if not model.startswith("models:/"):
         return Path(model), Path(model) / "README.md"
     servers.connect(where)
-    from tasks import registry, tracking
+    from tasks import registry
 
-    tracking.configure(home.tracking_uri(where), where)
+    servers.track(where)
     (scratch / "version").mkdir()
     version = registry.download(model, scratch / "version")
     return version / ("adapter" if adapter else "model"), version / "README.md"
@@ -288,4 +352,21 @@ def status() -> None:
     Example: lightreasoner status
     """
     if not up.status(home.home()):
+        raise typer.Exit(1)
+
+
+def sync() -> None:
+    """Send what waits under home for an MLflow server that was away in mid-run to that server.
+
+    Only a server elsewhere (MLFLOW_TRACKING_URI) needs it; that of `lightreasoner up` misses
+    nothing. What was sent is not sent again. Exit status 1 if a server is still away.
+
+    Example: lightreasoner sync
+    """
+    where = home.home()
+    from tasks import route
+
+    lines, is_done = route.send_all(where)
+    typer.echo("\n".join(lines) or f"nothing waits under {where}")
+    if not is_done:
         raise typer.Exit(1)

@@ -17,7 +17,7 @@ from prefect import flow
 from prefect.artifacts import create_table_artifact
 from prefect.runtime import flow_run
 
-from flows import home, naming
+from flows import home, naming, servers
 from flows.form import Form
 from flows.pipeline import let_interface_see_lines, run_stages
 from lightreasoner import artifacts, comparison
@@ -51,7 +51,7 @@ def compare(params: Form, methods: tuple[Name, ...] = NAMES) -> dict[str, Any]:
     values = under_one_prompt(params.values())
     names = named(("base", *methods))
     inputs = checked_inputs(values, names)
-    tracking.configure(home.tracking_uri(where), where)
+    servers.track(where)
     run_name = flow_run.name or "lightreasoner-compare"
     with tracking.pipeline_run(values, run_name, kind="comparison") as run:
         results = run_methods(names, inputs, values, where, run)

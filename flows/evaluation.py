@@ -11,7 +11,7 @@ from prefect import flow
 from prefect.artifacts import create_table_artifact
 from prefect.runtime import flow_run
 
-from flows import home, naming, summary
+from flows import home, naming, servers, summary
 from flows.compare import conditions
 from flows.form import EvaluationForm
 from flows.pipeline import let_interface_see_lines, run_stages
@@ -35,7 +35,7 @@ def evaluation(params: EvaluationForm) -> dict[str, Any]:
     naming.tag(params)
     where, values = home.home(), params.values()
     inputs = external_inputs(values, ("benchmark_source",))
-    tracking.configure(home.tracking_uri(where), where)
+    servers.track(where)
     inputs["model"] = registered.resolve(params.model, where)
     run_name = flow_run.name or "lightreasoner-evaluation"
     with tracking.pipeline_run(values, run_name, kind="evaluation") as run:

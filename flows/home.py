@@ -116,6 +116,11 @@ def prefect_api() -> str | None:
     return os.environ.get("PREFECT_API_URL")
 
 
+def wait_briefly_for_prefect() -> None:
+    """Let a server of the run's own that is gone cost seconds; `up` would start one again."""
+    os.environ.setdefault("PREFECT_CLIENT_MAX_RETRIES", "1")
+
+
 def use_servers(prefect_api: str, mlflow: str) -> None:
     """Point Prefect and MLflow at these servers, unless they are pointed elsewhere already."""
     os.environ.setdefault("PREFECT_API_URL", prefect_api)

@@ -9,7 +9,7 @@ from typing import Any
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows import home, latest, naming, records, shown
+from flows import home, latest, naming, records, servers, shown
 from flows.form import Form
 from lightreasoner.config import Params
 from lightreasoner.stages import GRAPH, Inputs, Stage, external_inputs
@@ -41,7 +41,7 @@ def run_pipeline(params: Params, where: Path) -> dict[str, Any]:
     """The stages, the registry and the report; what report.json says."""
     inputs = external_inputs(params)
     name, uri = flow_run.name or "lightreasoner", home.tracking_uri(where)
-    tracking.configure(uri, where)
+    servers.track(where)
     with tracking.pipeline_run(params, name) as run:
         runs = run_stages(GRAPH, inputs, params, where, run)
         tracking.log_report(run, runs["report"].outcome)

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from flows import home
+from flows import servers
 from lightreasoner.artifacts import Artifact
 from lightreasoner.config import Params
 from lightreasoner.errors import ArtifactError
@@ -28,7 +28,7 @@ def register(params: Params, model: Artifact, where: Path) -> dict[str, Any]:
             f"{model.path}: has digest {model.digest}, but the model of these parameters has "
             f"{expected.digest}; run `dvc repro` first"
         )
-    tracking.configure(home.tracking_uri(where), where)
+    servers.track(where)
     with tracking.pipeline_run(params, "dvc repro") as run:
         for name, outcome in outcomes.items():
             tracking.replay_stage(run, STAGES[name], outcome, where)

@@ -4,9 +4,13 @@ While `lightreasoner up` runs them, `<home>/servers.json` says where, and `run` 
 on loopback only, and on the databases that runs without a server write directly.
 """
 
+import contextlib
 import json
 import os
+import shutil
+import signal
 import sys
+import threading
 import urllib.error
 import urllib.request
 from dataclasses import asdict, dataclass
@@ -19,8 +23,10 @@ import psutil
 from flows import home
 from flows.manager import ServerError, Service
 from lightreasoner import artifacts
+from lightreasoner.errors import DiskFullError
 
 HOST = "127.0.0.1"
+LEAST_FREE = 1 << 20
 DEPLOYED = (
     "lightreasoner",
     "lightreasoner-compare",
@@ -74,8 +80,22 @@ def connect(where: Path) -> str:
     servers = running(where)
     if servers is not None:
         home.use_servers(f"{servers.prefect}/api", servers.mlflow)
-    prefect = (home.prefect_api() or str(where / "prefect")).removesuffix("/api")
-    return f"records: Prefect {prefect}, MLflow {home.tracking_uri(where)}"
+    api, mlflow = home.prefect_api(), home.tracking_uri(where)
+    prefect = api.removesuffix("/api") if api else str(where / "prefect")
+    hint = "" if api else "; no server runs, `lightreasoner up` shows them"
+    return f"records: Prefect {prefect}, MLflow {mlflow}{hint}"
+
+
+def track(where: Path) -> None:
+    """Let MLflow's records go where `connect` says.
+
+    The server of this home's `up` serves the database under home; whatever becomes of it in
+    mid-run, records go there.
+    """
+    from tasks import tracking
+
+    uri, places = home.tracking_uri(where), announced(where)
+    tracking.configure(uri, where, is_shared=places is not None and places.mlflow == uri)
 
 
 def check_prefect() -> None:
@@ -92,6 +112,38 @@ def check_prefect() -> None:
             f"PREFECT_API_URL {api}: no answer ({error}); start that server, or unset the variable "
             "to run without one"
         ) from error
+
+
+def start_own_prefect() -> None:
+    """Start Prefect's server of a run without servers; it ends with this process.
+
+    A terminal sends Ctrl-C, and the end of its connection, to every process of the run. That
+    server would go first, and Prefect waits for minutes for one that is gone. So it starts in a
+    thread that blocks both, which it inherits; this process ends it when all is said.
+    """
+    if home.prefect_api() is not None:
+        return
+    home.wait_briefly_for_prefect()
+    from prefect.client.orchestration import get_client
+
+    def start() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGHUP))
+        with contextlib.suppress(RuntimeError, AttributeError, OSError, HTTPException):
+            get_client(sync_client=True)  # else the flow starts one, and says why it cannot
+
+    starting = threading.Thread(target=start, daemon=True)
+    starting.start()
+    starting.join()
+
+
+def check_space(where: Path) -> None:
+    """Raise DiskFullError if the databases under home cannot grow."""
+    free = shutil.disk_usage(where).free
+    if free < LEAST_FREE:
+        raise DiskFullError(
+            f"{where}: {free:,} bytes are free, and the databases need {LEAST_FREE:,}; make room, "
+            "then run again: what was finished is in the store"
+        )
 
 
 def announce(where: Path, servers: Servers) -> None:
@@ -170,10 +222,10 @@ def _database(where: Path) -> str:
 
 def _make_database(where: Path) -> None:
     """Make MLflow's database; the server's processes break one that they make at the same time."""
-    from tasks import tracking
+    from tasks import route
 
     (where / "mlflow").mkdir(parents=True, exist_ok=True)
-    tracking.make_database(_database(where))
+    route.make_database(_database(where))
 
 
 def _polled(prefect: str, flow: str, since: float) -> bool:

@@ -81,10 +81,11 @@ def addresses(tracking_uri: str, run: str, model: Mapping[str, Any]) -> dict[str
     page = tracking.run_address(tracking_uri, run)
     if page is None:
         return {}
+    figure = f"get-artifact?path=figures/{KL}.png&run_uuid={tracking.run_here(run)}"
     found = {
         "mlflow-run": page,
         "report-page": f"{page}/artifacts/report.html",
-        "figure": f"{tracking_uri}/get-artifact?path=figures/{KL}.png&run_uuid={run}",
+        "figure": f"{tracking_uri}/{figure}",
         "registered-model": f"{tracking_uri}/#/models/{model['name']}/versions/{model['version']}",
     }
     samples = tracking.run_address(tracking_uri, tracking.find_stage(run, "select"))

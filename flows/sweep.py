@@ -15,7 +15,7 @@ from typing import Any
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows import home, naming
+from flows import home, naming, servers
 from flows.compare import (
     conditions,
     publish,
@@ -62,7 +62,7 @@ def sweep(params: SweepForm) -> dict[str, Any]:
     points = {point_name(point): point for point in map(under_one_prompt, params.points())}
     first = next(iter(points.values()))
     inputs = external_inputs(first)
-    tracking.configure(home.tracking_uri(where), where)
+    servers.track(where)
     run_name = flow_run.name or "lightreasoner-sweep"
     with tracking.pipeline_run(under_one_prompt(params.values()), run_name, kind="sweep") as run:
         results = run_points(points, inputs, where, run)

@@ -17,7 +17,7 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.runtime import flow_run
 
-from flows import home, naming
+from flows import home, naming, servers
 from flows.compare import conditions
 from flows.form import Form
 from flows.pipeline import let_interface_see_lines, run_stages
@@ -50,7 +50,7 @@ def table1(params: Form) -> dict[str, Any]:
     naming.tag(params)
     where, values = home.home(), params.values()
     inputs = external_inputs(values)
-    tracking.configure(home.tracking_uri(where), where)
+    servers.track(where)
     run_name = flow_run.name or "lightreasoner-table1"
     with tracking.pipeline_run(values, run_name, kind="table1") as run:
         scores = run_cells(inputs, values, where, run)

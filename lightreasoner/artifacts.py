@@ -132,9 +132,13 @@ def write_text(path: Path, text: str) -> None:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def disk_full(error: OSError, path: Path) -> Exception:
-    """A DiskFullError that names the path if that is what went wrong; else the error itself."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+def disk_full(error: Exception, path: Path) -> Exception:
+    """A DiskFullError that names the path if that is what went wrong; else the error itself.
+
+    safetensors has an error of its own, which names the system's in its text alone.
+    """
+    number = getattr(error, "errno", None)
+    if number in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error):
         return DiskFullError(f"{path}: no space left on the disk; free some and run again")
     return error
 

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from lightreasoner import artifacts, config
+from lightreasoner import artifacts, complete, config
 from lightreasoner.artifacts import Artifact
 from lightreasoner.config import Params
 from lightreasoner.errors import ConfigError, LightReasonerError
@@ -44,7 +44,10 @@ ParamsFile = Annotated[
 Overrides = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="SECTION.KEY=VALUE", help="Override one parameter; may be repeated."
+        "--set",
+        metavar="SECTION.KEY=VALUE",
+        help="Override one parameter; may be repeated.",
+        autocompletion=complete.parameters,
     ),
 ]
 Home = Annotated[
@@ -64,9 +67,16 @@ class Commands(TyperGroup):
         except (LightReasonerError, OSError) as error:
             if ctx.params["debug"]:
                 raise
-            for fault in getattr(error, "faults", None) or [str(error)]:
+            for fault in getattr(error, "faults", None) or [_said(error)]:
                 typer.echo(f"error: {fault}", err=True)
             raise typer.Exit(2) from None
+
+
+def _said(error: Exception) -> str:
+    """An error in words: the file before what is the matter with it."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {(error.strerror or str(error)).lower()}"
+    return str(error)
 
 
 def application(samples_diff: Callable[..., None] | None = None) -> typer.Typer:
@@ -88,10 +98,9 @@ def application(samples_diff: Callable[..., None] | None = None) -> typer.Typer:
         help="LightReasoner: contrast an expert with an amateur, keep the steps that matter, "
         "tune the expert on them.",
         no_args_is_help=True,
-        add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
-        context_settings={"help_option_names": ["-h", "--help"]},
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     )
     app.callback()(_options)
     for stage in STAGES.values():
@@ -199,7 +208,10 @@ def _holds(out: Path, artifact: Artifact) -> bool:
 
 
 def preset(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="One of the presets.")],
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NAME", help="One of the presets.", autocompletion=complete.presets),
+    ],
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """Rewrite params.yaml with the settings of a preset.

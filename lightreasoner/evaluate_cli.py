@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from lightreasoner import artifacts, config
+from lightreasoner import artifacts, complete, config
 from lightreasoner.artifacts import Artifact
 from lightreasoner.cli import DATA, HOME, Home, Overrides, ParamsFile, take
 from lightreasoner.errors import ConfigError, ModelError
@@ -23,14 +23,24 @@ STYLES: tuple["PromptStyle", ...] = get_args(config.PromptStyle)
 
 def prompts(
     benchmark: Annotated[
-        str, typer.Option(metavar="NAME", help="The set, such as gsm8k or mmlu_stem.")
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="The set, such as gsm8k or mmlu_stem.",
+            autocompletion=complete.benchmarks,
+        ),
     ],
     data: Annotated[
         str,
         typer.Option(metavar="DIR", help="Holds NAME/test.jsonl; else a file or a hub source."),
     ],
     style: Annotated[
-        str, typer.Option(metavar="STYLE", help=f"One of {', '.join(STYLES)}.")
+        str,
+        typer.Option(
+            metavar="STYLE",
+            help=f"One of {', '.join(STYLES)}.",
+            autocompletion=complete.styles,
+        ),
     ] = "qwen25-math-cot",
     model: Annotated[
         str | None, typer.Option(metavar="DIR", help="Whose template the style chat renders.")
@@ -83,10 +93,20 @@ def evaluate(
         typer.Option(metavar="DIR", help="Holds NAME/test.jsonl; else a file or a hub source."),
     ] = None,
     benchmarks: Annotated[
-        str | None, typer.Option(metavar="A,B,...", help="Sets of DIR, or of evaluate.source.")
+        str | None,
+        typer.Option(
+            metavar="A,B,...",
+            help="Sets of DIR, or of evaluate.source.",
+            autocompletion=complete.benchmarks,
+        ),
     ] = None,
     style: Annotated[
-        str | None, typer.Option(metavar="STYLE", help=f"One of {', '.join(STYLES)}.")
+        str | None,
+        typer.Option(
+            metavar="STYLE",
+            help=f"One of {', '.join(STYLES)}.",
+            autocompletion=complete.styles,
+        ),
     ] = None,
     limit: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Problems a set, drawn by evaluate.seed.")

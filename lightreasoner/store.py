@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from safetensors import SafetensorError
 
 from lightreasoner import artifacts
 from lightreasoner.artifacts import Artifact
@@ -133,7 +134,7 @@ class Store:
             }
             _write_json(new / "manifest.json", manifest)
             _publish(new, self.entry(stage, key))
-        except OSError as error:
+        except (OSError, SafetensorError) as error:
             raise artifacts.disk_full(error, self.home) from error
         finally:
             shutil.rmtree(new, ignore_errors=True)

@@ -25,7 +25,7 @@ from lightreasoner.errors import ArtifactError, ModelError
 from lightreasoner.gate import Champion, Decision, Difference, decide
 from lightreasoner.stages import STAGES, Inputs
 from lightreasoner.store import Outcome, Store, stage_key
-from tasks import card, tracking
+from tasks import card, route, tracking
 from tasks.flavor import MODEL_DIR
 from tasks.registry import DIGEST_TAG, REASON_TAG, Registered, reached
 
@@ -64,17 +64,13 @@ def run(
     DiskFullError, ArtifactError if base and candidate cannot be compared, and what `evaluate`
     raises, but for a ModelError: then the champion stays.
     """
-    with reached(outcomes["merge"].artifact):
+
+    def settle() -> Gated:
         client = MlflowClient()
-        contest = _Contest(client, registered, outcomes, params, source, home, evaluate)
-        while True:
-            before = champion(client, registered.name)
-            decision = contest.decide(before)
-            if not contest.conclude(decision, before):
-                continue
-            now = champion(client, registered.name)
-            if decision.verdict == "kept" or now == registered.version:
-                return Gated(decision, now)
+        return _Contest(client, registered, outcomes, params, source, home, evaluate).settle()
+
+    with reached(outcomes["merge"].artifact):
+        return tracking.at_the_registry(settle)
 
 
 def champion(client: MlflowClient, name: str) -> str | None:
@@ -94,6 +90,17 @@ class _Contest:
     source: Artifact
     home: Path
     evaluate: Evaluate
+
+    def settle(self) -> Gated:
+        """Decide and record it, until no other version becomes champion meanwhile."""
+        while True:
+            before = champion(self.client, self.registered.name)
+            decision = self.decide(before)
+            if not self.conclude(decision, before):
+                continue
+            now = champion(self.client, self.registered.name)
+            if decision.verdict == "kept" or now == self.registered.version:
+                return Gated(decision, now)
 
     def decide(self, version: str | None) -> Decision:
         """The decision against the version that is champion.
@@ -188,7 +195,7 @@ def _missing(error: Exception, home: Path, what: str) -> Exception:
     if isinstance(error, OSError) and artifacts.disk_full(error, home) is not error:
         return artifacts.disk_full(error, home)
     return ModelError(
-        f"{what}: its files cannot be read ({tracking.reason(error)}); restore them, or move the "
+        f"{what}: its files cannot be read ({route.reason(error)}); restore them, or move the "
         f"alias {CHAMPION} by hand"
     )
 

@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from lightreasoner import artifacts, models
 from lightreasoner.artifacts import Artifact
 from lightreasoner.errors import ModelError
-from tasks import flavor, tracking
+from tasks import flavor, route, tracking
 
 SCHEME = "models:/"
 VERSION = re.compile(r"(?P<name>[^/@]+)(/(?P<version>\d+)|@(?P<alias>[A-Za-z][A-Za-z0-9_-]*))")
@@ -35,12 +35,13 @@ def resolve(name: str, home: Path) -> Artifact:
             "models:/lightreasoner-microworld@candidate"
         )
     try:
-        version = _version(found["name"], found["version"], found["alias"])
+        words = (found["name"], found["version"], found["alias"])
+        version = tracking.at_the_registry(lambda: _version(*words))
         return _checked(name, version, _directory(version, home))
     except (MlflowException, SQLAlchemyError) as error:
         raise ModelError(
-            f"model {name}: registry {mlflow.get_registry_uri()} has no such version "
-            f"({tracking.reason(error)}); look at the models' page, or register one with a run"
+            f"model {name}: registry {tracking.registry()} has no such version "
+            f"({route.reason(error)}); look at the models' page, or register one with a run"
         ) from error
 
 

@@ -30,7 +30,7 @@ from lightreasoner.config import Params
 from lightreasoner.errors import LightReasonerError
 from lightreasoner.stages import STAGES
 from lightreasoner.store import Outcome
-from tasks import card, flavor, measures, tracking
+from tasks import card, flavor, measures, route, tracking
 
 DIGEST_TAG = "digest.model"
 REASON_TAG = "gate.reason"
@@ -59,21 +59,27 @@ def register(
     `outcomes` are the pipeline's, in any key; `run_id` is the pipeline's run, None without one.
     Raises RegistryError, ModelError if the directory is no model, DiskFullError.
     """
-    name, alias = params.register.name, params.register.alias
     by_stage = {outcome.manifest["stage"]: outcome for outcome in outcomes.values()}
     with reached(model):
-        client = MlflowClient()
-        found = _earliest(client, name, model.digest)
-        created = found is None
-        if found is None:
-            own = _create(client, model, by_stage, params, run_id or None)
-            found = _earliest(client, name, model.digest) or own
-            created = found.version == own.version
-            if not created:
-                client.delete_model_version(name, own.version)
+        return tracking.at_the_registry(lambda: _register(model, by_stage, params, run_id))
+
+
+def _register(
+    model: Artifact, outcomes: Mapping[str, Outcome], params: Params, run_id: str | None
+) -> Registered:
+    name, alias = params.register.name, params.register.alias
+    client = MlflowClient()
+    found = _earliest(client, name, model.digest)
+    created = found is None
+    if found is None:
+        own = _create(client, model, outcomes, params, tracking.run_here(run_id or "") or None)
+        found = _earliest(client, name, model.digest) or own
+        created = found.version == own.version
         if not created:
-            _bring_up_to_date(client, model, found, by_stage, params)
-        client.set_registered_model_alias(name, alias, found.version)
+            client.delete_model_version(name, own.version)
+    if not created:
+        _bring_up_to_date(client, model, found, outcomes, params)
+    client.set_registered_model_alias(name, alias, found.version)
     return Registered(name, str(found.version), alias, created)
 
 
@@ -84,8 +90,9 @@ def reached(model: Artifact) -> Iterator[None]:
         yield
     except (MlflowException, SQLAlchemyError) as error:
         raise RegistryError(
-            f"registry {mlflow.get_registry_uri()}: {tracking.reason(error)}; the model is at "
-            f"{model.path}; mend the registry and register again"
+            f"registry {tracking.registry()}: {route.reason(error)}; the model is at {model.path}, "
+            "not registered yet; mend the registry, then the same command again takes all results "
+            "from the store and registers it"
         ) from error
 
 
@@ -99,8 +106,8 @@ def download(uri: str, out: Path) -> Path:
         return Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(out)))
     except (MlflowException, SQLAlchemyError, OSError) as error:
         raise RegistryError(
-            f"registry {mlflow.get_registry_uri()}: {uri} cannot be read "
-            f"({tracking.reason(error)}); check name and alias"
+            f"registry {tracking.registry()}: {uri} cannot be read "
+            f"({route.reason(error)}); check name and alias"
         ) from error
 
 

@@ -1,14 +1,14 @@
 """MLflow's side of a pipeline: a run for the pipeline, a nested run for each stage.
 
-MLflow never stops a pipeline and hardly slows it. What it does not take is said in the log and
-left out, and after a slow failure (a server that is down) nothing is sent for PAUSE_SECONDS.
+MLflow never stops a pipeline and hardly slows it. A server that goes away is left for the database
+under home (tasks/route.py). What MLflow does not take even so is said in the log and left out, and
+after a slow failure nothing is sent for PAUSE_SECONDS.
 Curves are sent by a thread of their own, a batch a second: MLflow's asynchronous logging is not
 used, because ending any run shuts its one queue down under the stages that still run
 (docs/decisions/004-mlflow.md). Run ids are passed on explicitly, never the thread's active run.
 """
 
 import contextlib
-import fcntl
 import json
 import logging
 import threading
@@ -16,9 +16,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
-import mlflow
+import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import (
     Dataset,
@@ -28,32 +27,23 @@ from mlflow.entities import (
     Param,
     RunTag,
 )
-from mlflow.environment_variables import (
-    MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT,
-    MLFLOW_TRACKING_URI,
-)
+from mlflow.environment_variables import MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import (
     MLFLOW_DATASET_CONTEXT,
+    MLFLOW_LOGGED_ARTIFACTS,
     MLFLOW_PARENT_RUN_ID,
     MLFLOW_RUN_NOTE,
 )
-from sqlalchemy.exc import SQLAlchemyError
 
 from lightreasoner.config import Params
 from lightreasoner.stages import STAGES, Stage
 from lightreasoner.store import Outcome, Store, read_curves
 from tasks import measures, predictions
+from tasks.route import Route, experiment_id, reason
+from tasks.sync import FAILURES
 from tasks.system import SystemMetrics
 
-EXPERIMENT = "lightreasoner"
-EXPERIMENT_TAGS = {
-    # Its pages then speak of runs, not of evaluations of prompts and agents.
-    "mlflow.experimentKind": "custom_model_development",
-    MLFLOW_RUN_NOTE: "A run a pipeline, a nested run a stage. `tags.kind = 'pipeline'` finds the "
-    "former; their metrics are the report's headline.",
-}
-SQLITE = "sqlite:///"
 UNTRACKED = ""
 """The run id where MLflow did not make a run; every function here takes it and does nothing."""
 
@@ -65,60 +55,49 @@ MODEL_INPUTS = {"expert", "amateur", "adapter", "model"}  # all other inputs are
 QUIET = {"mlflow": logging.WARNING, "alembic": logging.WARNING, "urllib3": logging.ERROR}
 """Loggers that would tell of every migration and every retry."""
 
-FAILURES = (MlflowException, SQLAlchemyError, OSError)
-
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-class _Pause:
-    """When MLflow may be asked again; one for the process, as one server serves all threads."""
+class _Now:
+    """What all threads of the process share."""
 
-    until = 0.0
+    route = Route("", Path())
+    pause = 0.0  # until when MLflow is left alone
 
 
-def configure(tracking_uri: str, home: Path) -> None:
-    """Set the tracking URI and make the experiment, its artifacts as files under `home`.
+def configure(tracking_uri: str, home: Path, is_shared: bool = False) -> None:
+    """Let records go to this tracking URI and make the experiment there.
 
-    Files, so that direct SQLite and a server on this machine resolve the same location; a server
-    elsewhere keeps them where it keeps its own.
+    `is_shared`: a server at `tracking_uri` serves the database under `home`, where records go if
+    it does not answer.
     """
     for name, level in QUIET.items():
         logging.getLogger(name).setLevel(level)
     MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT.set(True)
-    _Pause.until = 0.0
-    _set_tracking_uri(tracking_uri)
-    artifacts = (home / "mlflow" / "artifacts").resolve()
-    artifacts.mkdir(parents=True, exist_ok=True)
-    host = urlsplit(tracking_uri).hostname
-    location = artifacts.as_uri() if host in (None, "localhost", "127.0.0.1", "::1") else None
-
-    def prepare() -> None:
-        make_database(tracking_uri)
-        _ensure_experiment(location)
-
-    _attempt("the experiment", prepare)
+    _Now.pause = 0.0
+    _Now.route = Route(tracking_uri, home, is_shared)
+    _attempt("the experiment", _Now.route.open)
 
 
-def make_database(tracking_uri: str) -> None:
-    """Make a new SQLite database, if the URI names one that is not there; else do nothing.
+def run_here(run_id: str) -> str:
+    """The id of a run where records go now; it changes where a server goes or comes back."""
+    return _Now.route.run(run_id)
 
-    MLflow makes its tables without a lock and in many steps: two processes at once, or an
-    interrupt, leave a database that never works again (MLflow 3.17, docs/decisions/004-mlflow.md).
-    So one process at a time makes it beside its place and moves it there when it is whole. A
-    server's database is made with this, too, before the server starts.
+
+def registry() -> str:
+    """The address of the registry that was asked for."""
+    return _Now.route.chosen
+
+
+def at_the_registry(call: Callable[[], T]) -> T:
+    """The result of a call that needs the registry which was asked for, and may be made twice.
+
+    Where the server is gone: the database that it serves stands for it; else MlflowException.
     """
-    path = Path(tracking_uri.removeprefix(SQLITE))
-    if not tracking_uri.startswith(SQLITE) or path.exists():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_suffix(".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        if not path.exists():
-            new = path.with_suffix(".new")
-            new.unlink(missing_ok=True)
-            MlflowClient(f"{SQLITE}{new}")
-            new.rename(path)
+    if not _Now.route.is_back():
+        raise MlflowException(f"{_Now.route.chosen} does not answer")
+    return _tried(call) if _Now.route.is_shared else call()
 
 
 @contextlib.contextmanager
@@ -129,15 +108,17 @@ def pipeline_run(params: Params, name: str, kind: str = "pipeline") -> Iterator[
     """
     run_id = _open(name, {"kind": kind})
     _log(run_id, "the parameters", params=flatten(params))
-    with _closing(run_id, insist=True):
-        yield run_id
+    try:
+        with _closing(run_id, insist=True):
+            yield run_id
+    finally:
+        _attempt("what waited for the server", lambda: _Now.route.is_back(), insist=True)
 
 
 @contextlib.contextmanager
 def nested_run(parent_id: str, name: str, tags: dict[str, str]) -> Iterator[str]:
     """The run of one point of a sweep, under the sweep's; its stages nest under it in turn."""
-    tags = {"kind": "point", **tags, MLFLOW_PARENT_RUN_ID: parent_id}
-    run_id = _open(name, tags, bool(parent_id))
+    run_id = _open(name, {"kind": "point", **tags}, parent_id)
     with _closing(run_id):
         yield run_id
 
@@ -186,15 +167,15 @@ def log_outcome(run_id: str, outcome: Outcome) -> None:
         if name not in MODEL_INPUTS
     ]
     if run_id and data:
-        _attempt(f"{stage.name}'s data sets", lambda: MlflowClient().log_inputs(run_id, data))
+        _attempt(
+            f"{stage.name}'s data sets",
+            lambda: MlflowClient().log_inputs(run_here(run_id), data),
+        )
     if stage.output == "report":
         _log_pages(run_id, payload)
     table = predictions.of_payload(payload)
     if run_id and table is not None:
-        _attempt(
-            "the predictions",
-            lambda: MlflowClient().log_table(run_id, table, predictions.FILE),
-        )
+        _attempt("the predictions", lambda: _send_table(run_here(run_id), table))
 
 
 def log_report(parent_id: str, outcome: Outcome) -> None:
@@ -221,7 +202,7 @@ def log_comparison(parent_id: str, metrics: dict[str, float], files: Sequence[Pa
 
     def send() -> None:
         for file in files:
-            MlflowClient().log_artifact(parent_id, str(file))
+            MlflowClient().log_artifact(run_here(parent_id), str(file))
 
     if parent_id:
         _attempt("the comparison's files", send)
@@ -286,94 +267,62 @@ def flatten(params: Params) -> dict[str, str]:
     }
 
 
-def experiment_id() -> str:
-    """The id of the project's experiment. Raises MlflowException if it is not there."""
-    found = MlflowClient().get_experiment_by_name(EXPERIMENT)
-    if found is None:
-        raise MlflowException(f"no experiment {EXPERIMENT}")
-    return str(found.experiment_id)
-
-
 def run_address(tracking_uri: str, run_id: str) -> str | None:
     """A run's page on MLflow's server; None if there is no server or no run to show."""
-    if not run_id or not tracking_uri.startswith("http"):
+    if not run_id or not tracking_uri.startswith("http") or _Now.route.is_apart:
         return None
     found = _attempt("the run's address", experiment_id)
-    return f"{tracking_uri}/#/experiments/{found}/runs/{run_id}" if found else None
+    return f"{tracking_uri}/#/experiments/{found}/runs/{run_here(run_id)}" if found else None
 
 
 def find_stage(parent_id: str, stage: str) -> str:
     """The newest run of a stage under a pipeline's run; UNTRACKED if MLflow has none."""
-    where = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent_id}' and attributes.run_name = '{stage}'"
 
     def search() -> str:
+        parent = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{run_here(parent_id)}'"
+        where = f"{parent} and attributes.run_name = '{stage}'"
         found = MlflowClient().search_runs([experiment_id()], where, max_results=1)
         return str(found[0].info.run_id) if found else UNTRACKED
 
     return (_attempt(f"a search for {stage}'s run", search) if parent_id else None) or UNTRACKED
 
 
-def _set_tracking_uri(tracking_uri: str) -> None:
-    """Set it for this process alone: MLflow sets the variable too, as if the user had chosen it."""
-    chosen = MLFLOW_TRACKING_URI.is_set()
-    mlflow.set_tracking_uri(tracking_uri)
-    if not chosen:
-        MLFLOW_TRACKING_URI.unset()
-
-
-def _ensure_experiment(artifact_location: str | None) -> None:
-    client = MlflowClient()
-    found = client.get_experiment_by_name(EXPERIMENT)
-    if found is None:
-        try:
-            client.create_experiment(EXPERIMENT, artifact_location, EXPERIMENT_TAGS)
-        except MlflowException:
-            experiment_id()  # another process made it first, or this raises what is wrong
-        return
-    if found.lifecycle_stage == "deleted":
-        client.restore_experiment(found.experiment_id)
-    if artifact_location not in (None, found.artifact_location):
-        log.warning(
-            "MLflow keeps this experiment's files at %s, not at %s: was the home moved? "
-            "Move it back, or remove its mlflow/ folder to start anew",
-            found.artifact_location,
-            artifact_location,
-        )
-
-
 def _attempt(what: str, call: Callable[[], T], insist: bool = False) -> T | None:
     """The call's result; None, and a warning in the log, where MLflow fails or pauses."""
     started = time.monotonic()
-    if started < _Pause.until and not insist:
+    if started < _Now.pause and not insist:
         return None
     try:
-        return call()
+        return _tried(call)
     except FAILURES as error:
         if time.monotonic() - started > SLOW_SECONDS:
-            _Pause.until = time.monotonic() + PAUSE_SECONDS
+            _Now.pause = time.monotonic() + PAUSE_SECONDS
         log.warning("MLflow did not take %s (%s); the pipeline goes on", what, reason(error))
         return None
 
 
-def reason(error: Exception) -> str:
-    """An error's first line, without the details that network libraries append."""
-    text = str(error)
-    for mark in ("\n", " with url:", " (Caused by"):
-        text = text.partition(mark)[0]
-    return text
+def _tried(call: Callable[[], T]) -> T:
+    """The call's result; made again, in the database under home, if the server is gone."""
+    try:
+        return call()
+    except FAILURES:
+        if not _Now.route.is_lost():
+            raise
+    return call()
 
 
-def _open(name: str, tags: dict[str, str], wanted: bool = True) -> str:
+def _open(name: str, tags: dict[str, str], parent_id: str | None = None) -> str:
+    """A new run; none under a parent that there is not."""
+
     def create() -> str:
-        run = MlflowClient().create_run(experiment_id(), run_name=name, tags=tags)
-        return str(run.info.run_id)
+        parent = {MLFLOW_PARENT_RUN_ID: run_here(parent_id)} if parent_id else {}
+        return _Now.route.create_run(name, {**tags, **parent})
 
-    return (_attempt(f"the run {name}", create) if wanted else None) or UNTRACKED
+    return UNTRACKED if parent_id == UNTRACKED else _attempt(f"the run {name}", create) or UNTRACKED
 
 
 def _open_stage(parent_id: str, stage: Stage, label: str) -> str:
-    tags = {"kind": "stage", MLFLOW_PARENT_RUN_ID: parent_id}
-    return _open(run_name(stage, label), tags, bool(parent_id))
+    return _open(run_name(stage, label), {"kind": "stage"}, parent_id)
 
 
 @contextlib.contextmanager
@@ -389,8 +338,11 @@ def _closing(run_id: str, insist: bool = False) -> Iterator[None]:
 
 
 def _close(run_id: str, status: str, insist: bool) -> None:
+    def send() -> None:
+        MlflowClient().set_terminated(run_here(run_id), status)
+
     if run_id:
-        _attempt("a run's end", lambda: MlflowClient().set_terminated(run_id, status), insist)
+        _attempt("a run's end", send, insist)
 
 
 def _log(
@@ -404,7 +356,7 @@ def _log(
 
     def send() -> bool:
         MlflowClient().log_batch(
-            run_id,
+            run_here(run_id),
             metrics,
             [Param(key, value) for key, value in (params or {}).items()],
             [RunTag(key, value) for key, value in (tags or {}).items()],
@@ -418,11 +370,20 @@ def _log_pages(run_id: str, payload: Path) -> None:
     """report.html and figures/ as the run's artifacts."""
 
     def send() -> None:
-        MlflowClient().log_artifact(run_id, str(payload / "report.html"))
-        MlflowClient().log_artifacts(run_id, str(payload / "figures"), "figures")
+        here = run_here(run_id)
+        MlflowClient().log_artifact(here, str(payload / "report.html"))
+        MlflowClient().log_artifacts(here, str(payload / "figures"), "figures")
 
     if run_id:
         _attempt("the report", send)
+
+
+def _send_table(run_id: str, table: pd.DataFrame) -> None:
+    """As MLflow's `log_table`, which would add the rows once more where it is called again."""
+    text = table.to_json(orient="split", index=False, date_format="iso")
+    MlflowClient().log_text(run_id, text, predictions.FILE)
+    tables = json.dumps([{"path": predictions.FILE, "type": "table"}])
+    MlflowClient().set_tag(run_id, MLFLOW_LOGGED_ARTIFACTS, tables)
 
 
 def _outcome_tags(outcome: Outcome) -> dict[str, str]:

@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 from lightreasoner import artifacts
 from lightreasoner.artifacts import Artifact
@@ -86,3 +87,9 @@ def test_a_name_never_changes(tmp_path: Path) -> None:
 )
 def test_only_a_commit_pins(name: str, pinned: bool) -> None:
     assert artifacts.is_pinned(name) == pinned
+
+
+def test_a_full_disk_is_known_by_safetensors_error_too() -> None:
+    """Its text as it was on a full tmpfs; safetensors replaces files, so not on /dev/full."""
+    said = "Error while serializing: I/O error: No space left on device (os error 28)"
+    assert isinstance(artifacts.disk_full(SafetensorError(said), Path("store")), DiskFullError)

@@ -24,7 +24,7 @@ from lightreasoner.errors import ArtifactError
 from lightreasoner.progress import Silent
 from lightreasoner.stages import STAGES, Inputs, external_inputs
 from lightreasoner.store import MANIFEST_FIELDS, Outcome, Store, stage_key
-from tasks import gate, registry, tracking
+from tasks import gate, registry, route, tracking
 from tasks.gate import Gated
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's
@@ -41,7 +41,7 @@ import json, sys, time
 from pathlib import Path
 
 import test_champion
-from tasks import gate, tracking
+from tasks import gate, route, tracking
 
 uri, home, name, marks, ready = sys.argv[1:]
 tracking.configure(uri, Path(home))
@@ -154,7 +154,7 @@ def aliases() -> dict[str, str]:
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty MLflow database, which takes seconds to make."""
     path = tmp_path_factory.mktemp("prepared") / "mlflow.db"
-    tracking.make_database(f"sqlite:///{path}")
+    route.make_database(f"sqlite:///{path}")
     return path
 
 

@@ -23,7 +23,11 @@ from lightreasoner.presets import PRESETS
 from lightreasoner.stages import STAGES
 
 COMMANDS = [cli.command_name(stage) for stage in STAGES.values()]
-FLOWS = ["run", "compare", "table1", "register", "up"]
+FLOWS = ["run", "compare", "sweep", "table1", "register", "up"]
+OTHERS = [
+    "preset", "microworld", "prompts", "grade", "explain", "push", "publish", "down", "status",
+    "sync",
+]  # fmt: skip
 CONSOLE = "from flows.cli import main; main()"
 
 
@@ -53,16 +57,13 @@ def faults(result: Result) -> list[str]:
 
 @pytest.mark.parametrize(
     "name",
-    [
-        *(*COMMANDS, *FLOWS, "preset", "microworld", "prompts", "pair", "explain"),
-        *("publish", "down", "status"),
-    ],
+    [*COMMANDS, "pair", *OTHERS, *FLOWS],
 )
 def test_every_command_has_help_with_an_example(name: str) -> None:
     result = call(name, "--help")
     assert result.exit_code == 0
     assert f"Example: lightreasoner {name}" in result.stdout
-    if name not in ("preset", "microworld", "prompts", "explain", "publish", "down", "status"):
+    if name not in OTHERS:
         assert "--params FILE" in result.stdout
         assert "--set SECTION.KEY=VALUE" in result.stdout
 
@@ -265,8 +266,9 @@ def test_servers_that_do_not_answer_are_not_used(
     file.write_text(json.dumps({"prefect": gone, "mlflow": gone, "pid": os.getpid()}), "utf-8")
     assert servers.running(tmp_path) is None
     line = servers.connect(tmp_path)
-    assert (
-        line == f"records: Prefect {tmp_path}/prefect, MLflow sqlite:///{tmp_path}/mlflow/mlflow.db"
+    assert line == (
+        f"records: Prefect {tmp_path}/prefect, MLflow sqlite:///{tmp_path}/mlflow/mlflow.db; "
+        "no server runs, `lightreasoner up` shows them"
     )
     file.write_text("{", encoding="utf-8")
     assert servers.running(tmp_path) is None
@@ -327,3 +329,50 @@ def test_up_serves_runs_and_ends_with_all_its_processes(workspace: Path) -> None
 def test_every_stage_has_an_example() -> None:
     for stage in STAGES.values():
         assert "\n  Example: lightreasoner " in call(cli.command_name(stage), "--help").stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "run --set select.beta=-1",
+        "preset nope",
+        "compare --methods nope",
+        "sweep --betas a,b",
+        "push --model nowhere --repo a/b --dry-run",
+        "push --model x --repo nobody",
+        "explain nope",
+        "samples stats --steps nowhere",
+        "samples diff nowhere elsewhere",
+        "grade nowhere.jsonl out.jsonl",
+        "evaluate --model nowhere",
+        "evaluate --style nope",
+        "prompts --benchmark gsm8k --data nowhere",
+        "register --model nowhere",
+        "merge --adapter nowhere",
+        "bench training --samples nowhere",
+        "up --prefect-port 4200 --mlflow-port 4200",
+        "microworld --out {file}/models",
+        "prepare --home {file}",
+    ],
+)
+def test_a_mistake_is_told_in_one_line(workspace: Path, arguments: str) -> None:
+    file = workspace / "file"
+    file.write_text("in the way of a folder", encoding="utf-8")
+    (line,) = faults(call(*arguments.format(file=file).split()))
+    assert len(line) > 20
+    assert not line.startswith("[Errno")
+
+
+def test_a_home_that_cannot_be_written_is_named(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For each command that makes it; the folder's place is taken by a file."""
+    (workspace / "home").write_text("", encoding="utf-8")
+    monkeypatch.setenv("LIGHTREASONER_HOME", str(workspace / "home"))
+    for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+    free = ("--prefect-port", str(_free()), "--mlflow-port", str(_free()))
+    model = ("--model", "models:/m@champion", "--repo", "a/b", "--dry-run")
+    for command in (("run",), ("up", *free), ("push", *model)):
+        (line,) = faults(call(*command))
+        assert line.startswith(str(workspace / "home"))

@@ -17,7 +17,7 @@ from mlflow.entities import Run
 
 from lightreasoner.stages import GRAPH, STAGES
 from lightreasoner.store import Outcome
-from tasks import measures, tracking
+from tasks import measures, route, tracking
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:The ``noload`` loader strategy:DeprecationWarning"  # MLflow asks SQLAlchemy 2.1
@@ -268,11 +268,11 @@ def test_points_wait_for_a_pause_to_end(home: Path, monkeypatch: pytest.MonkeyPa
         tracking.pipeline_run(PARAMS, "pause") as run_id,
         tracking.stage_run(run_id, STAGES["finetune"]) as live,
     ):
-        monkeypatch.setattr(tracking._Pause, "until", time.monotonic() + 60)
+        monkeypatch.setattr(tracking._Now, "pause", time.monotonic() + 60)
         live.metric("loss", 1.0, 0)
         time.sleep(2 * tracking.FLUSH_SECONDS)
         assert _curve(live.run_id) == []
-        monkeypatch.setattr(tracking._Pause, "until", 0.0)
+        monkeypatch.setattr(tracking._Now, "pause", 0.0)
     assert _curve(live.run_id) == [(0, 1.0)]
 
 
@@ -294,7 +294,7 @@ def test_an_interrupted_database_is_made_again(tmp_path: Path) -> None:
     """What a killed process left beside the place is not a database yet."""
     (tmp_path / "mlflow.new").write_bytes(b"half")
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    tracking.make_database(uri)
+    route.make_database(uri)
     assert MlflowClient(uri).get_experiment("0").name == "Default"
     assert not (tmp_path / "mlflow.new").exists()
 
@@ -307,32 +307,53 @@ def test_a_moved_home_is_said(home: Path, tmp_path: Path, caplog: pytest.LogCapt
 def test_a_server_that_is_down_costs_seconds_not_the_pipeline(
     home: Path,
     outcomes: dict[str, Outcome],
-    tmp_path: Path,
+    gone: str,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Nothing listens on the port. Measured 4.6 s in all: one refused call with two retries."""
+    """Nothing listens on the port. Measured 4.6 s more: one refused call with two retries."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        uri = f"http://127.0.0.1:{free.getsockname()[1]}"
     started = time.monotonic()
     try:
-        tracking.configure(uri, tmp_path)
+        tracking.configure(gone, home, is_shared=True)
         with tracking.pipeline_run(PARAMS, "down") as run_id:
-            assert run_id == tracking.UNTRACKED
             with tracking.stage_run(run_id, STAGES["finetune"]) as live:
                 for step in range(1000):
                     live.metric("loss", 1.0, step)
             tracking.log_outcome(live.run_id, outcomes["finetune"])
             tracking.replay_stage(run_id, STAGES["report"], outcomes["report"], home)
             tracking.log_report(run_id, outcomes["report"])
+        assert time.monotonic() - started < 15
+        assert len(_curve(live.run_id)) == 1000
+        assert set(_nested(run_id)) == {"finetune", "report"}
     finally:
         tracking.configure(f"sqlite:///{home}/mlflow/mlflow.db", home)
-    assert time.monotonic() - started < 15
-    assert [r.message for r in caplog.records if "the pipeline goes on" in r.message] != []
+    (said,) = [r.message for r in caplog.records if r.levelno >= logging.WARNING]
+    assert said == f"MLflow at {gone} does not answer; records go to its database directly"
+
+
+def test_what_no_database_takes_is_said_and_left_out(
+    gone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither the server is there nor may the database be made."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    (tmp_path / "mlflow").write_text("a file, not a folder", encoding="utf-8")
+    tracking.configure(gone, tmp_path, is_shared=True)
+    with tracking.pipeline_run(PARAMS, "down") as run_id:
+        assert run_id == tracking.UNTRACKED
+        with tracking.stage_run(run_id, STAGES["finetune"]) as live:
+            live.metric("loss", 1.0, 0)
+    assert "MLflow did not take the run down" in caplog.text
     assert all(len(record.message) < 300 for record in caplog.records)
+
+
+@pytest.fixture
+def gone() -> str:
+    """The address of a server on this machine that is not there."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{free.getsockname()[1]}"
 
 
 def test_a_server_that_goes_away_and_hangs_holds_no_stage_up(

@@ -1,0 +1,162 @@
+"""What a server elsewhere misses while it is away: it waits under home, and is sent once."""
+
+from pathlib import Path
+
+import pytest
+import stored_pipeline
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from lightreasoner.errors import LightReasonerError
+from lightreasoner.stages import STAGES
+from lightreasoner.store import Outcome
+from tasks import registry, route, sync, tracking
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:The ``noload`` loader strategy:DeprecationWarning"  # MLflow asks SQLAlchemy 2.1
+)
+PARAMS = stored_pipeline.params()
+GONE = "http://127.0.0.1:9"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home whose database is made."""
+    path = tmp_path_factory.mktemp("home")
+    route.make_database(route.database_of(path))
+    return path
+
+
+@pytest.fixture(scope="module")
+def outcomes(home: Path, tiny_expert: Path) -> dict[str, Outcome]:
+    """A stored pipeline's outcomes, by stage."""
+    return stored_pipeline.write(home, tiny_expert)
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The server's own database, which stands for it when it is back."""
+    path = tmp_path_factory.mktemp("elsewhere")
+    uri = f"sqlite:///{path}/mlflow.db"
+    route.make_database(uri)
+    MlflowClient(uri).create_experiment(sync.EXPERIMENT, path.as_uri())
+    return uri
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refused call is not tried again."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+
+
+def waiting(home: Path) -> list[str]:
+    return sync.waiting(route.database_of(home)).get(GONE, [])
+
+
+def nested(uri: str, run_id: str) -> dict[str, Run]:
+    client = MlflowClient(uri)
+    found = client.search_runs(
+        [sync.experiment_of(client)], f"tags.`mlflow.parentRunId` = '{run_id}'"
+    )
+    return {run.info.run_name: run for run in found}
+
+
+def test_a_pipeline_without_its_server_is_sent_as_it_was(
+    home: Path, outcomes: dict[str, Outcome], elsewhere: str
+) -> None:
+    """Sent twice, as where the first time was cut short: the same runs, points and files."""
+    tracking.configure(GONE, home)
+    with tracking.pipeline_run(PARAMS, "waits") as run_id:
+        for name in ("finetune", "evaluate"):
+            tracking.replay_stage(run_id, STAGES[name], outcomes[name], home)
+        tracking.log_report(run_id, outcomes["report"])
+    runs = waiting(home)
+    assert len(runs) == 3
+    database = route.database_of(home)
+    for _ in range(2):
+        there = sync.send(database, elsewhere, runs)[run_id]
+        here, sent = (
+            MlflowClient(uri).get_run(run) for uri, run in ((database, run_id), (elsewhere, there))
+        )
+        assert (sent.info.status, sent.info.run_name) == ("FINISHED", "waits")
+        assert (sent.info.start_time, sent.info.end_time) == (
+            here.info.start_time,
+            here.info.end_time,
+        )
+        assert (sent.data.params, sent.data.metrics) == (here.data.params, here.data.metrics)
+        files = {file.path for file in MlflowClient(elsewhere).list_artifacts(there)}
+        assert files == {"report.html", "figures"}
+        stages = nested(elsewhere, there)
+        assert set(stages) == {"finetune", "evaluate"}
+        curve = MlflowClient(elsewhere).get_metric_history(stages["finetune"].info.run_id, "loss")
+        assert [(p.step, p.value) for p in curve] == [(s, v) for _, v, s in stored_pipeline.CURVE]
+        assert {one.dataset.name for one in stages["finetune"].inputs.dataset_inputs} == {
+            "samples",
+            "problems",
+        }
+        assert "predictions.json" in stages["evaluate"].data.tags["mlflow.loggedArtifacts"]
+        assert not sync.OWN_TAGS & sent.data.tags.keys()
+    assert waiting(home) == []
+
+
+def test_a_run_that_the_server_has_is_continued(home: Path, elsewhere: str) -> None:
+    """The server went away after a point, a tag and a stage's start; the rest waited."""
+    client = MlflowClient(elsewhere)
+    known = client.create_run(
+        sync.experiment_of(client), run_name="known", tags={"kind": "pipeline"}
+    )
+    client.log_metric(known.info.run_id, "loss", 3.0, 1000, 0)
+    tracking.configure(GONE, home)
+    tracking.log_numbers(known.info.run_id, {"accuracy": 0.5}, {"select.beta": "0.4"})
+    with tracking.stage_run(known.info.run_id, STAGES["merge"]) as live:
+        live.metric("loss", 1.0, 1)
+    tracking._close(known.info.run_id, "FINISHED", insist=True)
+    runs = waiting(home)
+    assert len(runs) == 2
+    sync.send(route.database_of(home), elsewhere, runs)
+    found = client.get_run(known.info.run_id)
+    assert (found.info.run_name, found.info.status) == ("known", "FINISHED")
+    assert found.data.metrics == {"loss": 3.0, "accuracy": 0.5}
+    assert found.data.params == {"select.beta": "0.4"}
+    (stage,) = nested(elsewhere, known.info.run_id).values()
+    assert (stage.info.run_name, stage.info.status) == ("merge", "FINISHED")
+    assert stage.data.metrics == {"loss": 1.0}
+    assert waiting(home) == []
+
+
+def test_what_still_goes_on_waits_on(home: Path, elsewhere: str) -> None:
+    tracking.configure(GONE, home)
+    with tracking.pipeline_run(PARAMS, "goes on") as run_id:
+        sync.send(route.database_of(home), elsewhere, waiting(home))
+        assert waiting(home) == [run_id]
+        tracking.log_numbers(run_id, {"late": 1.0})
+    there = sync.send(route.database_of(home), elsewhere, waiting(home))[run_id]
+    assert MlflowClient(elsewhere).get_run(there).data.metrics == {"late": 1.0}
+    assert waiting(home) == []
+
+
+def test_a_server_that_stays_away_keeps_its_runs(home: Path) -> None:
+    assert route.send_all(home) == ([], True)
+    tracking.configure(GONE, home)
+    with tracking.pipeline_run(PARAMS, "stays"):
+        pass
+    (line,), is_done = route.send_all(home)
+    assert not is_done
+    assert line.startswith(f"{GONE}: 1 runs wait in {route.database_of(home)} (API request to ")
+    assert len(waiting(home)) == 1
+
+
+def test_a_model_is_not_registered_elsewhere_than_asked(
+    home: Path, outcomes: dict[str, Outcome]
+) -> None:
+    """The database under home has a registry too; it is not the one that was asked for."""
+    tracking.configure(GONE, home)
+    with pytest.raises(LightReasonerError) as error:
+        registry.register(outcomes["merge"].artifact, outcomes, PARAMS, None)
+    assert str(error.value).startswith(f"registry {GONE}: {GONE} does not answer; the model is not")
+    assert MlflowClient(route.database_of(home)).search_registered_models() == []
+
+
+def test_a_home_without_a_database_has_nothing_to_send(tmp_path: Path) -> None:
+    assert route.send_all(tmp_path) == ([], True)
+    assert not list(tmp_path.iterdir())
