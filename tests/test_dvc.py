@@ -114,7 +114,8 @@ def test_gto_gives_the_next_version(checkout: Path) -> None:
 
 
 def test_experiments_queue_metrics_and_plots(checkout: Path) -> None:
-    git(checkout, "commit", "--quiet", "--all", "--allow-empty", "--message", "before")
+    git(checkout, "add", "--all")
+    git(checkout, "commit", "--quiet", "--allow-empty", "--message", "before")
     dvc(checkout, "exp", "run", "--queue", "--name", "later", "--set-param", "select.beta=0.03")
     dvc(checkout, "exp", "run", "--run-all")
     assert "later" in dvc(checkout, "exp", "list", "--name-only")
