@@ -34,21 +34,10 @@ def main() -> None:
     home.prepare_environment(where)
     _end_in_order()
     with_store = [*map(cli.command_name, STAGES.values()), "pair"]
-    try:
-        application()(
-            prog_name="lightreasoner",
-            default_map={command: {"home": str(where)} for command in with_store},
-        )
-    except Exception:
-        if _Ended.number:  # the end may find that a server was ended, too, and fail
-            raise SystemExit(128 + _Ended.number) from None
-        raise
-
-
-class _Ended:
-    """The signal that ended this process."""
-
-    number = 0
+    application()(
+        prog_name="lightreasoner",
+        default_map={command: {"home": str(where)} for command in with_store},
+    )
 
 
 def _end_in_order() -> None:
@@ -62,7 +51,6 @@ def _end_in_order() -> None:
 
 
 def _end(number: int, _frame: FrameType | None) -> NoReturn:
-    _Ended.number = number
     raise SystemExit(128 + number)
 
 
@@ -92,7 +80,7 @@ def _ready(values: Params) -> Path:
     where = home.home()
     typer.echo(servers.connect(where), err=True)
     servers.check_prefect()
-    servers.start_own_prefect()
+    servers.start_own_prefect(where)
     for package in ("tasks", "flows"):
         cli.log_to_stderr(package)
     return where
@@ -102,17 +90,26 @@ def _ready(values: Params) -> Path:
 def _by_prefect() -> Iterator[None]:
     """Turn a failure of Prefect's server, once it was waited for, into an error of one line."""
     import httpx
+    from prefect.exceptions import TerminationSignal
 
     try:
         yield
     except httpx.HTTPError as error:
-        if _Ended.number:
-            raise SystemExit(128 + _Ended.number) from None
+        for cause in _behind(error):
+            if isinstance(cause, TerminationSignal):  # it ended the server, too
+                raise SystemExit(128 + cause.signal) from None
         servers.check_space(home.home())
         raise ServerError(
             f"Prefect's server failed in mid-run ({str(error).partition(' for url')[0]}); what was "
             "finished is in the store: mend the server, then run this command again"
         ) from error
+
+
+def _behind(error: BaseException) -> Iterator[BaseException]:
+    """What was being handled when an error came up, and so on."""
+    while error.__context__ is not None:
+        error = error.__context__
+        yield error
 
 
 def run(params: ParamsFile = Path("params.yaml"), set_: Overrides = None) -> None:

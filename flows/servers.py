@@ -114,7 +114,7 @@ def check_prefect() -> None:
         ) from error
 
 
-def start_own_prefect() -> None:
+def start_own_prefect(where: Path) -> None:
     """Start Prefect's server of a run without servers; it ends with this process.
 
     A terminal sends Ctrl-C, and the end of its connection, to every process of the run. That
@@ -124,6 +124,7 @@ def start_own_prefect() -> None:
     if home.prefect_api() is not None:
         return
     home.wait_briefly_for_prefect()
+    (where / "prefect").mkdir(parents=True, exist_ok=True)  # Prefect makes no parent, and hangs
     from prefect.client.orchestration import get_client
 
     def start() -> None:
