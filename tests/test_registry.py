@@ -208,7 +208,7 @@ def test_the_card_beside_the_model_has_its_results(
     }
     assert results["tuned"].dataset_type == "openai/gsm8k"
     assert results["tuned"].dataset_revision == stored_pipeline.COMMIT
-    assert found.text.startswith("# A card\n\n## Results\n\nOn tuned (n = 600): 80.0% right")
+    assert found.text.startswith("# A card\n\n## Results\n\nOn **tuned** (n = 600): 80.0% right")
 
 
 def test_a_data_set_of_the_hub_is_named_in_the_card(
