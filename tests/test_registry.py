@@ -183,7 +183,7 @@ def test_the_description_says_what_was_gained(
         "micro/expert, tuned by LightReasoner on its contrast with micro/amateur"
     )
     assert (
-        "On tuned (n = 600): 80.0% right (95% interval 75.0% to 85.0%), against 40.0% right "
+        "On **tuned** (n = 600): 80.0% right (95% interval 75.0% to 85.0%), against 40.0% right "
         "(95% interval 35.0% to 45.0%) for the base; 250 problems gained, 10 lost "
         "(paired p = 2e-50)." in text
     )
