@@ -28,6 +28,13 @@ PARITY = {
     "prompts": 4,
     "held_out_prompts": 3,
 }
+SELECTED = {
+    "selected": 2,
+    "steps": 8,
+    "selected_share": 0.25,
+    "threshold": 0.4,
+    "alpha": 0.2,
+}
 CURVE = [("loss", 2.0 / (1 + step), step) for step in range(80)]
 
 
@@ -206,12 +213,12 @@ def _report(out: Path) -> None:
         found = {**tests[name], "difference": difference, "ci95": ci95}
         paired[name] = {**found, "qwen": found}
     styles = {"base": "qwen25-math-cot", "lightreasoner": "qwen25-math-cot"}
-    found = {"scores": scores, "paired": paired, "styles": styles, "samples": {"samples": 2}}
+    found = {"scores": scores, "paired": paired, "styles": styles, "samples": SELECTED}
     _json(out / "tables.json", found)
     _json(out / "metrics.json", {"tuned": {"base": 0.4, "tuned": 0.8, "gain": 0.4}})
     (out / "report.html").write_text("<html></html>", encoding="utf-8")
     (out / "figures").mkdir()
-    (out / "figures" / "scores.png").write_bytes(b"png")
+    (out / "figures" / "kl_histogram.png").write_bytes(b"png")
 
 
 def _table(rows: list[tuple[Any, ...]], schema: pa.Schema, path: Path) -> None:

@@ -180,7 +180,7 @@ def test_the_first_champion(world: World) -> None:
     assert tags["gate.problems"] == found.decision.problems
     assert tags["gate.over_base"].startswith("0.300 [0.2")
     assert tags["gate.over_champion"] == "none"
-    assert f"\n\nGate: {found.decision.reason}\n\n# A card" in candidate.description()
+    assert f"\n\n**Gate:** {found.decision.reason}\n\n#### A card" in candidate.description()
     assert candidate.description().startswith("micro/expert, tuned by LightReasoner")
 
 

@@ -5,6 +5,7 @@ import json
 import logging
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from prefect.testing.utilities import prefect_test_harness
 from rich.console import Console
 from written_scores import write_scores
 
-from flows import compare, latest, pipeline, records, registering, summary, table1
+from flows import compare, latest, pipeline, records, registering, shown, summary, table1
 from flows import home as homes
 from lightreasoner import config, methods
 from lightreasoner.config import Params
@@ -281,11 +282,35 @@ def test_the_summary_shows_what_matters(tmp_path: Path, tiny_expert: Path) -> No
     assert row == [*strict, *gain, *of_toolkit]
     assert "models:/m@candidate (version 3)" in text
     assert "gate         kept. Version 2 stays champion: it cannot be graded. On 3 probl" in text
-    assert "Gate: kept. Version 2 stays champion" in summary.markdown(report)
     assert report["registered_model"]["gate"]["champion"] == "2"
     assert "register" in text
     assert "/here/report.html" in text
-    assert "| tuned | 600 | 40.0% |" in summary.markdown(report)
+
+
+def test_the_page_in_prefect_shows_what_matters(tmp_path: Path, tiny_expert: Path) -> None:
+    outcomes = stored_pipeline.write(tmp_path, tiny_expert)
+    state: Any = None
+    runs = {name: StageRun(outcome, state, 1.25) for name, outcome in outcomes.items()}
+    gated = Gated(_decision(tmp_path), "2")
+    registered = latest.Registering(Registered("m", "3", "candidate", False), 0.5, 10.0, gated)
+    report = latest.describe(runs, registered)
+    addresses = {"registered-model": "http://h/m", "sample-set": "http://h/s"}
+    params = stored_pipeline.params()
+    ids = {"name": "a run", "prefect": "1d", "mlflow": ""}
+    record = records.of(ids, params, runs, report["registered_model"])
+    finished = shown.Finished(record, report, runs, params, addresses)
+    text = shown.markdown(finished)
+    assert "2 of 8 steps (25.0%) became samples: those with KL > 0.4 nats" in text
+    cells = ["tuned", "600", "40.0% (35.0-45.0)", "80.0% (75.0-85.0)", "+40.0 (36.0-44.0)"]
+    assert f"| {' | '.join(cells)} | 2.0e-50 |" in text
+    assert "[m, version 3](http://h/m), alias `candidate`" in text
+    assert "Gate: kept. Version 2 stays champion" in text
+    assert "[The sample set](http://h/s): the run of" in text
+    assert str(outcomes["select"].artifact.path) in text
+    assert "| register | 0.5 s | from the store |" in text
+    assert "`lightreasoner publish 1d`" in text
+    assert "data:" not in text
+    assert "m, version 3, alias" in shown.markdown(replace(finished, addresses={}))
 
 
 def _decision(folder: Path) -> Decision:

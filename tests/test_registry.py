@@ -183,7 +183,7 @@ def test_the_description_says_what_was_gained(
         "micro/expert, tuned by LightReasoner on its contrast with micro/amateur"
     )
     assert (
-        "On tuned (n = 600): 80.0% right (95% interval 75.0% to 85.0%), against 40.0% right "
+        "On **tuned** (n = 600): 80.0% right (95% interval 75.0% to 85.0%), against 40.0% right "
         "(95% interval 35.0% to 45.0%) for the base; 250 problems gained, 10 lost "
         "(paired p = 2e-50)." in text
     )
@@ -208,7 +208,7 @@ def test_the_card_beside_the_model_has_its_results(
     }
     assert results["tuned"].dataset_type == "openai/gsm8k"
     assert results["tuned"].dataset_revision == stored_pipeline.COMMIT
-    assert found.text.startswith("# A card\n\n## Results\n\nOn tuned (n = 600): 80.0% right")
+    assert found.text.startswith("# A card\n\n## Results\n\nOn **tuned** (n = 600): 80.0% right")
 
 
 def test_a_data_set_of_the_hub_is_named_in_the_card(

@@ -274,7 +274,7 @@ def test_a_run_from_the_form_ends_with_a_report(
     assert page.locator("article img").evaluate("image => image.naturalWidth") > 500
     browsing.shoot(page, "prefect-report")
     page.goto(f"{show}{artifacts['scores']['id']}")
-    expect(page.get_by_role("cell", name="chain_sum")).to_be_visible()
+    expect(page.get_by_text("chain_sum", exact=True).first).to_be_visible()
     browsing.shoot(page, "prefect-scores")
     page.goto(f"{show}{artifacts['kl-histogram']['id']}")
     picture = page.locator("img").last
@@ -311,6 +311,7 @@ def test_a_value_out_of_range_is_refused_in_the_form(
         fill(page, {title: value})
         page.get_by_role("button", name="Submit").click()
         expect(page.get_by_text(said).first).to_be_visible()
+    page.wait_for_timeout(500)  # the message has come up
     browsing.shoot(page, "prefect-refused")
     assert servers.ask("flow_runs/count", flow_runs={}) == before
 
@@ -335,7 +336,7 @@ def test_cancelling_stops_the_work_and_a_copy_goes_on(
     until(lambda: max(checkpoints(servers.home), default=0) >= 20, SECONDS)
     processes = family(run)
     page.get_by_role("button", name="Cancel", exact=True).click()
-    page.get_by_role("dialog").get_by_role("button", name="Cancel Run").click()
+    page.get_by_role("dialog").get_by_role("button", name="Confirm").click()
     seconds = until(lambda: not any(each.is_running() for each in processes), 30)
     print(f"cancelled: processes gone after {seconds:.1f} s")
     assert seconds < 15
