@@ -12,18 +12,12 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from mlflow import MlflowClient
 
 from flows import home
 from lightreasoner.config import Params
-from tasks import sync
 
 CONSOLE = "from flows.cli import main; main()"
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(900),
-    pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning"),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture
@@ -65,10 +59,14 @@ def ours(where: Path) -> list[str]:
     return found
 
 
-def checkpoints(where: Path) -> list[int]:
-    """The updates after which the running fine-tuning has been saved."""
-    found = (where / "home" / "work").glob("**/checkpoint-*")
-    return [int(path.name.removeprefix("checkpoint-")) for path in found]
+def checkpoints(where: Path, since: float = 0) -> list[int]:
+    """The updates after which the fine-tuning in progress was saved; those saved since a time."""
+    found = []
+    for path in (where / "home" / "work").glob("**/checkpoint-*/trainer_state.json"):
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_mtime > since:
+                found.append(int(path.parent.name.removeprefix("checkpoint-")))
+    return found
 
 
 def until(where: Path, process: "subprocess.Popen[bytes]", holds: Callable[[], object]) -> None:
@@ -94,11 +92,11 @@ def test_no_process_is_left_and_the_next_run_goes_on(where: Path) -> None:
     A terminal's Ctrl-C reaches every process of the run; measured 6 s until all had ended, with
     Prefect's own server among them 147 s.
     """
-    resumed_at: list[int] = []
     for number, send, status in ENDS.values():
-        before = max(checkpoints(where), default=0)
+        before, began = max(checkpoints(where), default=0), time.time()
         process = start(where)
-        until(where, process, lambda: max(checkpoints(where), default=0) > before)  # noqa: B023
+        until(where, process, lambda: checkpoints(where, began))  # noqa: B023
+        assert min(checkpoints(where, began)) > before
         assert any("uvicorn" in line for line in ours(where))
         clock = time.monotonic()
         send(process.pid, number)
@@ -107,23 +105,6 @@ def test_no_process_is_left_and_the_next_run_goes_on(where: Path) -> None:
         assert not [line for line in said.splitlines() if line.startswith("error:")]
         assert time.monotonic() - clock < 30
         assert ours(where) == []
-        resumed_at.append(before)
-    assert resumed_at == sorted(set(resumed_at))
-    for before, times in zip(resumed_at, times_of_losses(where), strict=True):
-        # What a checkpoint has comes at once; the first 50 updates took seconds.
-        assert before == 0 or times[before - 1] - times[0] < 1000
-
-
-def times_of_losses(where: Path) -> list[list[int]]:
-    """When each fine-tuning run logged its losses, milliseconds, in the order of updates."""
-    client = MlflowClient(f"sqlite:///{where / 'home' / 'mlflow' / 'mlflow.db'}")
-    runs = client.search_runs(
-        [sync.experiment_of(client)],
-        "attributes.run_name = 'finetune'",
-        order_by=["attributes.start_time ASC"],
-    )
-    curves = [client.get_metric_history(run.info.run_id, "loss") for run in runs]
-    return [[p.timestamp for p in sorted(curve, key=lambda p: p.step)] for curve in curves]
 
 
 def test_ctrl_c_while_prefect_starts(where: Path) -> None:

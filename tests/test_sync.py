@@ -153,7 +153,7 @@ def test_a_model_is_not_registered_elsewhere_than_asked(
     tracking.configure(GONE, home)
     with pytest.raises(LightReasonerError) as error:
         registry.register(outcomes["merge"].artifact, outcomes, PARAMS, None)
-    assert str(error.value).startswith(f"registry {GONE}: {GONE} does not answer; the model is not")
+    assert str(error.value).startswith(f"registry {GONE}: {GONE} does not answer; the model is at ")
     assert MlflowClient(route.database_of(home)).search_registered_models() == []
 
 
