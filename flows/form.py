@@ -11,199 +11,42 @@ test compares); Prefect's interface and its API refuse a value outside them befo
 import hashlib
 import json
 from collections.abc import Collection, Sequence
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
 from pydantic import (
     BaseModel,
     ConfigDict,
-    Field,
     ModelWrapValidatorHandler,
     ValidationError,
     model_validator,
 )
 
+from flows.fields import (
+    PLACES,
+    Alpha,
+    Alphas,
+    Amateur,
+    Beta,
+    Betas,
+    Expert,
+    LearningRate,
+    Model,
+    More,
+    NEvaluated,
+    NProblems,
+    Preset,
+    ProblemSets,
+    Rank,
+    Seed,
+    Style,
+    Updates,
+)
 from lightreasoner import config, presets
-from lightreasoner.config import Params, PromptStyle
+from lightreasoner.config import Params
 from lightreasoner.errors import ConfigError
 from lightreasoner.presets import PRESETS
 
-OVERRIDE = r"^[a-z]+\.[a-z_0-9]+=.+$"
 DIGEST_LENGTH = 6
-
-PLACES = {
-    "expert": "models.expert",
-    "amateur": "models.amateur",
-    "beta": "select.beta",
-    "alpha": "select.alpha",
-    "n_problems": "prepare.n_problems",
-    "updates": "finetune.updates",
-    "learning_rate": "finetune.learning_rate",
-    "r": "finetune.r",
-    "seed": "finetune.seed",
-    "problem_sets": "evaluate.problem_sets",
-    "n_evaluated": "evaluate.n_problems",
-    "style": "evaluate.style",
-}
-"""The parameter that a field stands for."""
-
-
-def _plain(schema: dict[str, Any]) -> None:
-    """Offer a plain input that may stay empty, in place of a switch between a value and None."""
-    (value,) = (each for each in schema.pop("anyOf") if each != {"type": "null"})
-    schema.update(value)
-    schema.pop("default", None)
-
-
-Preset = Annotated[
-    presets.Name,
-    Field(
-        title="Preset",
-        description="Where all parameters start: the embedded micro-world (minutes on a laptop), "
-        "or one of the paper's experts (a GPU and the Hugging Face hub).",
-    ),
-]
-Expert = Annotated[
-    str | None,
-    Field(
-        title="Expert",
-        json_schema_extra=_plain,
-        min_length=1,
-        description="The strong model, which is tuned: owner/name@commit of the hub or a local "
-        "directory. Empty: the preset's.",
-    ),
-]
-Amateur = Annotated[
-    str | None,
-    Field(
-        title="Amateur",
-        json_schema_extra=_plain,
-        min_length=1,
-        description="The weak model of the same vocabulary. Empty: the preset's.",
-    ),
-]
-Beta = Annotated[
-    float | None,
-    Field(
-        title="Beta, nats",
-        json_schema_extra=_plain,
-        ge=0,
-        allow_inf_nan=False,
-        description="Keeps the steps where KL(expert || amateur) is over beta nats (eq. 35). "
-        "Empty: the preset's; the paper's is 0.4 nats.",
-    ),
-]
-Alpha = Annotated[
-    float | None,
-    Field(
-        title="Alpha",
-        json_schema_extra=_plain,
-        gt=0,
-        le=1,
-        description="Plausible tokens: expert's probability at least alpha times its largest "
-        "(eq. 34). Empty: the preset's; the paper's is 0.2.",
-    ),
-]
-NProblems = Annotated[
-    int | None,
-    Field(
-        title="Problems to learn from",
-        json_schema_extra=_plain,
-        ge=1,
-        description="Drawn from the preset's training set. Empty: the preset's number.",
-    ),
-]
-Updates = Annotated[
-    int | None,
-    Field(
-        title="Updates",
-        json_schema_extra=_plain,
-        ge=1,
-        description="Optimizer updates of the fine-tuning. Empty: the preset's number.",
-    ),
-]
-LearningRate = Annotated[
-    float | None,
-    Field(
-        title="Learning rate",
-        json_schema_extra=_plain,
-        gt=0,
-        allow_inf_nan=False,
-        description="AdamW's, decays linearly to 0. Empty: the preset's.",
-    ),
-]
-Rank = Annotated[
-    int | None,
-    Field(
-        title="LoRA rank",
-        json_schema_extra=_plain,
-        ge=1,
-        description="LoRA's r. Empty: the preset's.",
-    ),
-]
-Seed = Annotated[
-    int | None,
-    Field(
-        title="Seed of fine-tuning",
-        json_schema_extra=_plain,
-        ge=0,
-        le=2**31 - 1,
-        description="LoRA's A, dropout and the order of samples. Empty: the preset's.",
-    ),
-]
-ProblemSets = Annotated[
-    tuple[str, ...] | None,
-    Field(
-        title="Problem sets to evaluate on",
-        json_schema_extra=_plain,
-        min_length=1,
-        description="microworld has tuned, transfer, chain_sum; the paper's presets gsm8k, math, "
-        "svamp, asdiv, minerva_math, olympiadbench, mmlu_stem. Empty: the preset's.",
-    ),
-]
-NEvaluated = Annotated[
-    int | None,
-    Field(
-        title="Problems a set to evaluate on",
-        json_schema_extra=_plain,
-        ge=1,
-        description="Drawn from each set. Empty: the preset's number.",
-    ),
-]
-Style = Annotated[
-    PromptStyle | None,
-    Field(
-        title="Prompt style",
-        json_schema_extra=_plain,
-        description="Of the tuned expert's evaluation. Empty: the preset's.",
-    ),
-]
-Betas = Annotated[
-    tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...],
-    Field(title="Betas, nats", min_length=1, description="Thresholds of the KL (eq. 35)."),
-]
-Alphas = Annotated[
-    tuple[Annotated[float, Field(gt=0, le=1)], ...],
-    Field(
-        title="Alphas", min_length=1, description="Plausibility thresholds of the grid (eq. 34)."
-    ),
-]
-Model = Annotated[
-    str,
-    Field(
-        title="Model",
-        min_length=1,
-        description="models:/NAME@alias or NAME/version of the registry, owner/name@commit of the "
-        "hub, or a local directory.",
-    ),
-]
-More = Annotated[
-    tuple[Annotated[str, Field(pattern=OVERRIDE)], ...],
-    Field(
-        title="More parameters",
-        description="Any other parameter of params.yaml, as section.key=value, such as "
-        "generate.max_new_tokens=256.",
-    ),
-]
 
 
 class Settings(BaseModel):
@@ -261,29 +104,23 @@ class Settings(BaseModel):
         return f"{name_of(params)} beta={params.select.beta:g} {digest(params)}"
 
 
-class Form(Settings):
-    """A preset, and what differs from it."""
+class Rule(Settings):
+    """The rule by which steps become samples."""
 
     beta: Beta = None
     alpha: Alpha = None
-    expert: Expert = None
-    amateur: Amateur = None
-    n_problems: NProblems = None
-    updates: Updates = None
-    learning_rate: LearningRate = None
-    r: Rank = None
-    seed: Seed = None
-    problem_sets: ProblemSets = None
-    n_evaluated: NEvaluated = None
-    style: Style = None
-    more: More = ()
 
 
-class SweepForm(Settings):
-    """A grid of betas and alphas; the steps of all of its points are scored once."""
+class Grid(Settings):
+    """Several such rules."""
 
     betas: Betas = (0.2, 0.4, 0.8)
     alphas: Alphas = (0.1, 0.2)
+
+
+class Tuning(Settings):
+    """What is tuned on the samples, how, and what it is graded on."""
+
     expert: Expert = None
     amateur: Amateur = None
     n_problems: NProblems = None
@@ -295,6 +132,14 @@ class SweepForm(Settings):
     n_evaluated: NEvaluated = None
     style: Style = None
     more: More = ()
+
+
+class Form(Tuning, Rule):
+    """A preset, and what differs from it."""
+
+
+class SweepForm(Tuning, Grid):
+    """A grid of betas and alphas; the steps of all of its points are scored once."""
 
     @classmethod
     def saying(cls, params: Params) -> dict[str, Any]:

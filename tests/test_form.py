@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from flows import form
+from flows import fields
 from flows.compare import compare
 from flows.form import EvaluationForm, Form, Settings, SweepForm
 from flows.pipeline import lightreasoner
@@ -61,7 +61,7 @@ def test_what_is_changed_stands_in_its_own_field() -> None:
 
 def test_bounds_are_those_of_the_parameters() -> None:
     sections = config.Params.model_fields
-    for field, place in form.PLACES.items():
+    for field, place in fields.PLACES.items():
         section, _, key = place.partition(".")
         theirs = sections[section].annotation.model_fields[key].metadata  # type: ignore[union-attr]
         ours = Form.model_fields[field].metadata
