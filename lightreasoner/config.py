@@ -2,7 +2,7 @@
 
 The defaults are the paper's (arXiv 2510.07962, section 3.1 and appendix F); presets.py changes
 what a given setting needs. Sections enter a stage's fingerprint by value, so no stage module
-imports this one at run time.
+imports this one at run time. It is long, so that all that can be set is read in one place.
 """
 
 import difflib

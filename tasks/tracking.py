@@ -2,16 +2,13 @@
 
 MLflow never stops a pipeline and hardly slows it. A server that goes away is left for the database
 under home (tasks/route.py). What MLflow does not take even so is said in the log and left out, and
-after a slow failure nothing is sent for PAUSE_SECONDS.
-Curves are sent by a thread of their own, a batch a second: MLflow's asynchronous logging is not
-used, because ending any run shuts its one queue down under the stages that still run
-(docs/decisions/004-mlflow.md). Run ids are passed on explicitly, never the thread's active run.
+after a slow failure nothing is sent for PAUSE_SECONDS. Run ids are passed on explicitly, never the
+thread's active run.
 """
 
 import contextlib
 import json
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -40,14 +37,13 @@ from lightreasoner.config import Params
 from lightreasoner.stages import STAGES, Stage
 from lightreasoner.store import Outcome, Store, read_curves
 from tasks import measures, predictions
+from tasks.curves import LiveRun
 from tasks.route import Route, experiment_id, reason
 from tasks.sync import FAILURES
-from tasks.system import SystemMetrics
 
 UNTRACKED = ""
 """The run id where MLflow did not make a run; every function here takes it and does nothing."""
 
-FLUSH_SECONDS = 1.0
 SLOW_SECONDS = 1.0
 PAUSE_SECONDS = 30.0
 DIGEST_LENGTH = 36  # of a data set, at most: MLflow's MAX_DATASET_DIGEST_SIZE
@@ -124,11 +120,16 @@ def nested_run(parent_id: str, name: str, tags: dict[str, str]) -> Iterator[str]
 
 
 @contextlib.contextmanager
-def stage_run(parent_id: str, stage: Stage, label: str = "") -> Iterator["LiveRun"]:
+def stage_run(parent_id: str, stage: Stage, label: str = "") -> Iterator[LiveRun]:
     """A nested run of a stage that computes; yields the watcher that sends its curves there."""
     run_id = _open_stage(parent_id, stage, label)
-    with _closing(run_id), LiveRun(run_id) as live:
+    with _closing(run_id), LiveRun(run_id, _log_points) as live:
         yield live
+
+
+def _log_points(run_id: str, points: list[Metric]) -> bool:
+    """Whether MLflow took them."""
+    return _log(run_id, "points of a curve", metrics=points)
 
 
 def run_name(stage: Stage, label: str) -> str:
@@ -206,55 +207,6 @@ def log_comparison(parent_id: str, metrics: dict[str, float], files: Sequence[Pa
 
     if parent_id:
         _attempt("the comparison's files", send)
-
-
-class LiveRun:
-    """A watcher that sends metrics to a run from a thread of its own, so that no stage waits.
-
-    The thread adds what the stage does to the machine (tasks/system.py).
-    """
-
-    def __init__(self, run_id: str):
-        self.run_id = run_id
-        self._points: list[Metric] = []
-        self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="mlflow-curves", daemon=True)
-
-    def __enter__(self) -> "LiveRun":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        self._send()
-        if self._points and self.run_id:
-            log.warning("MLflow misses %d points of a curve; the store has them", len(self._points))
-
-    def progress(self, done: int, total: int, unit: str) -> None:
-        """Nothing: MLflow shows no progress."""
-
-    def metric(self, name: str, value: float, step: int) -> None:
-        """Queue a curve's next point, at an update step."""
-        point = Metric(name, value, int(time.time() * 1000), step)
-        with self._lock:
-            self._points.append(point)
-
-    def _work(self) -> None:
-        system = SystemMetrics()
-        while not self._stop.wait(FLUSH_SECONDS):
-            for name, value in (system.due() if self.run_id else {}).items():
-                self.metric(name, value, system.step)
-            self._send()
-
-    def _send(self) -> None:
-        """Send what is queued; what MLflow does not take stays queued."""
-        with self._lock:
-            points = list(self._points)
-        if points and _log(self.run_id, "points of a curve", metrics=points):
-            with self._lock:
-                del self._points[: len(points)]
 
 
 def flatten(params: Params) -> dict[str, str]:

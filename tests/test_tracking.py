@@ -17,7 +17,7 @@ from mlflow.entities import Run
 
 from lightreasoner.stages import GRAPH, STAGES
 from lightreasoner.store import Outcome
-from tasks import measures, route, tracking
+from tasks import curves, measures, route, tracking
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:The ``noload`` loader strategy:DeprecationWarning"  # MLflow asks SQLAlchemy 2.1
@@ -270,7 +270,7 @@ def test_points_wait_for_a_pause_to_end(home: Path, monkeypatch: pytest.MonkeyPa
     ):
         monkeypatch.setattr(tracking._Now, "pause", time.monotonic() + 60)
         live.metric("loss", 1.0, 0)
-        time.sleep(2 * tracking.FLUSH_SECONDS)
+        time.sleep(2 * curves.FLUSH_SECONDS)
         assert _curve(live.run_id) == []
         monkeypatch.setattr(tracking._Now, "pause", 0.0)
     assert _curve(live.run_id) == [(0, 1.0)]
@@ -365,11 +365,11 @@ def test_a_server_that_goes_away_and_hangs_holds_no_stage_up(
     with socket.socket() as deaf:
         deaf.bind(("127.0.0.1", 0))
         deaf.listen()
-        monkeypatch.setattr(tracking, "FLUSH_SECONDS", 0.05)
+        monkeypatch.setattr(curves, "FLUSH_SECONDS", 0.05)
         uri = f"http://127.0.0.1:{deaf.getsockname()[1]}"
         client = MlflowClient(tracking_uri=uri)
         monkeypatch.setattr(tracking, "MlflowClient", lambda: client)
-        with tracking.LiveRun("0" * 32) as live:
+        with curves.LiveRun("0" * 32, tracking._log_points) as live:
             started = time.monotonic()
             for step in range(100):
                 live.metric("loss", 1.0, step)
