@@ -48,7 +48,7 @@ def run_pipeline(params: Params, where: Path) -> dict[str, Any]:
         report = latest.describe(runs, _register(runs, inputs, params, where, run))
         latest.write(where, runs["report"].outcome.artifact, report)
         model = report["registered_model"]
-        ids = {"name": name, "prefect": str(flow_run.id), "mlflow": run}
+        ids = {"name": name, "prefect": str(flow_run.id), "mlflow": tracking.run_here(run)}
         record = records.of(ids, params, runs, model)
         records.keep(where, record)
         addresses = shown.addresses(uri, run, model)

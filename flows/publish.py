@@ -38,9 +38,10 @@ class PublishError(ArtifactError):
 
 @dataclass(frozen=True)
 class Published:
-    """What has changed in params.yaml, as overrides, and how many results are in place."""
+    """What has changed in params.yaml, as overrides (None: it could not be read, and is written
+    anew), and how many results are in place."""
 
-    changed: list[str]
+    changed: list[str] | None
     results: int
 
 
@@ -53,21 +54,20 @@ def publish(record: Record, checkout: Path, where: Path, force: bool = False) ->
     """
     params = record.values()
     _check_checkout(checkout)
-    dvcprogram.refuse_busy(checkout)
-    overrides = _differences(checkout / "params.yaml", params)
-    if overrides != [] and not force:
-        _refuse_unsaved(checkout)
+    _what_changes(checkout, params, force)
     outs = results(record, params, where)
-    with _alone(checkout), _Exchange(checkout) as exchange:
-        if overrides != []:
-            artifacts.write_text(exchange.aside("params.yaml"), config.dump(params))
-        for name, artifact in outs.items():
-            artifacts.place(artifact, exchange.aside(DATA / name))
-        version = exchange.aside(DATA / "registered") / "registered_model.json"
-        artifacts.write_text(version, json.dumps(record.registered_model, indent=1) + "\n")
-        exchange.keep("dvc.lock")
-        _commit(checkout, outs)
-    return Published(overrides or [], len(outs) + 1)
+    with _alone(checkout):
+        overrides = _what_changes(checkout, params, force)  # time has passed
+        with _Exchange(checkout) as exchange:
+            if overrides != []:
+                artifacts.write_text(exchange.aside("params.yaml"), config.dump(params))
+            for name, artifact in outs.items():
+                artifacts.place(artifact, exchange.aside(DATA / name))
+            version = exchange.aside(DATA / "registered") / "registered_model.json"
+            artifacts.write_text(version, json.dumps(record.registered_model, indent=1) + "\n")
+            exchange.aside("dvc.lock")
+            _commit(checkout, outs, params)
+    return Published(overrides, len(outs) + 1)
 
 
 def results(record: Record, params: Params, where: Path) -> Inputs:
@@ -125,6 +125,16 @@ def _check_checkout(checkout: Path) -> None:
             )
 
 
+def _what_changes(checkout: Path, params: Params, force: bool) -> list[str] | None:
+    """What publishing changes in params.yaml. Raises DvcError if DVC is busy, PublishError if that
+    would lose edits."""
+    dvcprogram.refuse_busy(checkout)
+    overrides = _differences(checkout / "params.yaml", params)
+    if overrides != [] and not force:
+        _refuse_unsaved(checkout)
+    return overrides
+
+
 def _differences(file: Path, params: Params) -> list[str] | None:
     """The overrides that turn params.yaml into these parameters; None if it cannot be read."""
     try:
@@ -176,19 +186,17 @@ class _Exchange:
         self.work = Path(tempfile.mkdtemp(prefix=".publish-", dir=data))
         return self
 
-    def keep(self, name: str) -> None:
-        """Have a file back after an error, however it changes."""
-        path = self.aside(name)
-        _, old, was_there = self.done[-1]
-        if was_there:
-            shutil.copy2(old, path)
-
     def aside(self, name: str | Path) -> Path:
-        """Move what a checkout has there out of the way; the path where the new is to come."""
+        """Keep what a checkout has there; the path where the new is to come.
+
+        A directory is moved out of the way. A file may lie on another disk and stays, as a copy.
+        """
         path, old = self.checkout / name, self.work / str(len(self.done))
         self.done.append((path, old, path.exists()))
-        if path.exists():
+        if path.is_dir():
             path.rename(old)
+        elif path.exists():
+            shutil.copy2(path, old)
         return path
 
     def __exit__(self, kind: type[BaseException] | None, *exc_info: Any) -> None:
@@ -198,7 +206,7 @@ class _Exchange:
                     continue  # it was never moved
                 _remove(path)
                 if was_there:
-                    old.rename(path)
+                    shutil.move(old, path)
         shutil.rmtree(self.work, ignore_errors=True)
 
 
@@ -209,12 +217,14 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _commit(checkout: Path, outs: Inputs) -> None:
-    """Let DVC take what lies in the workspace into its cache and dvc.lock."""
+def _commit(checkout: Path, outs: Inputs, params: Params) -> None:
+    """Let DVC take the stages' results into its cache and dvc.lock; nothing else that it tracks."""
     try:
         dvcprogram.refuse_busy(checkout)
-        dvcprogram.dvc(checkout, "commit", "--force", "--quiet")
+        dvcprogram.dvc(checkout, "commit", "--force", "--quiet", "dvc.yaml")
         _check_lock(checkout, outs)
+        if _differences(checkout / "params.yaml", params) != []:
+            raise DvcError("params.yaml was changed meanwhile")
     except DvcError as error:
         raise DvcError(
             f"{error}; nothing was published, and params.yaml, dvc.lock and results are put back"
@@ -224,7 +234,8 @@ def _commit(checkout: Path, outs: Inputs) -> None:
 def _check_lock(checkout: Path, outs: Inputs) -> None:
     """Refuse a dvc.lock that does not say these results."""
     stages = yaml.safe_load((checkout / "dvc.lock").read_text(encoding="utf-8"))["stages"]
-    locked = {out["path"]: out["md5"] for stage in stages.values() for out in stage["outs"]}
+    made = [out for stage in stages.values() for out in stage.get("outs", ())]
+    locked = {out["path"]: out.get("md5") for out in made}
     for name, artifact in outs.items():
         found = locked.get(dvcfile.data(name))
         if found != artifact.digest:

@@ -1,5 +1,6 @@
 """`lightreasoner publish`, and `samples diff` of versions: the commands that call DVC."""
 
+import shlex
 import tempfile
 import time
 from pathlib import Path
@@ -44,11 +45,14 @@ def publish(
     typer.echo(f"params.yaml: {_said(done.changed)}")
     seconds = time.perf_counter() - started
     typer.echo(f"dvc.lock: {done.results} results from the store, in {seconds:.1f} s")
-    typer.echo(f"next: git add params.yaml dvc.lock; git commit -m '{record.name}'; dvc push")
+    message = shlex.quote(record.name)
+    typer.echo(f"next: git add params.yaml dvc.lock; git commit -m {message}; dvc push")
 
 
-def _said(overrides: list[str]) -> str:
+def _said(overrides: list[str] | None) -> str:
     """The first changes, and how many more there are."""
+    if overrides is None:
+        return "written anew"
     more = f" and {len(overrides) - SHOWN} more" if len(overrides) > SHOWN else ""
     return (", ".join(overrides[:SHOWN]) + more) or "as it was"
 

@@ -32,7 +32,7 @@ class Record:
     """A finished run of the pipeline.
 
     `finished` is in seconds since 1970; `fingerprints` and `digests` are by stage;
-    `registered_model` is report.json's. `mlflow` is "" where MLflow was away.
+    `registered_model` is report.json's. `mlflow` is "" where MLflow took no run.
     """
 
     name: str

@@ -50,7 +50,13 @@ def digest_at(revision: str, checkout: Path) -> str:
             f"revision {revision}: has no dvc.lock; name one whose results were committed "
             "(`git log dvc.lock`)"
         )
-    for stage in (yaml.safe_load(text) or {}).get("stages", {}).values():
+    try:
+        stages = (yaml.safe_load(text) or {}).get("stages", {})
+    except (yaml.YAMLError, AttributeError):
+        raise VersionError(
+            f"revision {revision}: its dvc.lock is not DVC's; name another one"
+        ) from None
+    for stage in stages.values():
         for out in stage.get("outs", []):
             if out["path"] == SAMPLES:
                 return str(out["md5"])

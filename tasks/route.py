@@ -112,7 +112,7 @@ class Route:
     def create_run(self, name: str, tags: dict[str, str]) -> str:
         """A new run; its id."""
         with self._lock:
-            marks = {sync.SERVER_TAG: self.chosen} if self.is_apart else {}
+            marks = sync.marks(self.chosen) if self.is_apart else {}
             made = MlflowClient().create_run(experiment_id(), run_name=name, tags={**tags, **marks})
             run_id = str(made.info.run_id)
             if marks:

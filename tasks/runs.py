@@ -1,9 +1,11 @@
 """What MLflow and Prefect know of a run by its name or id: its kind, and how it ended."""
 
+import contextlib
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
@@ -33,7 +35,11 @@ def look_up(run: str, tracking_uri: str, home: Path) -> Seen | None:
 
     MLflow is asked first: Prefect, without a server, takes ten seconds to start one of its own.
     """
-    return _in_mlflow(run, tracking_uri, home) or _in_prefect(run)
+    seen = _in_mlflow(run, tracking_uri, home)
+    if seen is None:
+        with contextlib.suppress(httpx.HTTPError, RuntimeError):  # a server that is down
+            seen = _in_prefect(run)
+    return seen
 
 
 def _in_mlflow(run: str, tracking_uri: str, home: Path) -> Seen | None:

@@ -3,13 +3,18 @@
 Such a run has SERVER_TAG. It continues a run that the server has (CONTINUES_TAG), or it is new:
 then its copy on the server names it (COPY_TAG), so that sending twice makes one. MLflow takes a
 point of a curve once (name, step, time and value are its key), a parameter with the same value
-again, and files in place of the same files. SENT_TAG is set when the server has all.
+again, and files in place of the same files. SENT_TAG is set when the server has all. A run whose
+process died (MAKER_TAG) is sent as failed.
 """
 
+import fcntl
+import os
+import platform
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import psutil
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
@@ -27,7 +32,8 @@ SERVER_TAG = "sync.server"
 CONTINUES_TAG = "sync.continues"
 COPY_TAG = "sync.copy_of"
 SENT_TAG = "sync.sent"
-OWN_TAGS = {SERVER_TAG, CONTINUES_TAG, SENT_TAG}
+MAKER_TAG = "sync.maker"
+OWN_TAGS = {SERVER_TAG, CONTINUES_TAG, SENT_TAG, MAKER_TAG}
 MOST = 10_000
 FAILURES = (MlflowException, SQLAlchemyError, OSError)
 """What MLflow raises where it does not take something."""
@@ -39,6 +45,16 @@ def experiment_of(client: MlflowClient) -> str:
     if found is None:
         raise MlflowException(f"no experiment {EXPERIMENT}")
     return str(found.experiment_id)
+
+
+def marks(server: str) -> dict[str, str]:
+    """The tags of a new run that waits for a server."""
+    return {SERVER_TAG: server, MAKER_TAG: _maker(psutil.Process())}
+
+
+def _maker(process: psutil.Process) -> str:
+    """A process as MAKER_TAG names it: host, id, when it began."""
+    return f"{platform.node()} {process.pid} {process.create_time():.0f}"
 
 
 def waiting(database: str) -> dict[str, list[str]]:
@@ -67,20 +83,22 @@ def send(
     what MLflow raises; what was sent until then does no harm if it is sent again.
     """
     source, target = MlflowClient(database), MlflowClient(server)
-    if target.get_experiment_by_name(EXPERIMENT) is None:
-        target.create_experiment(EXPERIMENT, tags=EXPERIMENT_TAGS)
     sent: dict[str, str] = {}
-    for run_id in run_ids:
-        run = source.get_run(run_id)
-        sent[run_id] = _send(source, target, run, sent)
-        if is_all or _has_ended(run):
-            source.set_tag(run_id, SENT_TAG, sent[run_id])
+    with Path(database.removeprefix("sqlite:///")).with_name("sync.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two at once would make a run twice
+        if target.get_experiment_by_name(EXPERIMENT) is None:
+            target.create_experiment(EXPERIMENT, tags=EXPERIMENT_TAGS)
+        for run_id in run_ids:
+            run = source.get_run(run_id)
+            sent[run_id] = _send(source, target, run, sent)
+            if is_all or _end(run):
+                source.set_tag(run_id, SENT_TAG, sent[run_id])
     return sent
 
 
 def _send(source: MlflowClient, target: MlflowClient, run: Run, sent: Mapping[str, str]) -> str:
     tags = _tags(source, run, sent)
-    there = run.data.tags.get(CONTINUES_TAG) or _copy(target, run, tags)
+    there = _continued(target, run) or _copy(target, run, tags)
     target.log_batch(
         there,
         _points(source, run),
@@ -90,13 +108,38 @@ def _send(source: MlflowClient, target: MlflowClient, run: Run, sent: Mapping[st
     if run.inputs and run.inputs.dataset_inputs:
         target.log_inputs(there, run.inputs.dataset_inputs)
     _send_files(source, target, run.info.run_id, there)
-    if _has_ended(run):
-        target.set_terminated(there, run.info.status, run.info.end_time)
+    if status := _end(run):
+        target.set_terminated(there, status, run.info.end_time)
     return there
 
 
-def _has_ended(run: Run) -> bool:
-    return bool(RunStatus.is_terminated(RunStatus.from_string(run.info.status)))
+def _end(run: Run) -> str | None:
+    """How a run has ended; None while its process is at work, or may be, on another host."""
+    if RunStatus.is_terminated(RunStatus.from_string(run.info.status)):
+        return str(run.info.status)
+    maker = run.data.tags[MAKER_TAG]
+    host, pid, _ = maker.rsplit(" ", 2)
+    if host != platform.node() or int(pid) == os.getpid():
+        return None
+    try:
+        lives = _maker(psutil.Process(int(pid))) == maker
+    except psutil.NoSuchProcess:
+        lives = False
+    return None if lives else "FAILED"
+
+
+def _continued(target: MlflowClient, run: Run) -> str | None:
+    """The server's run that this one continues, unless it is gone."""
+    there = run.data.tags.get(CONTINUES_TAG)
+    if there is None:
+        return None
+    try:
+        stage = target.get_run(there).info.lifecycle_stage
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
+    return there if stage == "active" else None
 
 
 def _tags(source: MlflowClient, run: Run, sent: Mapping[str, str]) -> dict[str, str]:
@@ -107,7 +150,7 @@ def _tags(source: MlflowClient, run: Run, sent: Mapping[str, str]) -> dict[str, 
     parent = tags.get(MLFLOW_PARENT_RUN_ID)
     if parent:
         known = source.get_run(parent).data.tags
-        there = sent.get(parent) or known.get(CONTINUES_TAG) or known.get(SENT_TAG)
+        there = sent.get(parent) or known.get(SENT_TAG) or known.get(CONTINUES_TAG)
         tags[MLFLOW_PARENT_RUN_ID] = there or parent
     return tags
 

@@ -5,6 +5,7 @@ python standins.py HOME SERVICES        SERVICES is a JSON list of [name, port, 
 
 import json
 import os
+import signal
 import sys
 import urllib.request
 from pathlib import Path
@@ -47,6 +48,13 @@ def hold(where: Path, services: list[Service], detach: bool) -> None:
 def state(where: Path, services: list[Service]) -> bool:
     """`status` of these services."""
     return up.show(Manager(where), services)
+
+
+def hear() -> None:
+    """In a new process: be ended by Ctrl-C and a closed terminal, whatever the tests' own shell,
+    in the background or under nohup, has its children ignore."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def main(home: str, rows: str) -> None:

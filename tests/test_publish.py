@@ -131,6 +131,33 @@ def test_what_fails_midway_leaves_all_as_it_was(
     assert dvc_checkout.git(checkout, "status", "--porcelain", "--ignored") == before
 
 
+def test_what_changes_meanwhile_is_not_published_over(
+    checkout: Path, home: Path, record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An edit while results are looked up is refused; one while DVC works undoes all."""
+    look_up, dvc = publish.results, dvcprogram.dvc
+
+    def slowly(*call: Any) -> Any:
+        edit_params(checkout)
+        return look_up(*call)
+
+    monkeypatch.setattr(publish, "results", slowly)
+    with pytest.raises(PublishError, match=r"params\.yaml: has edits that git does not have"):
+        publish.publish(record, checkout, home)
+    monkeypatch.setattr(publish, "results", look_up)
+    dvc_checkout.git(checkout, "restore", "params.yaml")
+
+    def edited(where: Path, *arguments: str) -> str:
+        said = dvc(where, *arguments)
+        (checkout / "params.yaml").write_text("{}", encoding="utf-8")
+        return said
+
+    monkeypatch.setattr(dvcprogram, "dvc", edited)
+    with pytest.raises(DvcError, match=r"params\.yaml was changed meanwhile; nothing"):
+        publish.publish(record, checkout, home)
+    assert not (checkout / "dvc.lock").exists()
+
+
 def edit_params(checkout: Path) -> None:
     text = (checkout / "params.yaml").read_text(encoding="utf-8")
     (checkout / "params.yaml").write_text(text.replace("beta: 0.4", "beta: 0.9"), encoding="utf-8")

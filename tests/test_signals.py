@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import standins
 import yaml
 
 from flows import home
@@ -46,6 +47,7 @@ def start(where: Path) -> "subprocess.Popen[bytes]":
             stdout=file,
             stderr=file,
             start_new_session=True,
+            preexec_fn=standins.hear,
         )
 
 

@@ -1,5 +1,6 @@
 """What a server elsewhere misses while it is away: it waits under home, and is sent once."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -133,6 +134,46 @@ def test_what_still_goes_on_waits_on(home: Path, elsewhere: str) -> None:
     there = sync.send(route.database_of(home), elsewhere, waiting(home))[run_id]
     assert MlflowClient(elsewhere).get_run(there).data.metrics == {"late": 1.0}
     assert waiting(home) == []
+
+
+def test_a_run_that_the_server_no_longer_has_is_made_anew(home: Path, elsewhere: str) -> None:
+    """Else it would hold up all that wait behind it."""
+    tracking.configure(GONE, home)
+    tracking.log_numbers("0" * 32, {"accuracy": 0.5})
+    tracking._close("0" * 32, "FINISHED", insist=True)
+    with tracking.pipeline_run(PARAMS, "behind"):
+        pass
+    first, behind = waiting(home)
+    sent = sync.send(route.database_of(home), elsewhere, [first, behind])
+    found = MlflowClient(elsewhere).get_run(sent[first])
+    assert (found.info.run_name, found.data.metrics) == ("continues 00000000", {"accuracy": 0.5})
+    assert MlflowClient(elsewhere).get_run(sent[behind]).info.run_name == "behind"
+    assert waiting(home) == []
+
+
+def test_a_run_whose_process_was_killed_is_sent_as_failed(home: Path, elsewhere: str) -> None:
+    tracking.configure(GONE, home)
+    run_id = tracking._open("killed", {})
+    client = MlflowClient(route.database_of(home))
+    maker = client.get_run(run_id).data.tags[sync.MAKER_TAG].split(" ")
+    client.set_tag(run_id, sync.MAKER_TAG, f"{maker[0]} {2**22 + 1} {maker[2]}")
+    there = sync.send(route.database_of(home), elsewhere, [run_id])[run_id]
+    assert MlflowClient(elsewhere).get_run(there).info.status == "FAILED"
+    assert waiting(home) == []
+
+
+def test_two_that_send_at_once_make_one_run(home: Path, elsewhere: str) -> None:
+    tracking.configure(GONE, home)
+    with tracking.pipeline_run(PARAMS, "once"):
+        pass
+    (run_id,) = waiting(home)
+    with ThreadPoolExecutor(2) as both:
+        call = (sync.send, route.database_of(home), elsewhere, [run_id])
+        one, other = both.submit(*call), both.submit(*call)
+        assert one.result() == other.result()
+    client = MlflowClient(elsewhere)
+    named = client.search_runs([sync.experiment_of(client)], "attributes.run_name = 'once'")
+    assert len(named) == 1
 
 
 def test_a_server_that_stays_away_keeps_its_runs(home: Path) -> None:

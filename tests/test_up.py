@@ -98,8 +98,7 @@ class Up:
                 env={**os.environ, "PYTHONPATH": paths},
                 stdout=file,
                 stderr=file,
-                # A shell's background jobs are born deaf to Ctrl-C, and so would be their children.
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+                preexec_fn=standins.hear,
             )
         return self
 
