@@ -106,7 +106,6 @@ def test_a_version_that_nobody_has(checkout: Path) -> None:
     assert "is not in DVC's cache, nor can it be had from the remote backup (" in str(error.value)
 
 
-@pytest.mark.skipif(not GTO.is_file(), reason="needs .venv-dvc/bin/gto")
 def test_gto_gives_the_next_version(checkout: Path) -> None:
     git(checkout, "commit", "--quiet", "--allow-empty", "--message", "no change")
     assert "samples@v2.0.1" in call(checkout, str(GTO), "register", "samples")
