@@ -143,7 +143,9 @@ def test_an_empty_selection_names_the_counts() -> None:
 
 
 def test_a_selection_of_first_steps_only_is_named() -> None:
-    with pytest.raises(SelectionError, match=r"all 1 selected steps are first steps, so none of 3 is"):
+    with pytest.raises(
+        SelectionError, match=r"all 1 selected steps are first steps, so none of 3 is"
+    ):
         chosen(beta=0.4, reference=["skip_first_step"])
 
 
