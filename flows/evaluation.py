@@ -62,5 +62,6 @@ def _publish(found: dict[str, Any]) -> None:
         ],
         key="evaluation",
         description=f"{found['model']} (digest {found['digest']}): pass@1 by both verdicts with "
-        "Wilson 95% intervals, and how responses ended.",
+        "95% intervals (Wilson's; the bootstrap's where a problem has several responses), and how "
+        "responses ended. n counts problems.",
     )

@@ -42,11 +42,12 @@ from flows.fields import (
     Updates,
 )
 from lightreasoner import config, presets
-from lightreasoner.config import Params
+from lightreasoner.config import Params, Select
 from lightreasoner.errors import ConfigError
 from lightreasoner.presets import PRESETS
 
 DIGEST_LENGTH = 6
+RULE = ("select.alpha", "select.beta")  # what a sweep's grid says
 
 
 class Settings(BaseModel):
@@ -86,17 +87,22 @@ class Settings(BaseModel):
 
     def values(self) -> Params:
         """All parameters. Raises ConfigError where they do not fit together."""
+        return self.values_with(())
+
+    def values_with(self, rule: Sequence[str]) -> Params:
+        """All parameters, those of `rule` (`section.key=value`) beside the form's fields."""
         named = [
             f"{place}={json.dumps(value, ensure_ascii=False)}"
             for field, place in PLACES.items()
             if (value := getattr(self, field, None)) is not None
         ]
         more: tuple[str, ...] = getattr(self, "more", ())
-        keys = [override.partition("=")[0] for override in (*named, *more)]
+        overrides = [*named, *more, *rule]
+        keys = [override.partition("=")[0] for override in overrides]
         twice = sorted({key for key in keys if keys.count(key) > 1})
         if twice:
             raise ConfigError([f"{key} is given twice; leave one of the two away" for key in twice])
-        return config.changed(PRESETS[self.preset], [*named, *more])
+        return config.changed(PRESETS[self.preset], overrides)
 
     def run_name(self) -> str:
         """What a run is called: preset or expert, beta, a short digest of all parameters."""
@@ -143,9 +149,20 @@ class SweepForm(Tuning, Grid):
 
     @classmethod
     def saying(cls, params: Params) -> dict[str, Any]:
-        """The fields' values; a beta and an alpha are the grid's to say."""
-        plain = config.changed(params, ["select.beta=0.4", "select.alpha=0.2"])
-        return described(plain, cls.model_fields)
+        """The fields' values; a beta and an alpha are the grid's to say.
+
+        The grid is the default one, as far as these parameters allow it.
+        """
+        said = described(params, cls.model_fields)
+        more = [each for each in said.pop("more", []) if each.partition("=")[0] not in RULE]
+        said |= {"more": more} if more else {}
+        alphas: tuple[float, ...] = cls.model_fields["alphas"].default
+        if min(alphas) < params.score.alpha_min:
+            fitting = [alpha for alpha in alphas if alpha >= params.score.alpha_min]
+            said["alphas"] = fitting or [params.select.alpha]
+        if not _beta_counts(params.select):
+            said["betas"] = [params.select.beta]
+        return said
 
     @classmethod
     def over(cls, params: Params, betas: Sequence[float], alphas: Sequence[float]) -> "SweepForm":
@@ -157,17 +174,29 @@ class SweepForm(Tuning, Grid):
             raise ConfigError([str(item["ctx"]["error"]) for item in error.errors()]) from None
 
     def check(self) -> None:
-        """Raise ConfigError where a point does not fit the rest."""
-        self.points()
+        """Raise ConfigError where a point does not fit the rest, or beta changes nothing."""
+        rule = self.points()[0].select
+        betas = dict.fromkeys(self.betas)
+        if len(betas) > 1 and not _beta_counts(rule):
+            said = "steps all" if rule.steps == "all" else f"quantile {rule.quantile}"
+            raise ConfigError(
+                [
+                    f"betas {', '.join(f'{beta:g}' for beta in betas)}: under select.{said} beta "
+                    "selects nothing; give one beta, or leave that setting away"
+                ]
+            )
 
     def points(self) -> list[Params]:
         """The parameters of each point, alpha by alpha. Raises ConfigError."""
-        base = self.values()
         return [
-            config.changed(base, [f"select.alpha={alpha}", f"select.beta={beta}"])
+            self.values_with([f"select.alpha={alpha}", f"select.beta={beta}"])
             for alpha in dict.fromkeys(self.alphas)
             for beta in dict.fromkeys(self.betas)
         ]
+
+    def values(self) -> Params:
+        """The parameters of the first point. Raises ConfigError."""
+        return self.points()[0]
 
     def run_name(self) -> str:
         """What a run is called: preset or expert, the grid, a short digest."""
@@ -177,6 +206,11 @@ class SweepForm(Tuning, Grid):
             f"alpha={','.join(f'{alpha:g}' for alpha in self.alphas)}"
         )
         return f"{name_of(params)} {grid} {digest(params)}"
+
+
+def _beta_counts(rule: Select) -> bool:
+    """Whether it is beta that selects the steps."""
+    return rule.steps != "all" and rule.quantile is None
 
 
 class EvaluationForm(Settings):

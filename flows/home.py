@@ -6,7 +6,7 @@
     <home>/runs/      a record a finished run
     <home>/up/        the process manager's files   <home>/logs/      what its services print
 
-Environment variables are read in this module only. A variable that is set already stays.
+What is set in the environment is decided here; a variable that is set already stays.
 """
 
 import os
@@ -103,10 +103,12 @@ def interfaces(home: Path) -> Path:
 
 
 def tracking_uri(home: Path) -> str:
-    """MLFLOW_TRACKING_URI, else the SQLite database under home, whose folder is made."""
-    given = os.environ.get("MLFLOW_TRACKING_URI")
-    if given:
-        return given
+    """MLFLOW_TRACKING_URI, else MLflow's database under home."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or database(home)
+
+
+def database(home: Path) -> str:
+    """MLflow's SQLite database under home, whose folder is made."""
     (home / "mlflow").mkdir(parents=True, exist_ok=True)
     return f"sqlite:///{home / 'mlflow' / 'mlflow.db'}"
 

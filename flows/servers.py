@@ -208,7 +208,7 @@ def _mlflow(where: Path) -> list[str]:
     """MLflow's options: the database and the files that runs without a server use too."""
     return [
         "--backend-store-uri",
-        _database(where),
+        home.database(where),
         "--artifacts-destination",
         str(where / "mlflow" / "artifacts"),
         "--serve-artifacts",
@@ -217,16 +217,11 @@ def _mlflow(where: Path) -> list[str]:
     ]
 
 
-def _database(where: Path) -> str:
-    return f"sqlite:///{where / 'mlflow' / 'mlflow.db'}"
-
-
 def _make_database(where: Path) -> None:
     """Make MLflow's database; the server's processes break one that they make at the same time."""
     from tasks import route
 
-    (where / "mlflow").mkdir(parents=True, exist_ok=True)
-    route.make_database(_database(where))
+    route.make_database(home.database(where))
 
 
 def _polled(prefect: str, flow: str, since: float) -> bool:

@@ -63,7 +63,7 @@ def evaluation_rows(scores: Mapping[str, Any]) -> list[tuple[str, ...]]:
     return [
         (
             name,
-            str(score["n"]),
+            str(score["problems"]),
             f"{score['accuracy']:.1%}",
             _interval(score),
             f"{score['qwen']['accuracy']:.1%}",

@@ -5,7 +5,6 @@ machine. FLOP are counted from the architecture over real tokens only: padding c
 """
 
 import math
-import os
 import platform
 import statistics
 import time
@@ -19,6 +18,8 @@ from lightreasoner import models, prompts
 from lightreasoner.contrast import kl_divergence, shared_log_probs
 from lightreasoner.decode import Completion, decode
 from lightreasoner.fingerprint import git_commit, package_versions
+from lightreasoner.generate import batch_size
+from lightreasoner.grading import usable_cores
 from lightreasoner.score import Scorer, Trajectory
 from lightreasoner.shards import shard_size
 from lightreasoner.store import peak_memory_mib, reset_peak_memory
@@ -152,10 +153,9 @@ def _generate(
     compute: "Compute",
     watcher: "Watcher",
 ) -> tuple[list[Trajectory], dict[str, Any]]:
-    """The trajectories, in shards as the stage makes them, and their cost."""
+    """Greedy trajectories, one a problem, in batches as the stage makes them, and their cost."""
     longest = max(map(len, prompt_ids)) + config.max_new_tokens
-    flop = 2.0 * expert.num_parameters() * longest
-    size = compute.batch_size or shard_size(len(problems), flop, compute.device)
+    size = batch_size(expert, len(problems), longest, compute)
     completions: list[Completion] = []
     start = time.perf_counter()
     for at in range(0, len(prompt_ids), size):
@@ -298,7 +298,7 @@ def conditions(compute: "Compute") -> dict[str, Any]:
         device = torch.cuda.get_device_name()
     return {
         "device": device,
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": usable_cores(),
         "dtype": compute.dtype,
         "python": platform.python_version(),
         "packages": package_versions(),

@@ -37,7 +37,8 @@ def sampling(
         Path, typer.Option("--out", metavar="FILE", help="Where the figures go.")
     ] = RESULTS / "sampling.json",
 ) -> None:
-    """Measure generate and score on the models and problems of the parameters.
+    """Measure generate (greedy, one trajectory a problem) and score on the parameters' models and
+    problems.
 
     Beside them, in the same process: the machine's matrix-product rate, its reading rate, and the
     naive way, which runs both models anew on every prefix.

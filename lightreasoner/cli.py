@@ -10,7 +10,7 @@ import inspect
 import logging
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -201,6 +201,25 @@ def take(stage: Stage, inputs: Inputs, params: Params, out: Path, home: Path) ->
         artifacts.place(outcome.artifact, out)
     how = "cached" if outcome.cached else f"computed in {time.perf_counter() - clock:.1f} s"
     typer.echo(f"{stage.name}: {how}  {outcome.artifact.digest}  {out}")
+
+
+def print_table(
+    headings: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[str]
+) -> None:
+    """A table on stdout, the columns called `numbers` to the right; a narrow terminal wraps lines,
+    it never loses a column."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE)
+    for heading in headings:
+        table.add_column(heading, justify="right" if heading in numbers else "left")
+    for row in rows:
+        table.add_row(*row)
+    console = Console(highlight=False, markup=False)
+    console.width = max(console.width, 140)
+    console.print(table, crop=False)
 
 
 def _holds(out: Path, artifact: Artifact) -> bool:

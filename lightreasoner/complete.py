@@ -20,10 +20,10 @@ def styles(incomplete: str) -> list[str]:
 
 def benchmarks(incomplete: str) -> list[str]:
     """The sets of problems that are known by name; after a comma the next one."""
+    from lightreasoner.hub import SETS
     from lightreasoner.presets import PRESETS
-    from lightreasoner.published import BENCHMARKS
 
-    known = (*BENCHMARKS, *PRESETS["microworld"].evaluate.problem_sets)
+    known = (*SETS, *PRESETS["microworld"].evaluate.problem_sets)
     return _listed(known, incomplete)
 
 

@@ -11,7 +11,7 @@ the client itself reads. docs/serving.md says how to start a server, and what a 
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -74,8 +74,7 @@ class Endpoint:
     and no seed is sent. `stop` holds the words of `prompts.stop_words`. `concurrency` requests are
     in flight at a time; each is repeated up to `retries` times, and may go `timeout` seconds
     without a byte of an answer, waiting in the server's queue included. The tokens of a response
-    are the server's count; `count_tokens` gives them for a server that sends none (the tokenizer's
-    count of the text is one short where an end token was written).
+    are the server's count.
     """
 
     url: str
@@ -87,7 +86,6 @@ class Endpoint:
     retries: int = 5
     timeout: float = 600.0
     api_key: str | None = field(default=None, repr=False)
-    count_tokens: Callable[[str], int] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
@@ -194,14 +192,12 @@ class Endpoint:
         return Response(text, self._tokens(answer), "stop" if stopped else choice.finish_reason)
 
     def _tokens(self, answer: _Completion) -> int:
-        if answer.usage is not None and answer.usage.completion_tokens is not None:
-            return answer.usage.completion_tokens
-        if self.count_tokens is None:
+        if answer.usage is None or answer.usage.completion_tokens is None:
             raise self._error(
                 "does not say how many tokens it wrote (usage.completion_tokens); use a server "
                 "that does, such as vLLM"
             )
-        return self.count_tokens(answer.choices[0].text)
+        return answer.usage.completion_tokens
 
     async def _answer(self, request: "Awaitable[Any]", kind: type[_Answer]) -> _Answer:
         """What the server answered, if it is what was asked for. Raises EndpointError."""

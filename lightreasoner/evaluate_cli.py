@@ -43,7 +43,7 @@ def prompts(
         ),
     ] = "qwen25-math-cot",
     model: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Whose template the style chat renders.")
+        str | None, typer.Option(metavar="DIR", help="Whose template chat and authors render.")
     ] = None,
     limit: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="The first N records only.")
@@ -57,14 +57,15 @@ def prompts(
     Example: lightreasoner prompts --benchmark gsm8k --data benchmarks --limit 3
     """
     named = _style(style)
-    tokenizer = _chat_tokenizer(model) if style == "chat" else None
     from lightreasoner import answers, sources
-    from lightreasoner.prompts import render
+    from lightreasoner.prompts import CHAT_CUES, render
 
+    tokenizer = _chat_tokenizer(model, style) if style in CHAT_CUES else None
     if not Path(data).exists():
         sources.resolve(data)
     demos = sources.demos(data, benchmark)
-    problems = sources.read(data, benchmark, "test", None, seed=0)[:limit]
+    drawn = limit if data == sources.MICROWORLD else None
+    problems = sources.read(data, benchmark, "test", drawn, seed=0)[:limit]
     for index, problem in enumerate(problems):
         prompt = render(problem.question, named, tokenizer, demos)
         gold = answers.gold(problem.answer, benchmark)
@@ -72,10 +73,10 @@ def prompts(
         typer.echo(line.encode())  # bytes: UTF-8 whatever the locale
 
 
-def _chat_tokenizer(model: str | None) -> Any:
+def _chat_tokenizer(model: str | None, style: str) -> Any:
     """The tokenizer of a model that has a chat template."""
     if model is None:
-        raise ConfigError(["the style chat renders a model's own template; give --model DIR"])
+        raise ConfigError([f"the style {style} renders a model's own template; give --model DIR"])
     from lightreasoner import models
 
     tokenizer = models.load_tokenizer(models.resolve(model).path)
@@ -138,7 +139,7 @@ def evaluate(
     and n_problems. With --data they begin as the paper has them (all problems, greedy, 2048
     tokens), not as in params.yaml. Writes scores.parquet, a row a response, and summary.json: to
     .lightreasoner/data/scores for the pipeline's own model and problems, else to a folder of
-    .lightreasoner/evaluations that is named after the model and what it was asked.
+    HOME/evaluations that is named after the model and what it was asked.
 
     Example: lightreasoner evaluate --model M --benchmarks gsm8k,svamp --data DIR --limit 100
     """
@@ -154,13 +155,13 @@ def evaluate(
     key = stage_key(STAGES["evaluate"], inputs, values)
     if endpoint is None:
         is_pipelines = model == str(DATA / "model") and not overrides
-        out = out or (DATA / "scores" if is_pipelines else _place(model, key))
+        out = out or (DATA / "scores" if is_pipelines else _place(home, model, key))
         take(STAGES["evaluate"], inputs, values, out, home)
     else:
         secret = api_key_file.read_text(encoding="utf-8").strip() if api_key_file else None
         engine = _connected(endpoint, served_model, values, concurrency, secret)
         key = hashlib.sha256(f"{key}/{engine.name}".encode()).hexdigest()[:32]
-        out = out or _place(model, key)
+        out = out or _place(home, model, key)
         _ask(engine, key, inputs["model"], values, out, home)
     _show(out)
 
@@ -186,9 +187,9 @@ def _overrides(data: str | None, given: dict[str, Any]) -> list[str]:
     return [f"evaluate.{key}={json.dumps(value)}" for key, value in values.items()]
 
 
-def _place(model: str, key: str) -> Path:
+def _place(home: Path, model: str, key: str) -> Path:
     """A folder of its own for each model, section, data and server."""
-    return HOME / "evaluations" / f"{Path(model.partition('@')[0]).name or 'model'}-{key[:8]}"
+    return home / "evaluations" / f"{Path(model.partition('@')[0]).name or 'model'}-{key[:8]}"
 
 
 def _connected(

@@ -8,7 +8,7 @@ import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -21,9 +21,7 @@ from lightreasoner.errors import ArtifactError, ProblemsError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Style = Literal["authors", "qwen25-math-cot", "cot", "chat"]
-CUE = "Please reason step by step."
-"""The system message of the authors' scripts: eq. 38's without the boxed sentence."""
+    from lightreasoner.config import PromptStyle
 
 
 def export_file(samples_dir: Path, problems_dir: Path, expert_dir: Path, out: Path) -> int:
@@ -83,7 +81,7 @@ class Imported:
 
 
 def import_file(
-    path: Path, expert_dir: Path, style: Style, problems_dir: Path | None, out: Path
+    path: Path, expert_dir: Path, style: "PromptStyle", problems_dir: Path | None, out: Path
 ) -> Imported:
     """Write a file of the authors' as a sample set that `finetune` can train on, a new directory.
 
@@ -123,7 +121,7 @@ def _normalised(weights: list[float]) -> list[float]:
 def _trajectories(
     lines: list[Line],
     ids: dict[str, str],
-    style: Style,
+    style: "PromptStyle",
     tokenizer: "PreTrainedTokenizerBase",
     context: int,
 ) -> tuple[list[tuple[Any, ...]], list[Excluded]]:
@@ -133,7 +131,7 @@ def _trajectories(
         by_question.setdefault(line.question, []).append(line)
     trajectories, excluded = [], []
     for question, rows in by_question.items():
-        prompt_ids = encode_prompt(question, style, tokenizer)
+        prompt_ids = prompts.encode(question, style, tokenizer)
         completion_ids, left_out = _trajectory(rows, tokenizer, context - len(prompt_ids))
         excluded += [
             Excluded(line.number, ids[question], line.step, reason) for line, reason in left_out
@@ -141,15 +139,6 @@ def _trajectories(
         if len(left_out) < len(rows):
             trajectories.append((ids[question], prompt_ids, completion_ids, "imported"))
     return trajectories, sorted(excluded, key=lambda row: row.line)
-
-
-def encode_prompt(question: str, style: Style, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
-    """The prompt's ids: the authors' cue in the model's own chat template, or a style of ours."""
-    if style != "authors":
-        return prompts.encode(question, style, tokenizer)
-    messages = [{"role": "system", "content": CUE}, {"role": "user", "content": question}]
-    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
 def _problem_ids(lines: list[Line], problems_dir: Path | None, path: Path) -> dict[str, str]:
@@ -186,7 +175,9 @@ def _trajectory(
     return ids[: max(steps, default=0)], left_out
 
 
-def _provenance(path: Path, expert_dir: Path, style: Style, result: Imported) -> dict[str, Any]:
+def _provenance(
+    path: Path, expert_dir: Path, style: "PromptStyle", result: Imported
+) -> dict[str, Any]:
     return {
         "import": {
             "file_md5": artifacts.file_md5(path),

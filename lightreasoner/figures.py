@@ -44,7 +44,7 @@ THEMES = {
 def accuracy(scores: Mapping[str, Mapping[str, Any]], theme: Theme) -> Figure:
     """Accuracy of each method on each set, percent, with 95% intervals.
 
-    `scores` is tables.json's: method, then set, then accuracy, ci95 and n.
+    `scores` is tables.json's: method, then set, then accuracy, ci95 and problems.
     """
     sets = list(scores["base"])
     figure, axes = _canvas(1.15 + 0.78 * len(sets), theme)

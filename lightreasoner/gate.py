@@ -152,8 +152,6 @@ def _of_set(directory: Path, problem_set: str) -> Scores:
 
 def _difference(other: Scores, ours: Scores, free: set[str]) -> Difference:
     pairing.check_comparable(other, ours, free)
-    if other.conditions.get("style") == ours.conditions.get("style"):
-        pairing.check_prompts(other, ours)
     theirs, own = _per_problem(other.rows), _per_problem(ours.rows)
     return Difference(
         accuracy=float(own.mean()),

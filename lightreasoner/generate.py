@@ -16,6 +16,8 @@ from lightreasoner.fingerprint import running_code
 from lightreasoner.shards import Shards, shard_size
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from lightreasoner.config import Compute, Generate
     from lightreasoner.progress import Watcher
     from lightreasoner.stages import Workspace
@@ -51,10 +53,7 @@ def write_trajectories(
     stop_ids = models.stop_ids(expert.path, tokenizer)
     model = models.load_model(expert.path, compute.device, compute.dtype)
     longest = max(map(len, prompt_ids)) + config.max_new_tokens
-    size = compute.batch_size or min(
-        shard_size(len(ids), 2.0 * model.num_parameters() * longest, compute.device),
-        fitting_batch_size(model, longest),
-    )
+    size = batch_size(model, len(ids), longest, compute)
     rate = _Rate(watcher)
 
     def piece(rows: range) -> pa.Table:
@@ -84,6 +83,16 @@ def write_trajectories(
     }
     tables.write_pieces(
         trajectories, tables.TRAJECTORIES, work.out / "trajectories.parquet", provenance
+    )
+
+
+def batch_size(
+    model: "PreTrainedModel", trajectories: int, longest: int, compute: "Compute"
+) -> int:
+    """How many trajectories, the longest of so many tokens, are a shard and decoded together."""
+    flop = 2.0 * model.num_parameters() * longest
+    return compute.batch_size or min(
+        shard_size(trajectories, flop, compute.device), fitting_batch_size(model, longest)
     )
 
 

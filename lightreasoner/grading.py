@@ -6,13 +6,15 @@ mathematics (strict/). Each is one of four outcomes:
     correct    the answer is the gold answer
     wrong      it is another one
     unparsed   the response gives no answer
-    timeout    the limit of time or memory was reached; counts as not correct
+    timeout    the limit of time or memory was reached, or grading failed, which is said in the
+               log; counts as not correct
 
 Responses are written by models, and algebra on them can take for ever or all of the memory. So they
 are graded in processes of their own (grading_process.py), which are killed at the limit.
 """
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -23,6 +25,8 @@ from typing import IO, Literal
 
 from lightreasoner.errors import GradingError, ProblemsError
 from lightreasoner.problems import Problem
+
+log = logging.getLogger(__name__)
 
 Outcome = Literal["correct", "wrong", "unparsed", "timeout"]
 OUTCOMES: tuple[Outcome, ...] = ("correct", "wrong", "unparsed", "timeout")
@@ -112,6 +116,8 @@ def _receive(pipe: IO[bytes], total: int, on_done: Callable[[int, int], None]) -
         said = json.loads(line)
         if "done" in said:
             on_done(said["done"], total)
+        elif "warning" in said:
+            log.warning("grading: %s; counted as timeout", said["warning"])
         elif "error" in said:
             raise ProblemsError(said["error"])
         else:

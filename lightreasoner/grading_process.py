@@ -15,11 +15,12 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import TimeoutError as LimitReached
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
 
+from lightreasoner.errors import ProblemsError
 from lightreasoner.grading import Answer, Grade, Outcome
 from lightreasoner.problems import Problem
 
@@ -42,8 +43,15 @@ ANSWERS = 1000
 CPU_SECONDS = 3600
 """What a worker's calls can never reach; it ends one whose pool was killed while it was busy."""
 
-LOST = (LimitReached, ProcessExpired, MemoryError, RecursionError)
+LOST = (LimitReached, ProcessExpired)
 """How a worker ends that has reached a limit."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What a call raised, in a line."""
+
+    reason: str
 
 
 def gold(answer: Answer) -> str:
@@ -98,13 +106,13 @@ def grades(
 ) -> list[Grade]:
     """The grades of all answers, in order; `on_done(n)` hears of answers with both verdicts.
 
-    Raises ValueError for a gold answer that is not normalised within the limit.
+    Raises ProblemsError for a gold answer that cannot be normalised, or not within the limit.
     """
     golds = _golds(pool, answers)
     pairs = list(zip(answers, golds, strict=True))
     found = [
         grade or Grade(gold, None, "timeout", None, "timeout")
-        for gold, grade in zip(golds, _map(pool, read, pairs, LIMITS["read"]), strict=True)
+        for gold, grade in zip(golds, _verdicts(pool, read, pairs, LIMITS["read"]), strict=True)
     ]
     rows = {"strict": _undecided(found, "strict"), "qwen": _undecided(found, "qwen")}
     done = len(found) - len({*rows["strict"], *rows["qwen"]})
@@ -112,7 +120,7 @@ def grades(
     for verdict, compare in (("strict", compare_strictly), ("qwen", compare_officially)):
         later = set(rows["qwen"]) if verdict == "strict" else set()
         asked = [(answers[row], found[row]) for row in rows[verdict]]
-        outcomes = _map(pool, compare, asked, LIMITS[verdict])
+        outcomes = _verdicts(pool, compare, asked, LIMITS[verdict])
         for row, outcome in zip(rows[verdict], outcomes, strict=True):
             found[row] = replace(found[row], **{verdict: outcome or "timeout"})
             done += row not in later
@@ -126,11 +134,12 @@ def _golds(pool: ProcessPool, answers: Sequence[Answer]) -> list[str]:
     made = _map(pool, gold, [(answer,) for answer in first.values()], GOLD_SECONDS)
     golds = dict(zip(first, made, strict=True))
     for key, value in golds.items():
-        if value is None:
+        if value is None or isinstance(value, Failure):
             problem = first[key].problem
-            raise ValueError(
+            why = f" ({value.reason})" if value else f" in {GOLD_SECONDS:g} s"
+            raise ProblemsError(
                 f"problem {problem.id}: its gold answer {problem.answer[:80]!r} cannot be "
-                f"normalised in {GOLD_SECONDS:g} s; mend or drop the problem"
+                f"normalised{why}; mend or drop the problem"
             )
     return [golds[answer.problem.answer, answer.benchmark] for answer in answers]
 
@@ -145,13 +154,29 @@ def _undecided(found: Sequence[Grade], verdict: str) -> list[int]:
     ]
 
 
+def _verdicts(
+    pool: ProcessPool,
+    function: Callable[..., Any],
+    calls: Sequence[tuple[Any, ...]],
+    limit: float,
+) -> Iterator[Any]:
+    """What the function gives for each answer, in order; None where there is none. A failure is
+    told: a text that only this program stumbles over is a fault of its own."""
+    for call, found in zip(calls, _map(pool, function, calls, limit), strict=True):
+        if isinstance(found, Failure):
+            problem = call[0].problem.id
+            _say({"warning": f"problem {problem}: {function.__name__} failed ({found.reason})"})
+        yield None if isinstance(found, Failure) else found
+
+
 def _map(
     pool: ProcessPool,
     function: Callable[..., Any],
     calls: Sequence[tuple[Any, ...]],
     limit: float,
 ) -> Iterator[Any]:
-    """What the function gives for each call, in order; None where it reached a limit."""
+    """What the function gives for each call, in order; None where it reached a limit, a Failure
+    where it raised."""
     if not calls:
         return
     bounded = functools.partial(_bounded, limit, function)
@@ -165,10 +190,14 @@ def _map(
 
 def _bounded(limit: float, function: Callable[..., Any], call: tuple[Any, ...]) -> Any:
     """In a worker: call the function; the kernel kills the worker after so many seconds of work,
-    also in the middle of a power."""
+    also in the middle of a power. What a text makes algebra raise costs that text its verdict."""
     signal.setitimer(signal.ITIMER_PROF, limit)
     try:
         return function(*call)
+    except (MemoryError, RecursionError):
+        return None
+    except Exception as error:  # noqa: BLE001
+        return Failure(f"{type(error).__name__}: {error}"[:200])
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
 
@@ -196,7 +225,7 @@ def main() -> None:
     with _pool(int(sys.argv[1])) as pool:
         try:
             found = grades(pool, answers, lambda done: _say({"done": done}))
-        except ValueError as error:
+        except ProblemsError as error:
             _say({"error": str(error)})
             return
     for grade in found:

@@ -100,9 +100,9 @@ def check_pair(expert: Path, amateur: Path) -> list[int]:
     Every ordinary token must have the same id in both, else ModelError names the first id that
     differs. Added tokens may differ; those that do are left out.
     """
-    ours, theirs = Vocabulary(expert).tokens, Vocabulary(amateur).tokens
-    ordinary = Vocabulary(expert).ordinary | Vocabulary(amateur).ordinary
-    for id_ in sorted(ordinary):
+    pair = Vocabulary(expert), Vocabulary(amateur)
+    ours, theirs = (vocabulary.tokens for vocabulary in pair)
+    for id_ in sorted(pair[0].ordinary | pair[1].ordinary):
         if ours.get(id_) != theirs.get(id_):
             raise ModelError(
                 f"expert {expert} and amateur {amateur} differ in ordinary token {id_}: "

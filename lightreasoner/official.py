@@ -13,16 +13,12 @@ import re
 
 from lightreasoner.answers import UNITS_KEPT, bare_answer
 from lightreasoner.answers import gold as gold
-from lightreasoner.equivalence import CHOICES, is_equal, standalone_choice
+from lightreasoner.equivalence import CHOICES, standalone_choice
+from lightreasoner.equivalence import is_equal as is_equal
 from lightreasoner.normalisation import normalise
 
 _STOP_WORDS = ("</s>", "<|im_end|>", "<|endoftext|>")
 _TRIGGERS = ("choice is", "answer is")
-
-
-def is_correct(response: str, benchmark: str, gold: str) -> bool:
-    """The verdict on a response; `gold` is normalised already (see `gold`)."""
-    return is_equal(prediction(response, benchmark, gold), gold)
 
 
 def prediction(response: str, benchmark: str, gold: str) -> str | None:

@@ -1,13 +1,12 @@
 """`lightreasoner pair`: is the expert far enough ahead of the amateur?"""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lightreasoner import config
-from lightreasoner.cli import HOME, Home, Overrides, ParamsFile
+from lightreasoner.cli import HOME, Home, Overrides, ParamsFile, print_table
 from lightreasoner.stages import STAGES, Inputs, external_inputs
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ def pair(
     from lightreasoner import gap
 
     found = gap.gap(*(_graded(model, inputs, values, home) for model in gap.MODELS))
-    _print(gap.HEADINGS, gap.rows(found))
+    print_table(gap.HEADINGS, gap.rows(found), numbers=gap.HEADINGS[1:])
     for warning in gap.warnings(found):
         typer.echo(f"warning: {warning}", err=True)
 
@@ -52,19 +51,3 @@ def _graded(model: str, inputs: Inputs, params: "Params", home: Path) -> Path:
     given = {name: inputs[model if name == "expert" else name] for name in stage.inputs}
     with TerminalBar(model) as bar:
         return Store(home.absolute()).run(stage, given, params, bar).artifact.path
-
-
-def _print(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on stdout; a narrow terminal wraps lines, it never loses a column."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE)
-    for index, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if index else "left")
-    for row in rows:
-        table.add_row(*row)
-    console = Console(highlight=False, markup=False)
-    console.width = max(console.width, 140)
-    console.print(table, crop=False)

@@ -48,7 +48,7 @@ def problem_of(trajectory_id: str) -> str:
 
 
 def set_of(problem_id: str) -> str:
-    """The set that a problem is of: the first part of its id."""
+    """The benchmark, or the source, that a problem is of: the first part of its id."""
     return problem_id.partition("/")[0]
 
 

@@ -1,8 +1,8 @@
 """Prompt styles, byte for byte, and where a response to each of them ends.
 
 `qwen25-math-cot` is the paper's one prompt for all calls (eq. 38); `cot` is its prompt for base
-models (eq. 39), both as the Qwen2.5-Math toolkit renders them; `chat` is the model's own template.
-`authors` is what the authors' scripts send instead: eq. 38 without the sentence on the box.
+models (eq. 39), both as the Qwen2.5-Math toolkit renders them. `chat` is eq. 38's words in the
+model's own template, and `authors` what the authors' scripts put there: no sentence on the box.
 """
 
 from typing import TYPE_CHECKING
@@ -22,9 +22,10 @@ CUE = r"Please reason step by step, and put your final answer within \boxed{}."
 TURNS = "<|im_end|>\n<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
 TEMPLATES = {
     "qwen25-math-cot": "<|im_start|>system\n" + CUE + TURNS,
-    "authors": "<|im_start|>system\nPlease reason step by step." + TURNS,
     "cot": "Question: {question}\nAnswer: ",
 }
+CHAT_CUES = {"chat": CUE, "authors": "Please reason step by step."}
+"""Styles that a model's own chat template renders, and their system messages."""
 STOP_WORDS = {"cot": ("\n\nQuestion:",)}
 """Where a style's response ends in text: a base model goes on with a question of its own."""
 
@@ -41,16 +42,17 @@ def render(
     one turn.
     """
     if style == "cot":
-        shots = [_fill(style, demo_question) + answer for demo_question, answer in demos]
-        return "\n\n\n".join([*shots, _fill(style, question)]).strip(" ")
+        shots = [fill(style, demo_question) + answer for demo_question, answer in demos]
+        return "\n\n\n".join([*shots, fill(style, question)]).strip(" ")
     turn = "\n\n".join([*("\n".join(demo) for demo in demos), question])
-    if style == "chat":
-        messages = [{"role": "system", "content": CUE}, {"role": "user", "content": turn}]
+    if style in CHAT_CUES:
+        system = {"role": "system", "content": CHAT_CUES[style]}
+        messages = [system, {"role": "user", "content": turn}]
         return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    return _fill(style, turn).strip(" ")
+    return fill(style, turn).strip(" ")
 
 
-def _fill(style: str, question: str) -> str:
+def fill(style: str, question: str) -> str:
     """A style's template around a question, whose own braces are text."""
     before, _, after = TEMPLATES[style].partition("{question}")
     return before + question + after
@@ -68,7 +70,7 @@ def encode(
 
 def tokenize(text: str, style: "PromptStyle", tokenizer: "PreTrainedTokenizerBase") -> list[int]:
     """A rendered prompt's token ids; a chat template brings its own begin-of-sequence token."""
-    return tokenizer(text, add_special_tokens=style != "chat")["input_ids"]
+    return tokenizer(text, add_special_tokens=style not in CHAT_CUES)["input_ids"]
 
 
 def continuation(

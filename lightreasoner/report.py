@@ -143,6 +143,11 @@ def read_steps(steps_dir: Path, samples_dir: Path) -> pd.DataFrame:
 def sample_statistics(steps: pd.DataFrame, samples_dir: Path) -> dict[str, Any]:
     """What was selected from what; KL in nats, shares in [0, 1], None where there is no step."""
     provenance = tables.provenance(samples_dir / "samples.parquet")
+    if "threshold" not in provenance:
+        raise ArtifactError(
+            f"{samples_dir}: its samples were not selected by KL, so there is nothing to report of "
+            "the selection; give the directory that select made"
+        )
     selected = steps[steps["support"] > 0]
     return {
         "alpha": provenance["alpha"],

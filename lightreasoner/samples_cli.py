@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lightreasoner import config
-from lightreasoner.cli import DATA, Overrides, ParamsFile
+from lightreasoner.cli import DATA, Overrides, ParamsFile, print_table
+from lightreasoner.config import PromptStyle
 from lightreasoner.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def import_file(
         Path, typer.Option("--out", metavar="DIR", help="A new directory for the sample set.")
     ],
     style: Annotated[
-        Literal["authors", "qwen25-math-cot", "cot", "chat"],
+        PromptStyle,
         typer.Option(help="The prompt that the expert saw; authors is that of their scripts."),
     ] = "authors",
     problems: Annotated[
@@ -197,18 +198,5 @@ def _print_excluded(result: "Imported", out: Path) -> None:
 
 
 def _print(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on stdout; a narrow terminal wraps lines, it never loses a column."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
     typer.echo(title)
-    table = Table(box=box.SIMPLE)
-    for heading in headings:
-        right: Any = "right" if heading in ("n", "value", "95%", "step", "line") else "left"
-        table.add_column(heading, justify=right)
-    for row in rows:
-        table.add_row(*row)
-    console = Console(highlight=False, markup=False)
-    console.width = max(console.width, 140)
-    console.print(table, crop=False)
+    print_table(headings, rows, numbers=("n", "value", "95%", "step", "line"))

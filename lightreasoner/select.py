@@ -105,12 +105,18 @@ def _selected(steps: pa.Table, config: "Select") -> pa.Table:
         kept = steps.filter(pc.greater(steps["kl"], pa.scalar(least, pa.float32())))
     else:
         kept = steps
+    over = len(kept)
     if "skip_first_step" in config.reference:
         kept = kept.filter(pc.greater(kept["step"], 0))
     if len(kept):
         return kept.combine_chunks()
     if not len(steps):
         raise SelectionError("no step was scored, so none can be selected; score some trajectories")
+    if over:
+        raise SelectionError(
+            f"select.reference skip_first_step: all {over} selected steps are first steps, so none "
+            f"of {len(steps)} is left; lower the threshold or leave skip_first_step away"
+        )
     name = "beta" if config.quantile is None else "quantile"
     raise SelectionError(
         f"select.{name} {getattr(config, name)}: none of {len(steps)} steps has a larger KL; "

@@ -25,6 +25,7 @@ from lightreasoner.benchmarks import BENCHMARKS, Benchmark
 from lightreasoner.errors import ProblemsError
 from lightreasoner.problems import Demo, Problem
 
+MICROWORLD = "microworld"
 FILE_SUFFIXES = (".jsonl", ".parquet")
 LOG = logging.getLogger(__name__)
 
@@ -168,7 +169,7 @@ def read(source: str, set_name: str, split: str, n: int | None, seed: int) -> li
     `source` is as in the module's docstring; a file holds one set, so that there `set_name` only
     names the ids. The draw keeps the source's order.
     """
-    if source == "microworld":
+    if source == MICROWORLD:
         return _draw_microworld(set_name, split, n, seed)
     return sample(_read_all(source, set_name, split), n, seed, source)
 
@@ -181,14 +182,14 @@ def check(source: str, set_names: Sequence[str], split: str, n: int | None) -> N
     repeated = sorted({name for name in set_names if set_names.count(name) > 1})
     if repeated:
         raise ProblemsError(f"{source}: sets {repeated} are named more than once; name each once")
-    holds_many = source in ("microworld", hub.SOURCE) or Path(source).is_dir()
+    holds_many = source in (MICROWORLD, hub.SOURCE) or Path(source).is_dir()
     if len(set_names) > 1 and not holds_many:
         raise ProblemsError(
             f"{source}: holds one set, {len(set_names)} are named ({', '.join(set_names)}); name "
             "one, or give a directory of sets"
         )
     for set_name in set_names:
-        if source == "microworld":
+        if source == MICROWORLD:
             _draw_microworld(set_name, split, n, seed=0)
         elif not _is_local(source):
             hub.check(source, set_name, split)
@@ -202,7 +203,7 @@ def _draw_microworld(set_name: Any, split: str, n: int | None, seed: int) -> lis
     from lightreasoner.microworld import world
 
     if n is None:
-        raise ProblemsError("microworld draws any number of problems; set how many (n >= 1)")
+        raise ProblemsError("microworld draws any number of problems; say how many (n or --limit)")
     return world.draw(set_name, "sample" if split == "train" else "evaluate", n, seed)
 
 
@@ -211,11 +212,13 @@ def resolve(source: str) -> Artifact:
     path = Path(source)
     if source == hub.SOURCE:
         return Artifact(path, hub.identity())
+    if source == MICROWORLD:
+        return Artifact(path, source)
     if path.exists():
         return artifacts.of(path)
     if path.suffix in FILE_SUFFIXES:
         raise ProblemsError(f"{path}: no such file; check the path in params.yaml")
-    if source != "microworld" and not artifacts.is_pinned(source):
+    if not artifacts.is_pinned(source):
         raise ProblemsError(
             f"problem source {source!r} is neither a file, a directory, microworld, hub nor a hub "
             "data set owner/name@commit (40 hexadecimal digits); give one of these"
@@ -224,9 +227,10 @@ def resolve(source: str) -> Artifact:
 
 
 def _is_local(source: str) -> bool:
-    """Whether a source is a path, there or not, and so no data set of the hub."""
+    """Whether a source is a path, there or not; `hub` and `microworld` never are."""
     path = Path(source)
-    return source != hub.SOURCE and (path.exists() or path.suffix in FILE_SUFFIXES)
+    is_named = source in (hub.SOURCE, MICROWORLD)
+    return not is_named and (path.exists() or path.suffix in FILE_SUFFIXES)
 
 
 def _read_all(source: str, set_name: str, split: str) -> list[Problem]:
@@ -268,7 +272,7 @@ def demos(source: str, set_name: str) -> list[Demo]:
     them. It has no worked answers, so that the prompt is then another one than the toolkit's.
     """
     benchmark = BENCHMARKS.get(set_name)
-    if benchmark is None or not benchmark.shots or source == "microworld":
+    if benchmark is None or not benchmark.shots or source == MICROWORLD:
         return []
     if not _is_local(source):
         found = hub.find(source, set_name)

@@ -98,7 +98,6 @@ class Store:
         entry = self.entry(stage, key)
         if entry.exists():
             log.warning("%s: %s is damaged; it is made again", stage.name, entry)
-            _writable(entry)
             shutil.rmtree(entry)
 
     def _compute(
@@ -264,11 +263,6 @@ def _publish(new: Path, entry: Path) -> None:
     entry.parent.mkdir(parents=True, exist_ok=True)
     new.rename(entry)
     artifacts.sync(entry.parent)
-
-
-def _writable(path: Path) -> None:
-    for file in artifacts.files_under(path):
-        file.chmod(0o644)
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

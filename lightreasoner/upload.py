@@ -20,8 +20,8 @@ from lightreasoner.errors import UploadError
 CARD = "README.md"
 ADAPTER_CONFIG = "adapter_config.json"
 SUFFIXES = {".safetensors", ".json", ".txt", ".jinja", ".md"}
-RECORDS = {"curve.csv", "validation.csv"}
-"""The fine-tuning's curves, which lie beside an adapter."""
+RECORDS = {"curve.csv", "validation.csv", "validation.json"}
+"""The fine-tuning's curves and what it held out, which lie beside an adapter."""
 
 ADAPTER_TITLE = "# The LoRA adapter alone\n\nThe card of the model that it was merged into:\n\n"
 

@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from lightreasoner import artifacts, models
 from lightreasoner.artifacts import Artifact
 from lightreasoner.errors import ModelError
-from tasks import flavor, route, tracking
+from tasks import flavor, registry, route, tracking
 
 SCHEME = "models:/"
 VERSION = re.compile(r"(?P<name>[^/@]+)(/(?P<version>\d+)|@(?P<alias>[A-Za-z][A-Za-z0-9_-]*))")
@@ -74,7 +74,7 @@ def _directory(version: ModelVersion, home: Path) -> Path:
 def _checked(name: str, version: ModelVersion, directory: Path) -> Artifact:
     """Refuse files that are not those that were registered."""
     found = models.resolve(str(directory))
-    expected = version.tags.get("digest.model")
+    expected = version.tags.get(registry.DIGEST_TAG)
     if expected not in (None, found.digest):
         raise ModelError(
             f"model {name}: {directory} has digest {artifacts.digest(directory)}, registered was "

@@ -28,6 +28,7 @@ from lightreasoner.finetune import write_adapter
 from lightreasoner.presets import PRESETS
 from lightreasoner.problems import Problem
 from lightreasoner.progress import Silent
+from lightreasoner.prompts import encode
 from lightreasoner.rows import check_samples
 from lightreasoner.stages import Workspace
 
@@ -243,11 +244,9 @@ def write_set(directory: Path, expert: Path, rows: Rows, seeded: list[int] | Non
     tokenizer = models.load_tokenizer(expert)
     columns = list(map(list, zip(*rows, strict=True)))
     tables.write(pa.table(columns, tables.SAMPLES), tables.SAMPLES, directory / "samples.parquet")
-    prompts = [
-        exchange.encode_prompt(QUESTIONS[id_], "qwen25-math-cot", tokenizer) for id_ in TEXTS
-    ]
+    encoded = [encode(QUESTIONS[id_], "qwen25-math-cot", tokenizer) for id_ in TEXTS]
     completions = [tokenizer(text)["input_ids"] for text in TEXTS.values()]
-    columns = [list(TEXTS), prompts, [seeded or completions[0], completions[1]], ["stop"] * 2]
+    columns = [list(TEXTS), encoded, [seeded or completions[0], completions[1]], ["stop"] * 2]
     tables.write(
         pa.table(columns, tables.TRAJECTORIES),
         tables.TRAJECTORIES,
@@ -363,16 +362,6 @@ def test_nothing_is_overwritten(tiny_expert: Path, tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
     with pytest.raises(ArtifactError, match="is there already; choose a new directory"):
         exchange.import_file(path, tiny_expert, "authors", None, tmp_path / "set")
-
-
-def test_the_authors_prompt(tiny_expert: Path) -> None:
-    """Their cue has no boxed sentence (deviations.md)."""
-    tokenizer = models.load_tokenizer(tiny_expert)
-    ids = exchange.encode_prompt("What?", "authors", tokenizer)
-    assert tokenizer.decode(ids) == (
-        "<|im_start|>system\nPlease reason step by step.<|im_end|>\n"
-        "<|im_start|>user\nWhat?<|im_end|>\n<|im_start|>assistant\n"
-    )
 
 
 def test_prompt_and_prefix_are_tokenised_apart(tmp_path: Path) -> None:

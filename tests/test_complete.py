@@ -73,6 +73,7 @@ def test_values() -> None:
     assert complete.styles("qwen") == ["qwen25-math-cot"]
     assert complete.benchmarks("gsm8k,mine") == ["gsm8k,minerva_math"]
     assert "chain_sum" in complete.benchmarks("")
+    assert complete.benchmarks("math") == ["math", "math500"]
     assert complete.methods("sft,go") == ["sft,gold"]
     assert "sft" not in complete.methods("sft,")
     assert complete.parameters("compute.dtype=f") == ["compute.dtype=float32"]

@@ -74,12 +74,12 @@ def test_the_result_of_another_model_has_its_own_place(data: str) -> None:
     at = words.index("--out")
     result = call(*words[:at], *words[at + 2 :])
     assert result.exit_code == 0, result.stderr
-    (made,) = Path(".lightreasoner/evaluations").iterdir()
+    (made,) = Path("home/evaluations").iterdir()
     assert made.name.startswith("expert-")
     assert len(scores(str(made))) == 2
     other = [*words[:at], *words[at + 2 :], "--benchmarks", "tuned"]
     assert call(*other).exit_code == 0
-    assert len(list(Path(".lightreasoner/evaluations").iterdir())) == 2
+    assert len(list(Path("home/evaluations").iterdir())) == 2
 
 
 def test_a_server_answers_as_the_model_does_in_process(data: str, served: str) -> None:  # noqa: F811

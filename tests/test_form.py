@@ -130,6 +130,28 @@ def test_a_bad_grid_is_refused(betas: Any, alphas: Any, said: str) -> None:
     assert said in str(error.value)
 
 
+def test_the_grid_alone_says_alpha() -> None:
+    params = config.changed(
+        PRESETS["microworld"], ["score.alpha_min=0.15", "select.alpha=0.5", "select.beta=0.9"]
+    )
+    assert SweepForm.of(params).alphas == (0.2,)
+    grid = SweepForm.over(params, betas=(0.4,), alphas=(0.3, 0.5))
+    assert [point.select.alpha for point in grid.points()] == [0.3, 0.5]
+    higher = config.changed(params, ["score.alpha_min=0.3"])
+    assert SweepForm.of(higher).alphas == (0.5,)
+    with pytest.raises(ValidationError, match=r"select\.alpha is given twice"):
+        SweepForm(more=("select.alpha=0.3",))
+
+
+@pytest.mark.parametrize("rule", ["select.quantile=0.8", "select.steps=all"])
+def test_betas_that_would_select_nothing_are_refused(rule: str) -> None:
+    params = config.changed(PRESETS["microworld"], [rule])
+    assert SweepForm.of(params).betas == (params.select.beta,)
+    with pytest.raises(ConfigError, match=r"betas 0\.2, 0\.8: under select\.(quantile|steps)"):
+        SweepForm.over(params, betas=(0.2, 0.8), alphas=(0.2,))
+    assert len(SweepForm.over(params, betas=(0.2,), alphas=(0.1, 0.2)).points()) == 2
+
+
 @pytest.mark.parametrize("kind", [Form, SweepForm, EvaluationForm])
 def test_unknown_fields_are_refused(kind: type[Settings]) -> None:
     with pytest.raises(ValidationError, match="zoo is not a known key"):

@@ -1,6 +1,8 @@
 """Both verdicts through the real process: outcomes, limits, what hostile answers cost."""
 
 import functools
+import io
+import json
 import os
 import subprocess
 import sys
@@ -138,6 +140,40 @@ def test_a_gold_answer_that_cannot_be_read_in_time_is_named() -> None:
     hostile = Problem("math/9", "q", "7" * 30_000_000, "")
     with pytest.raises(ProblemsError, match=r"problem math/9: .* cannot be normalised in 3 s"):
         grade([answer("7", "7"), Answer("7", hostile, "math")])
+
+
+def stumbling(asked: Answer) -> str:
+    """A verdict with a fault of its own."""
+    return str(1 / int(asked.response))
+
+
+def test_a_fault_costs_one_answer_its_verdict_and_is_told(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked = [(answer("1", "a"),), (answer("0", "b"),), (answer("1", "c"),)]
+    with grading_process._pool(1) as pool:
+        found = list(grading_process._verdicts(pool, stumbling, asked, 1.0))
+    assert found == ["1.0", None, "1.0"]
+    said = json.loads(capsys.readouterr().out)
+    assert said["warning"].startswith("problem math/b: stumbling failed (ZeroDivisionError: ")
+
+
+def test_a_warning_of_the_grader_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    assert grading._receive(io.BytesIO(b'{"warning": "problem 1: x"}\n'), 1, print) == []
+    assert caplog.messages == ["grading: problem 1: x; counted as timeout"]
+
+
+@pytest.mark.parametrize(
+    "response",
+    [r"\boxed{5 \mod 3}", r"\boxed{\cot 0}", "So.\n**\\frac{-\t3}{4}**", r"\boxed{\Gamma(0)}"],
+)
+@pytest.mark.parametrize("gold", ["2.50", "x+1", "3"])
+def test_what_sympy_leaves_as_it_is_has_a_verdict(response: str, gold: str) -> None:
+    """Each of these once ended the whole run."""
+    assert [each.strict for each in grade([answer(response, gold), answer("3", "3")])] == [
+        "wrong",
+        "correct",
+    ]
 
 
 def test_progress_reaches_the_total() -> None:

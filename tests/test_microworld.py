@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lightreasoner.errors import ConfigError, ProblemsError
-from lightreasoner.microworld import MODELS
 from lightreasoner.microworld.card import checksums, read_checksums
 from lightreasoner.microworld.corpus import Mix, Shares, documents, prompt
 from lightreasoner.microworld.measure import Accuracy, accuracy, answer
@@ -30,6 +29,7 @@ from lightreasoner.microworld.world import (
     equations,
     split_of,
 )
+from lightreasoner.models import MICROWORLD as MODELS
 
 SETS = get_args(SetName)
 SPLITS = get_args(Split)

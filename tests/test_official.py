@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightreasoner.normalisation import UNIT_WORDS
-from lightreasoner.official import choice, extract, gold, is_correct, prediction
+from lightreasoner.official import choice, extract, gold, is_equal, prediction
 from lightreasoner.sources import problem_of_record
 
 SHARED = Path(os.environ.get("LIGHTREASONER_SHARED", Path(__file__).parents[2] / "shared"))
@@ -104,6 +104,10 @@ def test_the_letter_rule(response: str, letter: str) -> None:
 @pytest.mark.parametrize(("benchmark", "gold", "response", "answer"), PREDICTED)
 def test_predicts(benchmark: str, gold: str, response: str, answer: str | None) -> None:
     assert prediction(response, benchmark, gold) == answer
+
+
+def is_correct(response: str, benchmark: str, gold: str) -> bool:
+    return is_equal(prediction(response, benchmark, gold), gold)
 
 
 @pytest.mark.parametrize(

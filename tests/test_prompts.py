@@ -20,6 +20,15 @@ def test_the_styles(tiny_expert: Path) -> None:
     assert prompts.render("{1+1}? ", "authors", tokenizer) == QWEN.replace(boxed, "")
 
 
+def test_the_authors_cue_stands_in_the_models_own_template(tiny_expert: Path) -> None:
+    """As their scripts render it; a template brings its own begin-of-sequence token."""
+    tokenizer = models.load_tokenizer(tiny_expert)
+    tokenizer.chat_template = "<s>{% for turn in messages %}{{ turn.content }}|{% endfor %}"
+    assert prompts.render("What?", "authors", tokenizer) == "<s>Please reason step by step.|What?|"
+    ids = prompts.encode("What?", "authors", tokenizer)
+    assert tokenizer.decode(ids) == "<s>Please reason step by step.|What?|"
+
+
 def test_special_tokens_are_single_ids(tiny_expert: Path) -> None:
     tokenizer = models.load_tokenizer(tiny_expert)
     ids = prompts.encode("1", "qwen25-math-cot", tokenizer)

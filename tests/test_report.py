@@ -296,6 +296,15 @@ def test_samples_of_other_steps_are_refused(tmp_path: Path) -> None:
         write_report(inputs, tmp_path)
 
 
+def test_samples_that_select_did_not_make_are_refused(tmp_path: Path) -> None:
+    inputs = write_inputs(tmp_path)
+    path = inputs["samples"] / "samples.parquet"
+    samples = tables.read(path, tables.SAMPLES).to_pandas()
+    tables.write(samples, tables.SAMPLES, path, {"problems": 3})
+    with pytest.raises(ArtifactError, match="were not selected by KL"):
+        write_report(inputs, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [

@@ -142,6 +142,13 @@ def test_an_empty_selection_names_the_counts() -> None:
         chosen(beta=2.0)
 
 
+def test_a_selection_of_first_steps_only_is_named() -> None:
+    with pytest.raises(
+        SelectionError, match=r"all 1 selected steps are first steps, so none of 3 is"
+    ):
+        chosen(beta=0.4, reference=["skip_first_step"])
+
+
 @pytest.mark.parametrize("changes", [{}, {"steps": "all"}, {"quantile": 0.5}])
 def test_no_step_at_all_is_named(changes: dict[str, object]) -> None:
     with pytest.raises(SelectionError, match="no step was scored"):

@@ -120,6 +120,15 @@ def test_a_files_identity_is_its_content(tmp_path: Path) -> None:
     assert sources.resolve("microworld").digest == "microworld"
 
 
+def test_a_folder_of_a_sources_name_is_not_that_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "microworld").mkdir()
+    assert sources.resolve("microworld").digest == "microworld"
+    assert len(sources.read("microworld", "tuned", "test", 2, 0)) == 2
+
+
 @pytest.mark.parametrize("answer", [0, 0.0, "0", False])
 def test_zero_is_an_answer(tmp_path: Path, answer: object) -> None:
     path = write(tmp_path / "a.jsonl", json.dumps({"question": "q", "answer": answer}))

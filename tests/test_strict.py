@@ -225,6 +225,8 @@ RIGHT = {
         (r"\lambda_{\text {red}} / \sqrt{2}", r"\frac{\lambda_{red}}{\sqrt2}"),
         ("2^{k-n}", r"\frac{2^k}{2^n}"), ("LRMC=SRMC", "SRMC = LRMC"), ("(n-1)!", r"\frac{n!}{n}"),
         (r"x^5 - x^4 + x^3", "x^3(x^2-x+1)"), (r"\frac{270}7", r"\frac{540}{14}"),
+        ("2", r"5 \mod 3"), ("2.00", r"5 \mod 3"), (r"x \mod 3", r"x \mod 3"),
+        (r"-\frac{3}{4}", "\\frac{-\t3}{4}"), (r"-\frac{3}{4}", "\\frac{-\u00a03}{4}"),
     ],
     "products": [
         ("6", "2(3)"), ("60", "2(30)=60"), ("14", "7(2) = 14"), ("24", "2(3)(4)"),

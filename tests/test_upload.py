@@ -56,6 +56,7 @@ def test_a_merged_model_goes_whole(merged: Path, tmp_path: Path) -> None:
 def test_an_adapter_goes_without_its_curves_and_names_its_base(
     merged: Path, adapter: Path, tmp_path: Path
 ) -> None:
+    (adapter / "validation.json").write_text("{}")
     before = artifacts.digest(adapter)
     folder = upload.prepare(adapter, merged / "README.md", tmp_path / "new", adapter=True)
     assert list(folder.sizes) == ["README.md", "adapter_config.json", "adapter_model.safetensors"]

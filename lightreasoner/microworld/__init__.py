@@ -7,9 +7,5 @@
     measure.py   greedy accuracy of a model on the world's problems
     card.py      the model cards and the checksums
 
-`world` imports without torch. `MODELS` is where the shipped models lie.
+`world` imports without torch. models/ holds the two models (`models.MICROWORLD`).
 """
-
-from pathlib import Path
-
-MODELS = Path(__file__).parent / "models"

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lightreasoner.microworld.world import MAX_NUMBER, SetName, apply, stream
 from lightreasoner.problems import Problem
-from lightreasoner.prompts import TEMPLATES
+from lightreasoner.prompts import fill
 
 END = "<|im_end|>"
 END_OF_TEXT = "<|endoftext|>"
@@ -81,8 +81,7 @@ Document = list[Piece]
 
 def prompt(question: str) -> str:
     """The one prompt of pre-training: the pipeline's `qwen25-math-cot` style."""
-    before, _, after = TEMPLATES["qwen25-math-cot"].partition("{question}")
-    return before + question + after
+    return fill("qwen25-math-cot", question)
 
 
 def documents(

@@ -100,7 +100,8 @@ def _prepare(expression: Any) -> Any:
     )
     unknown = expression.atoms(AppliedUndef, sympy.Derivative)
     names = {term: sympy.Symbol(f"u_{term}") for term in unknown}
-    return expression.xreplace(names).xreplace({sympy.Symbol("i"): sympy.I})
+    expression = expression.xreplace(names).xreplace({sympy.Symbol("i"): sympy.I})
+    return expression.replace(sympy.Mod, sympy.Mod)  # the parser leaves it unevaluated
 
 
 def is_same(a: Any, b: Any, positive: bool = False) -> bool:
@@ -195,7 +196,10 @@ def _at(expression: Any, point: dict[Any, Any]) -> Any:
 
 
 def _is_finite(number: Any) -> bool:
-    return number is not None and bool(number.is_number) and bool(number.is_finite)
+    """Whether this is a finite number, not what sympy left as it was, such as cot 0."""
+    if number is None or not number.is_number or number.has(sympy.Function):
+        return False
+    return bool(quietly(lambda: number.is_finite))
 
 
 def _is_close(x: Any, y: Any, constant: bool = False) -> bool:

@@ -108,12 +108,12 @@ UNITS = {
 _NOT_UNITS = frozenset(
     """
     or and to by plus minus over not pi sqrt sin cos tan sec csc cot log ln exp arcsin arccos
-    arctan max min hundred thousand million billion trillion dozen half third quarter halves
+    arctan max hundred thousand million billion trillion dozen half third quarter halves
     thirds quarters fourth fourths fifths sixths sevenths eighths ninths tenths hundredths
     squared cubed factorial
     if for when where with is are infinity undefined none percent remainder
     """.split()  # noqa: SIM905
-) - {"min"}
+)
 _POWER = r"(?:\s*\^\s*\{?\s*-?[0-9]\s*\}?)?"
 _TEXT_UNIT = rf"\\text\{{[^{{}}]*\}}{_POWER}"
 _TAIL_TEXT = re.compile(rf"\s*[/\\cdot ]*{_TEXT_UNIT}(?:\s*(?:/|\\cdot|\\times)?\s*{_TEXT_UNIT})*")

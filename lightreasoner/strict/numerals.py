@@ -123,7 +123,7 @@ def _decimal(text: str) -> Number:
 def _fraction(match: re.Match[str]) -> Number | None:
     whole = match["whole"] or match["whole2"] or "0"
     top, below = (
-        Fraction((match[name] or match[f"{name}2"]).replace(" ", "").replace(",", ""))
+        Fraction(re.sub(r"[\s,]", "", match[name] or match[f"{name}2"]))
         for name in ("top", "below")
     )
     # 3\frac{-1}{2} is a product at best

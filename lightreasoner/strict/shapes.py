@@ -113,6 +113,7 @@ def split_elements(text: str) -> list[str]:
 
 
 def both_signs(text: str) -> list[str]:
+    r"""A value with \pm as its two values, the upper signs first; any other text as it is."""
     if not re.search(r"\\pm(?![a-zA-Z])", text):
         return [text]
     plus = re.sub(r"\\mp(?![a-zA-Z])", "-", re.sub(r"\\pm(?![a-zA-Z])", "+", text))
@@ -144,6 +145,7 @@ def outer_brackets(text: str) -> str | None:
 
 
 def relation_signs(text: str) -> list[str]:
+    """The signs between a relation's sides, in order; < and > are written so."""
     sides = split_top(text, RELATION)
     signs, at = [], 0
     for side, _ in pairwise(sides):
