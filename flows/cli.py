@@ -321,9 +321,9 @@ def serve(
         bool, typer.Option("--detach", "-d", help="Return when all are ready; they go on.")
     ] = False,
 ) -> None:
-    """Serve Prefect, MLflow and the pipeline's deployment on this machine until Ctrl-C.
+    """Serve Prefect, MLflow and the five deployments on this machine until Ctrl-C.
 
-    The deployment's form starts with the parameters as they are now. Only this machine can
+    The deployments' forms start with the parameters as they are now. Only this machine can
     connect; the databases are those that `lightreasoner run` writes. One that ends is started
     again, a few times.
 

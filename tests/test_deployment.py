@@ -162,9 +162,10 @@ def started(module: list[str], environment: dict[str, str], log: Path, cwd: Path
     try:
         yield process
     finally:
-        children = psutil.Process(process.pid).children(recursive=True) if alive(process) else []
+        mine = [psutil.Process(process.pid)] if alive(process) else []
+        mine += [child for each in mine for child in each.children(recursive=True)]
         process.terminate()
-        _, left = psutil.wait_procs([psutil.Process(process.pid), *children], timeout=10)
+        _, left = psutil.wait_procs(mine, timeout=10)
         for each in left:
             with contextlib.suppress(psutil.Error):
                 each.kill()
@@ -207,10 +208,13 @@ def answers(address: str) -> bool:
 @pytest.fixture(scope="module")
 def runner(server: Server, tiny_params: Params) -> Iterator[Server]:
     """The server, with the runner of the deployments."""
-    command = ["flows.deployment", tiny_params.model_dump_json()]
-    with started(command, server.environment, server.home / "runner.log", server.home):
-        address = f"{server.api}/deployments/name/{servers.DEPLOYED[-1]}/local"
-        until(lambda: answers(address), 120)
+    said, log = server.home / "params.json", server.home / "runner.log"
+    said.write_text(tiny_params.model_dump_json(), encoding="utf-8")
+    command = ["flows.deployment", str(said)]
+    address = f"{server.api}/deployments/name/{servers.DEPLOYED[-1]}/local"
+    with started(command, server.environment, log, server.home) as process:
+        until(lambda: answers(address) or not alive(process), 120)
+        assert alive(process), log.read_text(encoding="utf-8")
         yield server
 
 
