@@ -145,6 +145,6 @@ def disk_full(error: Exception, path: Path) -> Exception:
 
 def _link_or_copy(source: str, target: str) -> None:
     try:
-        os.link(source, target)
+        os.link(os.path.realpath(source), target)  # a link to a link may lead nowhere
     except OSError:
         shutil.copy2(source, target)

@@ -17,6 +17,9 @@ Array = npt.NDArray[Any]
 Interval = tuple[float, float]
 
 CONFIDENCE = 0.95
+EQUAL = 1e-12
+"""Shares that differ by less are the same: 1 - 2/3 and 1/3, in floating point."""
+
 CELLS = 1 << 20
 """Numbers that a bootstrap holds at a time, 8 MB."""
 
@@ -87,7 +90,7 @@ def _percentiles(sets: Sequence[Array], lowest: float, seed: int, draws: int) ->
     means = np.mean([_resampled_means(values, rng, draws) for values in sets], axis=0)
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(means, (tail, 1 - tail))
-    certain = [values for values in sets if np.ptp(values) == 0]
+    certain = [values for values in sets if np.ptp(values) < EQUAL]
     below, above = (
         sum(abs(_all_equal(values, lowest)[end] - values[0]) for values in certain) / len(sets)
         for end in (0, 1)

@@ -93,3 +93,14 @@ def test_a_full_disk_is_known_by_safetensors_error_too() -> None:
     """Its text as it was on a full tmpfs; safetensors replaces files, so not on /dev/full."""
     said = "Error while serializing: I/O error: No space left on device (os error 28)"
     assert isinstance(artifacts.disk_full(SafetensorError(said), Path("store")), DiskFullError)
+
+
+def test_a_linked_file_is_placed_as_the_file(tmp_path: Path) -> None:
+    """As the hub's cache has them: snapshots/c/model -> ../../blobs/1."""
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs" / "1").write_text("weights")
+    (tmp_path / "snapshots" / "c").mkdir(parents=True)
+    (tmp_path / "snapshots" / "c" / "model").symlink_to("../../blobs/1")
+    artifacts.place(artifacts.of(tmp_path / "snapshots" / "c"), tmp_path / "out")
+    assert not (tmp_path / "out" / "model").is_symlink()
+    assert (tmp_path / "out" / "model").read_text() == "weights"

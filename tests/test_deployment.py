@@ -21,6 +21,7 @@ import psutil
 import pytest
 import yaml
 from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import FlowRunFilter
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.states import Cancelling
 from prefect.utilities.callables import parameter_schema
@@ -34,6 +35,7 @@ from tasks import accelerator
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Prefect
 ROOT = Path(__file__).parents[1]
+RUNNING = FlowRunFilter.model_validate({"state": {"type": {"any_": ["RUNNING"]}}})
 Started = Iterator[subprocess.Popen[bytes]]
 
 
@@ -311,9 +313,8 @@ def test_a_killed_run_becomes_crashed_and_gives_its_turn_back(
     code = ["-c", "from flows.cli import main; main()", "run", "--params", str(file)]
     process = subprocess.Popen([sys.executable, *code], env=runner.environment, cwd=tmp_path)
     with runner.client() as client:
-        until(lambda: max(checkpoints(runner.home), default=0) >= 100, 120)
-        assert accelerator.ensure_limit(client) == (1, 1)
-        run = client.read_flow_runs(limit=1)[0]
+        until(lambda: accelerator.ensure_limit(client) == (1, 1), 120)
+        (run,) = client.read_flow_runs(flow_run_filter=RUNNING)
     process.kill()
     process.wait()
     waiting = runner.start("lightreasoner", **{**fields, "seed": 5})

@@ -300,6 +300,15 @@ def test_the_majority_of_all_responses(answers: str, right: str, share: float) -
     assert maj_at_n(keys, [key == right for key in keys]) == pytest.approx(share)
 
 
+def test_gains_that_are_equal_but_for_rounding_are_not_certain() -> None:
+    """2/3 - 1/3 and 1 - 2/3 differ in floating point, and are one gain of a third."""
+    third = np.full(4, 1 / 3)
+    base, tuned = np.array([1, 2, 1, 2]) / 3, np.array([2, 3, 2, 3]) / 3
+    assert bootstrap_difference(base, tuned) == pytest.approx(
+        bootstrap_difference(0 * third, third)
+    )
+
+
 def test_one_verdict_that_ran_out_of_time_costs_an_answer_nothing() -> None:
     assert maj_at_n("aab", [True, False, False]) == 1
 

@@ -128,6 +128,7 @@ LETTERS = [
     ("A", "The answer is (a).", True),
     ("B", r"The correct answer is \(\boxed{B}\).", True),
     ("B", r"$\boxed{\text{(B)}}$", True),
+    ("B", r"$\boxed{\textbf{(B) }\text{A dog}}$", True),
     ("B", r"\boxed{B. A dog}", True),
     ("B", "The answer is (B). Options (A) and (C) are less suitable.", True),
     ("B", "The answer is B because it barks.", True),
@@ -228,6 +229,27 @@ RIGHT = {
         ("2", r"5 \mod 3"), ("2.00", r"5 \mod 3"), (r"x \mod 3", r"x \mod 3"),
         (r"-\frac{3}{4}", "\\frac{-\t3}{4}"), (r"-\frac{3}{4}", "\\frac{-\u00a03}{4}"),
     ],
+    "roots": [
+        ("2", r"\sqrt[3]{8}"), (r"2\sqrt[3]{2}", r"\sqrt[3]{16}"), (r"5 \sqrt[3]{4}", "7.93701"),
+        (r"\frac{8}{\sqrt[3]{7}}", r"\frac{8\sqrt[3]{49}}{7}"), ("5^{1/3}", r"\sqrt[3]5"),
+        (r"\frac{1}{\sqrt2}", r"\sqrt\frac12"), (r"2\sqrt{\pi}", r"2\sqrt\pi"),
+        (r"\frac{\pi}{2}", r"\dfrac\pi2"), (r"\frac\pi4", r"\frac{\pi}{4}"),
+    ],
+    "unicode": [
+        ("32", "2⁵"), ("10000", "10⁴"), ("x^4", "x⁴"), ("0.001", "10⁻³"), ("x^2+y^3", "x²+y³"),
+        (r"\frac{10}{3}", "3⅓"), ("1/3", "⅓"), ("0.5", "½"), ("1/2", "¹⁄₂"), ("101_2", "101₂"),
+    ],
+    "asides": [
+        (r"12\pi", r"12\pi (\approx 37.7)"), ("18", "18 (≈ 18.2)"),
+        (r"12\pi", r"12\pi \text{ cm}^2 (≈ 37.7 \text{ cm}^2)"),
+    ],
+    "scales": [
+        ("5000000", "5 million"), ("5000000", r"5\text{ million}"), ("5000", "5 thousand"),
+        ("12500000", "$12.5 million"), ("20", r"\text{\$}20"), ("20", r"\text{\$20}"),
+    ],
+    "named lists": [
+        ("2,-3", r"x\in\{2,-3\}"), ("x=2, x=3", "2,3"), (r"\emptyset", r"\{\}"),
+    ],
     "products": [
         ("6", "2(3)"), ("60", "2(30)=60"), ("14", "7(2) = 14"), ("24", "2(3)(4)"),
         ("12", "(3)(4)"), (r"\frac83", r"4\left(\frac23\right)"),
@@ -263,6 +285,11 @@ RIGHT = {
 }  # fmt: skip
 
 WRONG = {
+    "unicode": [("25", "2⁵"), ("104", "10⁴"), ("1012", "101₂"), ("31/3", "3⅓")],
+    "roots and asides": [
+        ("8", r"\sqrt[3]{8}"), ("3", r"\sqrt[3]{8}"), (r"13\pi", r"12\pi (\approx 37.7)"),
+        ("2", r"(\approx 1.5, 2)"), ("x=2,y=3", "2,3"),
+    ],
     "factor 100": [("1800", "18"), ("18", "1800"), ("20", r"20\%"), ("0.5", "50")],
     "near": [
         ("120000", "120006"), ("7", "7.0001"), ("13.18", "13.1801"), ("2^{1009}", "2^{1009}+1"),

@@ -62,6 +62,7 @@ def _choice(answer: str, question: str) -> str | None:
     is no option as a whole. Several letters are none.
     """
     answer = extraction.unquoted(trim(re.sub(r"\\text\{([^{}]*)\}", r"\1", answer)))
+    answer = re.sub(r"^\{([^{}]*)\}", r"\1", answer)
     if lone := _LONE.fullmatch(answer):
         return lone[1]
     options = _options(question)

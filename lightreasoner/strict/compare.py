@@ -40,6 +40,8 @@ APPROXIMATION_DIGITS = 5
 
 _UNION = re.compile(r"\\cup(?![a-zA-Z])")
 _APPROXIMATE = re.compile(r"\\approx(?![a-zA-Z])|\\simeq(?![a-zA-Z])")
+_ASIDE = re.compile(r"(?<=\S)\s*\(\s*\\(?:approx|simeq)(?![a-zA-Z])[^()]*\)$")
+"""What a value is about, behind the value: 12\\pi (\\approx 37.7)."""
 _MEMBER = re.compile(r"[a-zA-Z]\s*\\in(?![a-zA-Z])\s*")
 _RATIO = re.compile(r"\s*([0-9.]+)\s*(?::|\bto\b)\s*([0-9.]+)\s*(?::\s*([0-9.]+)\s*)?")
 _ASKS_PERCENT = re.compile(
@@ -122,8 +124,12 @@ class Comparison:
         return are_same_words(answer, gold)
 
     def _same_form(self, answer: str, gold: str) -> bool:
-        if _APPROXIMATE.search(answer):
+        if aside := _ASIDE.search(answer):
+            return self.is_equal(trim(answer[: aside.start()]), gold)
+        if len(split_top(answer, _APPROXIMATE)) > 1:
             return self._same_approximate(answer, gold)
+        if _MEMBER.match(answer) and not _MEMBER.match(gold):
+            return self.is_equal(_MEMBER.sub("", answer, count=1), gold)
         if (ratio := self._ratio(gold)) is not None:
             return self._same_ratio(answer, ratio)
         elements, golds = split_elements(answer), split_elements(gold)
@@ -174,7 +180,9 @@ class Comparison:
             if len(names) > 1:
                 return all(map(self.is_equal, map(trim, answers), golds))
         elif named and not all(map(self._is_assignment, answers)):
-            return False
+            if len({squeezed(text.partition("=")[0]) for text in golds}) > 1:
+                return False
+            golds = [trim(split_top(text, re.compile("="))[-1]) for text in golds]
         left = list(golds)
         for element in answers:
             match = next((gold for gold in left if self.is_equal(element, gold)), None)

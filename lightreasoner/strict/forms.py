@@ -18,10 +18,13 @@ _UNICODE = str.maketrans(
         "λ": r"\lambda ", "μ": r"\mu ", "ω": r"\omega ", "Δ": r"\Delta ", "φ": r"\phi ",
         "°": r"^\circ ", "√": r"\sqrt ", "∞": r"\infty ", "±": r"\pm ", "≈": r"\approx ",
         "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ",
-        "∅": r"\emptyset ", "ℝ": r"\mathbb{R}", "′": "'", "²": "^{2}", "³": "^{3}", "％": "%",
-        "½": r"\frac{1}{2}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "’": "'", "‘": "'",
+        "∅": r"\emptyset ", "ℝ": r"\mathbb{R}", "′": "'", "％": "%", "’": "'", "‘": "'",
     }
 )  # fmt: skip
+_RAISED = re.compile("[⁰¹²³⁴-⁹⁺⁻ⁿ]+")
+_LOWERED = re.compile("[₀-₉]+")
+_SLASHED = re.compile("([⁰¹²³⁴-⁹]+)[⁄/]([₀-₉]+)")
+_VULGAR_FRACTION = re.compile("[¼-¾⅐-⅞]")
 _LAYOUT = re.compile(
     r"\\(?:left|right|middle|[bB]igg?[lrm]?)(?![a-zA-Z])\s*\.?(?=[\s()\[\]{}|\\]|$)"
     r"|\\(?:displaystyle|textstyle|limits|nolimits|bf|rm|it)(?![a-zA-Z])"
@@ -29,6 +32,8 @@ _LAYOUT = re.compile(
 )
 _SPACE = re.compile(r"(?<!\\)\\(?:[,;:> ~]|q?quad(?![a-zA-Z])|$)|~|\s+")
 _DIGIT_GAP = re.compile(r"(?<=[0-9])(?:\\[,;:!]|\{,\}|\{\\,\})(?=[0-9]{3}(?![0-9]))")
+_BARE = r"([0-9a-zA-Z]|\\(?:pi|theta|alpha|beta|gamma|lambda|mu|omega|phi)(?![a-zA-Z]))"
+"""An argument without braces."""
 _SPELLINGS = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
@@ -51,10 +56,13 @@ _SPELLINGS = tuple(
         (r"\\(?:mathrm|textrm|mbox|textnormal|operatorname\*?|hbox)\s*\{", r"\\text{"),
         (r"\\text\s+\{", r"\\text{"),
         (r"\{,\}", ","),
-        (r"\\frac\s*([0-9a-zA-Z])\s*([0-9a-zA-Z])", r"\\frac{\1}{\2}"),
-        (r"\\frac\s*([0-9a-zA-Z])\s*\{", r"\\frac{\1}{"),
-        (r"\\frac\s*(\{[^{}]*\})\s*([0-9a-zA-Z])", r"\\frac\1{\2}"),
-        (r"\\sqrt\s*([0-9a-zA-Z])", r"\\sqrt{\1}"),
+        (rf"\\frac\s*{_BARE}\s*{_BARE}", r"\\frac{\1}{\2}"),
+        (rf"\\frac\s*{_BARE}\s*\{{", r"\\frac{\1}{"),
+        (rf"\\frac\s*(\{{[^{{}}]*\}})\s*{_BARE}", r"\\frac\1{\2}"),
+        (rf"\\sqrt\s*(\[[^\[\]]*\]|)\s*{_BARE}", r"\\sqrt\1{\2}"),
+        (r"\\sqrt\s*(\\frac\{[^{}]*\}\{[^{}]*\})", r"\\sqrt{\1}"),
+        (r"\\\{\s*\\\}", r"\\emptyset "),
+        (r"\\text\{\s*(?:%|percent|per cent)\s*\}", "%"),
         (r"(?<![a-zA-Z\\])np\.(?=[a-z])", ""),
     )
 )
@@ -135,8 +143,9 @@ def clean(text: str) -> str:
     """The text with one spelling for each notation, single spaces, and no layout around it."""
     # the digits behind the sign of a root belong to it; \\sqrt takes one
     text = re.sub(r"√\s*([0-9]+)", r"\\sqrt{\1}", text)
-    text = unicodedata.normalize("NFKC", text.translate(_UNICODE))
+    text = unicodedata.normalize("NFKC", _unicode_scripts(text).translate(_UNICODE))
     text = _DIGIT_GAP.sub("", text)
+    text = re.sub(r"\\text\{\s*\\\$\s*([^{}]*)\}", r"\\$\1", text)
     text = re.sub(r"\\\$", r"\\text{dollars}", text).replace("$", "")
     text = re.sub("[£€¥]", r"\\text{money}", text)
     text = _SPACE.sub(" ", _LAYOUT.sub("", text))
@@ -144,6 +153,20 @@ def clean(text: str) -> str:
         text = pattern.sub(replacement, text)
     text = _unwrap_fonts(text)
     return re.sub(r"^([+-]?)\s*\\text\{(dollars|money)\}\s*(.+)$", r"\1\3\\text{\2}", trim(text))
+
+
+def _unicode_scripts(text: str) -> str:
+    """Raised and lowered digits and vulgar fractions in LaTeX: 2⁵ is 2^{5}, not 25."""
+
+    def plain(script: str) -> str:
+        return unicodedata.normalize("NFKC", script).replace("−", "-")
+
+    text = _SLASHED.sub(lambda m: rf"\frac{{{plain(m[1])}}}{{{plain(m[2])}}}", text)
+    text = _RAISED.sub(lambda m: f"^{{{plain(m[0])}}}", text)
+    text = _LOWERED.sub(lambda m: f"_{{{plain(m[0])}}}", text)
+    return _VULGAR_FRACTION.sub(
+        lambda m: r"\frac{{{}}}{{{}}}".format(*plain(m[0]).split("⁄")), text
+    )
 
 
 def trim(text: str) -> str:

@@ -27,6 +27,9 @@ _FRACTION = re.compile(
 )
 _REPEATING = re.compile(r"(?P<whole>[0-9]*)\.(?P<once>[0-9]*)\\overline\{(?P<again>[0-9]+)\}")
 _GROUPED = re.compile(r"[0-9]{1,3}(?: [0-9]{3})+")
+_SCALED = re.compile(
+    rf"(?P<digits>{_DECIMAL}) ?(?:\\text\{{ ?)?(?P<scale>thousand|million|billion|trillion) ?\}}?"
+)
 _PERCENT = re.compile(r"(.*?)\s*(?:\\?%|percent)", re.DOTALL)
 
 _SMALL = {
@@ -102,6 +105,8 @@ def _unsigned(text: str) -> Number | None:
         scale = Fraction(10) ** int(match["e"] or match["power"])
         digits = _decimal(match["digits"])
         return Number(digits.value * scale, (digits.step or 1) * scale)
+    if match := _SCALED.fullmatch(text):
+        return Number(_decimal(match["digits"]).value * _SCALES[match["scale"]])
     if match := _POWER_OF_TEN.fullmatch(text):
         return Number(Fraction(10) ** int(match["power"]))
     if match := _FRACTION.fullmatch(text):

@@ -45,7 +45,9 @@ _CAPITAL_I = re.compile(r"(\\[a-zA-Z]+)|I(?!\s*\()")
 _BASED = re.compile(r"[0-9)]\s*_")
 """A number in a base, such as 52_8, or (x)_n: the parser drops what stands below."""
 _FACTOR = re.compile(
-    r"((?<![\^_0-9.\\])(?<![\^_] )(?:[0-9]+\.)?[0-9]+|[)\]]|\\binom\s*\{[^{}]*\}\s*\{[^{}]*\})"
+    r"(?P<root>\\sqrt\s*\[[^\[\]]*\])"  # whose bracket is no factor
+    r"|(?P<factor>(?<![\^_0-9.\\])(?<![\^_] )(?:[0-9]+\.)?[0-9]+|[)\]]"
+    r"|\\binom\s*\{[^{}]*\}\s*\{[^{}]*\})"
     r"\s*(?=[(\[{]|(?<=[)\]}])(?:[0-9]|\\(?:d?frac|binom))|\\binom)"
 )
 """What the parser would add to a number right behind it, as in a mixed number."""
@@ -83,7 +85,8 @@ def parse(text: str, symbols: Symbols) -> Any:
     text = symbols.encode(text.replace("**", "^"))
     if len(text) > MAX_CHARS or r"\text" in text or _BASED.search(text) or not is_modest(text):
         return None
-    text = _FACTOR.sub(r"\1\\cdot ", re.sub(r"(?<![\\a-zA-Z{])\*", r"\\cdot ", text))
+    text = re.sub(r"(?<![\\a-zA-Z{])\*", r"\\cdot ", text)
+    text = _FACTOR.sub(lambda match: match["root"] or rf"{match['factor']}\cdot ", text)
     return quietly(
         lambda: latex2sympy(
             text, is_real=None, normalization_config=None, conversion_config=_CONVERSION
