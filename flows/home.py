@@ -103,13 +103,16 @@ def interfaces(home: Path) -> Path:
 
 
 def tracking_uri(home: Path) -> str:
-    """MLFLOW_TRACKING_URI, else MLflow's database under home."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or database(home)
+    """MLFLOW_TRACKING_URI, else MLflow's database under home, whose folder is made."""
+    given = os.environ.get("MLFLOW_TRACKING_URI")
+    if given:
+        return given
+    (home / "mlflow").mkdir(parents=True, exist_ok=True)
+    return database(home)
 
 
 def database(home: Path) -> str:
-    """MLflow's SQLite database under home, whose folder is made."""
-    (home / "mlflow").mkdir(parents=True, exist_ok=True)
+    """The address of MLflow's SQLite database under home."""
     return f"sqlite:///{home / 'mlflow' / 'mlflow.db'}"
 
 

@@ -221,6 +221,7 @@ def _make_database(where: Path) -> None:
     """Make MLflow's database; the server's processes break one that they make at the same time."""
     from tasks import route
 
+    (where / "mlflow").mkdir(parents=True, exist_ok=True)
     route.make_database(home.database(where))
 
 
