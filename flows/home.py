@@ -6,7 +6,8 @@
     <home>/runs/      a record a finished run
     <home>/up/        the process manager's files   <home>/logs/      what its services print
 
-What is set in the environment is decided here; a variable that is set already stays.
+Environment variables are read and set here, but for a process manager's own (manager.py) and one
+of Prefect's logging (deployment.py). A variable that is set already stays.
 """
 
 import os

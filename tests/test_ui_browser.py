@@ -427,7 +427,6 @@ def copy_of_checkout(to: Path) -> Path:
     return to
 
 
-@pytest.mark.skipif(not dvc_checkout.DVC.is_file(), reason="needs .venv/bin/dvc (make setup)")
 @pytest.mark.usefixtures("first_run")
 def test_dvc_repro_after_a_run_computes_nothing(servers: Servers, tmp_path: Path) -> None:
     root = copy_of_checkout(tmp_path / "checkout")
