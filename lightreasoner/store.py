@@ -114,6 +114,8 @@ class Store:
         shutil.rmtree(new, ignore_errors=True)
         payload = new / "payload"
         payload.mkdir(parents=True)
+        self.entry(stage, key).parent.mkdir(parents=True, exist_ok=True)
+        self._refuse_two_disks()
         started, clock = time.time(), time.perf_counter()
         reset_peak_memory()
         try:
@@ -140,6 +142,15 @@ class Store:
         shutil.rmtree(work, ignore_errors=True)
         artifact = Artifact(self.entry(stage, key) / "payload", made.digest)
         return Outcome(artifact, manifest, cached=False)
+
+    def _refuse_two_disks(self) -> None:
+        """A finished result is renamed from one folder into the other."""
+        store, work = self.home / "store", self.home / "work"
+        if store.stat().st_dev != work.stat().st_dev:
+            raise ArtifactError(
+                f"{store.resolve()} and {work.resolve()} lie on different disks; keep all of "
+                f"{self.home} on one (LIGHTREASONER_HOME moves it)"
+            )
 
     @contextlib.contextmanager
     def lock(self, key: str) -> Iterator[None]:
@@ -260,7 +271,6 @@ def _publish(new: Path, entry: Path) -> None:
     for file in artifacts.files_under(new):
         file.chmod(0o444)
     artifacts.flush(new)
-    entry.parent.mkdir(parents=True, exist_ok=True)
     new.rename(entry)
     artifacts.sync(entry.parent)
 

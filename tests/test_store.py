@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -174,6 +175,7 @@ def test_a_failed_stage_leaves_no_result(tmp_path: Path) -> None:
 
 FULL_DISK = """
 import sys
+import tempfile
 from pathlib import Path
 from lightreasoner.presets import PRESETS
 from lightreasoner.progress import Silent
@@ -211,6 +213,20 @@ def test_a_full_disk_for_real(tmp_path: Path) -> None:
         pytest.skip(f"no tmpfs can be mounted here: {done.stderr.strip()}")
     assert done.stdout.startswith("DiskFullError"), done.stderr
     assert "no space left on the disk; free some and run again" in done.stdout
+
+
+def test_a_store_on_another_disk_is_refused_before_the_stage_runs(tmp_path: Path) -> None:
+    """A folder in memory stands for the other disk; skipped where there is none."""
+    memory = Path("/dev/shm")
+    if not memory.is_dir() or memory.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("no second file system here")
+    with tempfile.TemporaryDirectory(dir=memory) as elsewhere:
+        home = tmp_path / "home"
+        home.mkdir()
+        (home / "store").symlink_to(elsewhere)
+        with pytest.raises(ArtifactError, match="lie on different disks; keep all of"):
+            run(home, tmp_path)
+    assert not (tmp_path / "calls").exists()
 
 
 def test_damaged_side_files_are_made_again(
@@ -261,6 +277,7 @@ def test_code_that_changes_while_the_process_runs_stores_nothing(
 
 KILLED = """
 import sys
+import tempfile
 from pathlib import Path
 from lightreasoner import config
 from lightreasoner.presets import PRESETS

@@ -245,7 +245,9 @@ RIGHT = {
     ],
     "scales": [
         ("5000000", "5 million"), ("5000000", r"5\text{ million}"), ("5000", "5 thousand"),
-        ("12500000", "$12.5 million"), ("20", r"\text{\$}20"), ("20", r"\text{\$20}"),
+        ("12500000", "$12.5 million"), ("12500000", r"\$12.5 \text{ million}"),
+        ("3000", r"3\text{ thousand dollars}"), ("2000000", "2 million people"),
+        ("20", r"\text{\$}20"), ("20", r"\text{\$20}"),
     ],
     "named lists": [
         ("2,-3", r"x\in\{2,-3\}"), ("x=2, x=3", "2,3"), (r"\emptyset", r"\{\}"),
@@ -302,7 +304,8 @@ WRONG = {
     ],
     "prefix": [
         (r"2\sqrt3", r"2\sqrt3, 5"), ("5", "5-"), ("5", "5x"), ("5", "5!"), ("5", "5 and a half"),
-        ("5", "5 million"), ("5", "five six"), ("7", r"7\pi"), ("7", r"7 \text{ or } 8"),
+        ("5", "5 million"), ("5", "5 thousand"), ("3", r"3\text{ thousand dollars}"),
+        ("3", r"3t\text{ cm}"), ("5", "five six"), ("7", r"7\pi"), ("7", r"7 \text{ or } 8"),
         ("6", "6, 4"), ("5", "5 fourths"), ("7", "7 apples and 3 pears"),
     ],
     "letters": [

@@ -63,6 +63,8 @@ _SPELLINGS = tuple(
         (r"\\sqrt\s*(\\frac\{[^{}]*\}\{[^{}]*\})", r"\\sqrt{\1}"),
         (r"\\\{\s*\\\}", r"\\emptyset "),
         (r"\\text\{\s*(?:%|percent|per cent)\s*\}", "%"),
+        (r"\s*\\text\{\s*(thousand|million|billion|trillion)\s*\}", r" \1"),
+        (r"\s*\\text\{\s*(thousand|million|billion|trillion)\s+(?=[a-z])", r" \1\\text{"),
         (r"(?<![a-zA-Z\\])np\.(?=[a-z])", ""),
     )
 )
@@ -124,11 +126,13 @@ _NOT_UNITS = frozenset(
 )
 _POWER = r"(?:\s*\^\s*\{?\s*-?[0-9]\s*\}?)?"
 _TEXT_UNIT = rf"\\text\{{[^{{}}]*\}}{_POWER}"
-_TAIL_TEXT = re.compile(rf"\s*[/\\cdot ]*{_TEXT_UNIT}(?:\s*(?:/|\\cdot|\\times)?\s*{_TEXT_UNIT})*")
+_TAIL_TEXT = re.compile(
+    rf"(?:\s|/|\\cdot)*{_TEXT_UNIT}(?:\s*(?:/|\\cdot|\\times)?\s*{_TEXT_UNIT})*"
+)
 _TAIL_WORDS = re.compile(rf"[a-zA-Z](?:[a-zA-Z.'/\- ]*[a-zA-Z.])?{_POWER}")
 _GAP = re.compile(r"\s+|(?<=[0-9}])(?=(?:cm|mm|km|kg|mph|ft|inches|feet)\b)")
 _PARTS = re.compile(
-    r"\b[a-z]*(?:illion(?:th)?|undredth|ousandth|lfth|venth|eenth|entieth|[rfinv]tieth)s?\b"
+    r"\b[a-z]*(?:(?:illion|undred|ousand)(?:th)?|lfth|venth|eenth|entieth|[rfinv]tieth)s?\b"
     r"|\b(?:gross|score|dozens|lakh|crore|bn|per cent|basis points?|fewer|wrong)\b"
 )
 """Words that are a factor or a denial, not a unit."""
@@ -284,7 +288,7 @@ def _without_words(text: str) -> tuple[str, str | None]:
     """The text without plain words behind a number, and what they say."""
     for gap in _GAP.finditer(text):
         rest, words = text[: gap.start()], text[gap.end() :]
-        spelt = numerals.from_words(rest) is not None
+        spelt = numerals.is_spelt(rest)
         is_value = spelt or rest[-1:] in set("0123456789)}%")
         if is_value and _TAIL_WORDS.fullmatch(words) and _is_unit(words, bare=not spelt):
             return rest, _unit_name(words)

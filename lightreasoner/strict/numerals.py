@@ -27,9 +27,7 @@ _FRACTION = re.compile(
 )
 _REPEATING = re.compile(r"(?P<whole>[0-9]*)\.(?P<once>[0-9]*)\\overline\{(?P<again>[0-9]+)\}")
 _GROUPED = re.compile(r"[0-9]{1,3}(?: [0-9]{3})+")
-_SCALED = re.compile(
-    rf"(?P<digits>{_DECIMAL}) ?(?:\\text\{{ ?)?(?P<scale>thousand|million|billion|trillion) ?\}}?"
-)
+_SCALED = re.compile(rf"(?P<digits>{_DECIMAL}) ?(?P<scale>thousand|million|billion|trillion)")
 _PERCENT = re.compile(r"(.*?)\s*(?:\\?%|percent)", re.DOTALL)
 
 _SMALL = {
@@ -142,6 +140,11 @@ def _repeating(match: re.Match[str]) -> Number:
     unit = Fraction(1, 10 ** len(once))
     value = int(match["whole"] or "0") + int(once or "0") * unit
     return Number(value + unit * Fraction(int(again), 10 ** len(again) - 1))
+
+
+def is_spelt(text: str) -> bool:
+    """Whether a number ends in a word: "two hundred", "5 million"."""
+    return from_words(text) is not None or _SCALED.fullmatch(text) is not None
 
 
 def from_words(text: str) -> int | None:
