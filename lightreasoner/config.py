@@ -76,6 +76,12 @@ class Compute(Section):
     batch_size: int | None = Field(
         None, ge=1, description="Sequences a batch; null chooses it from the free memory."
     )
+    workers: int = Field(
+        1,
+        ge=1,
+        description="Processes that generate, score and evaluate side by side, on Ray if more than "
+        "1; on cuda each has a GPU of its own.",
+    )
     gradient_checkpointing: bool = Field(
         False, description="Recompute activations in fine-tuning: less memory, more time."
     )

@@ -8,7 +8,9 @@ restart repeats at most the batch that was under way.
 
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +24,7 @@ from lightreasoner.engines import Engine
 from lightreasoner.grading import OUTCOMES, Answer, Grade, grade
 from lightreasoner.problems import BOX, Problem, trajectory_id
 from lightreasoner.shards import Shards
+from lightreasoner.workers import crew
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -67,15 +70,21 @@ def write_scores(
         from lightreasoner.inprocess import InProcess
 
         longest = max(question.tokens for question in asked)
-        engine = InProcess(model_dir, tokenizer, config, compute, longest, len(asked))
-    responses = _respond(engine, asked, config.seed, work.scratch, watcher)
+        name, workers = InProcess.name, compute
+        answering: Callable[[], Engine] = partial(
+            InProcess, model_dir, tokenizer, config, compute, longest, len(asked)
+        )
+    else:
+        name, workers = engine.name, compute.model_copy(update={"workers": 1})
+        answering = partial(_itself, engine)
+    responses = _respond(answering, asked, config.seed, workers, work.scratch, watcher)
     _warn_of_equal_draws(config, responses)
     answers = [
         Answer(text, question.problem, question.problem_set)
         for question, text in zip(asked, responses["text"].to_pylist(), strict=True)
     ]
     grades = grade(answers, lambda done, total: watcher.progress(done, total, "answers graded"))
-    _write(_rows(asked, responses, grades), {**conditions(config), "engine": engine.name}, work.out)
+    _write(_rows(asked, responses, grades), {**conditions(config), "engine": name}, work.out)
 
 
 def read_questions(
@@ -98,20 +107,41 @@ def read_questions(
 
 
 def _respond(
-    engine: Engine, asked: list[Question], seed: int, scratch: Path, watcher: "Watcher"
+    engine: Callable[[], Engine],
+    asked: list[Question],
+    seed: int,
+    compute: "Compute",
+    scratch: Path,
+    watcher: "Watcher",
 ) -> pa.Table:
     """The responses in the order of `asked`; the engine is asked in the order of length."""
     order = sorted(range(len(asked)), key=lambda row: (asked[row].tokens, row))
+    make = partial(_Respondent, engine, [asked[row] for row in order], seed)
+    with crew(make, compute) as respondents:
+        shards = Shards(scratch, RESPONSES, len(asked), respondents.size)
+        pieces = shards.compute(
+            respondents.pieces, lambda done: watcher.progress(done, len(asked), "responses")
+        )
+        return pa.concat_tables(pieces).take(sorted(range(len(order)), key=order.__getitem__))
 
-    def piece(places: range) -> pa.Table:
-        rows = [asked[order[place]] for place in places]
-        ids = [trajectory_id(row.problem.id, row.k) for row in rows]
-        found = engine.respond([row.prompt for row in rows], [draw_seed(seed, id_) for id_ in ids])
+
+def _itself(engine: Engine) -> Engine:
+    return engine
+
+
+class _Respondent:
+    """An engine, answering ranges of the questions `asked`."""
+
+    def __init__(self, engine: Callable[[], Engine], asked: list[Question], seed: int):
+        self.engine, self.asked, self.seed = engine(), asked, seed
+        self.size = self.engine.batch_size
+
+    def __call__(self, places: range) -> pa.Table:
+        """The rows of RESPONSES, asked together."""
+        asked = self.asked[places.start : places.stop]
+        seeds = [draw_seed(self.seed, trajectory_id(each.problem.id, each.k)) for each in asked]
+        found = self.engine.respond([each.prompt for each in asked], seeds)
         return pa.Table.from_pylist([asdict(response) for response in found], RESPONSES)
-
-    shards = Shards(scratch, RESPONSES, len(asked), engine.batch_size)
-    pieces = shards.compute(piece, lambda done: watcher.progress(done, len(asked), "responses"))
-    return pa.concat_tables(pieces).take(sorted(range(len(order)), key=order.__getitem__))
 
 
 def _warn_of_equal_draws(config: "Evaluate", responses: pa.Table) -> None:

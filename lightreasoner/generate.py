@@ -4,16 +4,20 @@ A shard is a batch of the decoder, so that a restart decodes each batch in the c
 """
 
 import time
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from lightreasoner import artifacts, models, problems, prompts, tables
 from lightreasoner.artifacts import Artifact
 from lightreasoner.decode import Completion, decode, draw_seed, fitting_batch_size
 from lightreasoner.fingerprint import running_code
 from lightreasoner.shards import Shards, shard_size
+from lightreasoner.workers import Piece, crew
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -51,29 +55,6 @@ def write_trajectories(
     ids = [problems.trajectory_id(problem.id, k) for problem in read for k in range(config.n)]
     prompt_ids = [prompt for prompt in encoded for _ in range(config.n)]
     stop_ids = models.stop_ids(expert.path, tokenizer)
-    model = models.load_model(expert.path, compute.device, compute.dtype)
-    longest = max(map(len, prompt_ids)) + config.max_new_tokens
-    size = batch_size(model, len(ids), longest, compute)
-    rate = _Rate(watcher)
-
-    def piece(rows: range) -> pa.Table:
-        chosen, asked = ids[rows.start : rows.stop], prompt_ids[rows.start : rows.stop]
-        completions = decode(
-            model,
-            asked,
-            stop_ids,
-            config.max_new_tokens,
-            config.temperature,
-            [draw_seed(config.seed, id_) for id_ in chosen],
-            len(rows),
-        )
-        rate.add(sum(len(completion.ids) for completion in completions), rows.stop)
-        return _table(chosen, asked, completions)
-
-    shards = Shards(work.scratch, tables.TRAJECTORIES, len(ids), size)
-    trajectories = shards.compute(
-        piece, lambda done: watcher.progress(done, len(ids), "trajectories")
-    )
     provenance = {
         "expert": expert.digest,
         "tokenizer": artifacts.file_md5(expert.path / "tokenizer.json"),
@@ -81,9 +62,50 @@ def write_trajectories(
         **config.model_dump(mode="json"),
         "code": running_code("lightreasoner.generate"),
     }
-    tables.write_pieces(
-        trajectories, tables.TRAJECTORIES, work.out / "trajectories.parquet", provenance
-    )
+    make = partial(_Writer, expert.path, ids, prompt_ids, stop_ids, config, compute)
+    with crew(make, compute) as writers:
+        shards = Shards(work.scratch, tables.TRAJECTORIES, len(ids), writers.size)
+        trajectories = shards.compute(
+            lambda ranges: _timed(writers.pieces(ranges), watcher),
+            lambda done: watcher.progress(done, len(ids), "trajectories"),
+        )
+        tables.write_pieces(
+            trajectories, tables.TRAJECTORIES, work.out / "trajectories.parquet", provenance
+        )
+
+
+class _Writer:
+    """The expert, writing trajectories of the prompts `prompt_ids`, which `ids` name."""
+
+    def __init__(
+        self,
+        expert: Path,
+        ids: list[str],
+        prompt_ids: list[list[int]],
+        stop_ids: set[int],
+        config: "Generate",
+        compute: "Compute",
+    ):
+        self.ids, self.prompt_ids = ids, prompt_ids
+        self.stop_ids, self.config = stop_ids, config
+        self.model = models.load_model(expert, compute.device, compute.dtype)
+        longest = max(map(len, prompt_ids)) + config.max_new_tokens
+        self.size = batch_size(self.model, len(ids), longest, compute)
+
+    def __call__(self, rows: range) -> pa.Table:
+        """The rows of trajectories.parquet, decoded as one batch."""
+        ids = self.ids[rows.start : rows.stop]
+        asked = self.prompt_ids[rows.start : rows.stop]
+        completions = decode(
+            self.model,
+            asked,
+            self.stop_ids,
+            self.config.max_new_tokens,
+            self.config.temperature,
+            [draw_seed(self.config.seed, id_) for id_ in ids],
+            len(rows),
+        )
+        return _table(ids, asked, completions)
 
 
 def batch_size(
@@ -108,14 +130,12 @@ def _table(ids: list[str], prompt_ids: list[list[int]], completions: list[Comple
     )
 
 
-class _Rate:
-    """Tells new tokens a second, a point a shard."""
-
-    def __init__(self, watcher: "Watcher"):
-        self.watcher, self.since = watcher, time.perf_counter()
-
-    def add(self, tokens: int, done: int) -> None:
-        """`tokens` more were written; `done` trajectories are finished."""
+def _timed(pieces: Iterable[Piece], watcher: "Watcher") -> Iterator[Piece]:
+    """The same pieces; tells new tokens a second, a point a shard."""
+    since = time.perf_counter()
+    for rows, table in pieces:
         now = time.perf_counter()
-        self.watcher.metric("tokens_per_second", tokens / (now - self.since), done)
-        self.since = now
+        tokens = pc.sum(pc.list_value_length(table["completion_ids"])).as_py()
+        watcher.metric("tokens_per_second", tokens / (now - since), rows.stop)
+        since = now
+        yield rows, table

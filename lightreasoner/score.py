@@ -10,6 +10,7 @@ and counted.
 import logging
 import shutil
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,6 +28,7 @@ from lightreasoner.errors import ModelError
 from lightreasoner.fingerprint import running_code
 from lightreasoner.forward import batches, check_head, hidden_states, logits_of, pad_right
 from lightreasoner.shards import Shards, shard_size
+from lightreasoner.workers import crew
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -74,23 +76,47 @@ def write_steps(
         **_count_left_out(trajectories, shared),
         "code": running_code("lightreasoner.score"),
     }
-    scorer = Scorer(
-        _load(expert.path, compute),
-        _load(amateur.path, compute),
-        torch.tensor(shared, device=compute.device),
-        config.alpha_min,
-    )
     tokens = np.concatenate([[0], np.cumsum(_lengths(trajectories))])
-    parameters = scorer.expert.num_parameters() + scorer.amateur.num_parameters()
-    work_each = 2.0 * parameters * int(tokens[-1]) / max(1, len(trajectories))
-    size = shard_size(len(trajectories), max(1.0, work_each), compute.device)
-    shards = Shards(work.scratch, tables.STEPS, len(trajectories), size)
-    steps = shards.compute(
-        lambda rows: scorer.score(trajectories.slice(rows.start, len(rows)).to_pylist()),
-        lambda done: watcher.progress(int(tokens[done]), int(tokens[-1]), "tokens"),
+    make = partial(
+        _ShardScorer, expert.path, amateur.path, trajectories, shared, config.alpha_min, compute
     )
-    tables.write_pieces(steps, tables.STEPS, work.out / "steps.parquet", provenance)
+    with crew(make, compute) as scorers:
+        shards = Shards(work.scratch, tables.STEPS, len(trajectories), scorers.size)
+        steps = shards.compute(
+            scorers.pieces,
+            lambda done: watcher.progress(int(tokens[done]), int(tokens[-1]), "tokens"),
+        )
+        tables.write_pieces(steps, tables.STEPS, work.out / "steps.parquet", provenance)
     shutil.copyfile(source, work.out / "trajectories.parquet")
+
+
+class _ShardScorer:
+    """Both models, scoring ranges of `trajectories` over the ids `shared`."""
+
+    def __init__(
+        self,
+        expert: Path,
+        amateur: Path,
+        trajectories: pa.Table,
+        shared: list[int],
+        alpha_min: float,
+        compute: "Compute",
+    ):
+        self.trajectories = trajectories
+        self.scorer = Scorer(
+            _load(expert, compute),
+            _load(amateur, compute),
+            torch.tensor(shared, device=compute.device),
+            alpha_min,
+        )
+        parameters = self.scorer.expert.num_parameters() + self.scorer.amateur.num_parameters()
+        flop = 2.0 * parameters * int(_lengths(trajectories).sum())
+        each = flop / max(1, len(trajectories))
+        self.size = shard_size(len(trajectories), max(1.0, each), compute.device)
+
+    def __call__(self, rows: range) -> pa.Table:
+        """The rows of steps.parquet."""
+        return self.scorer.score(self.trajectories.slice(rows.start, len(rows)).to_pylist())
 
 
 def _load(directory: Path, compute: "Compute") -> "PreTrainedModel":

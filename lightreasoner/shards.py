@@ -10,7 +10,7 @@ every piece in the same company as an uninterrupted run would: the bytes come ou
 import json
 import logging
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lightreasoner import artifacts
+from lightreasoner.workers import Piece
 
 log = logging.getLogger(__name__)
 
@@ -50,22 +51,22 @@ class Shards:
     size: int
 
     def compute(
-        self, piece: Callable[[range], pa.Table], on_done: Callable[[int], None]
+        self, pieces: Callable[[Sequence[range]], Iterable[Piece]], on_done: Callable[[int], None]
     ) -> Iterator[pa.Table]:
         """Make every piece that is missing, then yield all of them in order.
 
-        `piece(inputs)` makes the rows of a range of inputs; `on_done(inputs)` hears how many are
-        finished, before the first and after each piece.
+        `pieces(ranges)` makes the rows of each range of inputs, in any order; `on_done(inputs)`
+        hears how many are finished, before the first and after each piece.
         """
         plan_id, ranges = self._plan()
         whole = [self._read(index, plan_id) is not None for index in range(len(ranges))]
         done = sum(len(inputs) for inputs, is_whole in zip(ranges, whole, strict=True) if is_whole)
         on_done(done)
-        for index, inputs in enumerate(ranges):
-            if not whole[index]:
-                self._write(index, plan_id, piece(inputs))
-                done += len(inputs)
-                on_done(done)
+        missing = {inputs: index for index, inputs in enumerate(ranges) if not whole[index]}
+        for inputs, table in pieces(list(missing)):
+            self._write(missing[inputs], plan_id, table)
+            done += len(inputs)
+            on_done(done)
         for index in range(len(ranges)):
             table = self._read(index, plan_id)
             assert table is not None, "a piece that was just verified"

@@ -1,6 +1,6 @@
 """Shards: nothing finished is computed again, damage is found, the bytes come out the same."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from lightreasoner import tables
 from lightreasoner.shards import Shards, shard_size
+from lightreasoner.workers import Piece
 
 SCHEMA = pa.schema({"value": pa.int64()})
 
@@ -22,14 +23,15 @@ class Job:
         self.shards = Shards(scratch, SCHEMA, total, size)
         self.dies_at, self.made, self.heard = dies_at, list[range](), list[int]()
 
-    def piece(self, inputs: range) -> pa.Table:
-        if inputs.start == self.dies_at:
-            raise KeyboardInterrupt
-        self.made.append(inputs)
-        return pa.table([[n * n for n in inputs]], schema=SCHEMA)
+    def pieces(self, ranges: Sequence[range]) -> Iterator[Piece]:
+        for inputs in ranges:
+            if inputs.start == self.dies_at:
+                raise KeyboardInterrupt
+            self.made.append(inputs)
+            yield inputs, pa.table([[n * n for n in inputs]], schema=SCHEMA)
 
     def run(self) -> list[int]:
-        pieces = self.shards.compute(self.piece, self.heard.append)
+        pieces = self.shards.compute(self.pieces, self.heard.append)
         return pa.concat_tables(pieces)["value"].to_pylist()
 
 

@@ -1,0 +1,123 @@
+"""Workers on Ray: the same pieces as in one process; what goes wrong there is said here."""
+
+import gc
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from lightreasoner import artifacts, problems, tables
+from lightreasoner.config import Compute, Evaluate, Generate, Score
+from lightreasoner.errors import ModelError
+from lightreasoner.evaluate import write_scores
+from lightreasoner.generate import write_trajectories
+from lightreasoner.problems import Problem
+from lightreasoner.progress import Silent
+from lightreasoner.score import write_steps
+from lightreasoner.stages import Workspace
+from lightreasoner.workers import crew
+
+# Ray leaves its own processes' handles to the garbage collector.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+ONE = Compute(device="cpu", dtype="float32", batch_size=4)
+TWO = ONE.model_copy(update={"workers": 2})
+
+
+@pytest.fixture(autouse=True)
+def own_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    before = dict(os.environ)
+    yield
+    for name in os.environ.keys() - before.keys():
+        monkeypatch.delenv(name)
+    gc.collect()
+
+
+@dataclass
+class Squares:
+    """Squares of a range; ends badly, in a way of its own, at `bad`."""
+
+    bad: int = -1
+    how: str = "raises"
+    size: int = 3
+
+    def __post_init__(self) -> None:
+        if self.how == "never starts":
+            raise ModelError("no such model")
+
+    def __call__(self, inputs: range) -> pa.Table:
+        if inputs.start == self.bad and self.how == "raises":
+            raise ModelError("logits are not finite")
+        if inputs.start == self.bad:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return pa.table({"n": [n * n for n in inputs], "process": [os.getpid()] * len(inputs)})
+
+
+RANGES = [range(start, start + 3) for start in range(0, 12, 3)]
+
+
+def test_pieces_come_from_other_processes() -> None:
+    with crew(Squares, TWO) as workers:
+        found = dict(workers.pieces(RANGES))
+        assert workers.size == 3
+    assert found.keys() == set(RANGES)
+    for inputs, table in found.items():
+        assert table["n"].to_pylist() == [n * n for n in inputs]
+        assert os.getpid() not in table["process"].to_pylist()
+
+
+@pytest.mark.parametrize(
+    ("make", "workers", "said"),
+    [
+        (Squares, 999, r"compute.workers 999: Ray has \d+ CPUs, and each worker takes one; lower"),
+        (partial(Squares, how="never starts"), 2, "^no such model$"),
+        (partial(Squares, 6), 2, "^logits are not finite$"),
+        (partial(Squares, 6, "dies"), 2, "a worker of compute.workers died.* pieces are kept"),
+    ],
+)
+def test_what_goes_wrong_there_is_an_error_here(
+    make: partial[Squares], workers: int, said: str
+) -> None:
+    compute = ONE.model_copy(update={"workers": workers})
+    with pytest.raises(ModelError, match=said), crew(make, compute) as found:
+        list(found.pieces(RANGES))
+
+
+def test_the_stages_write_the_same_with_two_workers(
+    tiny_expert: Path, tiny_amateur: Path, tmp_path: Path
+) -> None:
+    """Trajectories and responses to the byte; sums of one thread and of two differ in the last
+    bits (README.md)."""
+    some = [Problem(f"p{n}", f"{n} + {n}", str(2 * n), "") for n in range(12)]
+    problems.write(some, tmp_path / "problems.jsonl")
+    (tmp_path / "test.jsonl").write_text(
+        "".join(f'{{"question": "{p.question}", "answer": "{p.answer}"}}\n' for p in some)
+    )
+    expert, amateur = artifacts.of(tiny_expert), artifacts.of(tiny_amateur)
+    generated = Generate(max_new_tokens=8)
+    asked = Evaluate(source=str(tmp_path / "test.jsonl"), problem_sets=("test",), max_new_tokens=8)
+    for name, compute in (("one", ONE), ("two", TWO)):
+        out = tmp_path / name
+        out.mkdir()
+        work = {stage: Workspace(out, out / f"{stage}-shards") for stage in ("g", "s", "e")}
+        write_trajectories(expert, tmp_path, generated, compute, work["g"], Silent())
+        scored = Workspace(out / "steps", out / "s-shards")
+        scored.out.mkdir()
+        write_steps(expert, amateur, out, Score(), compute, scored, Silent())
+        write_scores(tiny_expert, asked, compute, work["e"], Silent())
+    for file in ("trajectories.parquet", "scores.parquet"):
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+    one, two = (
+        tables.read(tmp_path / name / "steps" / "steps.parquet", tables.STEPS)
+        for name in ("one", "two")
+    )
+    assert one.select(["problem_id", "step"]) == two.select(["problem_id", "step"])
+    np.testing.assert_allclose(one["kl"].to_numpy(), two["kl"].to_numpy(), rtol=1e-5, atol=1e-6)
