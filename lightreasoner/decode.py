@@ -139,10 +139,12 @@ def _prefill(
     """Read the prompts, sorted by length, into the cache; logits (batch, vocab) after the last
     token and the mask (batch, shared + longest rest).
 
-    What all prompts begin with (a system prompt, few-shot examples) is read once. The rests of
-    similar length are read together, so that little work goes into padding.
+    What all prompts begin with (a system prompt, few-shot examples) is read once, unless a layer
+    has a window: windows are counted in places of the cache, padding included, which then lies
+    between the beginning and the rest. The rests of similar length are read together, so that
+    little work goes into padding.
     """
-    shared = _shared_prefix(prompts)
+    shared = 0 if _has_windows(model) else _shared_prefix(prompts)
     rests = [prompt[shared:] for prompt in prompts]
     prefix = _cache(model)
     if shared:
@@ -165,6 +167,14 @@ def _shared_prefix(prompts: list[list[int]]) -> int:
     first, last = min(prompts), max(prompts)
     same = takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
     return min(sum(1 for _ in same), min(map(len, prompts)) - 1)
+
+
+def _has_windows(model: "PreTrainedModel") -> bool:
+    """Whether some layer sees the last so many tokens only."""
+    config = model.config
+    if getattr(config, "layer_types", None):
+        return set(config.layer_types) != {"full_attention"}
+    return getattr(config, "sliding_window", None) is not None
 
 
 def _groups(lengths: list[int], tokens: int) -> Iterator[slice]:
@@ -236,9 +246,11 @@ class _RoomyLayer(DynamicLayer):
         the rest aligned on the right at `width`."""
         if not self.is_initialized:
             self.lazy_initialization(other.keys, other.values)
-            _, heads, _, size = other.keys.shape
-            shape = (batch, heads, width + ROOM, size)
-            self._rooms = other.keys.new_zeros(shape), other.keys.new_zeros(shape)
+            keys, values = (
+                states.new_zeros(batch, states.shape[1], width + ROOM, states.shape[3])
+                for states in (other.keys, other.values)
+            )
+            self._rooms = keys, values
         start = width - other.keys.shape[-2] + shared
         for room, states in zip(self._rooms, (other.keys, other.values), strict=True):
             room[rows, :, :shared] = states[:, :, :shared]
@@ -288,7 +300,8 @@ def fitting_batch_size(model: "PreTrainedModel", tokens: int) -> int:
     head_size = (
         getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     )
-    per_token = 2 * config.num_hidden_layers * config.num_key_value_heads * head_size
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    per_token = 2 * config.num_hidden_layers * heads * head_size
     bytes_per_value = next(model.parameters()).element_size()
     per_sequence = tokens * per_token * bytes_per_value + 4 * config.vocab_size * 4
     if model.device.type == "cuda":

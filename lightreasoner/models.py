@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 MICROWORLD = Path(__file__).parent / "microworld" / "models"
 PICKLED_SUFFIXES = {".bin", ".pt", ".pth", ".ckpt"}
 HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.jinja"]
+ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
 STOP_TOKENS = ("<|im_end|>", "<|endoftext|>", "</s>")
 
 
@@ -86,7 +87,10 @@ class Vocabulary:
     @cached_property
     def tokens(self) -> dict[int, str]:
         """All tokens by id."""
-        return {id_: token for token, id_ in self._tree["model"]["vocab"].items()} | self.added
+        vocab = self._tree["model"]["vocab"]
+        if isinstance(vocab, list):  # a unigram model's pairs of token and score
+            return {id_: token for id_, (token, _) in enumerate(vocab)} | self.added
+        return {id_: token for token, id_ in vocab.items()} | self.added
 
     @property
     def ordinary(self) -> set[int]:
@@ -98,7 +102,8 @@ def check_pair(expert: Path, amateur: Path) -> list[int]:
     """The ids that mean the same token in both vocabularies, ascending.
 
     Every ordinary token must have the same id in both, else ModelError names the first id that
-    differs. Added tokens may differ; those that do are left out.
+    differs. Added tokens may differ; those that do are left out, as are those that one of the
+    models has no row for.
     """
     pair = Vocabulary(expert), Vocabulary(amateur)
     ours, theirs = (vocabulary.tokens for vocabulary in pair)
@@ -109,7 +114,8 @@ def check_pair(expert: Path, amateur: Path) -> list[int]:
                 f"{ours.get(id_)!r} against {theirs.get(id_)!r}; give models.expert and "
                 "models.amateur of one vocabulary"
             )
-    return sorted(id_ for id_, token in ours.items() if theirs.get(id_) == token)
+    rows = min(vocabulary_size(expert), vocabulary_size(amateur))
+    return sorted(id_ for id_, token in ours.items() if theirs.get(id_) == token and id_ < rows)
 
 
 def differing_tokens(expert: Path, amateur: Path) -> dict[int, tuple[str | None, str | None]]:
@@ -143,17 +149,36 @@ def load_model(path: Path, device: str, dtype: str) -> "PreTrainedModel":
 
     logging.disable_progress_bar()
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model, loading = AutoModelForCausalLM.from_pretrained(
             path,
             dtype=getattr(torch, dtype),
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,
+            output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (ImportError, OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         first_line = (str(error).strip() or "no detail").splitlines()[0]
         raise ModelError(f"{path}: cannot be loaded ({first_line})") from error
+    if missing := sorted(loading["missing_keys"]):
+        raise ModelError(
+            f"{path}: {len(missing)} weights are missing, the first is {missing[0]}; they would be "
+            "random, so fetch or save the model again"
+        )
+    _check_cache(path, model)
     return model.to(device).eval()
+
+
+def _check_cache(path: Path, model: "PreTrainedModel") -> None:
+    """Refuse a model whose state is more than keys and values of each layer."""
+    config = model.config
+    kinds = set(getattr(config, "layer_types", None) or ()) - ATTENTION
+    if kinds or getattr(config, "num_kv_shared_layers", None) or model._is_stateful:
+        found = ", ".join(sorted(kinds)) or "states or layers that share them"
+        raise ModelError(
+            f"{path}: {config.model_type} keeps more than keys and values of each layer ({found}), "
+            "which decoding here does not support; use a decoder such as Qwen2 or Llama"
+        )
 
 
 def load_tokenizer(path: Path) -> "PreTrainedTokenizerBase":

@@ -60,13 +60,14 @@ def write_steps(
     """Write `steps.parquet`, one row a step, and pass `trajectories.parquet` on beside it.
 
     Raises ModelError if the vocabularies differ in an ordinary token, if a trajectory exceeds a
-    model's context, and if logits are not finite.
+    model's context or holds a token that a model has no row for, and if logits are not finite.
     """
     source = trajectories_dir / "trajectories.parquet"
     shared = models.check_pair(expert.path, amateur.path)
     trajectories = tables.read(source, tables.TRAJECTORIES)
     for model in (expert, amateur):
         _check_lengths(trajectories, model.path)
+        _check_ids(trajectories, model.path)
     provenance = {
         "expert": expert.digest,
         "amateur": amateur.digest,
@@ -144,6 +145,24 @@ def _check_lengths(trajectories: pa.Table, model: Path) -> None:
             f"context of {context} of {model}; leave the problem out or lower "
             "generate.max_new_tokens"
         )
+
+
+def _check_ids(trajectories: pa.Table, model: Path) -> None:
+    """Raise ModelError for a token that the model has to read, but has no row for."""
+    rows = models.vocabulary_size(model)
+    names = trajectories["problem_id"].to_pylist()
+    for name, prompt, completion in zip(
+        names,
+        trajectories["prompt_ids"].to_pylist(),
+        trajectories["completion_ids"].to_pylist(),
+        strict=True,
+    ):
+        largest = max([*prompt, *completion[:-1]], default=0)
+        if largest >= rows:
+            raise ModelError(
+                f"trajectory of {name}: holds token {largest}, and {model} has rows for the first "
+                f"{rows} only; take a generate.style without it, or leave the problem out"
+            )
 
 
 def _count_left_out(trajectories: pa.Table, shared: list[int]) -> dict[str, int]:

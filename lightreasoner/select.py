@@ -5,6 +5,7 @@ Reads stored steps only: no model, seconds (paper, sections 2.3.1 and 2.3.2). Th
 the contrast, both together drop both; `select.label: expert` keeps pi_E on the support instead.
 """
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,7 +96,9 @@ def threshold(kl: pa.ChunkedArray, config: "Select") -> float | None:
         return None
     if config.quantile is None or len(kl) == 0:
         return config.beta
-    return float(np.quantile(kl.to_numpy(), config.quantile, method="inverted_cdf"))
+    # rounded, for 0.07 of 100 is a little more than 7 in floating point
+    rank = math.ceil(round(len(kl) * config.quantile, 9))
+    return float(np.sort(kl.to_numpy())[max(0, rank - 1)])
 
 
 def _selected(steps: pa.Table, config: "Select") -> pa.Table:

@@ -102,7 +102,7 @@ class _OnRay:
 
         with self._told():
             yield from ActorPool(self.actors).map_unordered(
-                lambda actor, inputs: actor.piece.remote(inputs), ranges
+                lambda actor, inputs: actor.piece.remote(inputs), list(ranges)
             )
 
     @contextlib.contextmanager

@@ -1,10 +1,11 @@
 """Decoding: equal to transformers' own greedy search, for any batch and order."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from lightreasoner import models
 from lightreasoner.decode import Completion, decode
@@ -37,6 +38,32 @@ def test_equals_one_prompt_at_a_time_without_a_cache(tiny_expert: Path) -> None:
 def test_a_prefix_that_all_prompts_share_is_read_once(tiny_expert: Path, prefix: list[int]) -> None:
     shared = [prefix + prompt for prompt in PROMPTS]
     assert completions(tiny_expert, shared) == completions(tiny_expert, shared, batch_size=1)
+
+
+@pytest.mark.parametrize("family", ["mistral", "gemma3_text", "qwen2"])
+def test_windows_shorter_than_the_prompts(tiny_expert: Path, tmp_path: Path, family: str) -> None:
+    """A window is counted in places of the cache, padding included; here it passes a shared prefix
+    in the middle of the answers."""
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        family,
+        vocab_size=259,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        initializer_range=0.3,
+        sliding_window=16,
+        use_sliding_window=True,
+        max_window_layers=1,
+        layer_types=["sliding_attention", "full_attention"] if family != "mistral" else None,
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    shutil.copy(tiny_expert / "tokenizer.json", tmp_path)
+    shared = [[*range(100, 112), *prompt] for prompt in PROMPTS]
+    assert completions(tmp_path, shared) == completions(tmp_path, shared, batch_size=1)
 
 
 @pytest.mark.parametrize("prompts", [[[5, 6]] * 3, [[5, 6], [5, 6, 7], [5, 6, 7, 8]]])

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import SPECIAL, write_tokenizer
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from lightreasoner import artifacts, models
 from lightreasoner.errors import ModelError
@@ -55,6 +57,51 @@ def test_damaged_weights_are_one_line(tiny_expert: Path, tmp_path: Path) -> None
     (tmp_path / "m" / "model.safetensors").write_bytes(b"not safetensors")
     with pytest.raises(ModelError, match=r"cannot be loaded"):
         models.load_model(tmp_path / "m", "cpu", "float32")
+
+
+def test_missing_weights_are_refused(tiny_expert: Path, tmp_path: Path) -> None:
+    """transformers would draw them at random, anew at each load."""
+    shutil.copytree(tiny_expert, tmp_path / "m")
+    weights = load_file(tmp_path / "m" / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, tmp_path / "m" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match=r"1 weights are missing, the first is .*1.mlp.up_proj"):
+        models.load_model(tmp_path / "m", "cpu", "float32")
+
+
+@pytest.mark.parametrize(
+    ("family", "sizes", "said"),
+    [
+        ("lfm2", {"layer_types": ["conv", "full_attention"]}, r"lfm2 .* \(conv\)"),
+        ("mamba", {"state_size": 4}, r"mamba keeps more than keys and values"),
+    ],
+)
+def test_states_other_than_keys_and_values_are_refused(
+    tmp_path: Path, family: str, sizes: dict[str, object], said: str
+) -> None:
+    config = AutoConfig.for_model(
+        family, vocab_size=259, hidden_size=64, num_hidden_layers=2, intermediate_size=32, **sizes
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=said):
+        models.load_model(tmp_path, "cpu", "float32")
+
+
+def test_an_id_beyond_a_models_rows_is_not_shared(tiny_expert: Path, tmp_path: Path) -> None:
+    """gemma-3-1b's tokenizer names one token more than the model has rows."""
+    for name in ("one", "other"):
+        shutil.copytree(tiny_expert, tmp_path / name)
+        path = tmp_path / name / "tokenizer.json"
+        tree = json.loads(path.read_text(encoding="utf-8"))
+        tree["added_tokens"].append(tree["added_tokens"][0] | {"id": 259, "content": "<|more|>"})
+        path.write_text(json.dumps(tree), encoding="utf-8")
+    assert models.check_pair(tmp_path / "one", tmp_path / "other") == list(range(259))
+
+
+def test_a_unigram_vocabulary_is_read(tmp_path: Path) -> None:
+    tree = {"model": {"vocab": [["a", -1.0], ["b", -2.0]]}, "added_tokens": []}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(tree), encoding="utf-8")
+    assert models.Vocabulary(tmp_path).tokens == {0: "a", 1: "b"}
 
 
 def test_equal_vocabularies_share_every_id(tiny_expert: Path, tiny_amateur: Path) -> None:

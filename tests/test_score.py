@@ -162,6 +162,16 @@ def test_a_trajectory_beyond_the_context_is_named(
         write_steps_of(tiny_expert, tiny_amateur, tmp_path)
 
 
+@pytest.mark.parametrize("part", ["prompt_ids", "completion_ids"])
+def test_a_token_that_a_model_has_no_row_for_is_named(
+    tiny_expert: Path, tiny_amateur: Path, tmp_path: Path, part: str
+) -> None:
+    row = {"problem_id": "p", "prompt_ids": [1, 2], "completion_ids": [3, 4]} | {part: [259, 5]}
+    write_trajectories([{"finish_reason": "stop"} | row], tmp_path / "given")
+    with pytest.raises(ModelError, match=r"trajectory of p: holds token 259, .* first 259 only"):
+        write_steps_of(tiny_expert, tiny_amateur, tmp_path)
+
+
 def write_trajectories(rows: list[dict[str, Any]], directory: Path) -> None:
     directory.mkdir()
     table = pa.Table.from_pylist(rows, schema=tables.TRAJECTORIES)

@@ -115,6 +115,14 @@ def test_a_quantile_keeps_what_is_strictly_above_it(quantile: float, kept: int) 
     assert len(chosen(quantile=quantile, beta=5.0)) == kept
 
 
+@pytest.mark.parametrize("share", [0.07, 0.14, 0.28, 0.29, 0.55, 0.56, 0.57])
+def test_a_quantile_of_a_hundred_steps_is_exact(share: float) -> None:
+    """0.07 x 100 is 7.000000000000001 in floating point; the seventh smallest is meant."""
+    kl = pa.chunked_array([np.arange(100, dtype=np.float32)])
+    section = Select(quantile=share)
+    assert threshold(kl, section) == round(100 * share) - 1
+
+
 def test_a_quantile_over_two_thirds_of_three_steps_keeps_none() -> None:
     with pytest.raises(SelectionError, match=r"select.quantile 0.9: none of 3 steps .* lower"):
         chosen(quantile=0.9)
