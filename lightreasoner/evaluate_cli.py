@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from lightreasoner import artifacts, complete, config
+from lightreasoner import artifacts, complete, config, places
 from lightreasoner.artifacts import Artifact
 from lightreasoner.cli import DATA, HOME, Home, Overrides, ParamsFile, take
 from lightreasoner.errors import ConfigError, ModelError
@@ -222,6 +222,7 @@ def _ask(
     from lightreasoner.progress import TerminalBar
     from lightreasoner.store import Store
 
+    places.check(out, "scores", home)
     work = home.absolute() / "work" / key
     payload = work / "payload"
     section, compute = values.evaluate.of_tuned(), resolved(values.compute)
@@ -229,7 +230,7 @@ def _ask(
         shutil.rmtree(payload, ignore_errors=True)
         payload.mkdir(parents=True)
         write_scores(model.path, section, compute, Workspace(payload, work / "shards"), bar, engine)
-        artifacts.place(artifacts.of(payload), out)
+        places.put(artifacts.of(payload), "scores", out, home)
         shutil.rmtree(work)
     typer.echo(f"evaluate: {engine.name}  {out}")
 

@@ -360,7 +360,8 @@ def test_a_file_without_a_single_boundary_is_an_error(tiny_expert: Path, tmp_pat
 def test_nothing_is_overwritten(tiny_expert: Path, tmp_path: Path) -> None:
     path = write_lines(tmp_path / "a.jsonl", LINE)
     (tmp_path / "set").mkdir()
-    with pytest.raises(ArtifactError, match="is there already; choose a new directory"):
+    (tmp_path / "set" / "thesis.txt").touch()
+    with pytest.raises(ArtifactError, match=r"set: holds other files \(thesis.txt\); choose a new"):
         exchange.import_file(path, tiny_expert, "authors", None, tmp_path / "set")
 
 
