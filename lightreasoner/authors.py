@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightreasoner.errors import ArtifactError
+from lightreasoner.problems import is_writable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -123,6 +124,9 @@ def _faults(row: Any) -> Iterator[str]:
             yield f"{name} is missing; the fields are {', '.join(FIELDS)}"
         if not isinstance(row[name], kind) or isinstance(row[name], bool):
             yield f"{name} has the wrong type ({type(row[name]).__name__})"
+    for name in ("prompt_id", "prefix"):
+        if not is_writable(row[name]):
+            yield f"{name} has half a surrogate pair (such as \\ud83d alone); mend the text"
     ids, weights = row["token_ids"], row["weights"]
     if not len(row["tokens"]) == len(ids) == len(weights) > 0:
         lengths = f"{len(row['tokens'])}, {len(ids)} and {len(weights)}"

@@ -17,7 +17,9 @@ from lightreasoner.answers import bare_answer, gold
 Row = dict[str, Any]
 
 LETTERS = "ABCD"
-PLAIN = frozenset({"question", "answer"})
+PLAIN = {"question", "answer"}
+OF_BOTH = {*PLAIN, "solution"}
+"""What plain rows may hold, too."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,12 @@ class Benchmark:
         return (self.bare_question(row) + _choices(gold(answer, self.name))).strip(), answer
 
     def is_layout_of(self, rows: Iterable[Row]) -> bool:
-        """Whether rows are in this benchmark's own layout, not plain {question, answer}."""
+        """Whether rows are in this benchmark's own layout, not plain {question, answer}.
+
+        A solution tells nothing: plain rows may have one.
+        """
         names = {name for row in rows for name in row}
-        return not names >= PLAIN or bool(names & (set(self.fields) - PLAIN))
+        return not names >= PLAIN or bool(names & (set(self.fields) - OF_BOTH))
 
 
 def _choices(normalised: str) -> str:

@@ -17,14 +17,13 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from lightreasoner import artifacts, complete, config
+from lightreasoner import artifacts, complete, config, places
 from lightreasoner.artifacts import Artifact
 from lightreasoner.config import Params
 from lightreasoner.errors import ConfigError, LightReasonerError
+from lightreasoner.places import DATA, HOME
 from lightreasoner.stages import EXTERNAL, STAGES, Inputs, Stage, external_inputs
 
-HOME = Path(".lightreasoner")
-DATA = HOME / "data"
 EXAMPLES = {
     "prepare": "--set prepare.n_problems=100",
     "generate": "--set generate.max_new_tokens=64",
@@ -190,15 +189,16 @@ def run_stage(stage: Stage, params: Params, paths: dict[str, Path], out: Path, h
 
 
 def take(stage: Stage, inputs: Inputs, params: Params, out: Path, home: Path) -> None:
-    """As `run_stage`, of inputs that were checked."""
+    """As `run_stage`, of inputs that were checked. What is no earlier result stays at `out`."""
     from lightreasoner.progress import TerminalBar
     from lightreasoner.store import Store
 
+    places.check(out, stage.output, home)
     clock = time.perf_counter()
     with TerminalBar(stage.name) as bar:
         outcome = Store(home.absolute()).run(stage, inputs, params, bar)
     if not _holds(out, outcome.artifact):
-        artifacts.place(outcome.artifact, out)
+        places.put(outcome.artifact, stage.output, out, home)
     how = "cached" if outcome.cached else f"computed in {time.perf_counter() - clock:.1f} s"
     typer.echo(f"{stage.name}: {how}  {outcome.artifact.digest}  {out}")
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from lightreasoner import artifacts, complete, config
+from lightreasoner import artifacts, complete, config, places
 from lightreasoner.artifacts import Artifact
 from lightreasoner.cli import DATA, HOME, Home, Overrides, ParamsFile, take
-from lightreasoner.errors import ConfigError, ModelError
+from lightreasoner.errors import ConfigError
 from lightreasoner.stages import STAGES, Workspace, external_inputs, resolved
 
 if TYPE_CHECKING:
@@ -74,15 +74,12 @@ def prompts(
 
 
 def _chat_tokenizer(model: str | None, style: str) -> Any:
-    """The tokenizer of a model that has a chat template."""
+    """The tokenizer of a model whose chat template a style renders."""
     if model is None:
         raise ConfigError([f"the style {style} renders a model's own template; give --model DIR"])
     from lightreasoner import models
 
-    tokenizer = models.load_tokenizer(models.resolve(model).path)
-    if not tokenizer.chat_template:
-        raise ModelError(f"{model}: its tokenizer has no chat template; give another --style")
-    return tokenizer
+    return models.load_tokenizer(models.resolve(model).path)
 
 
 def evaluate(
@@ -222,6 +219,7 @@ def _ask(
     from lightreasoner.progress import TerminalBar
     from lightreasoner.store import Store
 
+    places.check(out, "scores", home)
     work = home.absolute() / "work" / key
     payload = work / "payload"
     section, compute = values.evaluate.of_tuned(), resolved(values.compute)
@@ -229,7 +227,7 @@ def _ask(
         shutil.rmtree(payload, ignore_errors=True)
         payload.mkdir(parents=True)
         write_scores(model.path, section, compute, Workspace(payload, work / "shards"), bar, engine)
-        artifacts.place(artifacts.of(payload), out)
+        places.put(artifacts.of(payload), "scores", out, home)
         shutil.rmtree(work)
     typer.echo(f"evaluate: {engine.name}  {out}")
 

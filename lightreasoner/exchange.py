@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from lightreasoner import artifacts, authors, models, problems, prompts, tables
+from lightreasoner import artifacts, authors, models, places, problems, prompts, tables
 from lightreasoner.artifacts import Artifact
 from lightreasoner.authors import Line
 from lightreasoner.boundaries import recover
@@ -86,11 +86,10 @@ def import_file(
     """Write a file of the authors' as a sample set that `finetune` can train on, a new directory.
 
     `style` is the prompt that the expert saw. Problem ids are those of `problems_dir`; without it
-    `authors/<n>`, in the file's order. Raises ArtifactError for a malformed file or if no row is
-    left, ProblemsError for a question that is not among the problems.
+    `authors/<n>`, in the file's order. Raises ArtifactError for a malformed file, if no row is
+    left or if `out` holds any file, ProblemsError for a question that is not among the problems.
     """
-    if out.exists():
-        raise ArtifactError(f"{out}: is there already; choose a new directory")
+    places.check_empty(out)
     tokenizer = models.load_tokenizer(expert_dir)
     lines = authors.read(path, tokenizer)
     ids = _problem_ids(lines, problems_dir, path)

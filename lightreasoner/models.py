@@ -129,15 +129,24 @@ def differing_tokens(expert: Path, amateur: Path) -> dict[int, tuple[str | None,
 
 
 def context_length(path: Path) -> int:
-    """How many tokens the model's positions reach."""
-    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    return int(config["max_position_embeddings"])
+    """How many tokens the model's positions reach. Raises ModelError."""
+    return _configured(path / "config.json", "max_position_embeddings")
 
 
 def vocabulary_size(path: Path) -> int:
-    """How many token ids the model has a row for."""
-    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    return int(config["vocab_size"])
+    """How many token ids the model has a row for. Raises ModelError."""
+    return _configured(path / "config.json", "vocab_size")
+
+
+def _configured(config: Path, field: str) -> int:
+    """A number at the top level of a model's config.json."""
+    value = json.loads(config.read_text(encoding="utf-8")).get(field)
+    if not isinstance(value, int):
+        raise ModelError(
+            f"{config}: {field} must be a number at its top level, got {value!r}; models that "
+            "name or nest it otherwise are not supported"
+        )
+    return value
 
 
 def load_model(path: Path, device: str, dtype: str) -> "PreTrainedModel":

@@ -52,6 +52,15 @@ def set_of(problem_id: str) -> str:
     return problem_id.partition("/")[0]
 
 
+def is_writable(text: str) -> bool:
+    r"""Whether UTF-8 can hold a text; not half a surrogate pair, which JSON may have ("\ud83d")."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def write(problems: list[Problem], path: Path) -> None:
     """Write problems as JSONL, one object a line, in order."""
     with path.open("w", encoding="utf-8") as file:

@@ -7,7 +7,7 @@ model's own template, and `authors` what the authors' scripts put there: no sent
 
 from typing import TYPE_CHECKING
 
-from lightreasoner.errors import ProblemsError
+from lightreasoner.errors import ModelError, ProblemsError
 from lightreasoner.models import STOP_TOKENS
 
 if TYPE_CHECKING:
@@ -39,13 +39,18 @@ def render(
     """The prompt's text, spaces at both ends stripped as the toolkit does.
 
     The demos precede the question: in `cot` each as a question of its own, else all in the user's
-    one turn.
+    one turn. Raises ModelError for a style that needs a chat template where there is none.
     """
     if style == "cot":
         shots = [fill(style, demo_question) + answer for demo_question, answer in demos]
         return "\n\n\n".join([*shots, fill(style, question)]).strip(" ")
     turn = "\n\n".join([*("\n".join(demo) for demo in demos), question])
     if style in CHAT_CUES:
+        if not tokenizer.chat_template:
+            raise ModelError(
+                f"style {style} needs the model's chat template, {tokenizer.name_or_path} has "
+                f"none; use {' or '.join(TEMPLATES)}"
+            )
         system = {"role": "system", "content": CHAT_CUES[style]}
         messages = [system, {"role": "user", "content": turn}]
         return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)

@@ -23,10 +23,12 @@ from lightreasoner.answers import gold
 from lightreasoner.artifacts import Artifact
 from lightreasoner.benchmarks import BENCHMARKS, Benchmark
 from lightreasoner.errors import ProblemsError
-from lightreasoner.problems import Demo, Problem
+from lightreasoner.problems import Demo, Problem, is_writable
 
 MICROWORLD = "microworld"
 FILE_SUFFIXES = (".jsonl", ".parquet")
+LISTS = ("choices", "final_answer")
+"""Fields of benchmarks that hold lists."""
 LOG = logging.getLogger(__name__)
 
 
@@ -47,6 +49,7 @@ def problem_of_record(benchmark: str, record: dict[str, Any], where: str) -> Pro
 def from_row(row: dict[str, Any], problem_id: str, where: str) -> Problem:
     """Read one `{question, answer}` row; `where` names the file and line in errors."""
     _require(("question", "answer"), row, where)
+    _refuse_other_kinds(("question", "answer", "solution"), row, where)
     answer = str(row["answer"])
     solution, marker, final = answer.rpartition("####")
     if not marker:
@@ -65,15 +68,22 @@ def from_benchmark(
         question, answer = benchmark.read(row)
     except ValueError as error:
         raise ProblemsError(f"{where}: {error}") from error
+    _refuse_other_kinds([name for name in benchmark.fields if name not in LISTS], row, where)
     return _checked(Problem(problem_id, question, answer, solution), benchmark.name, where)
 
 
 def _checked(problem: Problem, benchmark: str, where: str) -> Problem:
-    """Refuse a problem without a gold answer: no letter or digit, and normalised it is empty.
+    """Refuse a problem that UTF-8 cannot hold, and one without a gold answer: no letter or digit,
+    and normalised it is empty.
 
-    The first counts because the toolkit leaves nothing of good answers either: math500 has an
-    `east`, which is among its unit words.
+    Letters count because the toolkit leaves nothing of good answers either: math500 has an `east`,
+    which is among its unit words.
     """
+    for name in ("question", "answer", "solution"):
+        if not is_writable(getattr(problem, name)):
+            raise ProblemsError(
+                f"{where}: {name} has half a surrogate pair (such as \\ud83d alone); mend the text"
+            )
     is_word = any(character.isalnum() for character in problem.answer)
     if not is_word and not gold(problem.answer, benchmark):
         raise ProblemsError(
@@ -90,6 +100,14 @@ def _require(fields: tuple[str, ...], row: dict[str, Any], where: str) -> None:
             f"{where}: {' and '.join(missing)} missing or empty; each row needs "
             f"{', '.join(fields)}, this one has {list(row)}"
         )
+
+
+def _refuse_other_kinds(fields: Iterable[str], row: dict[str, Any], where: str) -> None:
+    """Refuse what Python could only turn into its own text, such as a list."""
+    for field in fields:
+        value = row.get(field)
+        if not _is_blank(value) and type(value) not in (str, int, float):  # True is an int, too
+            raise ProblemsError(f"{where}: {field} must be text or a number, got {value!r:.80}")
 
 
 def _is_blank(value: Any) -> bool:
@@ -321,7 +339,9 @@ def _read_demos(path: Path, shots: int) -> list[Demo]:
     except ValueError as error:
         raise ProblemsError(f"{path}: not valid JSON in UTF-8 ({error})") from error
     are_pairs = isinstance(pairs, list) and all(
-        isinstance(pair, list) and len(pair) == 2 and all(isinstance(part, str) for part in pair)
+        isinstance(pair, list)
+        and len(pair) == 2
+        and all(isinstance(part, str) and is_writable(part) for part in pair)
         for pair in pairs
     )
     if not are_pairs or len(pairs) < shots:

@@ -193,6 +193,8 @@ def test_a_line_is_read_as_it_was_written(tiny_expert: Path, tmp_path: Path) -> 
         ({"step": "1"}, "step has the wrong type"),
         ({"step": -1}, "step must be >= 0, got -1"),
         ({"prompt_id": 7}, "prompt_id has the wrong type"),
+        ({"prompt_id": "a \ud83d b"}, "prompt_id has half a surrogate pair"),
+        ({"prefix": "\ud83d"}, "prefix has half a surrogate pair"),
         ({"weights": [1.0]}, "have 2, 2 and 1 entries"),
         ({"tokens": [], "token_ids": [], "weights": []}, "have 0, 0 and 0 entries"),
         ({"weights": [0.5, 0.25]}, "weights sum to 0.75; they must sum to 1 within 0.01"),
@@ -360,7 +362,8 @@ def test_a_file_without_a_single_boundary_is_an_error(tiny_expert: Path, tmp_pat
 def test_nothing_is_overwritten(tiny_expert: Path, tmp_path: Path) -> None:
     path = write_lines(tmp_path / "a.jsonl", LINE)
     (tmp_path / "set").mkdir()
-    with pytest.raises(ArtifactError, match="is there already; choose a new directory"):
+    (tmp_path / "set" / "thesis.txt").touch()
+    with pytest.raises(ArtifactError, match=r"set: holds other files \(thesis.txt\); choose a new"):
         exchange.import_file(path, tiny_expert, "authors", None, tmp_path / "set")
 
 

@@ -3,6 +3,7 @@ r"""The toolkit's rows: question and gold answer of each benchmark, its demos, w
 import hashlib
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,13 @@ def test_plain_rows_of_a_benchmarks_name_stay_plain(tmp_path: Path, name: str) -
     assert sources.demos(source, name) == []
 
 
+@pytest.mark.parametrize("name", ["gsm8k", *BENCHMARKS])
+def test_problems_as_prepare_writes_them_are_plain_rows(tmp_path: Path, name: str) -> None:
+    """They have a solution, as rows of math do in their own layout."""
+    source = put(tmp_path, name, asdict(Problem("id", "Is it?", "yes", "It is.")))
+    assert read(source, name) == [Problem(f"{name}/test/00000", "Is it?", "yes", "It is.")]
+
+
 def test_parquet_rows_may_be_in_the_toolkits_layout(tmp_path: Path) -> None:
     import pandas as pd
 
@@ -143,6 +151,8 @@ def test_parquet_rows_may_be_in_the_toolkits_layout(tmp_path: Path) -> None:
         ("minerva_math", MATH | {"solution": r"\boxed{\%}"}, "no gold answer can be read"),
         ("minerva_math", MATH | {"solution": r"So \boxed{}"}, "no gold answer can be read"),
         ("asdiv", ASDIV | {"answer": "(apples)"}, "no gold answer can be read"),
+        ("asdiv", ASDIV | {"answer": ["9"]}, r"answer must be text or a number, got \['9'\]"),
+        ("svamp", SVAMP | {"Body": "a \ud83d"}, "question has half a surrogate pair"),
         ("olympiadbench", OLYMPIAD | {"final_answer": [r"$\%$"]}, "no gold answer can be read"),
     ],
 )

@@ -97,6 +97,35 @@ def test_what_is_in_place_is_left_alone(workspace: Path) -> None:
     assert out.stat().st_ino != before
 
 
+@pytest.mark.parametrize(
+    ("out", "fault"),
+    [
+        ("mine", "mine: holds other files (thesis.txt); choose a new directory"),
+        ("keep.txt", "keep.txt: is a file; choose a new directory"),
+        (".", ".: holds other files ("),
+    ],
+)
+def test_what_a_stage_did_not_write_is_never_replaced(
+    workspace: Path, out: str, fault: str
+) -> None:
+    """Refused before anything is computed."""
+    (workspace / "mine").mkdir()
+    (workspace / "mine" / "thesis.txt").write_text("x")
+    (workspace / "keep.txt").write_text("y")
+    before = artifacts.digest(workspace)
+    (line,) = faults(call("prepare", "--out", out))
+    assert line.startswith(fault)
+    assert artifacts.digest(workspace) == before
+
+
+def test_an_earlier_result_is_replaced_though_the_store_is_gone(workspace: Path) -> None:
+    assert call("prepare", "--out", "mine").exit_code == 0
+    shutil.rmtree(workspace / ".lightreasoner/store")
+    result = call("prepare", "--out", "mine", "--set", "prepare.n_problems=5")
+    assert result.exit_code == 0, result.stderr
+    assert len((workspace / "mine/problems.jsonl").read_text("utf-8").splitlines()) == 5
+
+
 def test_home_and_inputs_may_lie_elsewhere(workspace: Path) -> None:
     result = call("prepare", "--home", "h", "--params", str(workspace / "params.yaml"))
     assert result.exit_code == 0

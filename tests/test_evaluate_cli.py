@@ -76,7 +76,10 @@ def test_a_model_without_a_chat_template_is_named(tmp_path: Path, tiny_expert: P
     data = put(tmp_path, "math", MATH)
     chat = ("--benchmark", "math", "--data", data, "--style", "chat", "--model", str(tmp_path))
     (line,) = faults(call("prompts", *chat))
-    assert line == f"{tmp_path}: its tokenizer has no chat template; give another --style"
+    assert line == (
+        f"style chat needs the model's chat template, {tmp_path} has none; "
+        "use qwen25-math-cot or cot"
+    )
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,22 @@ def test_a_server_that_dies_costs_no_answer_it_gave(data: str) -> None:
     assert sorted(scores("there")["extracted"]) == ["1"] * 8 + ["2"] * (2 * N - 8)
 
 
+def test_a_servers_answers_replace_earlier_ones_alone(data: str) -> None:
+    Path("mine").mkdir()
+    Path("mine/thesis.txt").write_text("x")
+    with scripted(served_models("m"), completion(r"\boxed{1}")) as server:
+        asking = arguments(data, "--limit", "1", "--endpoint", server.url)
+        (line,) = faults(call(*asking, "--out", "mine"))
+        assert line == "mine: holds other files (thesis.txt); choose a new directory"
+        assert len(server.asked) == 1
+        for answer in ("1", "2"):
+            server.script[:] = [served_models("m"), completion(rf"\boxed{{{answer}}}")]
+            server.asked.clear()
+            result = call(*asking)
+            assert result.exit_code == 0, result.stderr
+            assert set(scores()["extracted"]) == {answer}
+
+
 def test_two_at_once_ask_a_server_in_turn(data: str) -> None:
     """Both have all answers, and the second asks for its own after the first has its result."""
     with scripted(served_models("m"), *[completion(r"\boxed{1}")]) as server:

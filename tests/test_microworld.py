@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lightreasoner.errors import ConfigError, ProblemsError
+from lightreasoner.errors import ArtifactError, ProblemsError
 from lightreasoner.microworld.card import checksums, read_checksums
 from lightreasoner.microworld.corpus import Mix, Shares, documents, prompt
 from lightreasoner.microworld.measure import Accuracy, accuracy, answer
@@ -210,7 +210,7 @@ def test_a_build_is_a_function_of_its_seed(tiny, tmp_path):
 
 
 def test_a_build_does_not_write_into_a_full_directory(tiny):
-    with pytest.raises(ConfigError, match="is not empty"):
+    with pytest.raises(ArtifactError, match=r"holds other files \(.*\); choose a new directory"):
         build(tiny, seed=5)
 
 

@@ -52,6 +52,20 @@ def test_a_directory_without_config_or_tokenizer_is_refused(
         models.resolve(str(tmp_path / "m"))
 
 
+@pytest.mark.parametrize(
+    ("settings", "field"),
+    [({"n_positions": 1024}, "max_position_embeddings"), ({"text_config": {}}, "vocab_size")],
+)
+def test_sizes_under_other_names_are_named(
+    tmp_path: Path, settings: dict[str, object], field: str
+) -> None:
+    """As GPT-2 and multimodal models have them."""
+    (tmp_path / "config.json").write_text(json.dumps(settings), encoding="utf-8")
+    read = {"max_position_embeddings": models.context_length, "vocab_size": models.vocabulary_size}
+    with pytest.raises(ModelError, match=rf"config.json: {field} must be a number at its top"):
+        read[field](tmp_path)
+
+
 def test_damaged_weights_are_one_line(tiny_expert: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny_expert, tmp_path / "m")
     (tmp_path / "m" / "model.safetensors").write_bytes(b"not safetensors")

@@ -23,7 +23,7 @@ from written_scores import write_scores
 
 from flows import compare, latest, pipeline, records, registering, shown, summary, table1
 from flows import home as homes
-from lightreasoner import config, methods
+from lightreasoner import config, methods, places
 from lightreasoner.config import Params
 from lightreasoner.errors import ArtifactError, SelectionError
 from lightreasoner.gate import Champion, Decision, decide
@@ -180,6 +180,21 @@ def test_the_report_has_the_agreed_names(first_report: dict[str, Any]) -> None:
     assert (gate["verdict"], gate["n"], gate["champion"]) == ("kept", 6, None)
     assert gate["reason"].startswith("There is no champion yet: ")
     assert list(first_report["fingerprints"]) == NAMES
+
+
+def test_dvcs_workspace_may_be_written_again(
+    first_report: dict[str, Any], home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What stages write is told from other files by name there."""
+    monkeypatch.chdir(tmp_path)
+    for stage in GRAPH:
+        payload = home / "store" / stage.name / first_report["fingerprints"][stage.name] / "payload"
+        out = places.DATA / stage.output
+        shutil.copytree(payload, out)
+        places.check(out, stage.output, tmp_path)
+        (out / "thesis.txt").touch()
+        with pytest.raises(ArtifactError, match=r"holds other files \(thesis.txt\)"):
+            places.check(out, stage.output, tmp_path)
 
 
 def test_a_second_run_takes_all_from_the_store(

@@ -2,7 +2,11 @@
 
 from pathlib import Path
 
+import pytest
+
 from lightreasoner import models, prompts
+from lightreasoner.config import PromptStyle
+from lightreasoner.errors import ModelError
 
 QWEN = (
     "<|im_start|>system\nPlease reason step by step, and put your final answer within \\boxed{}."
@@ -27,6 +31,18 @@ def test_the_authors_cue_stands_in_the_models_own_template(tiny_expert: Path) ->
     assert prompts.render("What?", "authors", tokenizer) == "<s>Please reason step by step.|What?|"
     ids = prompts.encode("What?", "authors", tokenizer)
     assert tokenizer.decode(ids) == "<s>Please reason step by step.|What?|"
+
+
+@pytest.mark.parametrize("style", ["chat", "authors"])
+def test_a_style_that_needs_a_template_says_so(tiny_expert: Path, style: PromptStyle) -> None:
+    tokenizer = models.load_tokenizer(tiny_expert)
+    tokenizer.chat_template = None
+    with pytest.raises(
+        ModelError,
+        match=rf"style {style} needs .*, {tiny_expert} has none; use qwen25-math-cot or cot$",
+    ):
+        prompts.render("1", style, tokenizer)
+    assert prompts.render("{1+1}? ", "qwen25-math-cot", tokenizer) == QWEN
 
 
 def test_special_tokens_are_single_ids(tiny_expert: Path) -> None:

@@ -18,7 +18,7 @@ def write(path: Path, *lines: str) -> Path:
     return path
 
 
-def row(question: str = "1+1?", answer: str = "2") -> str:
+def row(question: object = "1+1?", answer: object = "2") -> str:
     return json.dumps({"question": question, "answer": answer})
 
 
@@ -71,6 +71,15 @@ def test_line_separators_within_text_are_text(tmp_path: Path) -> None:
         ([row(), row(answer="2+2 is\n####")], r"a.jsonl:2: no gold answer can be read, got ''"),
         ([row(), row(answer="$ $")], r"a.jsonl:2: no gold answer can be read, got '\$ \$'"),
         ([json.dumps({"x": 1})], r"a.jsonl:1: question and answer missing or empty"),
+        ([row(), row("a \ud83d b")], r"a.jsonl:2: question has half a surrogate pair"),
+        ([row(answer="\ude00 2")], r"a.jsonl:1: answer has half a surrogate pair"),
+        ([row(), row(answer=["18"])], r"a.jsonl:2: answer must be text or a number, got \['18'\]"),
+        ([row(answer=False)], r"a.jsonl:1: answer must be text or a number, got False"),
+        ([row({"text": "q"})], r"a.jsonl:1: question must be text or a number, got {'text': 'q'}"),
+        (
+            [json.dumps({"question": "q", "answer": "2", "solution": [1]})],
+            r"a.jsonl:1: solution must be text or a number, got \[1\]",
+        ),
     ],
 )
 def test_bad_files_are_named_with_their_line(
@@ -93,6 +102,12 @@ def test_files_that_are_no_problems_are_named(tmp_path: Path) -> None:
             read(tmp_path / name)
     with pytest.raises(ProblemsError, match=r"gone.jsonl: no such file"):
         sources.resolve(str(tmp_path / "gone.jsonl"))
+
+
+def test_a_whole_surrogate_pair_is_a_character(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", row("a \U0001f600"))
+    assert r"\ud83d\ude00" in path.read_text(encoding="utf-8")
+    assert read(path)[0].question == "a \U0001f600"
 
 
 def test_a_draw_is_seeded_without_replacement_and_in_order(tmp_path: Path) -> None:
@@ -129,7 +144,7 @@ def test_a_folder_of_a_sources_name_is_not_that_source(
     assert len(sources.read("microworld", "tuned", "test", 2, 0)) == 2
 
 
-@pytest.mark.parametrize("answer", [0, 0.0, "0", False])
+@pytest.mark.parametrize("answer", [0, 0.0, "0"])
 def test_zero_is_an_answer(tmp_path: Path, answer: object) -> None:
     path = write(tmp_path / "a.jsonl", json.dumps({"question": "q", "answer": answer}))
     assert read(path)[0].answer == str(answer)

@@ -22,7 +22,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-from lightreasoner.errors import ConfigError
+from lightreasoner import places
 from lightreasoner.microworld.card import Card, Measured, write_card, write_checksums
 from lightreasoner.microworld.corpus import END_OF_TEXT, Mix, Shares, documents
 from lightreasoner.microworld.measure import accuracy, answer
@@ -80,13 +80,12 @@ class Recipe(_Section):
 
 
 def build(out: Path, seed: int, recipe: Recipe | None = None, commit: str | None = None) -> None:
-    """Train tokenizer, expert and amateur into `out`, which must be new or empty.
+    """Train tokenizer, expert and amateur into `out`, which must be new or empty (ArtifactError).
 
     Runs on one CPU thread: at this size two are no faster. `commit` is for the cards.
     """
     recipe = recipe or Recipe()
-    if out.exists() and any(out.iterdir()):
-        raise ConfigError([f"{out} is not empty: name a new directory"])
+    places.check_empty(out)
     out.mkdir(parents=True, exist_ok=True)
     (out / "recipe.json").write_text(recipe.model_dump_json(indent=2) + "\n", encoding="utf-8")
     with _one_thread():
