@@ -66,7 +66,8 @@ def write_model(
     report = {**parity(before, after), "prompts": len(rows), "held_out_prompts": held_out}
     _refuse_difference(report["max_logit_difference"], config.max_logit_difference)
     (out / "parity.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    text = card.render(expert.digest, adapter, samples.digest, report)
+    provenance = tables.provenance(samples.path / "samples.parquet")
+    text = card.render(expert.digest, adapter, samples.digest, provenance, report)
     (out / "README.md").write_text(text, encoding="utf-8")
     watcher.progress(2, 2, "models")
 

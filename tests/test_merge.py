@@ -251,6 +251,15 @@ def test_the_report_counts_prompts_and_those_held_out(
     assert (found["prompts"], found["held_out_prompts"], found["positions"]) == (2, 1, 12)
 
 
+def test_the_card_says_what_the_samples_say_of_themselves(
+    tiny_expert: Path, adapter_dir: Path, samples_dir: Path, tmp_path: Path
+) -> None:
+    path = samples_dir / "samples.parquet"
+    tables.write(tables.read(path, tables.SAMPLES), tables.SAMPLES, path, {"source": "gold"})
+    out = merge(tiny_expert, adapter_dir, samples_dir, tmp_path / "model")
+    assert "on whole solutions that people wrote" in (out / "README.md").read_text("utf-8")
+
+
 def test_a_difference_past_the_limit_fails(
     tiny_expert: Path, adapter_dir: Path, samples_dir: Path, tmp_path: Path
 ) -> None:
