@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 CUT_CHARACTER = "\ufffd"
+OTHER_PREFIX = (
+    "its prefix does not agree with that of an earlier step (of another response, maybe: the "
+    "format keeps one a question)"
+)
 
 
 def recover(
@@ -56,7 +60,7 @@ def recover(
             reasons.append(None)
         else:
             fault = _fault(step, prefix, spelling, tokenizer)
-            reasons.append(fault or "its prefix does not agree with that of an earlier step")
+            reasons.append(fault or OTHER_PREFIX)
     return ids, reasons
 
 

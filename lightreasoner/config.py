@@ -191,8 +191,8 @@ class Finetune(Section):
     patience: int | None = Field(
         None,
         ge=1,
-        description="Stops after so many readings without a lower validation loss and keeps the "
-        "best adapter; null trains to the end.",
+        description="Stops after so many readings without a lower validation loss, the expert's "
+        "own being the first, and keeps the best adapter; null trains to the end.",
     )
     reference: tuple[Literal["last_column", "ordinary_tokens"], ...] = Field(
         (), description="Faults of the authors' code to repeat (docs/deviations.md)."

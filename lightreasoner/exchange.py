@@ -4,7 +4,9 @@ Text does not say where its tokens end. boundaries.py finds that out again and s
 such rows are left out of an import, counted, and listed in `excluded.csv` beside the tables.
 """
 
+import logging
 import math
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,12 +25,15 @@ if TYPE_CHECKING:
 
     from lightreasoner.config import PromptStyle
 
+log = logging.getLogger(__name__)
+
 
 def export_file(samples_dir: Path, problems_dir: Path, expert_dir: Path, out: Path) -> int:
     """Write a sample set as the authors' JSONL, whole or not at all; returns how many rows.
 
-    The questions come from `problems_dir`. Raises ProblemsError for a problem that is not there,
-    ArtifactError for a sample without a KL, which their format requires.
+    The questions come from `problems_dir`. A warning says if samples are of several trajectories of
+    a problem, which their format does not tell apart. Raises ProblemsError for a problem that is
+    not there, ArtifactError for a sample without a KL, which their format requires.
     """
     tokenizer = models.load_tokenizer(expert_dir)
     samples = tables.read(samples_dir / "samples.parquet", tables.SAMPLES).to_pylist()
@@ -54,8 +59,23 @@ def export_file(samples_dir: Path, problems_dir: Path, expert_dir: Path, out: Pa
         prefix = tokenizer.decode(written[id_][:step])
         label = row["token_ids"], row["weights"], row["kl"]
         lines.append(Line(number, question, step, prefix, *label))
+    _warn_of_several([row["problem_id"] for row in samples])
     artifacts.write_text(out, "".join(authors.write_line(line, tokenizer) for line in lines))
     return len(lines)
+
+
+def _warn_of_several(trajectory_ids: list[str]) -> None:
+    counts = Counter(problems.problem_of(id_) for id_ in dict.fromkeys(trajectory_ids))
+    several = [problem for problem, n in counts.items() if n > 1]
+    if several:
+        log.warning(
+            "samples export: %d of %d problems have samples of several trajectories, the first is "
+            "%s; the authors' format names a sample by its question alone, so that no import, not "
+            "even `samples import`, can tell them apart",
+            len(several),
+            len(counts),
+            several[0],
+        )
 
 
 EXACT = 1e-6  # how far float32 weights are off 1

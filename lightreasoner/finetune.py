@@ -10,7 +10,7 @@ import csv
 import itertools
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,7 +48,8 @@ def write_adapter(
     watcher: "Watcher",
 ) -> None:
     """Write the adapter (peft's format, safetensors), `curve.csv` with the loss an update,
-    `validation.csv` with what held-out problems said, and `validation.json`, which names them.
+    `validation.csv` with what held-out problems said, and `validation.json`, which names them and
+    the update whose adapter was kept.
 
     Raises ArtifactError or SelectionError for a sample set that is not this expert's, before the
     model is loaded; ModelError for the model or a loss that is not finite.
@@ -78,8 +79,9 @@ def write_adapter(
     save_adapter(tuned, expert.digest, work.out)
     _write_csv(work.out / "curve.csv", ("update", *CURVE), curves.training)
     _write_csv(work.out / "validation.csv", ("update", *MEASURES), curves.validation)
-    names = {"problem_ids": list(dict.fromkeys(row.problem_id for row in held_out))}
-    artifacts.write_text(work.out / "validation.json", json.dumps(names, indent=1) + "\n")
+    names = list(dict.fromkeys(problems.problem_of(row.problem_id) for row in held_out))
+    text = json.dumps({"problem_ids": names, "kept_update": curves.kept}, indent=1)
+    artifacts.write_text(work.out / "validation.json", text + "\n")
 
 
 def forward_tokens(model: "PreTrainedModel") -> int | None:
@@ -187,7 +189,8 @@ def _at_last_column(batch: Batch, rows: list[Row], pad: int) -> Batch:
 def with_lora(model: "PreTrainedModel", config: "Finetune") -> "PeftModel":
     """The expert with a fresh adapter; draws LoRA's A from torch's current seed.
 
-    Raises ModelError for layers that are not there, and for the LM head: the loss holds it fixed.
+    Raises ModelError for targets that are not linear layers of the model, and for the LM head: the
+    loss holds it fixed.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -196,7 +199,7 @@ def with_lora(model: "PreTrainedModel", config: "Finetune") -> "PeftModel":
             "finetune.target_modules: the loss holds lm_head fixed, so it takes no adapter; leave "
             "it out"
         )
-
+    _refuse_unless_linear(model, config.target_modules)
     lora = LoraConfig(
         r=config.r,
         lora_alpha=config.lora_alpha,
@@ -205,14 +208,26 @@ def with_lora(model: "PreTrainedModel", config: "Finetune") -> "PeftModel":
         bias="none",
         task_type="CAUSAL_LM",
     )
-    try:
-        return get_peft_model(model, lora)
-    except ValueError as error:
-        raise ModelError(
-            f"finetune.target_modules {list(config.target_modules)}: the expert has no such "
-            "linear layers; for Qwen2 they are q_proj, k_proj, v_proj, o_proj, gate_proj, "
-            "up_proj, down_proj"
-        ) from error
+    return get_peft_model(model, lora)
+
+
+def _refuse_unless_linear(model: "PreTrainedModel", targets: Sequence[str]) -> None:
+    """Each target has to name linear layers alone, as the end of their names, which peft goes by.
+
+    peft itself takes embeddings, too, whose adapter cannot be merged where the head is tied to
+    them, and lets a target pass that names nothing beside one that names something.
+    """
+    for target in targets:
+        named = [
+            module for name, module in model.named_modules() if f".{name}".endswith(f".{target}")
+        ]
+        if not named or not all(isinstance(module, torch.nn.Linear) for module in named):
+            found = type(named[0]).__name__ if named else "nothing"
+            raise ModelError(
+                f"finetune.target_modules {target}: names {found} in the expert, not a linear "
+                "layer; for Qwen2 they are q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, "
+                "down_proj"
+            )
 
 
 def save_adapter(model: "PeftModel", expert_digest: str, out: Path) -> None:

@@ -19,6 +19,7 @@ from lightreasoner import card, models, tables
 from lightreasoner.artifacts import Artifact
 from lightreasoner.errors import ArtifactError, MergeError
 from lightreasoner.forward import hidden_states, logits_of, pad_right
+from lightreasoner.problems import problem_of
 from lightreasoner.rows import check_samples
 
 if TYPE_CHECKING:
@@ -66,7 +67,8 @@ def write_model(
     report = {**parity(before, after), "prompts": len(rows), "held_out_prompts": held_out}
     _refuse_difference(report["max_logit_difference"], config.max_logit_difference)
     (out / "parity.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    text = card.render(expert.digest, adapter, samples.digest, report)
+    provenance = tables.provenance(samples.path / "samples.parquet")
+    text = card.render(expert.digest, adapter, samples.digest, provenance, report)
     (out / "README.md").write_text(text, encoding="utf-8")
     watcher.progress(2, 2, "models")
 
@@ -96,14 +98,18 @@ def adapter_settings(adapter_dir: Path, expert: Artifact) -> dict[str, Any]:
 def parity_rows(samples_dir: Path, adapter_dir: Path, n: int) -> tuple[list[list[int]], int]:
     """The ids of at most n trajectories, and how many of these the tuning held out (they lead).
 
-    What it held out is in the adapter's `validation.json`; without that file, nothing is.
+    What it held out are all trajectories of the problems in the adapter's `validation.json`;
+    without that file, nothing is. Older adapters name the trajectories there.
     """
     path = adapter_dir / "validation.json"
-    held_out = json.loads(path.read_text(encoding="utf-8"))["problem_ids"] if path.is_file() else []
+    names = json.loads(path.read_text(encoding="utf-8"))["problem_ids"] if path.is_file() else []
+    held_out = {problem_of(name) for name in names}
     table = tables.read(samples_dir / "trajectories.parquet", tables.TRAJECTORIES)
-    rows = sorted(table.to_pylist(), key=lambda row: row["problem_id"] not in held_out)[:n]
+    is_trained = [problem_of(id_) not in held_out for id_ in table["problem_id"].to_pylist()]
+    order = sorted(range(len(table)), key=is_trained.__getitem__)[:n]
+    rows = table.take(order).to_pylist()
     ids = [row["prompt_ids"] + row["completion_ids"] for row in rows]
-    return ids, sum(row["problem_id"] in held_out for row in rows)
+    return ids, sum(not is_trained[place] for place in order)
 
 
 def _fold(

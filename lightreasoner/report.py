@@ -23,6 +23,7 @@ from lightreasoner.errors import ArtifactError
 from lightreasoner.explain import Step
 from lightreasoner.figures import METHODS, THEMES, Theme
 from lightreasoner.pairing import KEYS, Scores
+from lightreasoner.problems import problem_of
 from lightreasoner.tokens import Token
 
 if TYPE_CHECKING:
@@ -70,14 +71,15 @@ def write_report(inputs: Mapping[str, Artifact], compute: "Compute", out: Path) 
     for name, image in drawn["light"].items():
         (out / "figures" / f"{name}.png").write_bytes(image)
     conditions = {**tuned.conditions, "base_style": base.conditions["style"]}
-    tuning = _tuning(paths["adapter"], curve)
+    validation = _read_json(paths["adapter"] / "validation.json")
+    tuning = _tuning(paths["adapter"], curve, validation)
     page = render(
         **result,
         **_explained(paths),
         examples={"gained": examples(pairs, True), "lost": examples(pairs, False)},
         conditions=conditions,
         tuning=tuning,
-        held_out=_held_out(paths["adapter"], held_out),
+        held_out=_held_out(validation, held_out),
         lineage=lineage.of(inputs, conditions, tuning, compute),
         figures=drawn,
     )
@@ -106,11 +108,14 @@ def headline(result: Mapping[str, Any]) -> dict[str, dict[str, float]]:
 def pair(base: Scores, tuned: Scores) -> pd.DataFrame:
     """Both models' rows side by side: columns end in `_base` and `_lightreasoner`.
 
-    `change` is 1 where the tuning gained the response by the strict verdict, -1 where it lost it.
+    `change` is 1 where the tuning gained the response by the strict verdict, -1 where it lost it;
+    `problem_change` is the sum over the problem's responses.
     """
     pairs = base.rows.merge(tuned.rows, on=KEYS, suffixes=tuple(f"_{name}" for name in METHODS))
     right = {name: (pairs[f"strict_{name}"] == "correct").astype(int) for name in METHODS}
-    return pairs.assign(change=right["lightreasoner"] - right["base"])
+    pairs["change"] = right["lightreasoner"] - right["base"]
+    by_problem = pairs.groupby(["problem_set", "problem_id"])["change"]
+    return pairs.assign(problem_change=by_problem.transform("sum"))
 
 
 def paired(base: Scores, tuned: Scores) -> dict[str, dict[str, Any]]:
@@ -153,6 +158,7 @@ def sample_statistics(steps: pd.DataFrame, samples_dir: Path) -> dict[str, Any]:
         "alpha": provenance["alpha"],
         "threshold": provenance["threshold"],
         "label": provenance["label"],
+        "without_first_steps": "skip_first_step" in provenance.get("reference", ()),
         "trajectories": steps["problem_id"].nunique(),
         "steps": len(steps),
         "selected": len(selected),
@@ -167,8 +173,13 @@ def sample_statistics(steps: pd.DataFrame, samples_dir: Path) -> dict[str, Any]:
 
 
 def examples(pairs: pd.DataFrame, gained: bool) -> list[dict[str, Any]]:
-    """The first problems that the tuning gained or lost, the sets taking turns."""
-    changed = pairs[pairs["change"] == (1 if gained else -1)]
+    """The first problems that the tuning gained or lost, the sets taking turns.
+
+    Of a problem's responses the first that changed as its share of correct ones did.
+    """
+    sign = 1 if gained else -1
+    changed = pairs[(pairs["change"] == sign) & (pairs["problem_change"] * sign > 0)]
+    changed = changed.drop_duplicates(["problem_set", "problem_id"])
     turn = changed.groupby("problem_set").cumcount()
     order = turn.sort_values(kind="stable").index
     shown = changed.loc[order].head(EXAMPLES).astype(object)
@@ -286,27 +297,40 @@ def _draw(
     return {name: figures.png(figure) for name, figure in drawn.items()}
 
 
-def _tuning(adapter_dir: Path, curve: pd.DataFrame) -> dict[str, Any]:
-    """What the page says of the tuning; losses are means over a tenth of the updates, nats."""
+def _tuning(
+    adapter_dir: Path, curve: pd.DataFrame, validation: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What the page says of the tuning; losses are means over a tenth of the updates up to the one
+    whose adapter was kept, nats. Older adapters do not name it: it is taken to be the last.
+    """
     settings = _read_json(adapter_dir / "adapter_config.json")
-    tenth = max(1, len(curve) // 10)
+    kept = validation.get("kept_update", len(curve))
+    losses = curve["loss"][curve["update"] <= kept]
+    tenth = max(1, len(losses) // 10)
     return {
         "r": settings["r"],
         "lora_alpha": settings["lora_alpha"],
         "target_modules": sorted(settings["target_modules"]),
         "lora_dropout": settings.get("lora_dropout"),
         "updates": len(curve),
+        "kept_update": kept,
         "learning_rate": _first(curve["learning_rate"]),
-        "first_loss": _mean(curve["loss"].head(tenth)),
-        "last_loss": _mean(curve["loss"].tail(tenth)),
+        "first_loss": _mean(losses.head(tenth)),
+        "last_loss": _mean(losses.tail(tenth)),
     }
 
 
-def _held_out(adapter_dir: Path, readings: pd.DataFrame) -> dict[str, Any]:
-    """The first and the last reading of the held-out problems, None where nothing was read."""
-    ends = readings.astype(object).where(readings.notna(), None).to_dict("records")
-    problems = len(_read_json(adapter_dir / "validation.json")["problem_ids"])
-    return {"problems": problems, "before": ends[0], "after": ends[-1]} if ends else {"problems": 0}
+def _held_out(validation: Mapping[str, Any], readings: pd.DataFrame) -> dict[str, Any]:
+    """The held-out problems' readings before the first update and of the kept adapter.
+
+    A measure is None where nothing was read. Older adapters name trajectories and no kept update.
+    """
+    rows = readings.astype(object).where(readings.notna(), None).to_dict("records")
+    if not rows:
+        return {"problems": 0}
+    kept = [row for row in rows if row["update"] == validation.get("kept_update")]
+    problems = {problem_of(id_) for id_ in validation["problem_ids"]}
+    return {"problems": len(problems), "before": rows[0], "after": (kept or rows)[-1]}
 
 
 def _read_json(path: Path) -> dict[str, Any]:

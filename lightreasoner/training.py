@@ -55,10 +55,14 @@ class Objective:
 
 @dataclass(frozen=True)
 class Curves:
-    """What was measured: one entry an update, and one a reading of the held-out samples."""
+    """What was measured: one entry an update, and one a reading of the held-out samples.
+
+    `kept` is the update whose adapter was kept.
+    """
 
     training: list[dict[str, float]]
     validation: list[dict[str, float]]
+    kept: int
 
 
 def train(
@@ -72,7 +76,8 @@ def train(
     watcher: "Watcher",
 ) -> Curves:
     """Run the updates with AdamW and a linear decay to 0, going on from the last good checkpoint
-    in `scratch`. With `config.patience` the adapter that is left is the best, else the last.
+    in `scratch`. With `config.patience` the adapter that is left is the best, else the last; a
+    warning says if even the best has no lower held-out loss than the expert had before.
 
     Raises ModelError if the loss is not finite.
     """
@@ -83,14 +88,30 @@ def train(
     trainer = _trainer(model, updates, validation, objective, config, compute, scratch, watcher)
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     history = trainer.state.log_history
-    return Curves(
+    curves = Curves(
         [_entry(line, "", CURVE) for line in history if "loss" in line],
         [
             _entry(line, "eval_", [name[5:] for name in line if name.startswith("eval_")])
             for line in history
             if "eval_loss" in line
         ],
+        trainer.state.best_global_step or trainer.state.global_step,
     )
+    if config.patience is not None:
+        _warn_of_no_gain(curves)
+    return curves
+
+
+def _warn_of_no_gain(curves: Curves) -> None:
+    losses = {reading["update"]: reading["loss"] for reading in curves.validation}
+    if curves.kept in losses and not losses[curves.kept] < losses[0]:
+        log.warning(
+            "finetune: no held-out loss was below the untouched expert's, %.4g nats; the lowest, "
+            "%.4g nats, is that of update %d, whose adapter is kept; lower finetune.learning_rate",
+            losses[0],
+            losses[curves.kept],
+            curves.kept,
+        )
 
 
 def _entry(line: dict[str, float], prefix: str, names: Sequence[str]) -> dict[str, float]:
@@ -151,7 +172,7 @@ def _trainer(
     scratch: Path,
     watcher: "Watcher",
 ) -> "Trainer":
-    from transformers import EarlyStoppingCallback, PrinterCallback, Trainer
+    from transformers import PrinterCallback, Trainer
 
     class UpdateTrainer(Trainer):
         """A Trainer whose batch is an update and whose evaluation is `Validation`."""
@@ -190,15 +211,13 @@ def _trainer(
         return {f"eval_{name}": value for name, value in found.items()}
 
     arguments = _arguments(len(updates), validation is not None, config, compute, scratch)
-    callbacks = [_recorder(len(updates), measured if validation else None, watcher)]
-    if arguments.load_best_model_at_end:
-        callbacks.append(EarlyStoppingCallback(config.patience))
+    recorder = _recorder(len(updates), measured if validation else None, config.patience, watcher)
     trainer = UpdateTrainer(
         model=model,
         args=arguments,
         train_dataset=updates,
         eval_dataset=[] if validation else None,
-        callbacks=callbacks,
+        callbacks=[recorder],
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
@@ -229,7 +248,6 @@ def _arguments(
         save_total_limit=2,
         load_best_model_at_end=keeps_best,
         metric_for_best_model="eval_loss" if keeps_best else None,
-        restore_callback_states_from_checkpoint=keeps_best,
         activation_checkpointing=compute.gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False},
         report_to="none",
@@ -242,10 +260,13 @@ def _arguments(
 
 
 def _recorder(
-    updates: int, measured: "Callable[[Any], dict[str, float]] | None", watcher: "Watcher"
+    updates: int,
+    measured: "Callable[[Any], dict[str, float]] | None",
+    patience: int | None,
+    watcher: "Watcher",
 ) -> "TrainerCallback":
-    """Passes the curves on, also those from before a restart, seals checkpoints, and stops at a
-    loss that is not finite."""
+    """Passes the curves on, also those from before a restart, seals checkpoints, and stops where
+    patience runs out or at a loss that is not finite."""
     from transformers import TrainerCallback
 
     class Recorder(TrainerCallback):
@@ -281,6 +302,12 @@ def _recorder(
                 control.should_evaluate = measured is not None
             if time.monotonic() - self.saved > CHECKPOINT_SECONDS:
                 control.should_save = True
+
+        def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            losses = [line["eval_loss"] for line in state.log_history if "eval_loss" in line]
+            since_lowest = len(losses) - 1 - losses.index(min(losses))
+            if patience is not None and since_lowest >= patience:
+                control.should_training_stop = True
 
         def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             self.saved = time.monotonic()

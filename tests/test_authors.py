@@ -8,6 +8,7 @@ a, bc, d, and other boundaries. It never spells with its token dd, which an expe
 import csv
 import dataclasses
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,17 @@ from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
-from lightreasoner import artifacts, authors, cli, exchange, models, problems, samples, tables
+from lightreasoner import (
+    artifacts,
+    authors,
+    boundaries,
+    cli,
+    exchange,
+    models,
+    problems,
+    samples,
+    tables,
+)
 from lightreasoner.boundaries import recover
 from lightreasoner.config import Compute, Finetune
 from lightreasoner.errors import ArtifactError, ProblemsError
@@ -58,7 +69,7 @@ def test_another_spelling_of_equal_length_contradicts_an_earlier_row() -> None:
     """Written ab, c, d: "ab" is ab, and "abc" is a, bc: two tokens that do not begin with it."""
     ids, reasons = recover(rows_of([AB, C, D], spelling()), spelling())
     assert ids == [AB]
-    late = "its prefix does not agree with that of an earlier step"
+    late = boundaries.OTHER_PREFIX
     assert reasons == [None, None, late, late]
 
 
@@ -77,7 +88,7 @@ def test_a_spelling_of_equal_length_contradicts_an_earlier_row_that_is_unreadabl
     assert ids == []
     assert reasons == [
         "its prefix has 1 tokens when tokenised again, not 2",
-        "its prefix does not agree with that of an earlier step",
+        boundaries.OTHER_PREFIX,
     ]
 
 
@@ -401,6 +412,28 @@ def test_an_export_needs_the_problems(tiny_expert: Path, tmp_path: Path) -> None
     with pytest.raises(ProblemsError, match="no problem set/00000; give the problems"):
         exchange.export_file(ours, ours, tiny_expert, tmp_path / "a.jsonl")
     assert not (tmp_path / "a.jsonl").exists()
+
+
+def test_several_trajectories_of_a_problem_are_warned_of(
+    tiny_expert: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Both are in the file; an import keeps the lines of one and lists the others."""
+    rows = [("set/00000", 1, [10], [1.0], 0.5), ("set/00001", 2, [10], [1.0], 0.5)]
+    ours = write_set(tmp_path / "ours", tiny_expert, rows)
+    with caplog.at_level(logging.WARNING, "lightreasoner"):
+        exchange.export_file(ours, ours, tiny_expert, tmp_path / "one.jsonl")
+    assert not caplog.text
+    for name, schema in (("samples", tables.SAMPLES), ("trajectories", tables.TRAJECTORIES)):
+        table = tables.read(ours / f"{name}.parquet", schema).to_pylist()
+        table[1]["problem_id"] = "set/00000#1"
+        tables.write(pa.Table.from_pylist(table, schema), schema, ours / f"{name}.parquet")
+    with caplog.at_level(logging.WARNING, "lightreasoner"):
+        assert exchange.export_file(ours, ours, tiny_expert, tmp_path / "a.jsonl") == 2
+    assert "1 of 1 problems have samples of several trajectories, the first is set/" in caplog.text
+    style = "qwen25-math-cot"
+    result = exchange.import_file(tmp_path / "a.jsonl", tiny_expert, style, ours, tmp_path / "back")
+    (left_out,) = result.excluded
+    assert (left_out.line, left_out.reason) == (2, boundaries.OTHER_PREFIX)
 
 
 @pytest.mark.parametrize("batching", ["trajectory", "sample"])

@@ -1,12 +1,17 @@
 """The card: metadata as the hub reads it, and no name that the inputs do not give."""
 
+from pathlib import Path
+
+import pytest
+import written_steps
 from huggingface_hub import ModelCard
 
-from lightreasoner import card
+from lightreasoner import artifacts, card, config, select, tables
 
 HUB = "Qwen/Qwen2.5-Math-1.5B@4a83ca6e4526a4f2da3aa259ec36c259f66b2ab2"
 LOCAL = "0" * 32 + ".dir"
 ADAPTER = {"r": 8, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj"]}
+SELECTED = {"steps": "informative", "label": "contrast"}
 PARITY = {
     "max_logit_difference": 1.5e-5,
     "mean_logit_difference": 1e-6,
@@ -18,7 +23,7 @@ PARITY = {
 
 
 def test_the_hub_reads_the_metadata() -> None:
-    found = ModelCard(card.render(HUB, ADAPTER, LOCAL, PARITY))
+    found = ModelCard(card.render(HUB, ADAPTER, LOCAL, SELECTED, PARITY))
     assert found.data.to_dict() == {
         "base_model": "Qwen/Qwen2.5-Math-1.5B",
         "library_name": "transformers",
@@ -28,7 +33,7 @@ def test_the_hub_reads_the_metadata() -> None:
 
 
 def test_the_text_says_what_it_was_made_of() -> None:
-    text = ModelCard(card.render(HUB, ADAPTER, LOCAL, PARITY)).text
+    text = ModelCard(card.render(HUB, ADAPTER, LOCAL, SELECTED, PARITY)).text
     assert text.strip().startswith("# A model tuned with LightReasoner")
     assert f"- expert: `{HUB}`" in text
     assert f"- sample set: `{LOCAL}`" in text
@@ -38,6 +43,58 @@ def test_the_text_says_what_it_was_made_of() -> None:
 
 
 def test_a_local_expert_has_no_name_on_the_hub() -> None:
-    found = ModelCard(card.render(LOCAL, ADAPTER, LOCAL, PARITY))
+    found = ModelCard(card.render(LOCAL, ADAPTER, LOCAL, SELECTED, PARITY))
     assert found.data.base_model is None
     assert f"- expert: `{LOCAL}`" in found.text
+
+
+@pytest.mark.parametrize(
+    ("provenance", "said"),
+    [
+        ({"source": "keep", "steps": "all", "label": "one_hot"}, "whose answer is the gold answer"),
+        ({"source": "gold", "steps": "all", "label": "one_hot"}, "whole solutions that people"),
+        ({"import": {"rows": 3}}, "a file in the format of LightReasoner's authors"),
+        ({}, "does not say how it was made"),
+        ({"source": "elsewhere"}, "does not say how it was made"),
+    ],
+)
+def test_what_was_not_made_by_the_contrast_is_not_said_to_be(
+    provenance: dict[str, object], said: str
+) -> None:
+    found = ModelCard(card.render(HUB, ADAPTER, LOCAL, provenance, PARITY))
+    assert "arxiv:2510.07962" not in found.data.tags
+    assert said in found.text
+    for word in ("2510.07962", "amateur", "without gold answers"):
+        assert word not in found.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "said", "amateur"),
+    [
+        ({"steps": "all"}, "every step of its own responses towards its contrast", True),
+        ({"label": "one_hot"}, "parts from it towards the token that it wrote there", True),
+        ({"label": "expert"}, "parts from it towards its own distribution", True),
+        (
+            {"steps": "all", "label": "one_hot"},
+            "every step of its own responses towards the",
+            False,
+        ),
+    ],
+)
+def test_an_ablation_is_called_one(changes: dict[str, str], said: str, amateur: bool) -> None:
+    found = ModelCard(card.render(HUB, ADAPTER, LOCAL, {**SELECTED, **changes}, PARITY))
+    assert "arxiv:2510.07962" not in found.data.tags
+    assert "2510.07962" not in found.text
+    assert "# An ablation of LightReasoner" in found.text
+    text = " ".join(found.text.split())
+    assert said in text
+    assert "without gold answers" in text
+    assert ("amateur" in text) == amateur
+
+
+def test_select_writes_what_the_card_reads(tmp_path: Path) -> None:
+    steps = written_steps.write_steps(tmp_path / "steps")
+    select.write_samples(artifacts.of(steps), config.Select(), tmp_path)
+    provenance = tables.provenance(tmp_path / "samples.parquet")
+    assert card.origin(provenance) == card.origin(SELECTED)
+    assert card.origin(SELECTED)[0] == card.METHOD

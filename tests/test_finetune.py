@@ -1,18 +1,20 @@
 """Fine-tuning: batchings that agree, updates as planned, seeds that count, faults on request."""
 
 import json
+import logging
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 from transformers.models.qwen2 import modeling_qwen2
 
-from lightreasoner import artifacts, models
+from lightreasoner import artifacts, models, tables
 from lightreasoner.config import Compute, Finetune
 from lightreasoner.errors import ModelError
 from lightreasoner.finetune import objective, plan_updates, with_lora, write_adapter
@@ -276,8 +278,28 @@ def test_a_diverging_loss_stops_the_tuning(
 def test_unknown_target_modules_are_refused(
     tiny_expert: Path, samples_dir: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(ModelError, match=r"target_modules \['no_such_layer'\]"):
-        tune(tiny_expert, samples_dir, tmp_path / "out", target_modules=("no_such_layer",))
+    """Also beside one that is there, which alone would get an adapter."""
+    targets = ("q_proj", "no_such_layer")
+    with pytest.raises(ModelError, match="target_modules no_such_layer: names nothing"):
+        tune(tiny_expert, samples_dir, tmp_path / "out", target_modules=targets)
+
+
+@pytest.mark.parametrize(
+    ("target", "found"), [("embed_tokens", "Embedding"), ("mlp", "Qwen2MLP"), ("norm", "Qwen2RMS")]
+)
+def test_what_is_no_linear_layer_takes_no_adapter(
+    tiny_expert: Path, target: str, found: str
+) -> None:
+    """An embedding's adapter would be refused at merge, its tuning lost: the head is tied to it."""
+    model = models.load_model(tiny_expert, "cpu", "float32")
+    with pytest.raises(ModelError, match=f"target_modules {target}: names {found}.* not a linear"):
+        with_lora(model, Finetune(target_modules=("q_proj", target)))
+
+
+def test_a_layer_may_be_named_in_full(tiny_expert: Path) -> None:
+    model = models.load_model(tiny_expert, "cpu", "float32")
+    tuned = with_lora(model, Finetune(target_modules=("model.layers.0.self_attn.q_proj",)))
+    assert sum("lora_A" in name for name, _ in tuned.named_parameters()) == 1
 
 
 def test_the_end_token_is_trained(tiny_expert: Path, samples_dir: Path) -> None:
@@ -302,9 +324,11 @@ def test_held_out_problems_are_measured_and_named(
 ) -> None:
     """One of three problems is held out; its loss and entropy stand at 0, 4 and 6."""
     tune(tiny_expert, samples_dir, tmp_path / "out", updates=6, validation_share=0.3, **EVERY_4)
-    held_out = json.loads((tmp_path / "out" / "validation.json").read_text())["problem_ids"]
+    written = json.loads((tmp_path / "out" / "validation.json").read_text())
+    held_out = written["problem_ids"]
     curve = pd.read_csv(tmp_path / "out" / "validation.csv")
     assert len(held_out) == 1
+    assert written["kept_update"] == 6
     assert curve["update"].tolist() == [0, 4, 6]
     row = next(r for r in read_rows(samples_dir, "trajectory") if [r.problem_id] == held_out)
     model = models.load_model(tiny_expert, "cpu", "float32")
@@ -328,6 +352,24 @@ def test_held_out_problems_are_measured_and_named(
 EVERY_4 = {"validate_every": 4}
 
 
+def test_a_problem_with_several_trajectories_is_named_once(
+    tiny_expert: Path, samples_dir: Path, tmp_path: Path
+) -> None:
+    """b and c are two trajectories of one problem; either it is held out or a."""
+    for name, schema in (("samples", tables.SAMPLES), ("trajectories", tables.TRAJECTORIES)):
+        path = samples_dir / f"{name}.parquet"
+        rows = tables.read(path, schema).to_pylist()
+        for row in rows:
+            row["problem_id"] = {"a": "a", "b": "b", "c": "b#1"}[row["problem_id"]]
+        tables.write(pa.Table.from_pylist(rows, schema), schema, path)
+    found = []
+    for seed in range(3):
+        tune(tiny_expert, samples_dir, out := tmp_path / str(seed), seed=seed, validation_share=0.3)
+        found += json.loads((out / "validation.json").read_text())["problem_ids"]
+    assert len(found) == 3
+    assert set(found) == {"a", "b"}
+
+
 def test_patience_stops_and_keeps_the_best_adapter(
     tiny_expert: Path, samples_dir: Path, tmp_path: Path
 ) -> None:
@@ -338,6 +380,8 @@ def test_patience_stops_and_keeps_the_best_adapter(
     best = curve[1:]["loss"].idxmin()
     assert len(curve) - 1 - best == 2
     assert curve["update"].iloc[-1] < 40
+    written = json.loads((tmp_path / "out" / "validation.json").read_text())
+    assert written["kept_update"] == curve["update"][best] < curve["update"].iloc[-1]
     model = PeftModel.from_pretrained(
         models.load_model(tiny_expert, "cpu", "float32"), str(tmp_path / "out")
     )
@@ -347,6 +391,23 @@ def test_patience_stops_and_keeps_the_best_adapter(
         batch = collate(rows, torch.device("cpu"))
         loss = summed_divergence(model.eval().get_base_model(), batch) / len(batch.positions)
     assert loss.item() == pytest.approx(curve["loss"][best], rel=1e-4)
+
+
+def test_patience_counts_the_reading_before_the_first_update(
+    tiny_expert: Path, samples_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At this rate no reading is below the expert's own, though the third is below the second."""
+    changes = {"updates": 5, "validation_share": 0.3, "validate_every": 1, "lora_dropout": 0.0}
+    with caplog.at_level(logging.WARNING, "lightreasoner"):
+        tune(tiny_expert, samples_dir, tmp_path / "out", learning_rate=100.0, patience=2, **changes)
+    losses = pd.read_csv(tmp_path / "out" / "validation.csv")["loss"]
+    assert len(losses) == 3
+    assert losses[0] < losses[2] < losses[1]
+    kept = json.loads((tmp_path / "out" / "validation.json").read_text())["kept_update"]
+    assert kept == 2
+    said = f"below the untouched expert's, {losses[0]:.4g} nats; the lowest, {losses[2]:.4g} nats"
+    assert said in caplog.text
+    assert "is that of update 2, whose adapter is kept" in caplog.text
 
 
 def test_checkpointed_activations_change_nothing(

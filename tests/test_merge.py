@@ -242,6 +242,21 @@ def test_held_out_trajectories_are_read_first(samples_dir: Path, tmp_path: Path)
     assert parity_rows(samples_dir, tmp_path, 9) == (list(rows.values()), 0)
 
 
+@pytest.mark.parametrize("named", ["b", "b#2"])
+def test_a_held_out_problems_trajectories_are_all_held_out(
+    samples_dir: Path, tmp_path: Path, named: str
+) -> None:
+    """c is b's third trajectory here; the tuning may have had no sample of it."""
+    path = samples_dir / "trajectories.parquet"
+    rows = tables.read(path, tables.TRAJECTORIES).to_pylist()
+    rows[2]["problem_id"] = "b#2"
+    tables.write(pa.Table.from_pylist(rows, tables.TRAJECTORIES), tables.TRAJECTORIES, path)
+    (tmp_path / "validation.json").write_text(json.dumps({"problem_ids": [named]}), "utf-8")
+    ids, held_out = parity_rows(samples_dir, tmp_path, 3)
+    assert ids == [[3, 4, 5] + [7] * 5, [6] * 7, [1, 2, 9, 8]]
+    assert held_out == 2
+
+
 def test_the_report_counts_prompts_and_those_held_out(
     tiny_expert: Path, adapter_dir: Path, samples_dir: Path, tmp_path: Path
 ) -> None:
@@ -249,6 +264,15 @@ def test_the_report_counts_prompts_and_those_held_out(
     out = merge(tiny_expert, adapter_dir, samples_dir, tmp_path / "model", parity_prompts=2)
     found = json.loads((out / "parity.json").read_text())
     assert (found["prompts"], found["held_out_prompts"], found["positions"]) == (2, 1, 12)
+
+
+def test_the_card_says_what_the_samples_say_of_themselves(
+    tiny_expert: Path, adapter_dir: Path, samples_dir: Path, tmp_path: Path
+) -> None:
+    path = samples_dir / "samples.parquet"
+    tables.write(tables.read(path, tables.SAMPLES), tables.SAMPLES, path, {"source": "gold"})
+    out = merge(tiny_expert, adapter_dir, samples_dir, tmp_path / "model")
+    assert "on whole solutions that people wrote" in (out / "README.md").read_text("utf-8")
 
 
 def test_a_difference_past_the_limit_fails(

@@ -1,6 +1,7 @@
 import html.parser
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import written_scores
 import written_steps
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -140,6 +142,7 @@ def test_tables_by_hand(made: Path) -> None:
             "alpha": 0.2,
             "threshold": 0.4,
             "label": "contrast",
+            "without_first_steps": False,
             "trajectories": 2,
             "steps": 5,
             "selected": 2,
@@ -165,7 +168,7 @@ def test_the_cost_by_hand(made: Path) -> None:
         "sft": {"trajectories": 2, "labels": 5, "read": 7},
         "scoring": {"models": 2, "read": 14},
     }
-    text = " ".join(Page((made / "report.html").read_text()).text.split())
+    text = read_text(made)
     assert "LightReasoner's samples 2 2 40.0% 6 85.7%" in text
 
 
@@ -193,6 +196,11 @@ class Page(html.parser.HTMLParser):
         self.text += data
 
 
+def read_text(out: Path) -> str:
+    """The page's text on one line."""
+    return " ".join(Page((out / "report.html").read_text()).text.split())
+
+
 def test_the_page_stands_alone_and_escapes_what_models_wrote(made: Path) -> None:
     text = (made / "report.html").read_text()
     page = Page(text)
@@ -206,20 +214,46 @@ def test_the_page_stands_alone_and_escapes_what_models_wrote(made: Path) -> None
 
 
 def test_the_page_shows_gains_and_losses(made: Path) -> None:
-    text = " ".join(Page((made / "report.html").read_text()).text.split())
+    text = read_text(made)
     gained, lost = text.split("Base correct, LightReasoner not")
     assert "3 of 3" in gained.split("Base not correct, LightReasoner correct")[1]
     assert [*re.findall(r"(?:tuned|transfer)/\d", gained)] == ["tuned/0", "transfer/1", "tuned/1"]
     assert re.findall(r"tuned/\d", lost) == ["tuned/2"]
+    assert "p is McNemar's exact two-sided test of these two counts, corrected for" in text
     assert "50.0% [15, 85]" in text.replace(".0,", ",").replace(".0]", "]")
 
 
 def test_the_page_shows_what_held_out_problems_said(made: Path) -> None:
     """The first and the last reading; no gold solution was there to be read."""
-    text = " ".join(Page((made / "report.html").read_text()).text.split())
+    text = read_text(made)
     assert "2 problems, before and after the tuning: loss 1.5 and 0.7 nats" in text
     assert "entropy 0.9 and 0.6 nats" in text
     assert "gold solutions – and –" in text
+
+
+def test_the_page_is_of_the_adapter_that_was_kept(tmp_path: Path) -> None:
+    """Update 10 of 20: losses fall from 2 to 1 in equal steps of 1/19, the tenth is 2 - 9/19. Three
+    trajectories of two problems are named, as older adapters name them."""
+    inputs = write_inputs(tmp_path)
+    held_out = {"problem_ids": ["a", "a#1", "b#2"], "kept_update": 10}
+    (inputs["adapter"] / "validation.json").write_text(json.dumps(held_out))
+    write_report(inputs, tmp_path)
+    text = read_text(tmp_path)
+    assert (
+        "kept: update 10 of 20; up to it mean loss 2 nats in the first tenth, 1.53 in the" in text
+    )
+    assert (
+        "2 problems, before and after the tuning: loss 1.5 and 0.8 nats; entropy 0.9 and 0.7 nats"
+        in text
+    )
+    assert "This run made 20 updates" in text
+
+
+def test_the_last_adapter_is_not_called_kept(made: Path) -> None:
+    """Older adapters do not say which was kept."""
+    text = read_text(made)
+    assert "20; mean loss 1.97 nats in the first tenth, 1.03 in the last" in text
+    assert "kept:" not in text
 
 
 def test_a_tuning_that_held_nothing_out_says_nothing_of_it(tmp_path: Path) -> None:
@@ -231,10 +265,60 @@ def test_a_tuning_that_held_nothing_out_says_nothing_of_it(tmp_path: Path) -> No
 
 
 def test_the_page_shows_how_well_the_merged_model_agrees(made: Path) -> None:
-    text = " ".join(Page((made / "report.html").read_text()).text.split())
+    text = read_text(made)
     assert "differ by at most 1.5e-05, 1e-06 on average" in text
     assert "100.0% of 1,024 positions (32 prompts, 20 of them held out of the tuning)" in text
     assert json.loads((made / "tables.json").read_text())["parity"] == PARITY
+
+
+@pytest.mark.parametrize(
+    ("threshold", "said"),
+    [
+        (0.4, "Steps with KL(expert ‖ amateur) above 0.4 nats became samples"),
+        (None, "Every step became a sample"),
+    ],
+)
+def test_the_page_says_that_first_steps_were_left_out(
+    made: Path, tmp_path: Path, threshold: float | None, said: str
+) -> None:
+    inputs = write_inputs(tmp_path)
+    skipping = {"threshold": threshold, "reference": ["skip_first_step"]}
+    write_samples(inputs["samples"], **PROVENANCE | skipping)
+    write_report(inputs, tmp_path)
+    assert f"{said}, but for first steps. A sample's label" in read_text(tmp_path)
+    assert "became samples. A sample's label" in read_text(made)
+    assert ", no first step" in read_text(tmp_path)
+    assert ", no first step" not in read_text(made)
+
+
+def test_several_responses_are_told_of_by_problem(tmp_path: Path) -> None:
+    """Of four problems with three responses the first and the third rise, the last falls; the
+    second loses a response and gains one."""
+    inputs = write_inputs(tmp_path)
+    sides = {"scores_base": "--- +-- +-- +++", "scores": "-++ -+- -++ ++-"}
+    for name, marks in sides.items():
+        shutil.rmtree(inputs[name])
+        conditions = {"n": 3, "temperature": 0.6, "seed": 7}
+        sets = {"tuned": marks.replace(" ", "")}
+        written_scores.write_scores(inputs[name], "qwen25-math-cot", sets, 3, **conditions)
+        scores = pairing.read_scores(inputs[name])
+        summary = {"tuned": evaluate.summarise(scores.rows)}
+        (inputs[name] / "summary.json").write_text(json.dumps(summary))
+    write_report(inputs, tmp_path)
+    found = json.loads((tmp_path / "tables.json").read_text())["paired"]["tuned"]
+    assert (found["gained"], found["lost"]) == (2, 1)
+    text = read_text(tmp_path)
+    gained, lost = text.split("Problems that changed The first")[1].split("A smaller share correct")
+    assert "A larger share correct 2 of 2" in gained
+    assert lost.startswith(" 1 of 1")
+    named = r"tuned/0000\d, response \d of 3"
+    assert re.findall(named, gained) == [
+        "tuned/00000, response 2 of 3", "tuned/00002, response 2 of 3",
+    ]  # fmt: skip
+    assert re.findall(named, lost) == ["tuned/00003, response 3 of 3"]
+    assert "p is the exact two-sided sign test of these two counts, corrected" in text
+    assert "McNemar" not in text
+    assert "turned from" not in text
 
 
 def test_the_same_inputs_give_the_same_bytes(made: Path, tmp_path: Path) -> None:
