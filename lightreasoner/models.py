@@ -129,7 +129,16 @@ def differing_tokens(expert: Path, amateur: Path) -> dict[int, tuple[str | None,
 
 
 def context_length(path: Path) -> int:
-    """How many tokens the model's positions reach. Raises ModelError."""
+    """How many tokens the model's positions reach. Raises ModelError.
+
+    Those of a model with long RoPE end where it takes other frequencies, for a whole batch at once:
+    what it computes for one row would depend on the others.
+    """
+    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    original = "original_max_position_embeddings"
+    if "longrope" in (rope.get("rope_type"), rope.get("type")):
+        return int(rope.get(original) or config[original])
     return _configured(path / "config.json", "max_position_embeddings")
 
 

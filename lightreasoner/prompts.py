@@ -7,6 +7,8 @@ model's own template, and `authors` what the authors' scripts put there: no sent
 
 from typing import TYPE_CHECKING
 
+from jinja2 import TemplateError
+
 from lightreasoner.errors import ModelError, ProblemsError
 from lightreasoner.models import STOP_TOKENS
 
@@ -26,6 +28,9 @@ TEMPLATES = {
 }
 CHAT_CUES = {"chat": CUE, "authors": "Please reason step by step."}
 """Styles that a model's own chat template renders, and their system messages."""
+FIXED_DAY = "{% macro strftime_now(format) %}26 Jul 2024{% endmacro %}"
+"""Before a chat template: one that prints today's date would make other prompts every day. Llama
+3's own template names this day where it knows none."""
 STOP_WORDS = {"cot": ("\n\nQuestion:",)}
 """Where a style's response ends in text: a base model goes on with a question of its own."""
 
@@ -51,10 +56,26 @@ def render(
                 f"style {style} needs the model's chat template, {tokenizer.name_or_path} has "
                 f"none; use {' or '.join(TEMPLATES)}"
             )
-        system = {"role": "system", "content": CHAT_CUES[style]}
-        messages = [system, {"role": "user", "content": turn}]
-        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return _chat(style, turn, tokenizer)
     return fill(style, turn).strip(" ")
+
+
+def _chat(style: str, turn: str, tokenizer: "PreTrainedTokenizerBase") -> str:
+    """The user's turn after the style's cue, in the model's chat template, on no day's date."""
+    messages = [
+        {"role": "system", "content": CHAT_CUES[style]},
+        {"role": "user", "content": turn},
+    ]
+    template = FIXED_DAY + tokenizer.get_chat_template()
+    try:
+        return tokenizer.apply_chat_template(
+            messages, chat_template=template, tokenize=False, add_generation_prompt=True
+        )
+    except TemplateError as error:
+        raise ModelError(
+            f"style {style}: the chat template of {tokenizer.name_or_path} refuses it ({error}); "
+            f"use {' or '.join(TEMPLATES)}"
+        ) from error
 
 
 def fill(style: str, question: str) -> str:

@@ -112,6 +112,18 @@ def test_an_id_beyond_a_models_rows_is_not_shared(tiny_expert: Path, tmp_path: P
     assert models.check_pair(tmp_path / "one", tmp_path / "other") == list(range(259))
 
 
+@pytest.mark.parametrize("name", ["rope_type", "type"])
+def test_long_rope_ends_where_its_frequencies_change(tmp_path: Path, name: str) -> None:
+    """Beyond, transformers takes other ones for all rows of a batch, by its longest."""
+    config = {
+        "max_position_embeddings": 131072,
+        "original_max_position_embeddings": 4096,
+        "rope_scaling": {name: "longrope"},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    assert models.context_length(tmp_path) == 4096
+
+
 def test_a_unigram_vocabulary_is_read(tmp_path: Path) -> None:
     tree = {"model": {"vocab": [["a", -1.0], ["b", -2.0]]}, "added_tokens": []}
     (tmp_path / "tokenizer.json").write_text(json.dumps(tree), encoding="utf-8")

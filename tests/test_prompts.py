@@ -45,6 +45,26 @@ def test_a_style_that_needs_a_template_says_so(tiny_expert: Path, style: PromptS
     assert prompts.render("{1+1}? ", "qwen25-math-cot", tokenizer) == QWEN
 
 
+def test_a_template_that_prints_the_date_prints_one_day(tiny_expert: Path) -> None:
+    """Else a model that was evaluated yesterday could not be compared with one of today."""
+    tokenizer = models.load_tokenizer(tiny_expert)
+    tokenizer.chat_template = (
+        "{% if strftime_now is defined %}{{ strftime_now('%d %B %Y') }}|{% endif %}"
+        "{{ messages[-1].content }}"
+    )
+    assert prompts.render("1+1?", "chat", tokenizer) == "26 Jul 2024|1+1?"
+
+
+def test_a_template_that_refuses_is_one_line(tiny_expert: Path) -> None:
+    """As Gemma 2's does, which knows no system message."""
+    tokenizer = models.load_tokenizer(tiny_expert)
+    tokenizer.chat_template = "{{ raise_exception('System role not supported') }}"
+    with pytest.raises(
+        ModelError, match=r"style chat: .* refuses it \(System role not supported\); use qwen25"
+    ):
+        prompts.render("1", "chat", tokenizer)
+
+
 def test_special_tokens_are_single_ids(tiny_expert: Path) -> None:
     tokenizer = models.load_tokenizer(tiny_expert)
     ids = prompts.encode("1", "qwen25-math-cot", tokenizer)
