@@ -41,7 +41,8 @@ test-slow: setup
 test-browser: setup
 	.venv/bin/python -m pytest -m browser $(ARGS)
 
-# Speed on this machine; BENCH="--set models.expert=DIR --set models.amateur=DIR" for another pair.
+# Speed on this machine, to .lightreasoner/bench/.
+# BENCH="--set models.expert=DIR --set models.amateur=DIR" for another pair.
 bench: setup
 	.venv/bin/lightreasoner bench sampling $(BENCH)
 	.venv/bin/lightreasoner bench training $(BENCH)

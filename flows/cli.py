@@ -76,8 +76,8 @@ def _ready(values: Params) -> Path:
 
     Said before Prefect is imported, which takes seconds.
     """
+    where = home.make(home.home())
     external_inputs(values)
-    where = home.home()
     typer.echo(servers.connect(where), err=True)
     servers.check_prefect()
     servers.start_own_prefect(where)
@@ -134,7 +134,7 @@ def run(params: ParamsFile = Path("params.yaml"), set_: Overrides = None) -> Non
         Console(),
         {
             "report": str(where / "latest" / "report.html"),
-            "browse runs": "make up",
+            "browse runs": servers.pages(where),
             "to DVC": "lightreasoner publish",
         },
     )
@@ -205,11 +205,14 @@ def sweep(
 
 def _numbers(option: str, text: str) -> tuple[float, ...]:
     try:
-        return tuple(float(item) for item in text.split(",") if item.strip())
+        numbers = tuple(float(item) for item in text.split(",") if item.strip())
     except ValueError:
         raise ConfigError(
             [f"{option} {text!r}: must be numbers with commas between, such as 0.2,0.4"]
         ) from None
+    if not numbers:
+        raise ConfigError([f"{option}: names no number; give some, such as 0.2,0.4"])
+    return numbers
 
 
 def table1(params: ParamsFile = Path("params.yaml"), set_: Overrides = None) -> None:
@@ -252,7 +255,7 @@ def register(
     """
     values = config.load(params, set_ or ())
     wanted = artifacts.of(model)
-    where = home.home()
+    where = home.make(home.home())
     servers.connect(where)
     from flows import registering
 
@@ -285,8 +288,8 @@ def push(
     from lightreasoner import upload
 
     upload.check_repository(repo)
-    where = home.home()
-    (where / "work").mkdir(parents=True, exist_ok=True)
+    where = home.make(home.home())
+    (where / "work").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="push-", dir=where / "work") as scratch:
         files, card = _files_to_push(model, adapter, where, Path(scratch))
         folder = upload.prepare(files, card, Path(scratch) / "new", adapter)

@@ -14,6 +14,8 @@ import os
 import subprocess
 from pathlib import Path
 
+from lightreasoner.errors import ConfigError
+
 ROOT = Path(__file__).parents[1]
 
 NO_PHONING_HOME = {
@@ -76,6 +78,18 @@ def home() -> Path:
     return (_main_checkout(ROOT) if is_checkout else Path.home()) / ".lightreasoner"
 
 
+def make(home: Path) -> Path:
+    """Make home if it is not there. Raises ConfigError where it cannot be made."""
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        raise ConfigError(
+            [f"LIGHTREASONER_HOME {home}: cannot be made ({why}); name a folder that you may write"]
+        ) from None
+    return home
+
+
 def _main_checkout(root: Path) -> Path:
     """The checkout that a git worktree belongs to; a checkout without git is its own."""
     command = ["git", "-C", str(root), "rev-parse", "--path-format=absolute", "--git-common-dir"]
@@ -104,11 +118,21 @@ def interfaces(home: Path) -> Path:
 
 
 def tracking_uri(home: Path) -> str:
-    """MLFLOW_TRACKING_URI, else MLflow's database under home, whose folder is made."""
+    """MLFLOW_TRACKING_URI, else MLflow's database under home, whose folder is made.
+
+    Raises ConfigError where the variable names a database by a path from the current folder.
+    """
     given = os.environ.get("MLFLOW_TRACKING_URI")
     if given:
+        if given.startswith("sqlite:///") and not given.startswith("sqlite:////"):
+            raise ConfigError(
+                [
+                    f"MLFLOW_TRACKING_URI {given}: a relative path names another database in each "
+                    'folder; give the whole path, such as "sqlite:///$PWD/mlflow.db"'
+                ]
+            )
         return given
-    (home / "mlflow").mkdir(parents=True, exist_ok=True)
+    (make(home) / "mlflow").mkdir(exist_ok=True)
     return database(home)
 
 

@@ -34,7 +34,7 @@ def publish(
 
     Example: lightreasoner publish "microworld beta=0.5 1a2b3c"
     """
-    where, checkout = home.home(), Path.cwd()
+    where, checkout = home.make(home.home()), Path.cwd()
     servers.connect(where)
     from flows import publish, records
 

@@ -64,7 +64,7 @@ def announced(where: Path) -> Servers | None:
     """What servers.json says; the servers may be gone."""
     try:
         return Servers(**json.loads((where / "servers.json").read_text(encoding="utf-8")))
-    except (FileNotFoundError, json.JSONDecodeError, TypeError):
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, TypeError):
         return None
 
 
@@ -84,6 +84,12 @@ def connect(where: Path) -> str:
     prefect = api.removesuffix("/api") if api else str(where / "prefect")
     hint = "" if api else "; no server runs, `lightreasoner up` shows them"
     return f"records: Prefect {prefect}, MLflow {mlflow}{hint}"
+
+
+def pages(where: Path) -> str:
+    """Where a browser finds the runs that `connect` sent somewhere; without a server, how to."""
+    addresses = [(home.prefect_api() or "").removesuffix("/api"), home.tracking_uri(where)]
+    return "  ".join(each for each in addresses if each.startswith("http")) or "make up"
 
 
 def track(where: Path) -> None:
@@ -154,7 +160,8 @@ def announce(where: Path, servers: Servers) -> None:
 
 def withdraw(where: Path) -> None:
     """Remove servers.json."""
-    (where / "servers.json").unlink(missing_ok=True)
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        (where / "servers.json").unlink()
 
 
 def services(where: Path, servers: Servers, form: str = "") -> list[Service]:

@@ -196,7 +196,8 @@ def _states(keeper: Manager) -> dict[str, State]:
 @contextlib.contextmanager
 def _alone(keeper: Manager) -> Iterator[None]:
     """Keep out a second `up` on this home. Raises ServerError where there is one."""
-    keeper.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    home.make(keeper.home)
+    keeper.folder.mkdir(mode=0o700, exist_ok=True)
     with (keeper.folder / "lock").open("w") as file:
         places = servers.announced(keeper.home)
         try:

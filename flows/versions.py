@@ -109,8 +109,9 @@ def _from_remote(revision: str, digest: str, checkout: Path, out: Path) -> None:
     remote = _remote(checkout)
     if not remote:
         raise VersionError(
-            f"{missing}, and no remote is set; set one with `dvc remote add --default` where it "
-            "is, or `git checkout` the revision and `dvc repro`"
+            f"{missing}, and no remote is set; set that of whoever has it (`dvc remote add "
+            "--default`) and `dvc pull`, or name a revision that was published here; made anew "
+            "with another number of threads, it has another digest"
         )
     commit = str(dvcprogram.git(checkout, "rev-parse", f"{revision}^{{commit}}")).strip()
     wanted = [".", SAMPLES, "--rev", commit, "--remote", remote, "--out", str(out)]

@@ -7,11 +7,12 @@ from typing import Annotated, Any
 import typer
 
 from lightreasoner import artifacts, config
-from lightreasoner.cli import DATA, Overrides, ParamsFile
+from lightreasoner.cli import DATA, HOME, Overrides, ParamsFile
 from lightreasoner.progress import TerminalBar
 from lightreasoner.stages import external_inputs, resolved
 
-RESULTS = Path("benchmarks/results")
+RESULTS = HOME / "bench"
+ANSWERS_A_HOSTILE = 40
 
 
 def application() -> typer.Typer:
@@ -101,7 +102,12 @@ def grading(
         Path | None,
         typer.Option(metavar="FILE", help="Real ones instead, in the format of `grade`."),
     ] = None,
-    hostile: Annotated[int, typer.Option(min=0, help="Hostile answers among others.")] = 200,
+    hostile: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Hostile answers among others; a fortieth of --answers if not given."
+        ),
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes; all cores if not given.")
     ] = None,
@@ -112,12 +118,14 @@ def grading(
 ) -> None:
     """Measure both verdicts: answers a second, and what hostile answers cost.
 
-    Example: lightreasoner bench grading --answers 1000 --hostile 20
+    Example: lightreasoner bench grading --answers 1000
     """
     from lightreasoner import bench_grading, grade_cli
     from lightreasoner.grading import usable_cores
 
     asked = grade_cli.read_answers(responses)[1] if responses else bench_grading.made(answers, seed)
+    if hostile is None:
+        hostile = len(asked) // ANSWERS_A_HOSTILE
     with TerminalBar("bench") as bar:
         found = bench_grading.grading_speed(asked, hostile, workers or usable_cores(), bar)
     _write(found, bench_grading.summary(found), out)

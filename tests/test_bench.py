@@ -50,7 +50,7 @@ def test_the_figures_are_written(
     options = [part for key, value in given.items() for part in ("--set", f"{key}={value}")]
     result = CliRunner().invoke(cli.application(), ["bench", "sampling", *options, "--naive", "1"])
     assert result.exit_code == 0, result.output
-    found = json.loads(Path("benchmarks/results/sampling.json").read_text(encoding="utf-8"))
+    found = json.loads(Path(".lightreasoner/bench/sampling.json").read_text(encoding="utf-8"))
     assert found["score"]["steps"] == found["generate"]["new_tokens"] <= 12
     assert found["score"]["share_of_matrix_rate"] > 0
     assert found["naive"]["problems"] == 1
@@ -68,7 +68,7 @@ def test_training_is_timed_beside_a_plain_trainer(
     command = ["bench", "training", *given, "--samples", str(samples_dir), "--updates", "2"]
     result = CliRunner().invoke(cli.application(), command)
     assert result.exit_code == 0, result.output
-    found = json.loads(Path("benchmarks/results/training.json").read_text(encoding="utf-8"))
+    found = json.loads(Path(".lightreasoner/bench/training.json").read_text(encoding="utf-8"))
     assert found["sample"]["samples"] == 6
     assert found["naive"]["samples"] == 9
     assert found["trajectory"]["samples"] >= 6
@@ -91,13 +91,13 @@ def test_the_plain_trainer_has_the_same_loss(tiny_expert: Path, samples_dir: Pat
 def test_grading_is_timed_with_hostile_answers_among_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of 40 made answers every second is right, by the strict verdict; a verdict never changes."""
+    """Of 80 made answers every second is right, by the strict verdict; a verdict never changes."""
     monkeypatch.chdir(tmp_path)
-    command = ["bench", "grading", "--answers", "40", "--hostile", "2"]
+    command = ["bench", "grading", "--answers", "80"]
     result = CliRunner().invoke(cli.application(), command)
     assert result.exit_code == 0, result.output
-    found = json.loads(Path("benchmarks/results/grading.json").read_text(encoding="utf-8"))
-    assert found["outcomes"]["strict"] == {"wrong": 20, "correct": 20}
+    found = json.loads(Path(".lightreasoner/bench/grading.json").read_text(encoding="utf-8"))
+    assert found["outcomes"]["strict"] == {"wrong": 40, "correct": 40}
     assert (found["hostile"]["hostile"], found["hostile"]["ordinary"]) == (2, 10)
     assert found["hostile"]["changed_verdicts"] == 0
     assert "2 hostile ones among 10" in result.output

@@ -402,6 +402,47 @@ def test_a_home_that_cannot_be_written_is_named(
         monkeypatch.delenv(name, raising=False)
     free = ("--prefect-port", str(_free()), "--mlflow-port", str(_free()))
     model = ("--model", "models:/m@champion", "--repo", "a/b", "--dry-run")
-    for command in (("run",), ("up", *free), ("push", *model)):
+    for command in (("run",), ("up", *free), ("push", *model), ("publish",)):
         (line,) = faults(call(*command))
-        assert line.startswith(str(workspace / "home"))
+        assert line == (
+            f"LIGHTREASONER_HOME {workspace}/home: cannot be made (file exists); "
+            "name a folder that you may write"
+        )
+    assert call("down").stdout == f"nothing was running for {workspace}/home\n"
+
+
+def test_a_relative_path_of_mlflows_database_is_refused(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a command in another folder makes a second registry there."""
+    monkeypatch.setenv("LIGHTREASONER_HOME", str(workspace / "home"))
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setattr(flows_cli, "external_inputs", lambda params: {})
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow/mlflow.db")
+    (line,) = faults(call("run"))
+    assert line.startswith("MLFLOW_TRACKING_URI sqlite:///mlflow/mlflow.db: a relative path ")
+    assert line.endswith('give the whole path, such as "sqlite:///$PWD/mlflow.db"')
+    for whole in (f"sqlite:///{workspace}/mlflow.db", "http://127.0.0.1:5000"):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", whole)
+        assert home.tracking_uri(workspace / "home") == whole
+
+
+def test_a_run_ends_with_where_its_records_can_be_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+    assert servers.pages(tmp_path) == "make up"
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:4201/api")
+    assert servers.pages(tmp_path) == "http://127.0.0.1:4201"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5001")
+    assert servers.pages(tmp_path) == "http://127.0.0.1:4201  http://127.0.0.1:5001"
+
+
+@pytest.mark.parametrize("option", ["--betas", "--alphas"])
+def test_a_sweep_over_nothing_is_refused(workspace: Path, option: str) -> None:
+    assert (workspace / "params.yaml").is_file()
+    for nothing in ("", " , "):
+        assert faults(call("sweep", option, nothing)) == [
+            f"{option}: names no number; give some, such as 0.2,0.4"
+        ]
