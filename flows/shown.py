@@ -123,7 +123,7 @@ def markdown(run: Finished, picture: str = "") -> str:
     model, models = run.report["registered_model"], run.params.models
     version = f"{model['name']}, version {model['version']}"
     parts = [
-        f"`{models.expert}`, tuned on its contrast with `{models.amateur}`. {_selected(run)}",
+        f"`{models.expert}`, tuned with `{models.amateur}` as its amateur. {_selected(run)}",
         "## Accuracy",
         _table(table(run.report)),
         _reading(run.report),

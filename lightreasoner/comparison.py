@@ -147,8 +147,9 @@ def notes(comparison: Mapping[str, Any]) -> list[str]:
     return [
         "Pass@1 by the strict verdict in percent with 95% intervals (Wilson's; the "
         "bootstrap's over problems where each has several responses); difference to the base "
-        "in points with the paired bootstrap's 95% interval and McNemar's exact p, corrected for "
-        "the number of sets (Holm), on the same problems. Samples: labelled positions of the "
+        "in points with the paired bootstrap's 95% interval and the exact p of McNemar's test "
+        "(the sign test's where each has several), corrected for the number of sets (Holm), on the "
+        "same problems. Samples: labelled positions of the "
         "sample set; trained: of all updates, repeats counted. Seconds: of the stage finetune, its "
         "last attempt where it was resumed.",
         f"Seeds: {seeds}.",

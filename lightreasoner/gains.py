@@ -117,7 +117,7 @@ def comparisons(base_style: str, style: str) -> list[tuple[str, Cell, Cell]]:
 def gain(before: Sets, after: Sets, averaged: Sequence[str], verdict: Verdict) -> dict[str, Any]:
     """The difference of two cells of the same problems: `scores` a set, `mean` over `averaged`.
 
-    `p` is McNemar's, `p_holm` the same corrected over the sets; `mean` is None of no set.
+    `p` is `mcnemar_p`'s, `p_holm` the same corrected over the sets; `mean` is None of no set.
     """
     scores = {name: _paired(before[name], after[name], verdict) for name in before}
     corrected = holm([each["p"] for each in scores.values()])

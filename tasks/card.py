@@ -27,8 +27,8 @@ def describe(
     `gate` is why the version became champion, or why not; None before the gate.
     """
     parts = [
-        f"{params.models.expert}, tuned by LightReasoner on its contrast with "
-        f"{params.models.amateur}, adapter merged.",
+        f"{params.models.expert}, tuned by LightReasoner with {params.models.amateur} as its "
+        "amateur, adapter merged.",
         *_sentences(outcomes),
     ]
     if gate:

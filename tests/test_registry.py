@@ -179,9 +179,7 @@ def test_the_description_says_what_was_gained(
 ) -> None:
     """Plain sentences from the report's tables, then the card without its YAML."""
     text = MlflowClient().get_model_version("micro", registered[0].version).description
-    assert text.startswith(
-        "micro/expert, tuned by LightReasoner on its contrast with micro/amateur"
-    )
+    assert text.startswith("micro/expert, tuned by LightReasoner with micro/amateur as its amateur")
     assert (
         "On **tuned** (n = 600): 80.0% right (95% interval 75.0% to 85.0%), against 40.0% right "
         "(95% interval 35.0% to 45.0%) for the base; 250 problems gained, 10 lost "

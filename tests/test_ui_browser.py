@@ -501,7 +501,7 @@ def test_mlflow_shows_the_version_under_its_alias(
     browsing.shoot(page, "mlflow-model")
     data = servers.artifacts(first_run)
     page.goto(address(data["registered-model"]))
-    expect(page.get_by_text("tuned by LightReasoner on its contrast with").first).to_be_visible()
+    expect(page.get_by_text("tuned by LightReasoner with").first).to_be_visible()
     expect(page.get_by_text("Gate:").first).to_be_visible()
     for tag in ("digest.samples", "code.select", "parity.max_logit_difference"):
         expect(page.get_by_text(tag).first).to_be_attached()
