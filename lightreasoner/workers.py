@@ -112,9 +112,11 @@ class _OnRay:
         except self.ray.exceptions.RayTaskError as error:
             raise error.cause from None
         except self.ray.exceptions.RayActorError as error:
+            reason = str(error).strip().splitlines()[-1].strip()
             raise ModelError(
-                "a worker of compute.workers died, perhaps for want of memory; finished pieces are "
-                "kept, run again, with fewer workers or a smaller compute.batch_size"
+                f"a worker of compute.workers died ({reason}); "
+                "finished pieces are kept, run again, with fewer workers or a smaller "
+                "compute.batch_size if memory was short"
             ) from error
 
 
@@ -123,10 +125,10 @@ def _ray() -> Any:
     is_own = "RAY_ADDRESS" not in os.environ
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if is_own:  # its ports take no call without a token, which stays in memory
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     import ray
 
+    logging.getLogger("ray").setLevel(logging.ERROR)
     ray.init(
         "local" if is_own else "auto",
         include_dashboard=False if is_own else None,

@@ -3,6 +3,7 @@
 import gc
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from ray import cloudpickle
 
 from lightreasoner import artifacts, problems, tables
 from lightreasoner.config import Compute, Evaluate, Generate, Score
@@ -34,10 +36,9 @@ TWO = ONE.model_copy(update={"workers": 2})
 @pytest.fixture(autouse=True)
 def own_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    before = dict(os.environ)
+    # Ray's processes cannot import a test.
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
     yield
-    for name in os.environ.keys() - before.keys():
-        monkeypatch.delenv(name)
     gc.collect()
 
 
@@ -74,6 +75,7 @@ def test_pieces_come_from_other_processes() -> None:
         assert os.getpid() not in table["process"].to_pylist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "workers", "said"),
     [
