@@ -175,7 +175,6 @@ def test_a_failed_stage_leaves_no_result(tmp_path: Path) -> None:
 
 FULL_DISK = """
 import sys
-import tempfile
 from pathlib import Path
 from lightreasoner.presets import PRESETS
 from lightreasoner.progress import Silent
@@ -277,7 +276,6 @@ def test_code_that_changes_while_the_process_runs_stores_nothing(
 
 KILLED = """
 import sys
-import tempfile
 from pathlib import Path
 from lightreasoner import config
 from lightreasoner.presets import PRESETS
