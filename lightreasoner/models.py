@@ -138,7 +138,7 @@ def context_length(path: Path) -> int:
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     original = "original_max_position_embeddings"
     if "longrope" in (rope.get("rope_type"), rope.get("type")):
-        return int(rope.get(original) or config[original])
+        return int(rope.get(original) or _configured(path / "config.json", original))
     return _configured(path / "config.json", "max_position_embeddings")
 
 
