@@ -7,8 +7,9 @@ once, (sum v) softmax(z) - v through the head, and no logits are kept for a back
 does not grow with samples x vocabulary.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -89,23 +90,11 @@ class _SummedDivergence(torch.autograd.Function):
     ) -> Tensor:
         """`states` (samples, hidden), `weight` (vocab, hidden), `bias` (vocab,); flat labels."""
         gradient = torch.empty_like(states) if ctx.needs_input_grad[0] else None
-        wide = torch.float64 if states.dtype == torch.float64 else torch.float32
-        total = torch.zeros((), dtype=wide, device=states.device)
-        size = max(1, LOGITS_IN_FLIGHT[states.device.type] // len(weight))
-        for start in range(0, len(states), size):
-            end = min(start + size, len(states))
-            entries = slice(offsets[start], offsets[end])
-            counts = torch.tensor(offsets[start : end + 1], device=states.device).diff()
-            rows = torch.arange(end - start, device=states.device).repeat_interleave(counts)
-            ids, weights = label_ids[entries], label_weights[entries].to(wide)
-            logits = torch.nn.functional.linear(states[start:end], weight, bias).to(wide)
-            norms = logits.logsumexp(dim=-1)
-            total += divergence_terms(logits, norms, rows, ids, weights).sum()
+        total = torch.zeros((), dtype=_wide(states), device=states.device)
+        for piece in pieces(states, weight, bias, label_ids, label_weights, offsets):
+            total += piece.divergence()
             if gradient is not None:
-                sums = torch.zeros_like(norms).index_add_(0, rows, weights)
-                slope = logits.sub_(norms[:, None]).exp_().mul_(sums[:, None])
-                slope.index_put_((rows, ids), -weights, accumulate=True)
-                gradient[start:end] = slope.to(states.dtype) @ weight
+                gradient[piece.samples] = piece.slope().to(states.dtype) @ weight
         ctx.gradient = gradient
         return total
 
@@ -114,6 +103,59 @@ class _SummedDivergence(torch.autograd.Function):
         """The stored gradient for the states, scaled."""
         scaled = (ctx.gradient * outgoing).to(ctx.gradient.dtype)
         return scaled, None, None, None, None, None
+
+
+class Piece(NamedTuple):
+    """Some of a batch's `samples`: their logits (samples, vocab), the log-sum-exp of these
+    (samples,), and their labels' entries: `rows[i]` gives `weights[i]` to token `ids[i]`."""
+
+    samples: slice
+    logits: Tensor
+    norms: Tensor
+    rows: Tensor
+    ids: Tensor
+    weights: Tensor
+
+    def divergence(self) -> Tensor:
+        """Sum of KL(v || pi) over the samples, nats."""
+        return divergence_terms(self.logits, self.norms, self.rows, self.ids, self.weights).sum()
+
+    def slope(self) -> Tensor:
+        """That sum's gradient for the logits, (sum v) pi - v (samples, vocab), in their place."""
+        sums = torch.zeros_like(self.norms).index_add_(0, self.rows, self.weights)
+        slope = self.logits.sub_(self.norms[:, None]).exp_().mul_(sums[:, None])
+        return slope.index_put_((self.rows, self.ids), -self.weights, accumulate=True)
+
+
+def pieces(
+    states: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    label_ids: Tensor,
+    label_weights: Tensor,
+    offsets: list[int],
+) -> Iterator[Piece]:
+    """As many samples at a time as may have their logits in memory together; float32 or wider."""
+    wide = _wide(states)
+    size = max(1, LOGITS_IN_FLIGHT[states.device.type] // len(weight))
+    for start in range(0, len(states), size):
+        end = min(start + size, len(states))
+        entries = slice(offsets[start], offsets[end])
+        counts = torch.tensor(offsets[start : end + 1], device=states.device).diff()
+        rows = torch.arange(end - start, device=states.device).repeat_interleave(counts)
+        logits = torch.nn.functional.linear(states[start:end], weight, bias).to(wide)
+        yield Piece(
+            slice(start, end),
+            logits,
+            logits.logsumexp(dim=-1),
+            rows,
+            label_ids[entries],
+            label_weights[entries].to(wide),
+        )
+
+
+def _wide(states: Tensor) -> torch.dtype:
+    return torch.float64 if states.dtype == torch.float64 else torch.float32
 
 
 def divergence_terms(

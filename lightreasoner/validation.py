@@ -1,7 +1,8 @@
 """Validation: what held-out problems say while the expert is tuned.
 
-The loss and the entropy (appendix E) are of held-out samples and need no answer. The perplexity of
-held-out gold solutions (figure 8) is shown, and decides nothing.
+The loss and the entropy (appendix E) are of held-out samples and need no answer. All samples of a
+trajectory are read in one forward pass, however they are trained on. The perplexity of held-out
+gold solutions (figure 8) is shown, and decides nothing.
 """
 
 import math
@@ -10,11 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from lightreasoner.contrast import entropy
-from lightreasoner.forward import batches, hidden_states, logits_of
-from lightreasoner.loss import LOGITS_IN_FLIGHT, Batch, collate, summed_divergence
-from lightreasoner.rows import Row
+from lightreasoner.forward import batches, hidden_states
+from lightreasoner.loss import Batch, collate, pieces, summed_divergence
+from lightreasoner.rows import Row, join_rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -36,14 +38,14 @@ class Validation:
         """`loss`: mean KL(v || pi) of the samples, nats; `entropy`: mean of pi at their positions,
         nats; `gold_perplexity`: exp of the mean negative log-likelihood of the solutions' tokens.
         """
-        held_out = list(_batches(self.rows, model.device))
-        gold = list(_batches(self.gold, model.device))
-        found = {
-            "loss": _mean([summed_divergence(model, batch).item() for batch in held_out], held_out),
-            "entropy": _mean([_summed_entropy(model, batch) for batch in held_out], held_out),
-        }
-        if gold:
-            nll = _mean([summed_divergence(model, batch).item() for batch in gold], gold)
+        held_out = list(_batches(join_rows(self.rows), model.device))
+        sums = torch.stack([_loss_and_entropy(model, batch) for batch in held_out]).sum(dim=0)
+        loss, entropy_ = (sums / _samples(held_out)).tolist()
+        found = {"loss": loss, "entropy": entropy_}
+        if self.gold:
+            gold = list(_batches(self.gold, model.device))
+            total = torch.stack([summed_divergence(model, batch).double() for batch in gold]).sum()
+            nll = total.item() / _samples(gold)
             found["gold_perplexity"] = math.exp(nll) if nll < LARGEST else math.inf
         return found
 
@@ -56,15 +58,17 @@ def _batches(rows: Sequence[Row], device: torch.device) -> list[Batch]:
     ]
 
 
-def _summed_entropy(model: "PreTrainedModel", batch: Batch) -> float:
+def _loss_and_entropy(model: "PreTrainedModel", batch: Batch) -> Tensor:
+    """Sums over a batch's samples of KL(v || pi) and of pi's entropy (2,), one forward pass."""
     states = hidden_states(model, batch.input_ids)[batch.rows, batch.positions]
-    size = max(1, LOGITS_IN_FLIGHT[states.device.type] // model.config.vocab_size)
-    pieces = [
-        entropy(logits_of(model, piece).float().log_softmax(dim=-1)).sum().item()
-        for piece in states.split(size)
-    ]
-    return math.fsum(pieces)
+    head = model.get_output_embeddings()
+    labels = (batch.label_ids, batch.label_weights, batch.offsets)
+    sums = torch.zeros(2, dtype=torch.float64, device=states.device)
+    for piece in pieces(states, head.weight, head.bias, *labels):
+        log_probs = piece.logits - piece.norms[:, None]
+        sums += torch.stack([piece.divergence(), entropy(log_probs).sum()])
+    return sums
 
 
-def _mean(sums: list[float], of: list[Batch]) -> float:
-    return math.fsum(sums) / sum(len(batch.positions) for batch in of)
+def _samples(batches: Sequence[Batch]) -> int:
+    return sum(len(batch.positions) for batch in batches)
