@@ -1,7 +1,8 @@
 """The store: results by fingerprint, written once, whole or not at all.
 
     <home>/store/<stage>/<fingerprint>/payload/        what the stage wrote; its digest names it
-                                      /manifest.json   configuration, inputs, code, versions, cost
+                                      /manifest.json   configuration, inputs, code, versions, cost;
+                                                       its own sha256 and that of the curves
                                       /metrics.jsonl   the curves that the stage reported
     <home>/work/<fingerprint>/                         work in progress, kept for a resume
 
@@ -12,6 +13,7 @@ holder's lock is gone with it. The store decides what is cached, whichever drive
 import contextlib
 import fcntl
 import functools
+import hashlib
 import importlib
 import json
 import logging
@@ -44,7 +46,7 @@ log = logging.getLogger(__name__)
 
 MANIFEST_FIELDS = (
     "stage", "config", "inputs", "code", "commit", "packages", "device", "dtype", "digest",
-    "started", "seconds", "peak_memory_mib",
+    "started", "seconds", "peak_memory_mib", "curves",
 )  # fmt: skip
 
 
@@ -72,11 +74,12 @@ class Store:
         entry = self.entry(stage, key)
         try:
             manifest = _read_manifest(entry, key)
-            read_curves(entry)
+            curves = artifacts.file_sha256(entry / "metrics.jsonl")
             found = artifacts.of(entry / "payload")
-        except (ArtifactError, OSError, ValueError, KeyError, TypeError):
+        except (ArtifactError, OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
-        return Outcome(found, manifest, cached=True) if found.digest == manifest["digest"] else None
+        is_whole = (found.digest, curves) == (manifest["digest"], manifest["curves"])
+        return Outcome(found, manifest, cached=True) if is_whole else None
 
     def run(
         self, stage: Stage, inputs: dict[str, Artifact], params: Params, watcher: Watcher
@@ -122,7 +125,7 @@ class Store:
             with _Recorder(watcher, new / "metrics.jsonl") as recorder:
                 made = stage.run(inputs, params, Workspace(payload, work / "shards"), recorder)
             refuse_changes(stage, inputs)
-            manifest = {
+            written = {
                 **describe(stage, key, inputs, params),
                 "digest": made.digest,
                 "sha256": {
@@ -132,7 +135,9 @@ class Store:
                 "started": started,
                 "seconds": round(time.perf_counter() - clock, 3),
                 "peak_memory_mib": peak_memory_mib(),
+                "curves": artifacts.file_sha256(new / "metrics.jsonl"),
             }
+            manifest = {**written, "seal": _seal(written)}
             _write_json(new / "manifest.json", manifest)
             _publish(new, self.entry(stage, key))
         except (OSError, SafetensorError) as error:
@@ -224,13 +229,23 @@ def refuse_changes(stage: Stage, inputs: dict[str, Artifact]) -> None:
 
 
 def _read_manifest(entry: Path, key: str) -> dict[str, Any]:
-    """A manifest with all that its readers need. Raises KeyError, TypeError or ValueError."""
+    """A manifest as it was written, with all that its readers need.
+
+    Raises KeyError, TypeError, ValueError or RecursionError.
+    """
     manifest = json.loads((entry / "manifest.json").read_text(encoding="utf-8"))
     if manifest["fingerprint"] != key:
         raise ValueError(f"{entry}: another fingerprint's manifest")
+    if manifest["seal"] != _seal({k: v for k, v in manifest.items() if k != "seal"}):
+        raise ValueError(f"{entry}: the manifest was changed")
     for field in MANIFEST_FIELDS:
         manifest[field]
     return manifest
+
+
+def _seal(manifest: dict[str, Any]) -> str:
+    """sha256 of what a manifest says."""
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def read_curves(entry: Path) -> list[dict[str, Any]]:

@@ -249,6 +249,43 @@ def test_damaged_side_files_are_made_again(
     assert run(tmp_path, tmp_path)
 
 
+@pytest.mark.parametrize("file", ["manifest.json", "metrics.jsonl"])
+def test_any_flipped_bit_beside_the_payload_is_found(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, file: str
+) -> None:
+    """Each digit and letter is changed to another one in turn: the file stays readable."""
+    run(tmp_path, tmp_path)
+    (entry,) = (tmp_path / "store" / "prepare").glob("*")
+    whole, store = (entry / file).read_bytes(), Store(tmp_path)
+    assert store.find(STAGE, entry.name) is not None
+    (entry / file).chmod(0o644)
+    places = [at for at, byte in enumerate(whole) if bytes([byte]).isalnum()]
+    assert len(places) > 10
+    for at in places:
+        (entry / file).write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        assert store.find(STAGE, entry.name) is None, whole[max(0, at - 20) : at + 20]
+    (entry / file).write_bytes(whole)
+    assert store.find(STAGE, entry.name) is not None
+
+
+def test_half_of_the_curves_are_not_the_curves(tmp_path: Path) -> None:
+    def several(inputs: Inputs, params: Params, work: Workspace, watcher: Watcher) -> None:
+        for step in range(4):
+            watcher.metric("loss", 1.0 - step / 4, step)
+        (work.out / "made").write_text("x")
+
+    stage, inputs = replace(STAGE, write=several), {"problem_source": Artifact(tmp_path, "same")}
+    for cached in (False, True):
+        outcome = Store(tmp_path).run(stage, inputs, params(), Silent())
+        assert outcome.cached == cached
+    curves = outcome.artifact.path.parent / "metrics.jsonl"
+    lines = curves.read_text().splitlines(keepends=True)
+    curves.chmod(0o644)
+    curves.write_text("".join(lines[:2]))
+    assert not Store(tmp_path).run(stage, inputs, params(), Silent()).cached
+    assert curves.read_text().splitlines(keepends=True) == lines
+
+
 def test_an_input_that_changes_while_it_is_read_stores_nothing(tmp_path: Path) -> None:
     source = tmp_path / "problems.jsonl"
     source.write_text("old")
