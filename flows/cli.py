@@ -309,7 +309,10 @@ def _files_to_push(model: str, adapter: bool, where: Path, scratch: Path) -> tup
     servers.connect(where)
     from tasks import registry
 
-    servers.track(where)
+    if not servers.look(where):
+        raise registry.RegistryError(
+            f"{model}: no model is registered under {where} yet; `lightreasoner run` registers one"
+        )
     (scratch / "version").mkdir()
     version = registry.download(model, scratch / "version")
     return version / ("adapter" if adapter else "model"), version / "README.md"

@@ -118,7 +118,7 @@ def interfaces(home: Path) -> Path:
 
 
 def tracking_uri(home: Path) -> str:
-    """MLFLOW_TRACKING_URI, else MLflow's database under home, whose folder is made.
+    """MLFLOW_TRACKING_URI, else MLflow's database under home, which need not be there.
 
     Raises ConfigError where the variable names a database by a path from the current folder.
     """
@@ -132,7 +132,6 @@ def tracking_uri(home: Path) -> str:
                 ]
             )
         return given
-    (make(home) / "mlflow").mkdir(exist_ok=True)
     return database(home)
 
 

@@ -100,8 +100,20 @@ def track(where: Path) -> None:
     """
     from tasks import tracking
 
+    tracking.configure(*_records(where))
+
+
+def look(where: Path) -> bool:
+    """Let MLflow be read where `connect` says, and make nothing; whether anything is there."""
+    from tasks import tracking
+
+    return tracking.look(*_records(where))
+
+
+def _records(where: Path) -> tuple[str, Path, bool]:
+    """The tracking URI, home, and whether the server there serves home's database."""
     uri, places = home.tracking_uri(where), announced(where)
-    tracking.configure(uri, where, is_shared=places is not None and places.mlflow == uri)
+    return uri, where, places is not None and places.mlflow == uri
 
 
 def check_prefect() -> None:

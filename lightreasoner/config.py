@@ -192,7 +192,8 @@ class Finetune(Section):
         None,
         ge=1,
         description="Stops after so many readings without a lower validation loss, the expert's "
-        "own being the first, and keeps the best adapter; null trains to the end.",
+        "own being the first, and keeps the best adapter; null trains to the end. Beware: the "
+        "loss can go on falling while the model breaks, so look at the accuracy.",
     )
     reference: tuple[Literal["last_column", "ordinary_tokens"], ...] = Field(
         (), description="Faults of the authors' code to repeat (docs/deviations.md)."

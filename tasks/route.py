@@ -67,6 +67,11 @@ class Route:
         location = None if self._is_elsewhere() else _artifacts(self.home)
         _ensure_experiment(location)
 
+    def look(self) -> bool:
+        """Set the tracking URI and make nothing; whether the database that it names is there."""
+        _set_tracking_uri(self.chosen)
+        return not self.chosen.startswith(SQLITE) or Path(self.chosen.removeprefix(SQLITE)).exists()
+
     def _is_elsewhere(self) -> bool:
         return is_server(self.chosen) and not self.is_away and not _is_loopback(self.chosen)
 

@@ -43,7 +43,8 @@ def look_up(run: str, tracking_uri: str, home: Path) -> Seen | None:
 
 
 def _in_mlflow(run: str, tracking_uri: str, home: Path) -> Seen | None:
-    tracking.configure(tracking_uri, home)
+    if not tracking.look(tracking_uri, home):
+        return None
     try:
         found = _mlflow_run(run)
     except tracking.FAILURES:

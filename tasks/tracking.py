@@ -68,12 +68,25 @@ def configure(tracking_uri: str, home: Path, is_shared: bool = False) -> None:
     `is_shared`: a server at `tracking_uri` serves the database under `home`, where records go if
     it does not answer.
     """
+    _begin(Route(tracking_uri, home, is_shared))
+    _attempt("the experiment", _Now.route.open)
+
+
+def look(tracking_uri: str, home: Path, is_shared: bool = False) -> bool:
+    """Let runs and models be read at this tracking URI, and make nothing there.
+
+    Returns whether there is something to read: False for a database that is not there.
+    """
+    _begin(Route(tracking_uri, home, is_shared))
+    return _Now.route.look()
+
+
+def _begin(route: Route) -> None:
     for name, level in QUIET.items():
         logging.getLogger(name).setLevel(level)
     MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT.set(True)
     _Now.pause = 0.0
-    _Now.route = Route(tracking_uri, home, is_shared)
-    _attempt("the experiment", _Now.route.open)
+    _Now.route = route
 
 
 def run_here(run_id: str) -> str:

@@ -144,8 +144,29 @@ def test_a_dry_run_from_the_registry_and_from_a_directory(
     assert "curve.csv" not in listed(uri, "--adapter")
     assert "tokenizer.json" in listed(str(merged))
     assert not list((home / "work").iterdir())
+    before = artifacts.digest(home / "mlflow")
+    assert listed(uri)
+    assert artifacts.digest(home / "mlflow") == before
     wrong = CliRunner().invoke(
         cli.application(), ["push", "--repo", "o/n", "--model", "models:/micro@none"]
     )
     assert wrong.exit_code == 2
     assert "models:/micro@none cannot be read" in wrong.output
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("push --repo o/n --dry-run --model models:/m@champion", "no model is registered under"),
+        ("publish unknown", "no finished run of the pipeline has this name or id"),
+    ],
+)
+def test_asking_an_empty_home_makes_no_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, said: str
+) -> None:
+    monkeypatch.setenv("LIGHTREASONER_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    found = CliRunner().invoke(cli.application(), command.split())
+    assert found.exit_code == 2
+    assert said in found.output
+    assert not list(tmp_path.rglob("mlflow*"))
