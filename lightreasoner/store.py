@@ -99,9 +99,13 @@ class Store:
 
     def _discard_damaged(self, stage: Stage, key: str) -> None:
         entry = self.entry(stage, key)
-        if entry.exists():
-            log.warning("%s: %s is damaged; it is made again", stage.name, entry)
+        if not os.path.lexists(entry):
+            return
+        log.warning("%s: %s is damaged; it is made again", stage.name, entry)
+        if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
+        else:
+            entry.unlink()
 
     def _compute(
         self,

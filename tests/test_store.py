@@ -268,6 +268,21 @@ def test_any_flipped_bit_beside_the_payload_is_found(
     assert store.find(STAGE, entry.name) is not None
 
 
+@pytest.mark.parametrize("kind", ["file", "link to nowhere", "link to a folder"])
+def test_what_is_no_folder_in_a_results_place_is_made_again(tmp_path: Path, kind: str) -> None:
+    run(tmp_path, tmp_path)
+    (entry,) = (tmp_path / "store" / "prepare").glob("*")
+    shutil.rmtree(entry)
+    (tmp_path / "other").mkdir()
+    if kind == "file":
+        entry.write_text("in the way")
+    else:
+        entry.symlink_to(tmp_path / ("other" if kind.endswith("folder") else "nowhere"))
+    assert not run(tmp_path, tmp_path)
+    assert run(tmp_path, tmp_path)
+    assert (tmp_path / "other").is_dir()
+
+
 def test_half_of_the_curves_are_not_the_curves(tmp_path: Path) -> None:
     def several(inputs: Inputs, params: Params, work: Workspace, watcher: Watcher) -> None:
         for step in range(4):
