@@ -7,8 +7,7 @@ driver made it before.
 
 from typing import Any
 
-import yaml
-
+from lightreasoner import yaml12
 from lightreasoner.cli import DATA, command_name
 from lightreasoner.fingerprint import PACKAGE_DIR, code_files
 from lightreasoner.stages import EXTERNAL, GRAPH, Stage
@@ -57,7 +56,7 @@ def render() -> str:
             },
         },
     }
-    return HEADER + yaml.safe_dump(tree, sort_keys=False, width=100)
+    return HEADER + yaml12.dump(tree)
 
 
 def describe(stage: Stage) -> dict[str, Any]:

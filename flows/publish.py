@@ -15,12 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from flows import dvcfile, dvcprogram
 from flows.dvcprogram import DvcError
 from flows.records import Record
-from lightreasoner import artifacts, config
+from lightreasoner import artifacts, config, yaml12
 from lightreasoner.cli import DATA
 from lightreasoner.config import Params
 from lightreasoner.errors import ArtifactError, ConfigError
@@ -233,7 +231,7 @@ def _commit(checkout: Path, outs: Inputs, params: Params) -> None:
 
 def _check_lock(checkout: Path, outs: Inputs) -> None:
     """Refuse a dvc.lock that does not say these results."""
-    stages = yaml.safe_load((checkout / "dvc.lock").read_text(encoding="utf-8"))["stages"]
+    stages = yaml12.load((checkout / "dvc.lock").read_text(encoding="utf-8"))["stages"]
     made = [out for stage in stages.values() for out in stage.get("outs", ())]
     locked = {out["path"]: out.get("md5") for out in made}
     for name, artifact in outs.items():

@@ -9,11 +9,9 @@ import json
 import shutil
 from pathlib import Path
 
-import yaml
-
 from flows import dvcfile, dvcprogram
 from flows.dvcprogram import DvcError
-from lightreasoner import artifacts
+from lightreasoner import artifacts, yaml12
 from lightreasoner.errors import ArtifactError
 
 SAMPLES = dvcfile.data("samples")
@@ -51,8 +49,8 @@ def digest_at(revision: str, checkout: Path) -> str:
             "(`git log dvc.lock`)"
         )
     try:
-        stages = (yaml.safe_load(text) or {}).get("stages", {})
-    except (yaml.YAMLError, AttributeError):
+        stages = (yaml12.load(text) or {}).get("stages", {})
+    except (ValueError, AttributeError):
         raise VersionError(
             f"revision {revision}: its dvc.lock is not DVC's; name another one"
         ) from None

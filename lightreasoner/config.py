@@ -13,7 +13,6 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -24,6 +23,7 @@ from pydantic import (
     model_validator,
 )
 
+from lightreasoner import yaml12
 from lightreasoner.errors import ConfigError
 
 PromptStyle = Literal["qwen25-math-cot", "cot", "chat", "authors"]
@@ -40,12 +40,10 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """YAML reads `no` and `on` as booleans, which would pass for 0 and 1."""
+        """They would pass for 1 and 0."""
         field = cls.model_fields[str(info.field_name)]
         if isinstance(value, bool) and field.annotation is not bool:
-            raise ValueError(
-                "must not be true or false (no, off: false); give a number, or quote text"
-            )
+            raise ValueError("must not be true or false; give a number, or quote text")
         return value
 
 
@@ -414,7 +412,7 @@ def dump(params: Params) -> str:
         lines += [f"# {inspect.getdoc(section)}", f"{name}:"]
         values = section.model_dump(mode="json")
         for key, info in type(section).model_fields.items():
-            flow = yaml.safe_dump({key: values[key]}, default_flow_style=True, width=1000).strip()
+            flow = yaml12.dump({key: values[key]}, inline=True).strip()
             lines += [f"  # {info.description}", f"  {flow[1:-1]}"]
         lines.append("")
     return "\n".join(lines)
@@ -422,28 +420,22 @@ def dump(params: Params) -> str:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise ConfigError(
             [f"{path}: no such file; `lightreasoner preset microworld` writes one"]
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError([f"{path}: cannot be read ({error})"]) from error
-    except yaml.YAMLError as error:
-        raise ConfigError([f"{path}: not valid YAML ({_yaml_fault(error)})"]) from error
+    try:
+        tree = yaml12.load(text)
+    except ValueError as error:
+        raise ConfigError([f"{path}: not valid YAML ({error})"]) from error
     if not isinstance(tree, dict):
         raise ConfigError(
             [f"{path}: holds {'nothing' if tree is None else 'no mapping'}; one section a stage"]
         )
     return tree
-
-
-def _yaml_fault(error: yaml.YAMLError) -> str:
-    """What is wrong, and where."""
-    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
-    if mark is None or problem is None:
-        return " ".join(str(error).split())
-    return f"line {mark.line + 1}, column {mark.column + 1}: {problem}"
 
 
 def _apply(tree: dict[str, Any], override: str) -> str | None:
@@ -453,9 +445,9 @@ def _apply(tree: dict[str, Any], override: str) -> str | None:
     if not (equals and dot and section and key):
         return f"--set {override!r}: must read section.key=value, such as select.beta=0.5"
     try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError:
-        return f"--set {override!r}: {value!r} is not a YAML value"
+        parsed = yaml12.load(value)
+    except ValueError as error:
+        return f"--set {override!r}: {value!r} is not a YAML value ({error})"
     if not isinstance(tree.setdefault(section, {}), dict):
         return f"--set {override!r}: section {section!r} holds no mapping"
     tree[section][key] = parsed

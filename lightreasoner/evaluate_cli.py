@@ -181,7 +181,9 @@ def _overrides(data: str | None, given: dict[str, Any]) -> list[str]:
         fields = config.Evaluate.model_fields.items()
         paper = {key: field.default for key, field in fields if not field.is_required()}
         values = {"source": data, **paper, **values}
-    return [f"evaluate.{key}={json.dumps(value)}" for key, value in values.items()]
+    return [
+        f"evaluate.{key}={json.dumps(value, ensure_ascii=False)}" for key, value in values.items()
+    ]
 
 
 def _place(home: Path, model: str, key: str) -> Path:

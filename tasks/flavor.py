@@ -18,12 +18,11 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-import yaml
 from mlflow import MlflowClient
 from mlflow.models import Model, ModelSignature
 from mlflow.types.schema import ColSpec, Schema
 
-from lightreasoner import artifacts
+from lightreasoner import artifacts, yaml12
 from lightreasoner.errors import ModelError
 
 MODEL_DIR = "model"
@@ -121,4 +120,4 @@ def _write_environment(out: Path) -> None:
         "build_dependencies": ["pip"],
         "dependencies": ["-r requirements.txt"],
     }
-    (out / "python_env.yaml").write_text(yaml.safe_dump(environment), encoding="utf-8")
+    (out / "python_env.yaml").write_text(yaml12.dump(environment), encoding="utf-8")

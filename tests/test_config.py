@@ -129,8 +129,10 @@ def test_malformed_overrides_are_named(params_file: Path, override: str) -> None
 
 
 def test_a_truth_value_is_no_number(params_file: Path) -> None:
-    """YAML reads `no` as false, which pydantic would take for 0."""
-    assert "evaluate.seed must not be true or false" in faults(params_file, "evaluate.seed=no")[0]
+    """pydantic would take false for 0."""
+    assert (
+        "evaluate.seed must not be true or false" in faults(params_file, "evaluate.seed=false")[0]
+    )
 
 
 def test_alpha_below_what_is_stored_is_refused(params_file: Path) -> None:

@@ -1,0 +1,67 @@
+"""YAML as DVC reads it: version 1.2, by DVC's own library; keys that come twice are refused.
+
+`1e3` is a number, `on` and `1:30` are texts, `0o17` is 15. A whole number with a leading zero, such
+as `0300`, is refused: it is 300 in YAML 1.2 and 192 in YAML 1.1.
+"""
+
+import io
+import re
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.constructor import ConstructorError, SafeConstructor
+from ruamel.yaml.error import YAMLError
+from ruamel.yaml.nodes import MappingNode, ScalarNode
+
+INTEGER = "tag:yaml.org,2002:int"
+_LEADING_ZERO = re.compile(r"[-+]?0[0-9_]+")
+
+
+class _Constructor(SafeConstructor):
+    def flatten_mapping(self, node: MappingNode) -> None:
+        """Merge `<<` into a mapping, whose keys the library would not check thereafter."""
+        seen = set()
+        for key, _ in () if getattr(node, "merge", None) else node.value:
+            if isinstance(key, ScalarNode) and (key.tag, key.value) in seen:
+                problem = f"the key {key.value} is there twice; leave one of the two away"
+                raise ConstructorError(problem=problem, problem_mark=key.start_mark)
+            seen.add((key.tag, str(key.value)))
+        super().flatten_mapping(node)
+
+    def construct_integer(self, node: ScalarNode) -> int:
+        if _LEADING_ZERO.fullmatch(node.value):
+            problem = f"{node.value} has a leading zero, which not all read alike; leave it out"
+            raise ConstructorError(problem=problem, problem_mark=node.start_mark)
+        return self.construct_yaml_int(node)
+
+
+_Constructor.add_constructor(INTEGER, _Constructor.construct_integer)
+
+
+def load(text: str) -> Any:
+    """What a text says. Raises ValueError, one line that names the place where there is one."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Constructor = _Constructor
+    try:
+        return yaml.load(text)
+    except (YAMLError, ValueError, RecursionError) as error:
+        raise ValueError(_fault(error)) from error
+
+
+def dump(value: Any, *, inline: bool = False) -> str:
+    """A value as text that `load` reads as the same value; `inline`: on one line, in brackets."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = inline
+    yaml.sort_base_mapping_type_on_output = False
+    yaml.allow_unicode = False  # else U+0085 would come back as a space
+    yaml.width = 2**20 if inline else 100
+    out = io.StringIO()
+    yaml.dump(value, out)
+    return out.getvalue()
+
+
+def _fault(error: Exception) -> str:
+    """What is wrong, and where."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    said = " ".join(str(problem or error).split())
+    return f"line {mark.line + 1}, column {mark.column + 1}: {said}" if mark else said
