@@ -31,8 +31,10 @@ up: setup
 down status: setup
 	@.venv/bin/lightreasoner $@
 
+# A process per core, one thread each; the tests of a file stay together.
+test: export OMP_NUM_THREADS = 1
 test: setup
-	.venv/bin/python -m pytest $(ARGS)
+	.venv/bin/python -m pytest -n auto --maxprocesses 8 --dist loadfile $(ARGS)
 
 test-slow: setup
 	.venv/bin/python -m pytest -m "slow and not gpu and not browser" $(ARGS)
