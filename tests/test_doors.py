@@ -123,7 +123,7 @@ STRANGERS: dict[str, dict[str, str]] = {
     "page that took over a name": {"Content-Type": "application/json", "Host": "evil.example:4200"},
     "page that says it is ours": {"Content-Type": "application/json", "Origin": "null"},
     "wrong secret": {"Authorization": "Basic bGlnaHRyZWFzb25lcjp3cm9uZw=="},  # lightreasoner:wrong
-    "no secret": {"Authorization": "Basic "},
+    "no secret": {"Authorization": "Basic Og=="},  # a colon
     "another scheme": {"Authorization": "Bearer lightreasoner"},
 }
 
@@ -279,7 +279,7 @@ def test_the_server_of_a_run_of_its_own_is_locked(tmp_path: Path) -> None:
     ) as process:
         assert process.stdout
         with contextlib.closing(process.stdin):  # type: ignore[type-var]
-            address = process.stdout.readline().strip().removesuffix("/api")
+            address = process.stdout.readline().partition("/api")[0]
             door = Door(address, home.login(where))
             asked = [("POST", "flow_runs/filter", {}), ("POST", "flows/", {"name": "evil"})]
             refuses_strangers(door, asked)
