@@ -98,6 +98,11 @@ def _by_prefect() -> Iterator[None]:
         for cause in _behind(error):
             if isinstance(cause, TerminationSignal):  # it ended the server, too
                 raise SystemExit(128 + cause.signal) from None
+        if isinstance(error, httpx.HTTPStatusError) and error.response.status_code == 401:
+            raise ServerError(
+                f"PREFECT_API_URL {home.prefect_api()}: that server asks for a login (401); set "
+                "PREFECT_API_AUTH_STRING to its `user:secret`"
+            ) from error
         servers.check_space(home.home())
         raise ServerError(
             f"Prefect's server failed in mid-run ({str(error).partition(' for url')[0]}); what was "

@@ -1,22 +1,28 @@
 """Where local state lies, and the environment that Prefect, MLflow and the hub run in.
 
-    <home>/store/     results by fingerprint        <home>/prefect/   Prefect's database and cache
+    <home>/store/     results by fingerprint        <home>/prefect/   Prefect's database and pages
     <home>/work/      work in progress              <home>/mlflow/    MLflow's database and files
     <home>/latest/    report.json, report.html      <home>/servers.json   what `up` is serving
     <home>/runs/      a record a finished run
     <home>/up/        the process manager's files   <home>/logs/      what its services print
+    <home>/prefect-login   `user:secret` of Prefect's server, mode 0600; home itself is 0700
 
 Environment variables are read and set here, but for a process manager's own (manager.py) and one
 of Prefect's logging (deployment.py). A variable that is set already stays.
 """
 
+import contextlib
+import fcntl
 import os
+import secrets
+import stat
 import subprocess
 from pathlib import Path
 
 from lightreasoner.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
+LOGIN = "prefect-login"
 
 NO_PHONING_HOME = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -79,15 +85,51 @@ def home() -> Path:
 
 
 def make(home: Path) -> Path:
-    """Make home if it is not there. Raises ConfigError where it cannot be made."""
+    """Make home if it is not there, and let only this user in.
+
+    Raises ConfigError where it cannot be made, or is a folder for all users, as /tmp is.
+    """
+    if home.is_dir() and home.stat().st_mode & stat.S_ISVTX:
+        raise ConfigError(
+            [f"LIGHTREASONER_HOME {home}: all users may write there; name a folder of your own"]
+        )
     try:
-        home.mkdir(parents=True, exist_ok=True)
+        private(home)
     except OSError as error:
         why = (error.strerror or str(error)).lower()
         raise ConfigError(
             [f"LIGHTREASONER_HOME {home}: cannot be made ({why}); name a folder that you may write"]
         ) from None
     return home
+
+
+def private(folder: Path) -> Path:
+    """Make a folder of mode 0700, or give this mode to one that is there."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with contextlib.suppress(PermissionError):  # another user's, or on a disk without modes
+        folder.chmod(0o700)
+    return folder
+
+
+def login(home: Path) -> str:
+    """The `user:secret` that Prefect's servers of this home ask for; made once, then kept."""
+    file = make(home) / LOGIN
+    with os.fdopen(os.open(file, os.O_RDWR | os.O_CREAT, 0o600), "r+", encoding="utf-8") as kept:
+        fcntl.flock(kept, fcntl.LOCK_EX)
+        found = kept.read().strip()
+        if not found:
+            found = f"lightreasoner:{secrets.token_urlsafe(24)}"
+            kept.write(f"{found}\n")
+    return found
+
+
+def _locks(home: Path, *origins: str) -> dict[str, str]:
+    """What closes a Prefect server to all but the pages of these origins and who has the login."""
+    both = ("PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING")
+    return {
+        **dict.fromkeys(both, login(home)),
+        "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": ",".join(origins),
+    }
 
 
 def _main_checkout(root: Path) -> Path:
@@ -150,12 +192,26 @@ def wait_briefly_for_prefect() -> None:
     os.environ.setdefault("PREFECT_CLIENT_MAX_RETRIES", "1")
 
 
-def use_servers(prefect_api: str, mlflow: str) -> None:
-    """Point Prefect and MLflow at these servers, unless they are pointed elsewhere already."""
-    os.environ.setdefault("PREFECT_API_URL", prefect_api)
+def use_servers(home: Path, prefect_api: str, mlflow: str) -> None:
+    """Point Prefect and MLflow at these servers, unless they are pointed elsewhere already.
+
+    Only a server of this home is told the login.
+    """
     os.environ.setdefault("MLFLOW_TRACKING_URI", mlflow)
+    if os.environ.setdefault("PREFECT_API_URL", prefect_api) == prefect_api:
+        os.environ["PREFECT_API_AUTH_STRING"] = login(home)
 
 
-def environment_with(prefect_api: str, mlflow: str) -> dict[str, str]:
-    """The environment of a process that is to use these servers and no others."""
-    return {**os.environ, "PREFECT_API_URL": prefect_api, "MLFLOW_TRACKING_URI": mlflow}
+def lock_own_prefect(home: Path) -> None:
+    """Let the server that Prefect starts for a run without one ask for the login; it has no page.
+
+    It listens on a port of this machine as long as the run takes.
+    """
+    os.environ.update(_locks(home))
+
+
+def environment_of_servers(home: Path, prefect: str, mlflow: str) -> dict[str, str]:
+    """The environment of the servers at these addresses, and of who is to use no others."""
+    page = prefect.replace("127.0.0.1", "localhost")
+    places = {"PREFECT_API_URL": f"{prefect}/api", "MLFLOW_TRACKING_URI": mlflow}
+    return {**os.environ, **places, **_locks(home, prefect, page)}

@@ -26,6 +26,7 @@ from xmlrpc.client import Error, ServerProxy
 import psutil
 from supervisor.xmlrpc import SupervisorTransport
 
+from flows import home
 from lightreasoner import artifacts
 from lightreasoner.errors import LightReasonerError
 
@@ -104,9 +105,8 @@ class Manager:
     def start(self, services: Sequence[Service], environment: Mapping[str, str]) -> None:
         """Start the manager in the background, and no service yet. Raises ServerError."""
         configuration = self._configuration(services)
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.folder.chmod(0o700)
-        self.log("manager").parent.mkdir(exist_ok=True)
+        for folder in (self.folder, self.log("manager").parent):
+            home.private(folder)
         for service in services:
             with self.log(service.name).open("a", encoding="utf-8") as file:
                 file.write(f"{HEADER}{time.strftime('%F %T')}\n")

@@ -4,6 +4,7 @@ While `lightreasoner up` runs them, `<home>/servers.json` says where, and `run` 
 on loopback only, and on the databases that runs without a server write directly.
 """
 
+import base64
 import contextlib
 import json
 import os
@@ -79,7 +80,9 @@ def connect(where: Path) -> str:
     """Use the servers of this home if they run; one line that says where records go."""
     servers = running(where)
     if servers is not None:
-        home.use_servers(f"{servers.prefect}/api", servers.mlflow)
+        home.use_servers(where, f"{servers.prefect}/api", servers.mlflow)
+    elif home.prefect_api() is None:
+        home.lock_own_prefect(where)
     api, mlflow = home.prefect_api(), home.tracking_uri(where)
     prefect = api.removesuffix("/api") if api else str(where / "prefect")
     hint = "" if api else "; no server runs, `lightreasoner up` shows them"
@@ -203,7 +206,9 @@ def services(where: Path, servers: Servers, form: str = "") -> list[Service]:
             "runner",
             f"{servers.prefect}/deployments",
             [sys.executable, "-m", "flows.deployment", str(parameters)],
-            lambda since: all(_polled(servers.prefect, flow, since) for flow in DEPLOYED),
+            lambda since: all(
+                _polled(servers.prefect, home.login(where), flow, since) for flow in DEPLOYED
+            ),
             needs=("prefect", "mlflow"),
             before=lambda: artifacts.write_text(parameters, form),
         ),
@@ -244,10 +249,10 @@ def _make_database(where: Path) -> None:
     route.make_database(home.database(where))
 
 
-def _polled(prefect: str, flow: str, since: float) -> bool:
+def _polled(prefect: str, login: str, flow: str, since: float) -> bool:
     """Whether the runner that started at `since` has asked this flow's deployment for work."""
     try:
-        found = json.loads(_get(f"{prefect}/api/deployments/name/{flow}/local"))
+        found = json.loads(_get(f"{prefect}/api/deployments/name/{flow}/local", login))
     except (OSError, HTTPException, ValueError):
         return False
     last = found["last_polled"]
@@ -264,8 +269,12 @@ def _answers(address: str) -> bool:
     return True
 
 
-def _get(address: str) -> bytes:
+def _get(address: str, login: str = "") -> bytes:
     """What an address answers; no proxy is asked. Raises OSError, also for a refusal."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    if login:
+        opener.addheaders = [
+            ("Authorization", f"Basic {base64.b64encode(login.encode()).decode()}")
+        ]
     with opener.open(address, timeout=2) as response:
         return bytes(response.read())

@@ -10,7 +10,7 @@ import fcntl
 import signal
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -30,18 +30,10 @@ POLL_SECONDS = 0.25
 
 def serve(where: Path, params: Params, places: Servers, detach: bool) -> None:
     """Run the servers and the runner until Ctrl-C, or in the background. Raises ServerError."""
-    services = servers.services(where, places, params.model_dump_json())
-    environment = home.environment_with(f"{places.prefect}/api", places.mlflow)
-    hold(where, places, services, environment, detach)
+    hold(where, places, servers.services(where, places, params.model_dump_json()), detach)
 
 
-def hold(
-    where: Path,
-    places: Servers,
-    services: Sequence[Service],
-    environment: Mapping[str, str],
-    detach: bool,
-) -> None:
+def hold(where: Path, places: Servers, services: Sequence[Service], detach: bool) -> None:
     """Start services in their order and wait until they are ready; then stay with them, or not.
 
     They end together: at Ctrl-C, SIGTERM, SIGHUP, `down`, or when one does not start or has ended
@@ -56,7 +48,9 @@ def hold(
         try:
             with _interrupted_by_signals():
                 servers.announce(where, places)
-                keeper.start(services, environment)
+                keeper.start(
+                    services, home.environment_of_servers(where, places.prefect, places.mlflow)
+                )
                 _start(keeper, services)
                 _say(places, where, detach)
                 if not detach:
@@ -197,7 +191,7 @@ def _states(keeper: Manager) -> dict[str, State]:
 def _alone(keeper: Manager) -> Iterator[None]:
     """Keep out a second `up` on this home. Raises ServerError where there is one."""
     home.make(keeper.home)
-    keeper.folder.mkdir(mode=0o700, exist_ok=True)
+    home.private(keeper.folder)
     with (keeper.folder / "lock").open("w") as file:
         places = servers.announced(keeper.home)
         try:
@@ -238,6 +232,7 @@ def _say(places: Servers, where: Path, detach: bool) -> None:
     typer.echo(
         f"Prefect  {places.prefect}/deployments  (start a run of {' or '.join(DEPLOYED)})\n"
         f"MLflow   {places.mlflow}\n"
+        f"login    the line in {where / home.LOGIN} is the password of Prefect's page\n"
         f"logs     {where / 'logs'}"
     )
     typer.echo(

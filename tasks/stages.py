@@ -1,6 +1,9 @@
-"""The stages as Prefect tasks: cached by fingerprint, retried where that can help, with progress.
+"""The stages as Prefect tasks: retried where that can help, with progress.
 
 `run_stage` is what a flow calls for each stage of the graph; `register` ends a pipeline.
+
+The store alone says what is cached. Prefect keeps no results of tasks and loads none: it would take
+the serializer from the record that it finds, and that may be pickle, which runs what it holds.
 """
 
 import functools
@@ -27,7 +30,7 @@ from lightreasoner.errors import LightReasonerError
 from lightreasoner.progress import TerminalBar, Watcher
 from lightreasoner.stages import STAGES, Inputs, Stage
 from lightreasoner.store import Outcome, Store, stage_key
-from tasks import accelerator, caching, gate, registry, tracking
+from tasks import accelerator, gate, registry, tracking
 
 RETRY_SECONDS = [5.0, 30.0]
 LIGHT_SECONDS = 3600
@@ -76,25 +79,15 @@ def run_stage(
 
     `label` tells runs of one stage apart by name, in Prefect and in MLflow; it changes no result.
 
-    The store decides what is cached: where it does not have the result, Prefect's record does not
-    count. `seconds` is the time that the stage took in this run, the look-up of a stored result
-    included. Raises what the stage raises.
+    `seconds` is the time that the stage took in this run, the look-up of a stored result included.
+    Raises what the stage raises.
     """
     clock = time.perf_counter()
-    key = stage_key(stage, inputs, params)
-    store = Store(home)
-    found = store.find(stage, key)
-    if found is None and (caching.records(home) / key).exists():
-        log.warning("%s: the result %s is gone or damaged; it is made again", stage.name, key)
-    named = stage_task(stage, home).with_options(
-        refresh_cache=found is None, task_run_name=tracking.run_name(stage, label)
-    )
+    named = stage_task(stage, home).with_options(task_run_name=tracking.run_name(stage, label))
     state: State[Any] = named(
         inputs, params, pipeline_run, label, return_state=True, wait_for=wait_for
     )
-    outcome = caching.from_record(state.result(), home, cached=state.name == "Cached")
-    if outcome.cached and found is not None:
-        outcome = found
+    outcome: Outcome = state.result()
     if outcome.cached:
         tracking.replay_stage(pipeline_run, stage, outcome, home, label)
     return StageRun(outcome, state, time.perf_counter() - clock)
@@ -102,14 +95,13 @@ def run_stage(
 
 @functools.cache
 def stage_task(stage: Stage, home: Path) -> Task[..., Any]:
-    """The task of a stage, with its records and locks under home."""
+    """The task of a stage, its results in the store under home."""
 
     def body(inputs: Inputs, params: Params, pipeline_run: str, label: str) -> State[Any]:
         outcome = _outcome(stage, inputs, params, Store(home), pipeline_run, label)
-        record = caching.to_record(outcome, home)
         if outcome.cached:
-            return Completed(name="Cached", message="Taken from the store.", data=record)
-        return Completed(message="Computed and stored.", data=record)
+            return Completed(name="Cached", message="Taken from the store.", data=outcome)
+        return Completed(message="Computed and stored.", data=outcome)
 
     heavy = stage.name in accelerator.HEAVY
     return Task(
@@ -118,11 +110,8 @@ def stage_task(stage: Stage, home: Path) -> Task[..., Any]:
         description=stage.summary,
         tags=[accelerator.LIMIT] if heavy else None,
         timeout_seconds=None if heavy else LIGHT_SECONDS,
-        persist_result=True,
-        result_serializer="json",
-        result_storage=caching.records(home),
-        cache_policy=caching.policy(home),
-        cache_result_in_memory=False,
+        persist_result=False,
+        cache_policy=NO_CACHE,
         retries=len(RETRY_SECONDS),
         retry_delay_seconds=RETRY_SECONDS,
         retry_condition_fn=may_pass,
@@ -132,10 +121,18 @@ def stage_task(stage: Stage, home: Path) -> Task[..., Any]:
 def _outcome(
     stage: Stage, inputs: Inputs, params: Params, store: Store, pipeline_run: str, label: str
 ) -> Outcome:
-    """The stage's result; one that another driver has stored needs no run in MLflow yet."""
-    found = store.find(stage, stage_key(stage, inputs, params))
-    if found is not None:
-        return found
+    """The stage's result. Who finds it stored, or waits for another run that makes it, holds
+    neither the accelerator nor a run in MLflow meanwhile.
+    """
+    key = stage_key(stage, inputs, params)
+    with store.lock(f"{key}.task"):
+        found = store.find(stage, key)
+        return found or _computed(stage, inputs, params, store, pipeline_run, label)
+
+
+def _computed(
+    stage: Stage, inputs: Inputs, params: Params, store: Store, pipeline_run: str, label: str
+) -> Outcome:
     name = tracking.run_name(stage, label)
     with (
         accelerator.turn(stage.name, store.home),

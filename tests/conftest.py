@@ -1,6 +1,7 @@
 """Shared parts: two tiny random models of one vocabulary, and problems for them."""
 
 import json
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,15 @@ def pytest_configure(config: pytest.Config) -> None:
     folder = tempfile.TemporaryDirectory(prefix="lightreasoner-tests-")
     config.add_cleanup(folder.cleanup)
     home.prepare_environment(Path(folder.name))
+
+
+@pytest.fixture(autouse=True)
+def shell() -> Iterator[None]:
+    """What a command line sets in the environment (flows/home.py) ends with its test."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
 
 
 def write_tokenizer(path: Path, extra: list[str] | None = None) -> None:

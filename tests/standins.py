@@ -42,7 +42,7 @@ def service(where: Path, name: str, port: int, delay: float = 0, life: float = 0
 def hold(where: Path, services: list[Service], detach: bool) -> None:
     """`up` with these services."""
     places = Servers(services[0].address, services[-1].address, os.getpid())
-    up.hold(where, places, services, dict(os.environ), detach)
+    up.hold(where, places, services, detach)
 
 
 def state(where: Path, services: list[Service]) -> bool:

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -344,8 +343,8 @@ def test_up_serves_runs_and_ends_with_all_its_processes(workspace: Path) -> None
         assert up.status(where)
         for flow in servers.DEPLOYED:
             address = f"{places.prefect}/api/deployments/name/{flow}/local"
-            with urllib.request.urlopen(address, timeout=10) as answer:
-                form = json.load(answer)["parameters"]["params"]
+            answer = servers._get(address, home.login(where))
+            form = json.loads(answer)["parameters"]["params"]
             assert form["prepare"]["n_problems"] == 12
     finally:
         process.send_signal(signal.SIGTERM)

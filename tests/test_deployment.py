@@ -103,16 +103,19 @@ def test_the_watch_waits_for_a_heartbeat_or_an_end() -> None:
     assert {watch.HEARTBEAT, "prefect.flow-run.Completed"} <= wanted.trigger.expect
 
 
+LOGIN = "me:my own secret"
+
+
 @dataclass(frozen=True)
 class Server:
-    """A Prefect server with a home of its own, and the environment to use it in."""
+    """A Prefect server of somebody's own, with a login of its own, and the environment to use."""
 
     api: str
     home: Path
     environment: dict[str, str]
 
     def client(self) -> SyncPrefectClient:
-        return SyncPrefectClient(self.api)
+        return SyncPrefectClient(self.api, auth_string=LOGIN)
 
     def start(self, flow: str, name: str = "local", **fields: Any) -> UUID:
         """A run of a deployment with these fields of its form."""
@@ -191,6 +194,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         "LIGHTREASONER_HOME": str(where),
         "PREFECT_HOME": str(where / "prefect"),
         "PREFECT_API_URL": api,
+        "PREFECT_API_AUTH_STRING": LOGIN,
+        "PREFECT_SERVER_API_AUTH_STRING": LOGIN,
         "PYTHONPATH": str(ROOT),
         "OMP_NUM_THREADS": "1",
     }
@@ -203,7 +208,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 def answers(address: str) -> bool:
     with contextlib.suppress(httpx.HTTPError):
-        return httpx.get(address, timeout=2).status_code == 200
+        user, _, secret = LOGIN.partition(":")
+        return httpx.get(address, auth=(user, secret), timeout=2).status_code == 200
     return False
 
 

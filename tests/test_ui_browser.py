@@ -24,7 +24,7 @@ import psutil
 import pytest
 from test_deployment import checkpoints, until
 
-from flows import registering
+from flows import home, registering
 from flows.form import Form
 from lightreasoner import config
 from lightreasoner.presets import PRESETS
@@ -55,7 +55,9 @@ class Servers:
     def ask(self, path: str, **body: Any) -> Any:
         """Prefect's API: what a path answers to a body, or to nothing."""
         call = httpx.post if body else httpx.get
-        answer = call(f"{self.prefect}/api/{path}", timeout=30, **({"json": body} if body else {}))
+        user, _, secret = home.login(self.home).partition(":")
+        options: dict[str, Any] = {"timeout": 30, "auth": (user, secret)}
+        answer = call(f"{self.prefect}/api/{path}", **options, **({"json": body} if body else {}))
         answer.raise_for_status()
         return answer.json()
 
@@ -97,11 +99,11 @@ def free() -> int:
         return int(probe.getsockname()[1])
 
 
-def environment(home: Path) -> dict[str, str]:
+def environment(where: Path) -> dict[str, str]:
     """That of somebody's shell: nothing of the tests' own Prefect and MLflow."""
     ours = ("PREFECT_", "MLFLOW_", "LIGHTREASONER_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-    own = {"LIGHTREASONER_HOME": str(home), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    own = {"LIGHTREASONER_HOME": str(where), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return {**kept, **own}
 
 
@@ -139,10 +141,32 @@ def changes(root: Path) -> str:
     return told.stdout + (root / "params.yaml").read_text(encoding="utf-8")
 
 
-@pytest.fixture
-def new_page(servers: Servers, browser: Any) -> Iterator[Callable[[], Any]]:
-    """Opens pages; at the end, none of them has asked another machine."""
+@pytest.fixture(scope="module")
+def logged_in(servers: Servers, browser: Any, expect: Any) -> Any:
+    """What a browser keeps once a person has given it the password that `up` names."""
     context = browser.new_context(viewport={"width": 1280, "height": 1000})
+    page = context.new_page()
+    page.set_default_timeout(60_000)
+    page.on("request", lambda request: servers.asked.append(request.url))
+    page.goto(f"{servers.prefect}/deployments")
+    for password in ("lightreasoner:guess", home.login(servers.home)):
+        field = page.locator("input[type=password]")
+        field.fill(password)
+        with page.expect_response(lambda it: it.url.endswith("/admin/version")) as found:
+            page.get_by_role("button", name="Login", exact=True).click()
+        assert found.value.ok is (password != "lightreasoner:guess")
+        browsing.shoot(page, "prefect-login")
+    expect(page.get_by_role("link", name="lightreasoner", exact=True)).to_be_visible()
+    state = context.storage_state()
+    context.close()
+    return state
+
+
+@pytest.fixture
+def new_page(servers: Servers, browser: Any, logged_in: Any) -> Iterator[Callable[[], Any]]:
+    """Opens pages; at the end, none of them has asked another machine."""
+    window = {"width": 1280, "height": 1000}
+    context = browser.new_context(viewport=window, storage_state=logged_in)
     context.set_default_timeout(60_000)
     context.on("request", lambda request: servers.asked.append(request.url))
 
@@ -233,9 +257,10 @@ MORE = ("generate.max_new_tokens=120",)
 
 
 @pytest.fixture(scope="module")
-def first_run(servers: Servers, browser: Any, expect: Any) -> str:
+def first_run(servers: Servers, browser: Any, logged_in: Any, expect: Any) -> str:
     """A run from the form, another beta and an override in it, watched to its end."""
-    page = browser.new_page(viewport={"width": 1280, "height": 1000})
+    window = {"width": 1280, "height": 1000}
+    page = browser.new_page(viewport=window, storage_state=logged_in)
     page.set_default_timeout(60_000)
     page.on("request", lambda request: servers.asked.append(request.url))
     open_form(page, servers)
@@ -508,6 +533,14 @@ def test_mlflow_shows_the_version_under_its_alias(
     aliases = page.get_by_text("@ champion")
     expect(aliases).to_have_count(int("Gate: promoted" in data["report"]["data"]))
     browsing.shoot(page, "mlflow-version")
+
+
+@pytest.mark.usefixtures("first_run")
+def test_runs_leave_the_login_nowhere(servers: Servers) -> None:
+    """Neither in records nor in logs nor in results: in its own file alone."""
+    secret = home.login(servers.home).partition(":")[2].encode()
+    files = [file for file in servers.home.rglob("*") if file.is_file()]
+    assert [file.name for file in files if secret in file.read_bytes()] == [home.LOGIN]
 
 
 def address(link: dict[str, Any]) -> str:
