@@ -1,0 +1,187 @@
+"""A model directory's files: what is read lies inside, in safetensors, and is in its digest."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lightreasoner import artifacts, models
+from lightreasoner.errors import ModelError
+
+INDEX = "model.safetensors.index.json"
+
+
+@pytest.fixture
+def model(tiny_expert: Path, tmp_path: Path) -> Path:
+    shutil.copytree(tiny_expert, tmp_path / "m")
+    return tmp_path / "m"
+
+
+def write_index(model: Path, file: str) -> None:
+    names = load_file(model / "model.safetensors")
+    index = {"metadata": {}, "weight_map": dict.fromkeys(names, file)}
+    (model / INDEX).write_text(json.dumps(index), encoding="utf-8")
+
+
+def to_pickle(model: Path) -> None:
+    write_index(model, "weights.bin")
+    torch.save(load_file(model / "model.safetensors"), model / "weights.bin")
+    (model / "model.safetensors").rename(model / "decoy.safetensors")
+
+
+def to_outside(model: Path) -> None:
+    write_index(model, "../outside.safetensors")
+    (model / "model.safetensors").rename(model.parent / "outside.safetensors")
+    (model / "decoy.safetensors").write_bytes(b"")
+
+
+def to_absolute(model: Path) -> None:
+    to_outside(model)
+    index = (model / INDEX).read_text(encoding="utf-8")
+    (model / INDEX).write_text(index.replace("..", str(model.parent)), encoding="utf-8")
+
+
+def to_folder(model: Path) -> None:
+    write_index(model, "sub/part.safetensors")
+    (model / "sub").mkdir()
+    (model / "model.safetensors").rename(model / "sub" / "part.safetensors")
+    (model / "decoy.safetensors").write_bytes(b"")
+
+
+def to_nothing(model: Path) -> None:
+    write_index(model, "part.safetensors")
+
+
+def without_index(model: Path) -> None:
+    (model / "model.safetensors").rename(model / "model-00001-of-00001.safetensors")
+
+
+def by_config(model: Path) -> None:
+    settings = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    settings["transformers_weights"] = "other.safetensors"
+    (model / "config.json").write_text(json.dumps(settings), encoding="utf-8")
+
+
+def with_adapter(model: Path) -> None:
+    (model / "adapter_config.json").write_text("{}", encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (to_pickle, r"maps weights to 'weights.bin'; only \*.safetensors beside it are read"),
+        (to_outside, r"maps weights to '../outside.safetensors'; only"),
+        (to_absolute, r"maps weights to '/.*/outside.safetensors'; only"),
+        (to_folder, r"maps weights to 'sub/part.safetensors'; only"),
+        (to_nothing, r"maps weights to 'part.safetensors', which is not there"),
+        (without_index, r"neither model.safetensors nor model.safetensors.index.json"),
+        (by_config, r"transformers_weights names other.safetensors"),
+        (with_adapter, r"adapter_config.json: lies beside a model, which .* would change unasked"),
+    ],
+)
+def test_weights_are_those_of_the_directory_in_safetensors(
+    model: Path, change: Callable[[Path], None], said: str
+) -> None:
+    """Refused where a model is named, and again where its weights are loaded."""
+    change(model)
+    with pytest.raises(ModelError, match=said) as caught:
+        models.resolve(str(model))
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ModelError, match=said):
+        models.load_model(model, "cpu", "float32")
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", "{}", '{"weight_map": 3}', '{"weight_map": {"a": 1}}', "[" * 100_000]
+)
+def test_an_index_that_is_none_is_named(model: Path, text: str) -> None:
+    (model / INDEX).write_text(text, encoding="utf-8")
+    with pytest.raises(ModelError, match=r"model.safetensors.index.json: ") as caught:
+        models.resolve(str(model))
+    assert "\n" not in str(caught.value)
+
+
+def test_shards_of_an_index_are_read(model: Path) -> None:
+    names = load_file(model / "model.safetensors")
+    write_index(model, "part.safetensors")
+    (model / "model.safetensors").rename(model / "part.safetensors")
+    assert models.resolve(str(model)).digest == artifacts.digest(model)
+    loaded = models.load_model(model, "cpu", "float32").state_dict()
+    assert all(torch.equal(loaded[name], weight) for name, weight in names.items())
+
+
+def linked_weights(model: Path) -> None:
+    (model / "model.safetensors").rename(model.parent / "elsewhere")
+    (model / "model.safetensors").symlink_to("../elsewhere")
+
+
+def linked_text(model: Path) -> None:
+    (model / "notes.txt").symlink_to("/etc/hostname")
+
+
+def linked_folder(model: Path) -> None:
+    (model.parent / "more").mkdir()
+    (model / "more").symlink_to("../more", target_is_directory=True)
+
+
+def linked_to_itself(model: Path) -> None:
+    (model / "again").symlink_to(".", target_is_directory=True)
+
+
+def linked_to_nothing(model: Path) -> None:
+    (model / "notes.txt").symlink_to("gone")
+
+
+def linked_in_a_circle(model: Path) -> None:
+    (model / "notes.txt").symlink_to("notes.txt")
+
+
+def a_pipe(model: Path) -> None:
+    os.mkfifo(model / "notes.txt")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        linked_weights,
+        linked_text,
+        linked_folder,
+        linked_to_itself,
+        linked_to_nothing,
+        linked_in_a_circle,
+        a_pipe,
+    ],
+)
+def test_links_that_lead_out_are_refused(model: Path, change: Callable[[Path], None]) -> None:
+    change(model)
+    with pytest.raises(ModelError, match=r"is no file of the directory .*; copy it in") as caught:
+        models.resolve(str(model))
+    assert "\n" not in str(caught.value)
+
+
+def test_links_that_stay_inside_are_read(model: Path, tmp_path: Path) -> None:
+    """The directory itself may be a link, too."""
+    (model / "notes.txt").symlink_to("config.json")
+    (tmp_path / "link").symlink_to(model, target_is_directory=True)
+    assert models.resolve(str(tmp_path / "link")).digest == artifacts.digest(model)
+
+
+def test_the_hubs_own_cache_is_read(model: Path, tmp_path: Path) -> None:
+    """snapshots/<commit>/<file> leads to blobs/<sum>, and nowhere else."""
+    snapshot, blobs = tmp_path / "hub" / "snapshots" / ("0" * 40), tmp_path / "hub" / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    for number, file in enumerate(sorted(model.iterdir())):
+        file.rename(blobs / str(number))
+        (snapshot / file.name).symlink_to(f"../../blobs/{number}")
+    assert models.resolve(str(snapshot)).path == snapshot
+    models.load_model(snapshot, "cpu", "float32")
+    (tmp_path / "hub" / "other").write_bytes(b"")
+    (snapshot / "more.safetensors").symlink_to("../../other")
+    with pytest.raises(ModelError, match=r"more.safetensors: is no file of the directory"):
+        models.resolve(str(snapshot))
