@@ -108,8 +108,9 @@ def check_base(adapter: Adapter, expert: Artifact) -> None:
         return
     at = f" at {revision!r:.60}" if revision else ""
     raise ArtifactError(
-        f"{adapter.path}: its base is {base!r:.200}{at}, this expert is {expert.path} ({expert.digest}); "
-        f"give models.expert that base, or correct base_model_name_or_path in {ADAPTER_CONFIG}"
+        f"{adapter.path}: its base is {base!r:.200}{at}, this expert is {expert.path} "
+        f"({expert.digest}); give models.expert that base, or correct base_model_name_or_path in "
+        f"{ADAPTER_CONFIG}"
     )
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from lightreasoner import adapters, card, models, tables
 from lightreasoner.adapters import Adapter
 from lightreasoner.artifacts import Artifact
-from lightreasoner.errors import MergeError
+from lightreasoner.errors import ArtifactError, MergeError
 from lightreasoner.model_files import read_settings
 from lightreasoner.parity import NONE, distance, logits
 from lightreasoner.problems import problem_of
@@ -107,11 +107,13 @@ def parity_rows(samples_dir: Path, adapter_dir: Path, n: int) -> tuple[list[list
     """The ids of at most n trajectories, and how many of these the tuning held out (they lead).
 
     What it held out are all trajectories of the problems in the adapter's `validation.json`;
-    without that file, nothing is. Older adapters name the trajectories there.
+    without that file, nothing is. Older adapters name the trajectories there. Raises ArtifactError.
     """
     path = adapter_dir / "validation.json"
-    names = read_settings(path)["problem_ids"] if path.is_file() else []
-    held_out = {problem_of(name) for name in names}
+    names = read_settings(path).get("problem_ids") if path.is_file() else []
+    if not isinstance(names, list):
+        raise ArtifactError(f"{path}: problem_ids must be a list, got {names!r:.80}; tune again")
+    held_out = {problem_of(str(name)) for name in names}
     table = tables.read(samples_dir / "trajectories.parquet", tables.TRAJECTORIES)
     is_trained = [problem_of(id_) not in held_out for id_ in table["problem_id"].to_pylist()]
     order = sorted(range(len(table)), key=is_trained.__getitem__)[:n]

@@ -73,6 +73,20 @@ def check_weights(directory: Path) -> None:
         )
 
 
+def check_tokenizer(directory: Path) -> None:
+    """Refuse a directory whose tokenizer is not its tokenizer.json. Raises ModelError."""
+    if not (directory / "tokenizer.json").is_file():
+        raise ModelError(
+            f"{directory}: no tokenizer.json; save the model's fast tokenizer beside it"
+        )
+    path = directory / "tokenizer_config.json"
+    if path.is_file() and (named := read_settings(path).get("fast_tokenizer_files")):
+        raise ModelError(
+            f"{path}: fast_tokenizer_files names {named!r:.80}; only tokenizer.json is read, so "
+            "take the entry out"
+        )
+
+
 def _check_index(path: Path) -> None:
     shards = read_settings(path).get("weight_map")
     if not isinstance(shards, dict) or not shards:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lightreasoner import artifacts
 from lightreasoner.artifacts import Artifact
 from lightreasoner.errors import ModelError
-from lightreasoner.model_files import check_weights, read_settings
+from lightreasoner.model_files import check_tokenizer, check_weights, read_settings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -68,8 +68,7 @@ def _download(name: str, revision: str) -> Path:
 def _checked(path: Path, digest: str | None = None) -> Artifact:
     """Refuse a directory that is no model, or whose weights and settings cannot be read here."""
     check_weights(path)
-    if not (path / "tokenizer.json").is_file():
-        raise ModelError(f"{path}: no tokenizer.json; save the model's fast tokenizer beside it")
+    check_tokenizer(path)
     _ends_in_files(path)
     return Artifact(path, digest or artifacts.digest(path))
 
@@ -233,6 +232,7 @@ def load_tokenizer(path: Path) -> "PreTrainedTokenizerBase":
     """The model's fast tokenizer."""
     from transformers import AutoTokenizer
 
+    check_tokenizer(path)
     with _loading(path):
         return AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)
 

@@ -13,6 +13,8 @@ from safetensors.torch import load_file
 from lightreasoner import artifacts, models
 from lightreasoner.errors import ModelError
 
+SHARED = Path(os.environ.get("LIGHTREASONER_SHARED", Path(__file__).parents[2] / "shared"))
+WITNESS = SHARED / "cases" / "files" / "eos_as_text_generation_config.json"
 INDEX = "model.safetensors.index.json"
 
 
@@ -185,3 +187,83 @@ def test_the_hubs_own_cache_is_read(model: Path, tmp_path: Path) -> None:
     (snapshot / "more.safetensors").symlink_to("../../other")
     with pytest.raises(ModelError, match=r"more.safetensors: is no file of the directory"):
         models.resolve(str(snapshot))
+
+
+def test_tokens_are_those_of_tokenizer_json(model: Path, tmp_path: Path) -> None:
+    """transformers would take a file of another name, outside too, and ids would mean others."""
+    settings = json.loads((model / "tokenizer_config.json").read_text(encoding="utf-8"))
+    settings["fast_tokenizer_files"] = ["../tokenizer.4.0.json"]
+    (model / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    shutil.copyfile(model / "tokenizer.json", tmp_path / "tokenizer.4.0.json")
+    for read in (lambda: models.resolve(str(model)), lambda: models.load_tokenizer(model)):
+        with pytest.raises(ModelError, match=r"fast_tokenizer_files names .*; only tokenizer.json"):
+            read()
+
+
+def use(model: Path) -> set[int]:
+    """All that is read of a model's settings, without its weights; the ids that end a response."""
+    models.resolve(str(model))
+    models.check_pair(model, model)
+    models.context_length(model)
+    models.load_skeleton(model)
+    tokenizer = models.load_tokenizer(model)
+    return models.stop_ids(model, tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("file", "fields", "said"),
+    [
+        ("generation_config.json", {"eos_token_id": "2"}, "eos_token_id must be an id or a list"),
+        ("generation_config.json", {"eos_token_id": ["2"]}, "eos_token_id must be an id"),
+        ("generation_config.json", {"eos_token_id": [[2]]}, "eos_token_id must be an id"),
+        ("generation_config.json", {"eos_token_id": {"a": 2}}, "eos_token_id must be an id"),
+        ("generation_config.json", {"eos_token_id": 2.5}, "eos_token_id must be an id"),
+        ("generation_config.json", {"eos_token_id": True}, "eos_token_id must be an id"),
+        ("generation_config.json", None, "cannot be read"),
+        ("generation_config.json", [1], r"must hold a JSON object, got \[1\]"),
+        ("config.json", {"eos_token_id": "258"}, "eos_token_id must be an id or a list of ids"),
+        ("config.json", {"vocab_size": "259"}, "vocab_size must be a number at its top level"),
+        ("config.json", {"max_position_embeddings": True}, "max_position_embeddings must be a"),
+        ("config.json", {"max_position_embeddings": 0}, "max_position_embeddings must be a"),
+        ("config.json", {"rope_parameters": "yarn"}, "rope_parameters must be an object"),
+        ("config.json", {"rope_parameters": [1]}, "rope_parameters must be an object"),
+        ("config.json", {"num_hidden_layers": "2"}, "cannot be loaded"),
+        ("config.json", {"hidden_act": ["silu"]}, "cannot be loaded"),
+        ("config.json", {"hidden_size": {}}, "cannot be loaded"),
+        ("config.json", {"model_type": None}, "cannot be loaded"),
+        ("config.json", None, "cannot be read"),
+        ("config.json", "text", "must hold a JSON object"),
+        ("tokenizer.json", {"model": None}, "cannot be loaded"),
+        ("tokenizer.json", {"model": {"vocab": 3}}, "cannot be loaded"),
+        ("tokenizer.json", {"added_tokens": [3]}, "cannot be loaded"),
+        ("tokenizer.json", None, "cannot be "),
+        ("tokenizer_config.json", {"added_tokens_decoder": [1]}, "cannot be loaded"),
+        ("tokenizer_config.json", None, "cannot be read"),
+    ],
+)
+def test_settings_of_another_kind_are_one_line(
+    model: Path, file: str, fields: object, said: str
+) -> None:
+    path = model / file
+    if isinstance(fields, dict):
+        fields = json.loads(path.read_text(encoding="utf-8")) | fields
+    path.write_text("{" if fields is None else json.dumps(fields), encoding="utf-8")
+    with pytest.raises(ModelError, match=said) as caught:
+        use(model)
+    assert "\n" not in str(caught.value)
+    assert str(model) in str(caught.value)
+
+
+@pytest.mark.skipif(not WITNESS.is_file(), reason="needs the shared cases")
+def test_ends_that_are_text_are_refused_when_the_model_is_named(model: Path) -> None:
+    shutil.copyfile(WITNESS, model / "generation_config.json")
+    with pytest.raises(ModelError, match=r"eos_token_id must be an id .* got '2'"):
+        models.resolve(str(model))
+
+
+@pytest.mark.parametrize("eos", [256, [256, 258], None])
+def test_a_byte_order_mark_is_read(model: Path, eos: object) -> None:
+    path = model / "generation_config.json"
+    path.write_text("\ufeff" + json.dumps({"eos_token_id": eos}), encoding="utf-8")
+    assert use(model) == {256, 258}
+    models.load_model(model, "cpu", "float32")
