@@ -320,6 +320,10 @@ def _files_to_push(model: str, adapter: bool, where: Path, scratch: Path) -> tup
         )
     (scratch / "version").mkdir()
     version = registry.download(model, scratch / "version")
+    if adapter:
+        from lightreasoner import adapters
+
+        adapters.check_tensors(adapters.read(version / "adapter"), version / "model")
     return version / ("adapter" if adapter else "model"), version / "README.md"
 
 

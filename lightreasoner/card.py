@@ -15,9 +15,10 @@ An expert, LoRA-tuned {tuned_on}; the adapter is folded into the weights.
 - expert: `{expert}`
 - adapter: rank {r}, lora_alpha {lora_alpha}, on {modules}
 - sample set: `{samples}`
-- parity of base + adapter against this model: largest logit difference
-  {max_logit_difference:.2e}, mean {mean_logit_difference:.2e}, top-1 agreement {top1_agreement:.4f}
-  ({positions} positions of {prompts} prompts, {held_out_prompts} of them held out of the tuning)
+- parity: KL(base + adapter in float32 || this model) is {kl_mean:.2e} nats in the mean,
+  {kl_max:.2e} at most, top-1 agreement {top1_agreement:.4f}; of the expert's own cast
+  {cast_kl_mean:.2e}, {cast_kl_max:.2e}, {cast_top1_agreement:.4f} ({positions} positions of
+  {prompts} prompts, {held_out_prompts} of them held out of the tuning)
 """
 
 METHOD = "A model tuned with LightReasoner"
@@ -75,6 +76,7 @@ def render(
     from huggingface_hub import ModelCardData
 
     title, tuned_on = origin(provenance)
+    modules = adapter["target_modules"]
     data = ModelCardData(
         base_model=expert.partition("@")[0] if artifacts.is_pinned(expert) else None,
         library_name="transformers",
@@ -87,7 +89,7 @@ def render(
         expert=expert,
         r=adapter["r"],
         lora_alpha=adapter["lora_alpha"],
-        modules=", ".join(adapter["target_modules"]),
+        modules=modules if isinstance(modules, str) else ", ".join(modules),
         samples=samples,
         **parity,
     )

@@ -232,8 +232,17 @@ class Merge(Section):
     parity_prompts: int = Field(
         16, ge=1, description="Trajectories that the check reads, those held out of finetune first."
     )
-    max_logit_difference: float = Field(
-        1e-2, gt=0, description="Largest |base + adapter - merged| that passes, logits."
+    max_fold_kl: float = Field(
+        1e-6,
+        gt=0,
+        description="Largest KL(base + adapter || folded) at any position that passes, both in "
+        "float32, nats.",
+    )
+    max_cast_ratio: float = Field(
+        4.0,
+        ge=1,
+        description="How many times as far as the expert the cast to compute.dtype may move the "
+        "merged model, in mean KL; five times that at any one position.",
     )
 
 

@@ -1,24 +1,29 @@
 """Merge: fold the adapter into the expert, and prove that both compute the same.
 
-One copy of the weights is held at a time: the adapter is folded in place, and that model is let go
-before the saved one is read back. Base and result are in `compute.dtype`, in which the model is
-tuned and evaluated, too. A weight's sum with its update is taken in the adapter's float32 and
-rounded once; what bfloat16 loses of the update there, the parity check measures and limits.
+The sum of a weight and its update is taken in float32, whatever `compute.dtype` is, and there it
+must be exact: base + adapter and the folded weights speak the same distributions (`max_fold_kl`).
+Then the weights are rounded once to `compute.dtype`, in which the model is evaluated, and the saved
+model is held against base + adapter in float32. How far that may move it is measured by what the
+same rounding, of weights and arithmetic, does to the untouched expert (`max_cast_ratio`).
+
+One copy of the weights is held at a time, at most in float32 (28 GB for 7B): the adapter is folded
+and the result rounded in place, and each model is let go before the next is loaded.
 """
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from lightreasoner import card, models, tables
+from lightreasoner import adapters, card, models, tables
+from lightreasoner.adapters import Adapter
 from lightreasoner.artifacts import Artifact
 from lightreasoner.errors import ArtifactError, MergeError
-from lightreasoner.forward import hidden_states, logits_of, pad_right
+from lightreasoner.model_files import read_settings
+from lightreasoner.parity import NONE, distance, logits
 from lightreasoner.problems import problem_of
 from lightreasoner.rows import check_samples
 
@@ -28,6 +33,7 @@ if TYPE_CHECKING:
     from lightreasoner.config import Compute, Merge
     from lightreasoner.progress import Watcher
 
+Distance = dict[str, float]
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -39,7 +45,9 @@ TOKENIZER_FILES = (
 )
 GENERATION_CONFIG = "generation_config.json"
 SHARD_SIZE = "5GB"  # of one safetensors file, as the hub advises
-ADAPTER_FIELDS = ("base_model_name_or_path", "r", "lora_alpha", "target_modules")
+LIMITED = {"kl_mean": ("mean", 1.0), "kl_max": ("largest", 5.0)}
+"""What `max_cast_ratio` limits, and how many times it: one position varies more than their mean."""
+SHARE_OF_GPU = 0.8  # what float32 weights may take of its memory, else they are folded on the CPU
 
 
 def write_model(
@@ -53,57 +61,59 @@ def write_model(
 ) -> None:
     """Write the merged model as a Hugging Face directory, with `parity.json` and a model card.
 
-    Raises ArtifactError or SelectionError, before a model is loaded, for an adapter that is damaged
-    or of another expert and for a sample set that is not this expert's; MergeError if any weight is
-    not finite or the saved model's logits differ from those of base + adapter by more than
-    `config.max_logit_difference`.
+    Raises ArtifactError, ModelError or SelectionError, before weights are loaded, for an adapter
+    that is damaged, of another expert or whose tensors are not those of the expert's layers, and
+    for a sample set that is not this expert's; MergeError if any weight is not finite or the
+    distributions differ by more than `config` allows.
     """
-    adapter = adapter_settings(adapter_dir, expert)
+    adapter = adapters.read(adapter_dir)
+    adapters.check_base(adapter, expert)
     check_samples(samples.path, expert.path)
     rows, held_out = parity_rows(samples.path, adapter_dir, config.parity_prompts)
-    before = _fold(expert, adapter_dir, rows, compute, out)
-    watcher.progress(1, 2, "models")
-    after = logits(models.load_model(out, compute.device, compute.dtype), rows)
-    report = {**parity(before, after), "prompts": len(rows), "held_out_prompts": held_out}
-    _refuse_difference(report["max_logit_difference"], config.max_logit_difference)
+    exact = _float32_device(adapters.check_tensors(adapter, expert.path), compute.device)
+    own = None if compute.dtype == "float32" else _logits_of(expert.path, compute, rows)
+    watcher.progress(1, 3, "models")
+    before, cast = _fold(expert, adapter, rows, exact, own, config.max_fold_kl, compute.dtype, out)
+    watcher.progress(2, 3, "models")
+    found = distance(before, _logits_of(out, compute, rows))
+    _refuse_cast(found, cast, config, compute.dtype)
+    report = {
+        **found,
+        **{f"cast_{name}": cast[name] for name in NONE},
+        "prompts": len(rows),
+        "held_out_prompts": held_out,
+    }
     (out / "parity.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     provenance = tables.provenance(samples.path / "samples.parquet")
-    text = card.render(expert.digest, adapter, samples.digest, provenance, report)
+    text = card.render(expert.digest, adapter.settings, samples.digest, provenance, report)
     (out / "README.md").write_text(text, encoding="utf-8")
-    watcher.progress(2, 2, "models")
+    watcher.progress(3, 3, "models")
 
 
-def adapter_settings(adapter_dir: Path, expert: Artifact) -> dict[str, Any]:
-    """The adapter's settings; refuses a damaged one and one that was tuned on another model."""
-    path = adapter_dir / "adapter_config.json"
-    for file in (path, adapter_dir / "adapter_model.safetensors"):
-        if not file.is_file():
-            raise ArtifactError(f"{file}: no such file; give a directory that finetune wrote")
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-        missing = [field for field in ADAPTER_FIELDS if field not in settings]
-    except (ValueError, TypeError) as error:
-        raise ArtifactError(f"{path}: not an adapter's settings ({error}); tune again") from error
-    if missing:
-        raise ArtifactError(f"{path}: lacks {', '.join(missing)}; give an adapter of finetune")
-    tuned_on = settings["base_model_name_or_path"]
-    if tuned_on != expert.digest:
-        raise ArtifactError(
-            f"{adapter_dir}: tuned on {tuned_on}, not on this expert ({expert.digest}); "
-            "give the adapter's own base model"
-        )
-    return settings
+def _float32_device(skeleton: "PreTrainedModel", device: str) -> str:
+    """The device, or the CPU where the float32 weights do not fit a GPU."""
+    if device != "cuda":
+        return device
+    room = SHARE_OF_GPU * torch.cuda.get_device_properties(device).total_memory
+    return device if 4 * skeleton.num_parameters() <= room else "cpu"
+
+
+def _logits_of(model_dir: Path, compute: "Compute", rows: list[list[int]]) -> list[Tensor]:
+    """The logits of a model as it is evaluated; its weights are let go."""
+    return list(logits(models.load_model(model_dir, compute.device, compute.dtype), rows))
 
 
 def parity_rows(samples_dir: Path, adapter_dir: Path, n: int) -> tuple[list[list[int]], int]:
     """The ids of at most n trajectories, and how many of these the tuning held out (they lead).
 
     What it held out are all trajectories of the problems in the adapter's `validation.json`;
-    without that file, nothing is. Older adapters name the trajectories there.
+    without that file, nothing is. Older adapters name the trajectories there. Raises ArtifactError.
     """
     path = adapter_dir / "validation.json"
-    names = json.loads(path.read_text(encoding="utf-8"))["problem_ids"] if path.is_file() else []
-    held_out = {problem_of(name) for name in names}
+    names = read_settings(path).get("problem_ids") if path.is_file() else []
+    if not isinstance(names, list):
+        raise ArtifactError(f"{path}: problem_ids must be a list, got {names!r:.80}; tune again")
+    held_out = {problem_of(str(name)) for name in names}
     table = tables.read(samples_dir / "trajectories.parquet", tables.TRAJECTORIES)
     is_trained = [problem_of(id_) not in held_out for id_ in table["problem_id"].to_pylist()]
     order = sorted(range(len(table)), key=is_trained.__getitem__)[:n]
@@ -113,22 +123,32 @@ def parity_rows(samples_dir: Path, adapter_dir: Path, n: int) -> tuple[list[list
 
 
 def _fold(
-    expert: Artifact, adapter_dir: Path, rows: list[list[int]], compute: "Compute", out: Path
-) -> list[Tensor]:
-    """Write the merged weights, tokenizer and configuration; the logits of base + adapter."""
-    from peft import PeftModel
+    expert: Artifact,
+    adapter: Adapter,
+    rows: list[list[int]],
+    device: str,
+    own: list[Tensor] | None,
+    limit: float,
+    dtype: str,
+    out: Path,
+) -> tuple[list[Tensor], Distance]:
+    """Write the merged weights, tokenizer and configuration; float32 logits of base + adapter.
 
-    base = models.load_model(expert.path, compute.device, compute.dtype)
-    tuned = PeftModel.from_pretrained(base, adapter_dir).eval()
+    Also how far the cast alone moves the expert, whose logits in `dtype` are `own`.
+    """
+    base = models.load_model(expert.path, device, "float32")
+    cast = NONE if own is None else distance(logits(base, rows), own)
+    tuned = adapters.put_on(base, adapter)
     before = list(logits(tuned.get_base_model(), rows))
-    merged = tuned.merge_and_unload()
-    _refuse_non_finite(merged)
-    merged.save_pretrained(out, max_shard_size=SHARD_SIZE)
+    folded = tuned.merge_and_unload()
+    _refuse_non_finite(folded)
+    _refuse_fold(distance(before, logits(folded, rows)), limit)
+    folded.to(getattr(torch, dtype)).save_pretrained(out, max_shard_size=SHARD_SIZE)
     for name in (*TOKENIZER_FILES, GENERATION_CONFIG):
         if (expert.path / name).is_file():
             shutil.copyfile(expert.path / name, out / name)
     _name_stop_ids(expert.path, out / GENERATION_CONFIG)
-    return before
+    return before, cast
 
 
 def _name_stop_ids(expert: Path, path: Path) -> None:
@@ -138,44 +158,33 @@ def _name_stop_ids(expert: Path, path: Path) -> None:
     first of them.
     """
     ends = models.ordered_stop_ids(expert, models.load_tokenizer(expert))
-    settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    settings = read_settings(path) if path.is_file() else {}
     if ends and settings.get("eos_token_id") != ends:
         text = json.dumps({**settings, "eos_token_id": ends}, indent=2, ensure_ascii=False)
         path.write_text(text + "\n", encoding="utf-8")
 
 
-@torch.inference_mode()
-def logits(model: "PreTrainedModel", rows: list[list[int]]) -> Iterator[Tensor]:
-    """Row by row, the float32 logits (positions, vocab) at its last positions, at most 32."""
-    for row in rows:
-        hidden = hidden_states(model, pad_right([row], model.device))
-        yield logits_of(model, hidden[0, -32:]).float().cpu()
-
-
-def parity(before: Iterable[Tensor], after: Iterable[Tensor]) -> dict[str, float]:
-    """How far two models' logits, (positions, vocab) a row, are apart; NaN is never lost."""
-    largest, means, agreements = [], [], []
-    for one, other in zip(before, after, strict=True):
-        difference = (one - other).abs()
-        largest.append(difference.max())
-        means.append(difference.mean(dim=-1))
-        agreements.append(one.argmax(dim=-1) == other.argmax(dim=-1))
-    agree = torch.cat(agreements)
-    return {
-        "max_logit_difference": torch.stack(largest).max().item(),
-        "mean_logit_difference": torch.cat(means).mean().item(),
-        "top1_agreement": agree.float().mean().item(),
-        "positions": len(agree),
-    }
-
-
-def _refuse_difference(found: float, limit: float) -> None:
-    if not found <= limit:  # NaN is refused, too
+def _refuse_fold(found: Distance, limit: float) -> None:
+    if not found["kl_max"] <= limit:  # NaN is refused, too
         raise MergeError(
-            f"merged logits differ from base + adapter by {found:.3g}, "
-            f"limit merge.max_logit_difference {limit:g}; "
-            "merge in float32 (compute.dtype) or raise the limit"
+            f"in float32 the folded weights differ from base + adapter by a KL of "
+            f"{found['kl_max']:.3g} nats at one position, limit merge.max_fold_kl {limit:g}; the "
+            "fold is not the adapter, so report it with the adapter's settings"
         )
+
+
+def _refuse_cast(found: Distance, cast: Distance, config: "Merge", dtype: str) -> None:
+    """Hold mean and largest KL to what the cast does to the expert; in float32 that is nothing."""
+    for name, (what, times) in LIMITED.items():
+        ratio = times * config.max_cast_ratio
+        limit = ratio * cast[name] + config.max_fold_kl
+        if not found[name] <= limit:
+            raise MergeError(
+                f"the merged model in {dtype} differs from base + adapter by a {what} KL of "
+                f"{found[name]:.3g} nats, limit {limit:.3g}: {ratio:g} times the {cast[name]:.3g} "
+                f"of the expert's own cast, plus merge.max_fold_kl {config.max_fold_kl:g}; raise "
+                "merge.max_cast_ratio, or use compute.dtype float32"
+            )
 
 
 def _refuse_non_finite(model: "PreTrainedModel") -> None:

@@ -1,6 +1,7 @@
 """Models and tokenizers: found by name, checked before they are loaded, safetensors only."""
 
-import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from lightreasoner import artifacts
 from lightreasoner.artifacts import Artifact
 from lightreasoner.errors import ModelError
+from lightreasoner.model_files import check_tokenizer, check_weights, read_settings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 MICROWORLD = Path(__file__).parent / "microworld" / "models"
-PICKLED_SUFFIXES = {".bin", ".pt", ".pth", ".ckpt"}
 HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.jinja"]
 ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
 STOP_TOKENS = ("<|im_end|>", "<|endoftext|>", "</s>")
@@ -27,11 +28,8 @@ def resolve(name: str) -> Artifact:
     identified by its files' digest; `owner/name@commit` is fetched from the hub (weights in
     safetensors, no code) and identified by its name and commit. Raises ModelError.
     """
-    shipped = MICROWORLD / name.removeprefix("microworld/")
-    if name.startswith("microworld/") and shipped.is_dir():
-        return _checked(shipped, artifacts.digest(shipped))
-    if Path(name).is_dir():
-        return _checked(Path(name), artifacts.digest(Path(name)))
+    if directory := _directory(name):
+        return _checked(directory)
     if not artifacts.is_pinned(name):
         raise ModelError(
             f"model {name!r} is neither a directory nor owner/name@commit of the hub (40 "
@@ -39,6 +37,20 @@ def resolve(name: str) -> Artifact:
         )
     owner_and_name, _, revision = name.partition("@")
     return _checked(_download(owner_and_name, revision), name)
+
+
+def is_at(name: str, directory: Path) -> bool:
+    """Whether a name means the model of this directory, wherever it is seen from."""
+    named = _directory(name)
+    return named is not None and named.samefile(directory)
+
+
+def _directory(name: str) -> Path | None:
+    """The directory that a name means, if it is one here."""
+    shipped = MICROWORLD / name.removeprefix("microworld/")
+    if name.startswith("microworld/") and shipped.is_dir():
+        return shipped
+    return Path(name) if Path(name).is_dir() else None
 
 
 def _download(name: str, revision: str) -> Path:
@@ -53,20 +65,12 @@ def _download(name: str, revision: str) -> Path:
         ) from error
 
 
-def _checked(path: Path, digest: str) -> Artifact:
-    """Refuse a directory that is no model, or that holds pickled weights only."""
-    if not (path / "config.json").is_file():
-        raise ModelError(f"{path}: no config.json; give a directory in the Hugging Face layout")
-    if not any(path.glob("*.safetensors")):
-        pickled = sorted(file.name for file in path.iterdir() if file.suffix in PICKLED_SUFFIXES)
-        found = f"pickled weights only ({', '.join(pickled)})" if pickled else "no weights"
-        raise ModelError(
-            f"{path}: holds {found}; only safetensors are read, so convert them with "
-            "save_pretrained(..., safe_serialization=True)"
-        )
-    if not (path / "tokenizer.json").is_file():
-        raise ModelError(f"{path}: no tokenizer.json; save the model's fast tokenizer beside it")
-    return Artifact(path, digest)
+def _checked(path: Path, digest: str | None = None) -> Artifact:
+    """Refuse a directory that is no model, or whose weights and settings cannot be read here."""
+    check_weights(path)
+    check_tokenizer(path)
+    _ends_in_files(path)
+    return Artifact(path, digest or artifacts.digest(path))
 
 
 @dataclass(frozen=True)
@@ -77,20 +81,22 @@ class Vocabulary:
 
     @cached_property
     def _tree(self) -> dict[str, Any]:
-        return json.loads((self.path / "tokenizer.json").read_text(encoding="utf-8"))
+        return read_settings(self.path / "tokenizer.json")
 
     @cached_property
     def added(self) -> dict[int, str]:
         """Added tokens by id."""
-        return {token["id"]: token["content"] for token in self._tree.get("added_tokens", [])}
+        with _loading(self.path / "tokenizer.json"):
+            return {token["id"]: token["content"] for token in self._tree.get("added_tokens", [])}
 
     @cached_property
     def tokens(self) -> dict[int, str]:
         """All tokens by id."""
-        vocab = self._tree["model"]["vocab"]
-        if isinstance(vocab, list):  # a unigram model's pairs of token and score
-            return {id_: token for id_, (token, _) in enumerate(vocab)} | self.added
-        return {id_: token for token, id_ in vocab.items()} | self.added
+        with _loading(self.path / "tokenizer.json"):
+            vocab = self._tree["model"]["vocab"]
+            if isinstance(vocab, list):  # a unigram model's pairs of token and score
+                return {id_: token for id_, (token, _) in enumerate(vocab)} | self.added
+            return {id_: token for token, id_ in vocab.items()} | self.added
 
     @property
     def ordinary(self) -> set[int]:
@@ -134,11 +140,13 @@ def context_length(path: Path) -> int:
     Those of a model with long RoPE end where it takes other frequencies, for a whole batch at once:
     what it computes for one row would depend on the others.
     """
-    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    config = read_settings(path / "config.json")
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if not isinstance(rope, dict):
+        raise ModelError(f"{path / 'config.json'}: rope_parameters must be an object, got {rope!r}")
     original = "original_max_position_embeddings"
     if "longrope" in (rope.get("rope_type"), rope.get("type")):
-        return int(rope.get(original) or _configured(path / "config.json", original))
+        return _configured(path / "config.json", original, rope)
     return _configured(path / "config.json", "max_position_embeddings")
 
 
@@ -147,12 +155,12 @@ def vocabulary_size(path: Path) -> int:
     return _configured(path / "config.json", "vocab_size")
 
 
-def _configured(config: Path, field: str) -> int:
-    """A number at the top level of a model's config.json."""
-    value = json.loads(config.read_text(encoding="utf-8")).get(field)
-    if not isinstance(value, int):
+def _configured(config: Path, field: str, first: dict[str, Any] | None = None) -> int:
+    """A whole number over 0 at the top level of a model's config.json, or `first` of all there."""
+    value = (first or {}).get(field) or read_settings(config).get(field)
+    if type(value) is not int or value < 1:
         raise ModelError(
-            f"{config}: {field} must be a number at its top level, got {value!r}; models that "
+            f"{config}: {field} must be a number at its top level, got {value!r:.80}; models that "
             "name or nest it otherwise are not supported"
         )
     return value
@@ -161,12 +169,12 @@ def _configured(config: Path, field: str) -> int:
 def load_model(path: Path, device: str, dtype: str) -> "PreTrainedModel":
     """A causal language model in inference mode. Raises ModelError for what cannot be loaded."""
     import torch
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
+    check_weights(path)
     logging.disable_progress_bar()
-    try:
+    with _loading(path):
         model, loading = AutoModelForCausalLM.from_pretrained(
             path,
             dtype=getattr(torch, dtype),
@@ -175,9 +183,6 @@ def load_model(path: Path, device: str, dtype: str) -> "PreTrainedModel":
             local_files_only=True,
             output_loading_info=True,
         )
-    except (ImportError, OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        first_line = (str(error).strip() or "no detail").splitlines()[0]
-        raise ModelError(f"{path}: cannot be loaded ({first_line})") from error
     if missing := sorted(loading["missing_keys"]):
         raise ModelError(
             f"{path}: {len(missing)} weights are missing, the first is {missing[0]}; they would be "
@@ -185,6 +190,30 @@ def load_model(path: Path, device: str, dtype: str) -> "PreTrainedModel":
         )
     _check_cache(path, model)
     return model.to(device).eval()
+
+
+def load_skeleton(path: Path) -> "PreTrainedModel":
+    """The model without its weights, its tensors on the device `meta`. Raises ModelError."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with _loading(path), torch.device("meta"):
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False, local_files_only=True)
+        return AutoModelForCausalLM.from_config(config)
+
+
+@contextmanager
+def _loading(path: Path) -> Iterator[None]:
+    """What transformers says of files that it cannot take, in a line. Raises ModelError."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except Exception as error:  # tokenizers raises no kind of its own
+        detail = " ".join(str(error).split())[:300] or "no detail"
+        raise ModelError(
+            f"{path}: cannot be loaded ({type(error).__name__}: {detail}); mend or fetch it again"
+        ) from error
 
 
 def _check_cache(path: Path, model: "PreTrainedModel") -> None:
@@ -203,7 +232,9 @@ def load_tokenizer(path: Path) -> "PreTrainedTokenizerBase":
     """The model's fast tokenizer."""
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)
+    check_tokenizer(path)
+    with _loading(path):
+        return AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)
 
 
 def stop_ids(path: Path, tokenizer: "PreTrainedTokenizerBase") -> set[int]:
@@ -235,9 +266,20 @@ def ordered_stop_ids(path: Path, tokenizer: "PreTrainedTokenizerBase") -> list[i
 
 def _declared_ends(path: Path, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
     """End ids by the generation's, the model's and the tokenizer's settings, in this order."""
-    declared: list[int | None] = []
+    last = tokenizer.eos_token_id
+    return _ends_in_files(path) if last is None else [*_ends_in_files(path), last]
+
+
+def _ends_in_files(path: Path) -> list[int]:
+    """Those by the generation's and the model's settings. Raises ModelError for other kinds."""
+    declared: list[int] = []
     for file in (path / "generation_config.json", path / "config.json"):
-        if file.is_file():
-            eos = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id")
-            declared += eos if isinstance(eos, list) else [eos]
-    return [id_ for id_ in (*declared, tokenizer.eos_token_id) if id_ is not None]
+        eos = read_settings(file).get("eos_token_id") if file.is_file() else None
+        ids = eos if isinstance(eos, list) else [] if eos is None else [eos]
+        if any(type(id_) is not int for id_ in ids):
+            raise ModelError(
+                f"{file}: eos_token_id must be an id or a list of ids, got {eos!r:.80}; write the "
+                "token's number"
+            )
+        declared += ids
+    return declared

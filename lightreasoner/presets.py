@@ -80,7 +80,7 @@ def _paper(name: str, expert: str) -> dict[str, Any]:
         "score": {},
         "select": {},
         "finetune": {},
-        "merge": {"max_logit_difference": 1.0},
+        "merge": {},
         "evaluate": {
             "source": hub.SOURCE,
             "problem_sets": BENCHMARKS,

@@ -7,7 +7,6 @@ terminal, and on a page once it is escaped.
 """
 
 import codecs
-import json
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from lightreasoner.model_files import read_settings
 from lightreasoner.models import Vocabulary
 
 ESCAPED = "surrogateescape"  # Python's own way to carry bytes that are no UTF-8 in a text
@@ -44,7 +44,7 @@ class Texts:
     @cached_property
     def _is_byte_level(self) -> bool:
         """Whether tokens spell bytes in GPT-2's letters, by the tokenizer's own decoder."""
-        tree = json.loads((self.path / "tokenizer.json").read_text(encoding="utf-8"))
+        tree = read_settings(self.path / "tokenizer.json")
         decoder = tree.get("decoder") or {}
         parts = [decoder, *decoder.get("decoders", ())]
         return any(part.get("type") == "ByteLevel" for part in parts)

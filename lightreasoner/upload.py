@@ -14,11 +14,11 @@ import yaml
 from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
-from lightreasoner import artifacts
+from lightreasoner import adapters, artifacts
 from lightreasoner.errors import UploadError
+from lightreasoner.model_files import ADAPTER_CONFIG, check_links, check_weights, read_settings
 
 CARD = "README.md"
-ADAPTER_CONFIG = "adapter_config.json"
 SUFFIXES = {".safetensors", ".json", ".txt", ".jinja", ".md"}
 RECORDS = {"curve.csv", "validation.csv", "validation.json"}
 """The fine-tuning's curves and what it held out, which lie beside an adapter."""
@@ -38,10 +38,12 @@ def prepare(model: Path, card: Path, out: Path, adapter: bool) -> Folder:
     """Put a merged model, or an adapter, into the new directory `out` with its card, and check it.
 
     Files are linked, not copied. Raises UploadError for files that do not belong on the hub, a
-    directory that holds no such model, and a card whose metadata is not valid.
+    directory that holds no such model, and a card whose metadata is not valid; ModelError or
+    ArtifactError for links that lead out of it, weights elsewhere and a damaged adapter.
     """
     if not model.is_dir():
         raise UploadError(f"{model}: no such directory; give a model's directory or models:/NAME")
+    check_links(model)
     artifacts.place(artifacts.of(model), out)
     text = _checked_card(card)
     if adapter:
@@ -54,6 +56,10 @@ def prepare(model: Path, card: Path, out: Path, adapter: bool) -> Folder:
         file.relative_to(out).as_posix(): file.stat().st_size for file in artifacts.files_under(out)
     }
     _check_files(model, files, ADAPTER_CONFIG if adapter else "config.json")
+    if adapter:
+        adapters.read(model)
+    else:
+        check_weights(model)
     return Folder(out, dict(sorted(files.items())))
 
 
@@ -102,7 +108,7 @@ def _name_base(path: Path) -> None:
     """Give the base as peft looks it up, name and commit apart, if it came from the hub."""
     if not path.is_file():
         return
-    settings = json.loads(path.read_text(encoding="utf-8"))
+    settings = read_settings(path)
     base = str(settings.get("base_model_name_or_path"))
     if artifacts.is_pinned(base):
         name, _, commit = base.partition("@")

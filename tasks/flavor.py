@@ -23,7 +23,7 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types.schema import ColSpec, Schema
 
 from lightreasoner import artifacts, yaml12
-from lightreasoner.errors import ModelError
+from lightreasoner.model_files import check_weights
 
 MODEL_DIR = "model"
 TOKENIZER_DIR = "components/tokenizer"
@@ -45,7 +45,7 @@ def upload(
     A served model answers as it was evaluated: greedily, in at most `max_new_tokens`.
     Raises ModelError if the directory is not a model with safetensors weights.
     """
-    _check(directory)
+    check_weights(directory)
     _copy_small_files(directory, scratch / TOKENIZER_DIR)
     _write_environment(scratch)
     described = _describe(model_id, run_id, origin, max_new_tokens)
@@ -90,15 +90,6 @@ def _describe(
         config={"do_sample": False, "max_new_tokens": max_new_tokens},
     )
     return described
-
-
-def _check(directory: Path) -> None:
-    names = {file.name for file in directory.iterdir()} if directory.is_dir() else set()
-    if "config.json" not in names or not any(name.endswith(".safetensors") for name in names):
-        raise ModelError(
-            f"{directory}: not a model directory with config.json and safetensors weights; "
-            "run the merge stage"
-        )
 
 
 def _copy_small_files(directory: Path, out: Path) -> None:

@@ -21,9 +21,12 @@ SOURCES = {
     "benchmark_source": f"openai/gsm8k@{COMMIT}",
 }
 PARITY = {
-    "max_logit_difference": 1e-5,
-    "mean_logit_difference": 1e-6,
+    "kl_mean": 1e-6,
+    "kl_max": 1e-5,
     "top1_agreement": 1.0,
+    "cast_kl_mean": 0.002,
+    "cast_kl_max": 0.25,
+    "cast_top1_agreement": 0.75,
     "positions": 40,
     "prompts": 4,
     "held_out_prompts": 3,

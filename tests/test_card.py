@@ -13,9 +13,12 @@ LOCAL = "0" * 32 + ".dir"
 ADAPTER = {"r": 8, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj"]}
 SELECTED = {"steps": "informative", "label": "contrast"}
 PARITY = {
-    "max_logit_difference": 1.5e-5,
-    "mean_logit_difference": 1e-6,
+    "kl_mean": 1e-6,
+    "kl_max": 1.5e-5,
     "top1_agreement": 1.0,
+    "cast_kl_mean": 0.002,
+    "cast_kl_max": 0.25,
+    "cast_top1_agreement": 0.75,
     "positions": 64,
     "prompts": 4,
     "held_out_prompts": 3,
@@ -38,8 +41,9 @@ def test_the_text_says_what_it_was_made_of() -> None:
     assert f"- expert: `{HUB}`" in text
     assert f"- sample set: `{LOCAL}`" in text
     assert "rank 8, lora_alpha 16, on q_proj, v_proj" in text
-    assert "difference\n  1.50e-05" in text
-    assert "64 positions of 4 prompts, 3 of them held out" in text
+    assert "1.00e-06 nats in the mean,\n  1.50e-05 at most, top-1 agreement 1.0000" in text
+    assert "of the expert's own cast\n  2.00e-03, 2.50e-01, 0.7500" in text
+    assert "64 positions of\n  4 prompts, 3 of them held out" in text
 
 
 def test_a_local_expert_has_no_name_on_the_hub() -> None:

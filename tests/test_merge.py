@@ -4,12 +4,14 @@ import json
 import shutil
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
 import pytest
 import torch
 from peft import PeftModel
+from peft.tuners.lora.layer import Linear
 from safetensors.torch import load_file, save_file
 from test_finetune import CPU, settings
 from transformers import PreTrainedModel
@@ -21,7 +23,7 @@ from lightreasoner.config import Merge
 from lightreasoner.decode import decode
 from lightreasoner.errors import ArtifactError, MergeError
 from lightreasoner.finetune import save_adapter, with_lora
-from lightreasoner.merge import parity, parity_rows, write_model
+from lightreasoner.merge import parity_rows, write_model
 from lightreasoner.progress import Silent
 
 TWO = ["q_proj", "v_proj"]
@@ -57,17 +59,27 @@ def load(path: Path) -> PreTrainedModel:
     return models.load_model(path, "cpu", "float32")
 
 
-def merge(expert: Path, adapter: Path, samples: Path, out: Path, **changes: float) -> Path:
+def merge(expert: Path, adapter: Path, samples: Path, out: Path, **changes: Any) -> Path:
     return merge_artifact(artifacts.of(expert), adapter, samples, out, **changes)
 
 
 def merge_artifact(
-    expert: Artifact, adapter: Path, samples: Path, out: Path, **changes: float
+    expert: Artifact,
+    adapter: Path,
+    samples: Path,
+    out: Path,
+    dtype: str = "float32",
+    **changes: Any,
 ) -> Path:
     out.mkdir()
-    config = Merge.model_validate(changes)
-    write_model(expert, adapter, artifacts.of(samples), config, CPU, out, Silent())
+    config, compute = Merge.model_validate(changes), CPU.model_copy(update={"dtype": dtype})
+    write_model(expert, adapter, artifacts.of(samples), config, compute, out, Silent())
     return out
+
+
+def parity_of(model: Path) -> dict[str, float]:
+    found: dict[str, float] = json.loads((model / "parity.json").read_text("utf-8"))
+    return found
 
 
 def test_the_merged_directory_speaks_as_base_and_adapter(
@@ -82,9 +94,10 @@ def test_the_merged_directory_speaks_as_base_and_adapter(
     )
     assert one == other
     assert sum(a != b for a, b in zip(base, one, strict=True)) > 50
-    found = json.loads((out / "parity.json").read_text())
+    found = parity_of(out)
     assert found["top1_agreement"] == 1.0
-    assert found["max_logit_difference"] < 1e-3
+    assert found["kl_max"] < 1e-9
+    assert (found["cast_kl_mean"], found["cast_kl_max"], found["cast_top1_agreement"]) == (0, 0, 1)
 
 
 def test_the_microworld_expert_speaks_as_base_and_adapter(
@@ -197,39 +210,106 @@ def test_weights_come_in_shards(
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.parametrize(("dtype", "loads"), [("float32", 2), ("bfloat16", 3)])
 def test_one_copy_of_the_weights_at_a_time(
     tiny_expert: Path,
     adapter_dir: Path,
     samples_dir: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    dtype: str,
+    loads: int,
 ) -> None:
-    """No weight of the base is alive when the saved model is loaded."""
+    """No weight of the model before is alive when the next is loaded."""
     weights: list[weakref.ref[Any]] = []
-    loads = []
+    alive = []
 
     def watched(*arguments: Any) -> PreTrainedModel:
-        loads.append(sum(weight() is not None for weight in weights))
+        alive.append(sum(weight() is not None for weight in weights))
         model = original(*arguments)
         weights.extend(weakref.ref(weight) for weight in model.parameters())
         return model
 
     original = models.load_model
     monkeypatch.setattr(models, "load_model", watched)
-    merge(tiny_expert, adapter_dir, samples_dir, tmp_path / "model")
-    assert loads == [0, 0]
+    merge(tiny_expert, adapter_dir, samples_dir, tmp_path / "model", dtype=dtype)
+    assert alive == [0] * loads
 
 
-def test_parity_by_hand() -> None:
-    """Differences 1, 0 and 0, 4 over two positions; only the first keeps its largest logit."""
-    before = [torch.tensor([[1.0, 3.0]]), torch.tensor([[2.0, 0.0]])]
-    after = [torch.tensor([[2.0, 3.0]]), torch.tensor([[2.0, 4.0]])]
-    assert parity(before, after) == {
-        "max_logit_difference": 4.0,
-        "mean_logit_difference": 1.25,
-        "top1_agreement": 0.5,
-        "positions": 2,
-    }
+@pytest.mark.parametrize("spread", [0.001, 0.01, 0.1, 0.5])
+def test_in_bfloat16_the_fold_is_exact_and_the_cast_is_held_to_the_experts_own(
+    tiny_expert: Path, samples_dir: Path, tmp_path: Path, spread: float
+) -> None:
+    """The weights are those folded in float32, rounded once.
+
+    Measured on 48 random models: a mean KL of 0.8 to 2.3 times the expert's own, the largest up to
+    10 times at spread 0.5, 3 times below.
+    """
+    make_adapter(tiny_expert, tmp_path / "adapter", spread)
+    exact = merge(tiny_expert, tmp_path / "adapter", samples_dir, tmp_path / "exact")
+    out = merge(tiny_expert, tmp_path / "adapter", samples_dir, tmp_path / "m", dtype="bfloat16")
+    found, rounded = parity_of(out), load_file(out / "model.safetensors")
+    assert 0 < found["cast_kl_mean"] < found["cast_kl_max"]
+    assert 0 < found["kl_mean"] < 4 * found["cast_kl_mean"]
+    for name, weight in load_file(exact / "model.safetensors").items():
+        assert torch.equal(rounded[name], weight.bfloat16())
+    assert json.loads((out / "config.json").read_text("utf-8"))["dtype"] == "bfloat16"
+
+
+def scaled(layer: Any, name: str) -> torch.Tensor:
+    return 2 * DELTA(layer, name)
+
+
+def left_out(layer: Any, name: str) -> torch.Tensor:
+    """The first layer's values alone are not folded."""
+    folded = [module for module in FOLDED if module is not layer]
+    FOLDED.append(layer)
+    return DELTA(layer, name) if folded else 0 * DELTA(layer, name)
+
+
+DELTA = Linear.get_delta_weight
+FOLDED: list[Any] = []
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("spread", [0.01, 0.1])
+@pytest.mark.parametrize("fault", [scaled, left_out])
+def test_a_fold_that_is_not_the_adapter_fails(
+    tiny_expert: Path,
+    samples_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: Any,
+    spread: float,
+    dtype: str,
+) -> None:
+    """Twice the scale, or one layer left out, whatever the dtype; measured: a KL of 5e-6 and up."""
+    make_adapter(tiny_expert, tmp_path / "adapter", spread)
+    FOLDED.clear()
+    monkeypatch.setattr(Linear, "get_delta_weight", fault)
+    with pytest.raises(MergeError, match=r"in float32 the folded weights differ .*max_fold_kl"):
+        merge(tiny_expert, tmp_path / "adapter", samples_dir, tmp_path / "m", dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_saved_model_that_is_not_the_folded_one_fails(
+    tiny_expert: Path,
+    adapter_dir: Path,
+    samples_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    dtype: str,
+) -> None:
+    """One layer's values are lost on the way to the disk."""
+
+    def lossy(model: PreTrainedModel, *arguments: Any, **options: Any) -> None:
+        model.model.layers[0].self_attn.v_proj.weight.data.zero_()
+        original(model, *arguments, **options)
+
+    original = PreTrainedModel.save_pretrained
+    monkeypatch.setattr(PreTrainedModel, "save_pretrained", lossy)
+    with pytest.raises(MergeError, match=rf"merged model in {dtype} .* mean KL .*max_cast_ratio"):
+        merge(tiny_expert, adapter_dir, samples_dir, tmp_path / "m", dtype=dtype)
 
 
 def test_held_out_trajectories_are_read_first(samples_dir: Path, tmp_path: Path) -> None:
@@ -262,7 +342,7 @@ def test_the_report_counts_prompts_and_those_held_out(
 ) -> None:
     (adapter_dir / "validation.json").write_text('{"problem_ids": ["b"]}', encoding="utf-8")
     out = merge(tiny_expert, adapter_dir, samples_dir, tmp_path / "model", parity_prompts=2)
-    found = json.loads((out / "parity.json").read_text())
+    found = parity_of(out)
     assert (found["prompts"], found["held_out_prompts"], found["positions"]) == (2, 1, 12)
 
 
@@ -275,13 +355,6 @@ def test_the_card_says_what_the_samples_say_of_themselves(
     assert "on whole solutions that people wrote" in (out / "README.md").read_text("utf-8")
 
 
-def test_a_difference_past_the_limit_fails(
-    tiny_expert: Path, adapter_dir: Path, samples_dir: Path, tmp_path: Path
-) -> None:
-    with pytest.raises(MergeError, match=r"limit merge.max_logit_difference 1e-12"):
-        merge(tiny_expert, adapter_dir, samples_dir, tmp_path / "m", max_logit_difference=1e-12)
-
-
 def test_logits_that_are_not_numbers_fail(
     tiny_expert: Path,
     adapter_dir: Path,
@@ -292,8 +365,21 @@ def test_logits_that_are_not_numbers_fail(
     """NaN compares false with any limit; finite weights can still overflow on the way."""
     nothing = [torch.full((1, 3), float("nan"))]
     monkeypatch.setattr(merging, "logits", lambda model, rows: nothing)
-    with pytest.raises(MergeError, match=r"by nan, limit"):
+    with pytest.raises(MergeError, match=r"a KL of nan nats"):
         merge(tiny_expert, adapter_dir, samples_dir, tmp_path / "model")
+
+
+def test_float32_weights_that_no_gpu_holds_are_folded_on_the_cpu(
+    tiny_expert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The GPU's memory is not here to be asked, so it is pretended."""
+    skeleton = models.load_skeleton(tiny_expert)
+    size = 4 * skeleton.num_parameters()
+    for memory, device in ((2 * size, "cuda"), (size, "cpu")):
+        gpu = SimpleNamespace(total_memory=memory)
+        monkeypatch.setattr("torch.cuda.get_device_properties", lambda _, gpu=gpu: gpu)
+        assert merging._float32_device(skeleton, "cuda") == device
+    assert merging._float32_device(skeleton, "cpu") == "cpu"
 
 
 def test_weights_that_are_not_finite_are_refused(
@@ -311,7 +397,7 @@ def test_an_adapter_of_another_base_is_refused(
     bare_expert: Artifact, adapter_dir: Path, samples_dir: Path, tmp_path: Path
 ) -> None:
     other = Artifact(bare_expert.path, "0" * 32 + ".dir")
-    with pytest.raises(ArtifactError, match=r"tuned on .*\.dir, not on this expert \(0000"):
+    with pytest.raises(ArtifactError, match=r"its base is '.*\.dir', this expert is .* \(0000"):
         merge_artifact(other, adapter_dir, samples_dir, tmp_path / "model")
 
 
@@ -319,8 +405,8 @@ def test_an_adapter_of_another_base_is_refused(
     ("name", "text", "message"),
     [
         ("adapter_config.json", None, "no such file; give a directory that finetune wrote"),
-        ("adapter_config.json", "{", "not an adapter's settings"),
-        ("adapter_config.json", "3", "not an adapter's settings"),
+        ("adapter_config.json", "{", "adapter_config.json: cannot be read"),
+        ("adapter_config.json", "3", "adapter_config.json: must hold a JSON object"),
         ("adapter_config.json", '{"r": 8}', "lacks base_model_name_or_path, lora_alpha, target_"),
         ("adapter_model.safetensors", None, "no such file; give a directory that finetune wrote"),
     ],

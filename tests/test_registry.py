@@ -169,7 +169,7 @@ def test_a_version_names_everything_upstream(
     for name, digest in stored_pipeline.SOURCES.items():
         assert tags[f"digest.{name}"] == digest
     assert tags["digest.model"] == model.digest
-    assert tags["parity.max_logit_difference"] == "1e-05"
+    assert tags["parity.kl_max"] == "1e-05"
     assert tags["pipeline_run"] == run_id
     assert len(tags["params"]) == 64
 

@@ -528,7 +528,7 @@ def test_mlflow_shows_the_version_under_its_alias(
     page.goto(address(data["registered-model"]))
     expect(page.get_by_text("tuned by LightReasoner with").first).to_be_visible()
     expect(page.get_by_text("Gate:").first).to_be_visible()
-    for tag in ("digest.samples", "code.select", "parity.max_logit_difference"):
+    for tag in ("digest.samples", "code.select", "parity.kl_max"):
         expect(page.get_by_text(tag).first).to_be_attached()
     aliases = page.get_by_text("@ champion")
     expect(aliases).to_have_count(int("Gate: promoted" in data["report"]["data"]))
