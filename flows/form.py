@@ -224,9 +224,9 @@ class EvaluationForm(Settings):
 
     @classmethod
     def saying(cls, params: Params) -> dict[str, Any]:
-        """The fields' values; the model is the newest candidate of these parameters' name."""
+        """The fields' values; the model is that of these parameters' name and alias."""
         said = described(params, cls.model_fields, ("compute", "evaluate"))
-        return {**said, "model": f"models:/{params.register.name}@candidate"}
+        return {**said, "model": f"models:/{params.register.name}@{params.register.alias}"}
 
     def run_name(self) -> str:
         """What a run is called: the model, the problem sets, a short digest."""

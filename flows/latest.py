@@ -1,5 +1,7 @@
 """`<home>/latest`: what the last finished run found, for people and for programs.
 
+It is written before the model is registered, and completed after.
+
 report.json      scores, paired tests, seconds of each stage, registered model, fingerprints
 report.html      the page, and its figures/
 """
@@ -30,7 +32,9 @@ class Registering:
     gate: Gated
 
 
-def describe(runs: Mapping[str, StageRun], registering: Registering) -> dict[str, Any]:
+def describe(
+    runs: Mapping[str, StageRun], registering: Registering | None = None
+) -> dict[str, Any]:
     """report.json's content.
 
     `scores.{base,lightreasoner}.<set>` and `paired.<set>` are the report stage's; accuracy and
@@ -38,24 +42,26 @@ def describe(runs: Mapping[str, StageRun], registering: Registering) -> dict[str
     those of its look-up; `cached` means taken from the store, whichever driver put it there, and
     for register that the registry had the version; `peak_memory_mib` is the peak when it was made.
     `registered_model.gate` is the gate's decision (lightreasoner/gate.py) and, as `champion`, the
-    version that is champion now.
+    version that is champion now; before registering it is None, and no stage `register` is there.
     """
     payload = runs["report"].outcome.artifact.path
     tables = json.loads((payload / "tables.json").read_text(encoding="utf-8"))
-    registered = asdict(registering.registered)
-    created = registered.pop("created")
     stages = {name: _cost(run) for name, run in runs.items()}
-    stages["register"] = {
-        "seconds": round(registering.seconds, 3),
-        "cached": not created,
-        "peak_memory_mib": registering.peak_memory_mib,
-    }
+    model = None
+    if registering:
+        registered = asdict(registering.registered)
+        stages["register"] = {
+            "seconds": round(registering.seconds, 3),
+            "cached": not registered.pop("created"),
+            "peak_memory_mib": registering.peak_memory_mib,
+        }
+        model = {**registered, "gate": registering.gate.as_tree()}
     return {
         "scores": tables["scores"],
         "paired": tables["paired"],
         "styles": tables["styles"],
         "stages": stages,
-        "registered_model": {**registered, "gate": registering.gate.as_tree()},
+        "registered_model": model,
         "fingerprints": {name: run.outcome.manifest["fingerprint"] for name, run in runs.items()},
     }
 

@@ -1,4 +1,4 @@
-"""The pipeline: the stages of the graph as cached tasks, then the registry, then the report."""
+"""The pipeline: the stages of the graph as cached tasks, the report, then the registry."""
 
 import logging
 import time
@@ -38,24 +38,42 @@ def lightreasoner(params: Form) -> dict[str, Any]:
 
 
 def run_pipeline(params: Params, where: Path) -> dict[str, Any]:
-    """The stages, the registry and the report; what report.json says."""
+    """The stages, the report and the registry; what report.json says.
+
+    Report and record are there before the registry is asked, and are completed after.
+    """
     inputs = external_inputs(params)
     name, uri = flow_run.name or "lightreasoner", home.tracking_uri(where)
     servers.track(where)
     with tracking.pipeline_run(params, name) as run:
         runs = run_stages(GRAPH, inputs, params, where, run)
         tracking.log_report(run, runs["report"].outcome)
-        report = latest.describe(runs, _register(runs, inputs, params, where, run))
-        latest.write(where, runs["report"].outcome.artifact, report)
-        model = report["registered_model"]
         ids = {"name": name, "prefect": str(flow_run.id), "mlflow": tracking.run_here(run)}
-        record = records.of(ids, params, runs, model)
-        records.keep(where, record)
-        addresses = shown.addresses(uri, run, model)
+        _keep(ids, params, runs, where)
+        log.info("%-24s %s", "report", where / "latest" / "report.html")
+        registering = _register(runs, inputs, params, where, run)
+        ids["mlflow"] = tracking.run_here(run)
+        report, record = _keep(ids, params, runs, where, registering)
+        addresses = shown.addresses(uri, run, report["registered_model"])
         finished = shown.Finished(record, report, runs, params, addresses)
         shown.publish(finished)
         tracking.describe(run, shown.markdown(finished))
     return report
+
+
+def _keep(
+    ids: dict[str, str],
+    params: Params,
+    runs: dict[str, StageRun],
+    where: Path,
+    registering: latest.Registering | None = None,
+) -> tuple[dict[str, Any], records.Record]:
+    """Write `latest` and the run's record; without `registering`, as if that failed."""
+    report = latest.describe(runs, registering)
+    latest.write(where, runs["report"].outcome.artifact, report)
+    record = records.of(ids, params, runs, report["registered_model"])
+    records.keep(where, record)
+    return report, record
 
 
 def run_stages(

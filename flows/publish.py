@@ -51,6 +51,8 @@ def publish(record: Record, checkout: Path, where: Path, force: bool = False) ->
     as it was.
     """
     params = record.values()
+    if record.registered_model is None:
+        raise PublishError(f"run {record.name!r}: its model was not registered; {AGAIN}")
     _check_checkout(checkout)
     _what_changes(checkout, params, force)
     outs = results(record, params, where)

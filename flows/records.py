@@ -1,4 +1,4 @@
-"""`<home>/runs/`: what each finished run of the pipeline was, a file a run.
+"""`<home>/runs/`: what each run of the pipeline was that came to its report, a file a run.
 
 `lightreasoner publish` reads it, so that a run can be published when Prefect and MLflow are down,
 or have forgotten it.
@@ -32,7 +32,8 @@ class Record:
     """A finished run of the pipeline.
 
     `finished` is in seconds since 1970; `fingerprints` and `digests` are by stage;
-    `registered_model` is report.json's. `mlflow` is "" where MLflow took no run.
+    `registered_model` is report.json's, None if registering failed. `mlflow` is "" where MLflow
+    took no run.
     """
 
     name: str
@@ -42,7 +43,7 @@ class Record:
     params: dict[str, Any]
     fingerprints: dict[str, str]
     digests: dict[str, str]
-    registered_model: dict[str, Any]
+    registered_model: dict[str, Any] | None
 
     def values(self) -> Params:
         """Its parameters. Raises RecordError if they are another version's."""
@@ -56,12 +57,13 @@ class Record:
 
     def is_same_as(self, other: "Record") -> bool:
         """Whether both runs came to the same results, and to the same version of the model."""
-        version = ("name", "version", "alias")
-        return (self.params, self.digests, self.fingerprints) == (
-            other.params,
-            other.digests,
-            other.fingerprints,
-        ) and all(self.registered_model[key] == other.registered_model[key] for key in version)
+
+        def came_to(record: "Record") -> list[Any]:
+            model = record.registered_model or {}
+            version = [model.get(key) for key in ("name", "version", "alias")]
+            return [record.params, record.digests, record.fingerprints, *version]
+
+        return came_to(self) == came_to(other)
 
     def ended(self) -> str:
         """When it finished, in local time."""
@@ -72,7 +74,7 @@ def of(
     ids: Mapping[str, str],
     params: Params,
     stages: Mapping[str, "StageRun"],
-    registered_model: Mapping[str, Any],
+    registered_model: dict[str, Any] | None,
 ) -> Record:
     """The record of a run that ends now; `ids` are its name and its ids as in Record."""
     outcomes = {name: run.outcome for name, run in stages.items()}
@@ -82,7 +84,7 @@ def of(
         params=params.model_dump(mode="json"),
         fingerprints={name: found.manifest["fingerprint"] for name, found in outcomes.items()},
         digests={name: found.artifact.digest for name, found in outcomes.items()},
-        registered_model=dict(registered_model),
+        registered_model=registered_model,
     )
 
 
@@ -106,7 +108,8 @@ def read(home: Path) -> list[Record]:
 def find(home: Path, run: str | None, tracking_uri: str) -> Record:
     """The record of a run by its name or id in Prefect or MLflow; without one, the newest.
 
-    Of several runs of one name the newest is taken if all came to the same. Raises RecordError,
+    Of several runs of one name the newest is taken if all came to the same; those whose model was
+    not registered count only if there is no other. Raises RecordError,
     which says what is known of a run without a record.
     """
     known = read(home)
@@ -122,6 +125,7 @@ def find(home: Path, run: str | None, tracking_uri: str) -> Record:
     ]
     if not matching:
         raise RecordError(_why_not(home, run, tracking_uri, known))
+    matching = [each for each in matching if each.registered_model] or matching
     newest = matching[0]
     if not all(each.is_same_as(newest) for each in matching):
         ids = ", ".join(f"{each.prefect} ({each.ended()})" for each in matching)

@@ -8,6 +8,8 @@ imports this one at run time. It is long, so that all that can be set is read in
 import difflib
 import inspect
 import json
+import posixpath
+import re
 import warnings
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -28,6 +30,11 @@ from lightreasoner.errors import ConfigError
 
 PromptStyle = Literal["qwen25-math-cot", "cot", "chat", "authors"]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
+MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
+LONGEST_NAME = 100
+SET_NAME = re.compile(r"[\w.:/ -]{1,100}")
+"""What MLflow takes in a metric's name."""
+
 CHAMPION = "champion"
 """The alias of the model that the gate let through last (gate.py)."""
 
@@ -263,6 +270,19 @@ class Evaluate(Section):
     temperature: float = Field(0.0, ge=0, description="0 decodes greedily.")
     seed: Seed = Field(42, description="Seed of the draw of problems, and of sampling.")
 
+    @field_validator("problem_sets")
+    @classmethod
+    def _are_parts_of_metrics_names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        """Else MLflow would refuse all metrics of a run, after hours, and the model's with them."""
+        for name in names:
+            metric = f"accuracy/{name}"
+            if not SET_NAME.fullmatch(name) or posixpath.normpath(metric) != metric:
+                raise ValueError(
+                    "must be names of 1 to 100 letters, digits, _ - . : / and spaces, as MLflow "
+                    f"takes them in its metrics' names, and no path such as ../a; rename {name!r}"
+                )
+        return names
+
     @model_validator(mode="after")
     def _draws_differ(self) -> "Evaluate":
         _check_draws(self.n, self.temperature, "response")
@@ -280,12 +300,11 @@ class Evaluate(Section):
 class Register(Section):
     """The merged model's place in the registry."""
 
-    name: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="The registered model's name."
-    )
+    name: str = Field(description="The registered model's name: letters, digits, - and _.")
     alias: str = Field(
         "candidate",
         pattern=r"^[a-z][a-z0-9-]*$",
+        max_length=100,
         description="The alias that moves to the new version; champion is the gate's own.",
     )
     gate_set: str | None = Field(
@@ -294,11 +313,29 @@ class Register(Section):
         "the first.",
     )
 
+    @field_validator("name")
+    @classmethod
+    def _is_a_name_for_mlflow(cls, name: str) -> str:
+        """MLflow's rule for a logged model's name, which knows no dot, and a file's length."""
+        if not MODEL_NAME.fullmatch(name):
+            fitting = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")[:LONGEST_NAME]
+            raise ValueError(
+                "must begin with a letter or digit and hold only letters, digits, - and _, "
+                f"{LONGEST_NAME} at most, as MLflow takes no other; name it "
+                f"{fitting.rstrip('-') or 'lightreasoner'}"
+            )
+        return name
+
     @field_validator("alias")
     @classmethod
     def _leaves_the_champion_alone(cls, alias: str) -> str:
         if alias == CHAMPION:
             raise ValueError(f"must not be {CHAMPION}, which moves by the gate alone; name another")
+        if alias == "latest" or re.fullmatch(r"v\d+", alias):
+            raise ValueError(
+                "must not be latest, or v and a number, which MLflow keeps for itself; name it "
+                "candidate, or another word"
+            )
         return alias
 
 

@@ -1,5 +1,6 @@
 """Models and tokenizers: found by name, checked before they are loaded, safetensors only."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -56,12 +57,15 @@ def _directory(name: str) -> Path | None:
 def _download(name: str, revision: str) -> Path:
     from huggingface_hub import snapshot_download
 
+    # It tells of every retry, and then of the last one's reason again.
+    logging.getLogger("huggingface_hub.utils._http").setLevel(logging.ERROR)
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=HUB_FILES))
     except (OSError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(
-            f"model {name}@{revision} cannot be fetched from the hub ({type(error).__name__}); "
-            "check the name, the commit and the network, or give a local directory"
+            f"model {name}@{revision} cannot be fetched from the hub ({reason}); check the name, "
+            "the commit and the network, or give a local directory"
         ) from error
 
 

@@ -8,6 +8,14 @@ They are graded on the paper's seven benchmarks, which `hub` fetches at pinned c
 mmlu_stem has other demos than the toolkit's. The toolkit's own files are read where they lie:
 `--set evaluate.source=DIR`, each in DIR/<benchmark>/test.jsonl. Fewer benchmarks:
 `--set evaluate.problem_sets=[gsm8k]`.
+
+DeepSeek-R1-Distill-Qwen is asked in its own chat template, in generate and in evaluate, as the
+authors' sampling script asks it: to its tokenizer the ChatML of `qwen25-math-cot` is plain text.
+The amateur reads the same ids, as in that script, which has one tokenizer, the expert's. Four of
+a prompt are other tokens to it: the expert's marks of begin of sentence, user, assistant and think
+are its object_ref_start, im_start, im_end and box_start. Spelled out as text they would be some
+twenty tokens that it was never taught either, and no longer the published setting. `score` says
+how many such ids were read, and leaves them out of both distributions.
 """
 
 from typing import Any, Literal, get_args
@@ -44,6 +52,8 @@ BASE_STYLES = {"qwen2.5-math-1.5b": "cot", "qwen2.5-math-7b": "cot"}
 Appendix G: base models of the Qwen2.5 family under eq. 39, instruct models under eq. 38, as all
 tuned ones. It does not say what fits DeepSeek-R1-Distill; one prompt for both is our choice.
 """
+STYLES = {"deepseek-r1-distill-qwen-1.5b": "chat"}
+"""The prompt of all calls, where it is not eq. 38 in ChatML but in the expert's own template."""
 
 MICROWORLD: dict[str, Any] = {
     "models": {"expert": "microworld/expert", "amateur": "microworld/amateur"},
@@ -72,11 +82,12 @@ MICROWORLD: dict[str, Any] = {
 
 
 def _paper(name: str, expert: str) -> dict[str, Any]:
+    style = STYLES.get(name, "qwen25-math-cot")
     return {
         "models": {"expert": expert, "amateur": AMATEUR},
         "compute": {},
         "prepare": {"source": GSM8K, "problem_set": "gsm8k"},
-        "generate": {},
+        "generate": {"style": style},
         "score": {},
         "select": {},
         "finetune": {},
@@ -85,8 +96,9 @@ def _paper(name: str, expert: str) -> dict[str, Any]:
             "source": hub.SOURCE,
             "problem_sets": BENCHMARKS,
             "base_style": BASE_STYLES.get(name),
+            "style": style,
         },
-        "register": {"name": f"lightreasoner-{name}"},
+        "register": {"name": f"lightreasoner-{name.replace('.', '-')}"},
         "sft": {},
     }
 

@@ -4,7 +4,8 @@ Departures from the authors' script (docs/deviations.md): the amateur reads the 
 instead of every prefix anew; token ids are kept; raw logits; both distributions are renormalised
 over the vocabulary that the two models share; the first step counts. A step whose own token the
 models do not share (an end token that only the expert has) cannot be contrasted: it is left out
-and counted.
+and counted. The amateur reads the expert's ids, as in that script; those that are another token to
+it (the markers of another chat template) are counted and said.
 """
 
 import logging
@@ -68,12 +69,14 @@ def write_steps(
     for model in (expert, amateur):
         _check_lengths(trajectories, model.path)
         _check_ids(trajectories, model.path)
+    differing = models.differing_tokens(expert.path, amateur.path)
     provenance = {
         "expert": expert.digest,
         "amateur": amateur.digest,
         "alpha_min": config.alpha_min,
         "shared_vocabulary": len(shared),
-        "differing_tokens": models.differing_tokens(expert.path, amateur.path),
+        "differing_tokens": differing,
+        "misread_tokens": _count_misread(trajectories, differing),
         **_count_left_out(trajectories, shared),
         "code": running_code("lightreasoner.score"),
     }
@@ -182,6 +185,32 @@ def _count_left_out(trajectories: pa.Table, shared: list[int]) -> dict[str, int]
     if empty:
         log.warning("score: %d trajectories have no step: %s", len(empty), ", ".join(empty[:10]))
     return {"unshared_steps": unshared, "empty_trajectories": len(empty)}
+
+
+def _count_misread(
+    trajectories: pa.Table, differing: dict[int, tuple[str | None, str | None]]
+) -> int:
+    """How many tokens of the prefixes are others to the amateur; they are named in the log."""
+    completions = trajectories["completion_ids"]
+    lengths = pc.list_value_length(completions).to_numpy()
+    last = np.cumsum(lengths)[lengths > 0] - 1  # which no prefix holds
+    ids = np.concatenate(
+        [
+            pc.list_flatten(trajectories["prompt_ids"]).to_numpy(),
+            np.delete(pc.list_flatten(completions).to_numpy(), last),
+        ]
+    )
+    found, counts = np.unique(ids[np.isin(ids, list(differing))], return_counts=True)
+    if len(found):
+        named = [f"{differing[id_][0]} as {differing[id_][1]}" for id_ in found.tolist()]
+        log.warning(
+            "score: the amateur reads %d of %d tokens, prompts included, as others: %s; all else "
+            "is the same text to both models (docs/deviations.md)",
+            counts.sum(),
+            len(ids),
+            ", ".join(named),
+        )
+    return int(counts.sum())
 
 
 @dataclass(frozen=True)

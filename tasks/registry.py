@@ -89,11 +89,22 @@ def reached(model: Artifact) -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError) as error:
-        raise RegistryError(
-            f"registry {tracking.registry()}: {route.reason(error)}; the model is at {model.path}, "
-            "not registered yet; mend the registry, then the same command again takes all results "
-            "from the store and registers it"
-        ) from error
+        raise RegistryError(_unregistered(route.reason(error), model.path)) from error
+
+
+def _unregistered(reason: str, model: Path) -> str:
+    return (
+        f"registry {tracking.registry()}: {reason}; the model is at {model}, not registered yet; "
+        "mend the registry, then the same command again takes all results from the store and "
+        "registers it"
+    )
+
+
+def _unwritten(error: OSError, model: Path, location: str) -> Exception:
+    """The error of files that the registry could not be given."""
+    if (full := artifacts.disk_full(error, Path(location))) is not error:
+        return full
+    return RegistryError(_unregistered(f"{location} cannot be written ({error})", model))
 
 
 def download(uri: str, out: Path) -> Path:
@@ -205,7 +216,7 @@ def _log_model(
     except BaseException as error:
         client.finalize_logged_model(logged.model_id, LoggedModelStatus.FAILED)
         if isinstance(error, OSError):
-            raise artifacts.disk_full(error, Path(logged.artifact_location)) from error
+            raise _unwritten(error, model.path, logged.artifact_location) from error
         raise
     return client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
 

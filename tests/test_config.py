@@ -1,5 +1,6 @@
 """params.yaml: what parses, and how every fault is told at once."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -60,11 +61,13 @@ def test_the_papers_presets_are_graded_on_its_seven_benchmarks() -> None:
 
 
 def test_each_preset_has_its_best_fitting_prompts() -> None:
-    """Appendix G: eq. 39 for Qwen2.5-Math before tuning, eq. 38 for all else."""
+    """Appendix G: eq. 39 for Qwen2.5-Math before tuning, eq. 38 for all else; in ChatML, where
+    that is the expert's template, else in its own."""
     for name, params in PRESETS.items():
         is_base = name in ("qwen2.5-math-1.5b", "qwen2.5-math-7b")
         assert params.evaluate.base_style == ("cot" if is_base else None)
-        assert params.evaluate.style == "qwen25-math-cot"
+        style = "chat" if name == "deepseek-r1-distill-qwen-1.5b" else "qwen25-math-cot"
+        assert params.generate.style == params.evaluate.style == style
 
 
 def test_a_preset_is_found_by_its_expert() -> None:
@@ -170,6 +173,40 @@ def test_the_gates_set_is_one_that_is_evaluated(params_file: Path) -> None:
     assert f"register.gate_set 'other' is not among evaluate.problem_sets ({sets})" in fault
     assert config.load(params_file).gate_set == "tuned"
     assert config.load(params_file, ["register.gate_set=chain_sum"]).gate_set == "chain_sum"
+
+
+@pytest.mark.parametrize(
+    ("name", "fitting"),
+    [
+        ("lightreasoner-qwen2.5-math-1.5b", "lightreasoner-qwen2-5-math-1-5b"),
+        ("qwen/math", "qwen-math"),
+        ("-a", "a"),
+        ("größe", "gr-e"),
+        ("a\n", "a"),
+        ("", "lightreasoner"),
+        ("...", "lightreasoner"),
+        ("x" * 101, "x" * 100),
+    ],
+)
+def test_a_models_name_is_one_that_mlflow_takes(name: str, fitting: str, params_file: Path) -> None:
+    (fault,) = faults(params_file, f"register.name={json.dumps(name)}")
+    assert fault.startswith("--set: register.name must begin with a letter or digit and hold only")
+    assert fault.endswith(f"name it {fitting}, got {name!r}")
+    config.load(params_file, [f"register.name={fitting}"])
+
+
+@pytest.mark.parametrize("alias", ["latest", "v1", "v12"])
+def test_aliases_that_mlflow_keeps_are_refused(alias: str, params_file: Path) -> None:
+    (fault,) = faults(params_file, f"register.alias={alias}")
+    assert "register.alias must not be latest, or v and a number" in fault
+    assert fault.endswith(f"got {alias!r}")
+
+
+@pytest.mark.parametrize("name", ["a+b", "../a", "a/", "/a", "a//b", ".", "", "a(b)", "x" * 101])
+def test_problem_sets_have_names_for_metrics(name: str, params_file: Path) -> None:
+    (fault,) = faults(params_file, f"evaluate.problem_sets=[{json.dumps(name)}]")
+    assert "evaluate.problem_sets must be names of 1 to 100 letters" in fault
+    assert f"rename {name!r}" in fault
 
 
 def test_no_run_names_itself_champion(params_file: Path) -> None:

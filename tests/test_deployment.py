@@ -49,7 +49,7 @@ def test_every_flow_is_deployed_with_its_form_filled_in() -> None:
     said = made["lightreasoner"].parameters["params"]
     assert said == {"preset": "qwen2.5-math-7b", "beta": 0.5, "more": ["generate.seed=1"]}
     evaluation = made["lightreasoner-evaluation"].parameters["params"]
-    assert evaluation["model"] == "models:/lightreasoner-qwen2.5-math-7b@candidate"
+    assert evaluation["model"] == "models:/lightreasoner-qwen2-5-math-7b@candidate"
     assert "more" not in evaluation
 
 

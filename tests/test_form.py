@@ -108,6 +108,11 @@ def test_a_run_says_what_it_is() -> None:
     assert asked.run_name().startswith("m@champion on tuned ")
 
 
+def test_the_evaluations_model_has_the_parameters_name_and_alias() -> None:
+    params = config.changed(PRESETS["microworld"], ["register.name=mine", "register.alias=next"])
+    assert EvaluationForm.of(params).model == "models:/mine@next"
+
+
 def test_a_grid_has_every_point_once() -> None:
     params = config.changed(PRESETS["microworld"], ["select.beta=1.5", "finetune.r=4"])
     grid = SweepForm.over(params, betas=(0.2, 0.4, 0.2), alphas=(0.1, 0.5))

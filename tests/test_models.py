@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from lightreasoner import artifacts, models
 from lightreasoner.errors import ModelError
+from lightreasoner.presets import PRESETS
 
 
 def edit_tokenizer(directory: Path, swap: tuple[str, str]) -> None:
@@ -31,6 +32,17 @@ def test_a_directory_is_identified_by_its_files(tiny_expert: Path) -> None:
 def test_an_unknown_model_says_what_to_give(name: str) -> None:
     with pytest.raises(ModelError, match=r"neither a directory nor owner/name@commit"):
         models.resolve(name)
+
+
+@pytest.mark.slow  # the hub's client tries for 25 s
+def test_a_hub_out_of_reach_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(ModelError, match=r"fetched from the hub \(.*refused.*\); check") as error:
+        models.resolve(PRESETS["qwen2.5-math-1.5b"].models.expert)
+    assert "\n" not in str(error.value)
+    assert capfd.readouterr().err == ""
 
 
 def test_pickled_weights_only_are_refused(tiny_expert: Path, tmp_path: Path) -> None:

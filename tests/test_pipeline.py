@@ -4,7 +4,9 @@ import io
 import json
 import logging
 import shutil
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from prefect.testing.utilities import prefect_test_harness
 from rich.console import Console
 from written_scores import write_scores
 
-from flows import compare, latest, pipeline, records, registering, shown, summary, table1
+from flows import compare, latest, pipeline, publish, records, registering, shown, summary, table1
 from flows import home as homes
 from lightreasoner import config, methods, places
 from lightreasoner.config import Params
@@ -34,7 +36,7 @@ from lightreasoner.stages import GRAPH, STAGES, external_inputs
 from lightreasoner.store import Store, stage_key
 from tasks import runs, tracking
 from tasks.gate import Gated
-from tasks.registry import Registered
+from tasks.registry import Registered, RegistryError
 from tasks.stages import StageRun, run_stage
 
 pytestmark = [
@@ -274,6 +276,67 @@ def test_a_failed_stage_fails_the_run_in_one_line(params: Params, home: Path) ->
     seen = runs._in_prefect(str(failures[0].id))
     assert seen == runs.Seen("pipeline", "it is Failed", False)
     assert runs.look_up("nobody's", homes.tracking_uri(home), home) is None
+
+
+@contextmanager
+def refusing(home: Path, where: str) -> Iterator[None]:
+    """A registry that refuses: a table that takes no row, or a folder that is none."""
+    blocked = home / "mlflow" / "artifacts" / "models"
+    aside = blocked.with_name("aside")
+    with closing(sqlite3.connect(home / "mlflow" / "mlflow.db")) as database:
+        if where == "files":
+            blocked.rename(aside)
+            blocked.touch()
+        else:
+            refused = "BEGIN INSERT INTO no_room_here VALUES (1); END"
+            database.execute(f"CREATE TRIGGER refusal BEFORE INSERT ON {where} {refused}")
+        database.commit()
+        try:
+            yield
+        finally:
+            if where == "files":
+                blocked.unlink()
+                aside.rename(blocked)
+            database.execute("DROP TRIGGER IF EXISTS refusal")
+            database.commit()
+
+
+@pytest.mark.usefixtures("first_report")
+@pytest.mark.parametrize("where", ["registered_models", "model_versions", "files"])
+def test_a_registry_that_refuses_costs_nothing_that_was_computed(
+    where: str, params: Params, home: Path, tmp_path: Path
+) -> None:
+    """Report and record are there, the error is one line, the next run registers."""
+    other = changed(params, register={"name": f"refused-{where}"})
+    with refusing(home, where), pytest.raises(RegistryError) as error:
+        pipeline.lightreasoner(other)
+    assert str(error.value).count("\n") == 0
+    assert "the same command again takes all results from the store" in str(error.value)
+    assert ("no_room_here" if where != "files" else "cannot be written") in str(error.value)
+    report = json.loads((home / "latest" / "report.json").read_text(encoding="utf-8"))
+    assert (report["registered_model"], list(report["stages"])) == (None, NAMES)
+    assert (home / "latest" / "report.html").is_file()
+    record = records.read(home)[0]
+    assert (record.registered_model, record.values()) == (None, other)
+    with pytest.raises(publish.PublishError, match="its model was not registered; run it again"):
+        publish.publish(record, tmp_path, home)
+
+    report = pipeline.lightreasoner(other)
+    assert all(cost["cached"] for name, cost in report["stages"].items() if name != "register")
+    assert report["registered_model"]["version"] == "1"
+    written = json.loads((home / "latest" / "report.json").read_text(encoding="utf-8"))
+    assert written == report
+    found = records.find(home, record.name, "")  # not the one that failed
+    assert found.registered_model == report["registered_model"]
+
+
+@pytest.mark.usefixtures("first_report")
+def test_a_registry_that_refuses_dvc_registers_the_next_time(params: Params, home: Path) -> None:
+    other = changed(params, register={"name": "refused-dvc"})
+    model = registering.stored_outcomes(other, home)["merge"].artifact
+    with refusing(home, "model_versions"), pytest.raises(RegistryError, match="no_room_here"):
+        registering.register(other, model, home)
+    assert registering.register(other, model, home)["version"] == "1"
 
 
 @pytest.mark.usefixtures("first_report")

@@ -1,5 +1,6 @@
 """Scoring against a float64 oracle that runs one whole prefix at a time."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,7 @@ def test_the_stage_passes_trajectories_on_and_says_what_it_left_out(
     assert caplog.messages == ["score: 1 trajectories have no step: p9"]
     said = tables.provenance(tmp_path / "out" / "steps.parquet")
     assert (said["empty_trajectories"], said["unshared_steps"]) == (1, 0)
+    assert said["misread_tokens"] == 0
     assert said["expert"] == artifacts.digest(tiny_expert)
     passed_on, given = (tmp_path / name / "trajectories.parquet" for name in ("out", "given"))
     assert passed_on.read_bytes() == given.read_bytes()
@@ -170,6 +172,26 @@ def test_a_token_that_a_model_has_no_row_for_is_named(
     write_trajectories([{"finish_reason": "stop"} | row], tmp_path / "given")
     with pytest.raises(ModelError, match=r"trajectory of p: holds token 259, .* first 259 only"):
         write_steps_of(tiny_expert, tiny_amateur, tmp_path)
+
+
+def test_tokens_that_are_others_to_the_amateur_are_counted(
+    tiny_expert: Path, tiny_amateur: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Id 257 has another name there: the prompt has it twice, the completion once; its last token,
+    such another one, is read by neither."""
+    shutil.copytree(tiny_amateur, tmp_path / "amateur")
+    file = tmp_path / "amateur" / "tokenizer.json"
+    text = file.read_text(encoding="utf-8")
+    file.write_text(text.replace("<|im_start|>", "<|object|>"), encoding="utf-8")
+    row = {"problem_id": "p", "prompt_ids": [257, 2, 257], "completion_ids": [3, 257, 257]}
+    write_trajectories([{"finish_reason": "stop"} | row], tmp_path / "given")
+    write_steps_of(tiny_expert, tmp_path / "amateur", tmp_path)
+    said = tables.provenance(tmp_path / "out" / "steps.parquet")
+    assert (said["misread_tokens"], said["unshared_steps"]) == (3, 2)
+    assert (
+        "the amateur reads 3 of 5 tokens, prompts included, as others: <|im_start|> as <|object|>"
+        in caplog.text
+    )
 
 
 def write_trajectories(rows: list[dict[str, Any]], directory: Path) -> None:
