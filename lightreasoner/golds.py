@@ -11,16 +11,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lightreasoner.answers import found_answer, gold
+from lightreasoner.problems import CALCULATOR
 
 MARKER = "####"
+MAX_CHARS = 1000
+"""No answer is longer."""
 
 _BOX = re.compile(r"\\f?box(?:ed)?\s*(?=\{)")
 _LABEL = re.compile(
-    r"\b(?:answers?|ans)\b[*_]*\s*(?:(?:is|are)\b\s*:?|[:=])|^[*_]*(?-i:A)[*_]*:"
-    r"|答案\s*[是为:：][:：]?",
+    r"\b(?:answers?|ans)\b[*_]*\s*(?:(?:is|are)\b\s*:?|:)|^[*_]*(?:final\s+)?answer[*_]*\s*="
+    r"|^[*_]*(?-i:A)[*_]*:|答案\s*[是为:：][:：]?",
     re.IGNORECASE | re.MULTILINE,
 )
-_OPTION_B = re.compile(r"(?:^|\s)\(?B\s*[:.)]")
+_OPTION_B = re.compile(r"^\s*\(?B\s*[:.)]|\s\(?B\s*[:)]", re.MULTILINE)
 _LIST = re.compile(r"""\[\s*(['"])(.*)\1\s*,?\s*\]""", re.DOTALL)
 _LONE_BACKSLASH = re.compile(r"(?<!\\)\\(?!\\)")
 _SENTENCE_END = re.compile(
@@ -31,11 +34,14 @@ _LETTER = re.compile(r"^([A-E])\.\s+[A-Z].*")
 _VALUE = re.compile(r"(?![A-Za-z]{2})|(?:yes|no|true|false)\W*$", re.IGNORECASE)
 """How a line begins that is an answer, though more lines follow; `Step 3` is a heading."""
 
-_SENTENCE = re.compile(
-    r"(?i:so|thus|therefore|hence|then|that|because|since)\b|.*\b(?:because|since|therefore)\b"
-    r"|[A-Z][a-z]*\b.*\b(?:is|are|was|were|has|have|had|needs?|costs?|takes?)\b.*\d.*\.$"
+_REASON = re.compile(
+    r"^(?:so|thus|therefore|hence|then|that)[\s,:]|\b(?:because|since|therefore)\b", re.IGNORECASE
 )
-_SUM = re.compile(r"[\d\s.,$()]*\d[\s$)]*[-+*/×÷−][-\d\s.,$()+*/×÷−]*=.*", re.DOTALL)
+_VERB = re.compile(r"\b(?:is|are|was|were|has|have|had|needs?|costs?|takes?)\b")
+_SUM = re.compile(
+    r"^(?=[^=]*\d[^=]*[-+*/×÷−])(?:[-+*/×÷−\d\s.,$()%]|(?<![A-Za-z\\])[A-Za-z]{3,})+=.*\d.*",
+    re.DOTALL,
+)
 
 
 @dataclass(frozen=True)
@@ -97,13 +103,15 @@ def _behind_marker(end: str) -> str:
 
 def _stated(text: str, question: str = "") -> list[str]:
     """The answers that boxes state, else those that labels do."""
+    text = CALCULATOR.sub("", text)
     if boxes := list(_BOX.finditer(text)):
-        return [_braced(text[box.end() :]) for box in boxes]
+        return list(dict.fromkeys(_braced(text[box.end() :]) for box in boxes))
     labels = list(_LABEL.finditer(text))
     is_option = _OPTION_B.search(text) or _OPTION_B.search(question)
     if is_option and any(label[0].strip("*_") == "A:" for label in labels):
         raise ValueError("A: may name an option")
-    return [_alone(_phrase(text[label.end() :])) for label in labels]
+    ends = [label.end() for label in labels]
+    return [_alone(_phrase(text[end : end + 2 * MAX_CHARS])) for end in ends]
 
 
 def _braced(text: str) -> str:
@@ -119,7 +127,7 @@ def _braced(text: str) -> str:
 def _phrase(text: str) -> str:
     """A text's first sentence, or line, without what marks it."""
     line = text.strip(" *_`\n").partition("\n")[0]
-    line = _LETTER.sub(r"\1", _SENTENCE_END.split(line)[0])
+    line = _LETTER.sub(r"\1", _SENTENCE_END.split(line, maxsplit=1)[0])
     return line.strip(" *_`").removesuffix(".").strip(" *_`")
 
 
@@ -142,11 +150,16 @@ def _one(said: Sequence[str]) -> str:
 def _alone(answer: str) -> str:
     """An answer as it is. Raises ValueError for what reads as a solution, of which it is no part.
 
-    That is a computation, a sentence about a number, several sentences, or several lines of words.
+    That is a computation, a reason, a sentence about a number, several sentences or lines of words.
     """
-    is_text = "\n" in answer and r"\begin" not in answer and re.search(r"[A-Za-z]{3}", answer)
-    if is_text or any(
-        (_SENTENCE_END.search(answer), _SENTENCE.match(answer), _SUM.fullmatch(answer))
+    if len(answer) > MAX_CHARS:
+        raise ValueError(f"it has {len(answer)} characters, over {MAX_CHARS}")
+    has_lines = "\n" in answer and r"\begin" not in answer and re.search(r"[A-Za-z]{3}", answer)
+    is_sentence = answer[:1].isupper() and answer.endswith(".") and re.search(r"\d", answer)
+    if (
+        has_lines
+        or (is_sentence and _VERB.search(answer))
+        or any(rule.search(answer) for rule in (_SENTENCE_END, _REASON, _SUM))
     ):
         raise ValueError("it is a solution that marks no answer")
     return answer

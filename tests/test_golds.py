@@ -1,5 +1,6 @@
 r"""Gold answers out of what rows have as their answers: read, or refused; nothing in between."""
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,12 @@ READ = [
     ("The answer is B. It has the most sides.", "B", "label"),
     ("The answer is Mrs. Doyle's class.", "Mrs. Doyle's class", "label"),
     ("答案是 7", "7", "label"),
+    (
+        "5 answers * 2 points/answer = <<5*2=10>>10 points. The answer is <<10=10>>10.",
+        "10",
+        "label",
+    ),
+    ("Of types A and B. Take both.\nA: 7", "7", "label"),
     # a list of one
     ("['7']", "7", "list"),
     ('["7"]', "7", "list"),
@@ -70,11 +77,18 @@ ALONE = [
     ),
     *("B", "(B)", "B) 7", "B: 7", "A", "Yes", "true", "east", "seven", "None of these"),
     *("(1, 2)", "[1, 2)", "[7]", "[1, 2]", r"\{1, 2\}", "1, 2 and 3", "{a, b}"),
-    *(r"\frac{1}{2}", r"\text{even}", r"f(x)=a x+b$, where $b$ is an arbitrary integer", "2^{10}"),
+    *(
+        r"\frac{1}{2}",
+        r"\text{even}",
+        r"f(x)=a x+b$, where $b$ is an arbitrary integer",
+        "2^{10}",
+        "SO(3)",
+    ),
     "\\begin{pmatrix} 1 \\\\\n 2 \\end{pmatrix}\n\\text{or so}",
     *("The 60th caller.", "They are equal", "Mrs. Doyle's class", "The men's track team"),
     *("11:55 p.m. on 24 December 2014.", "9 p.m. Monday", "All integers greater than 2."),
     *("Alice is a knight, and Bob is a knave.", "1 2 3\n4 5 6", "$-3<x<4$", "10/12", "n = 10/2"),
+    *("3x + 4y = 12", r"2\pi r + 3 = 7", "x^2 + y^2 = 4", "y = 3x - 1", r"\sin 30 + t = 2"),
 ]
 
 REFUSED = [
@@ -88,6 +102,7 @@ REFUSED = [
     (r"So \boxed{7", "its box does not end"),
     (r"So \boxed{}.", "it is empty"),
     ("The answer is 5 for Ann. The answer is 7 for Bob", "it states '5 for Ann' and '7 for Bob'"),
+    ("x" * 1001, "it has 1001 characters, over 1000"),
     ("The answer is that he has 7 pens.", "a solution that marks no answer"),
     ("The answer is 7 because 3 and 4 make 7", "a solution that marks no answer"),
     ("A: 7\nB: 8", "A: may name an option"),
@@ -95,6 +110,8 @@ REFUSED = [
     ("['3' '5']", "a list of several answers"),
     ("3+4=7", "a solution that marks no answer"),
     ("3 + 4 = <<3+4=7>>7", "a solution that marks no answer"),
+    ("The answer is 3 bags * 4 pens/bag = 12 pens", "a solution that marks no answer"),
+    ("$48 / 2 = $24", "a solution that marks no answer"),
     ("He has 7 pens left.", "a solution that marks no answer"),
     ("So he has seven.", "a solution that marks no answer"),
     ("He had three. He got four. That makes 7", "a solution that marks no answer"),
@@ -146,6 +163,23 @@ def test_an_option_of_the_question_is_no_label() -> None:
 def test_the_working_is_the_solution(answer: str, solution: str) -> None:
     row = {"question": "q?", "answer": answer, "solution": "It is."}
     assert sources.from_row(row, "x/1", "x:1") == Problem("x/1", "q?", "7", solution)
+
+
+def test_a_long_text_takes_no_time() -> None:
+    """Milliseconds; a minute would end the test."""
+    for part in (
+        "It is 7. ",
+        "7 + ",
+        "12",
+        "is 7 ",
+        "A: \\boxed{",
+        "####",
+        "['",
+        "answer is ",
+        "answer is 7. So ",
+    ):
+        with contextlib.suppress(ValueError):
+            golds.read(part * 5000)
 
 
 @given(st.integers() | st.decimals(allow_nan=False, allow_infinity=False))
