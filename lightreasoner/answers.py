@@ -21,8 +21,14 @@ _LAST_NUMBER = re.compile(r"-?\d*\.?\d+")
 
 def bare_answer(text: str) -> str:
     """The answer in a response or a solution, not normalised; "" if there is none."""
-    answer = re.sub(r"\n\s*", "", _answer_text(text.replace("ки", "")))
-    return answer.removeprefix(":").removesuffix(".").removesuffix("/").strip()
+    return found_answer(text)[0]
+
+
+def found_answer(text: str) -> tuple[str, str]:
+    """As `bare_answer`, and where it stood: in a box, behind a label, or the last number."""
+    part, where = _answer_text(text.replace("ки", ""))
+    answer = re.sub(r"\n\s*", "", part)
+    return answer.removeprefix(":").removesuffix(".").removesuffix("/").strip(), where
 
 
 @functools.lru_cache(maxsize=2**16)
@@ -37,19 +43,20 @@ def gold(answer: str, benchmark: str) -> str:
     return normalise(normalise(answer))
 
 
-def _answer_text(response: str) -> str:
-    """The part of a response that holds its answer: the first rule that applies."""
+def _answer_text(response: str) -> tuple[str, str]:
+    """The part of a response that holds its answer, by the first rule that applies."""
     if "final answer is $" in response and "$. I hope" in response:
-        return response.split("final answer is $", 1)[1].split("$. I hope", 1)[0].strip()
+        part = response.split("final answer is $", 1)[1].split("$. I hope", 1)[0]
+        return part.strip(), "label"
     if "boxed" in response:
-        return _boxed(response.rpartition("boxed")[2])
+        return _boxed(response.rpartition("boxed")[2]), "box"
     for trigger in ("he answer is", "final answer is"):
         if trigger in response:
-            return response.rpartition(trigger)[2].strip()
+            return response.rpartition(trigger)[2].strip(), "label"
     if "答案是" in response:
-        return response.split("答案是")[1].strip().split("\n\n")[0].strip()
+        return response.split("答案是")[1].strip().split("\n\n")[0].strip(), "label"
     numbers = _LAST_NUMBER.findall(response.replace(",", ""))
-    return numbers[-1] if numbers else ""
+    return numbers[-1] if numbers else "", "last number"
 
 
 def _boxed(text: str) -> str:

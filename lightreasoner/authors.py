@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lightreasoner import userfiles
 from lightreasoner.errors import ArtifactError
 from lightreasoner.problems import is_writable
 
@@ -72,17 +73,17 @@ def read(path: Path, tokenizer: "PreTrainedTokenizerBase") -> list[Line]:
     Raises ArtifactError that names file and line for a malformed row, or for a label whose tokens
     are others in this tokenizer.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ArtifactError(f"{path}: not UTF-8 text ({error.reason}); save it as UTF-8") from error
     vocabulary = Decoded(tokenizer)
     lines = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            row = _parsed(line, f"{path}:{number}")
-            vocabulary.check(row, f"{path}:{number}")
-            lines.append(_line(number, row))
+    for number, row in userfiles.read_jsonl(path, ArtifactError):
+        try:
+            fault = next(_faults(row), None)
+        except OverflowError:
+            fault = "an integer is beyond all floats"
+        if fault:
+            raise ArtifactError(f"{path}:{number}: {fault}")
+        vocabulary.check(row, f"{path}:{number}")
+        lines.append(_line(number, row))
     if not lines:
         raise ArtifactError(f"{path}: no samples in the file; give at least one row")
     return lines
@@ -100,25 +101,8 @@ def _line(number: int, row: dict[str, Any]) -> Line:
     )
 
 
-def _parsed(line: str, where: str) -> dict[str, Any]:
-    """A row whose fields are there and of the right kind; else ArtifactError."""
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ArtifactError(
-            f"{where}: not valid JSON ({error.msg}); each line needs one JSON object"
-        ) from error
-    fault = next(_faults(row), None)
-    if fault:
-        raise ArtifactError(f"{where}: {fault}")
-    return row
-
-
-def _faults(row: Any) -> Iterator[str]:
+def _faults(row: dict[str, Any]) -> Iterator[str]:
     """What is wrong with a row; the later checks rely on the earlier ones."""
-    if not isinstance(row, dict):
-        yield f"a {type(row).__name__}, not an object; each line needs one JSON object"
-        return
     for name, kind in FIELDS.items():
         if name not in row:
             yield f"{name} is missing; the fields are {', '.join(FIELDS)}"
@@ -139,8 +123,8 @@ def _faults(row: Any) -> Iterator[str]:
         yield f"weights sum to {sum(weights):.4g}; they must sum to 1 within {WEIGHTS_SUM_WITHIN}"
     if not math.isfinite(row["kl_divergence"]):
         yield f"kl_divergence must be finite, got {row['kl_divergence']}"
-    if row["step"] < 0:
-        yield f"step must be >= 0, got {row['step']}"
+    if not 0 <= row["step"] < 2**31:
+        yield f"step must be >= 0, got {row['step']}; the largest is {2**31 - 1}"
 
 
 class Decoded:

@@ -1,8 +1,8 @@
 r"""Benchmarks: how a row of the Qwen2.5-Math toolkit's files becomes a question and a gold answer.
 
 The question is the toolkit's to the byte. The gold answer is bare, not normalised yet; where the
-toolkit extracts it from a solution (math, minerva_math), it is what its rules find there. gsm8k is
-not here: its rows are {question, answer} already.
+toolkit extracts it from a solution (math, minerva_math), it is what its rules find there, and
+elsewhere as golds.py reads it. gsm8k is not here: its rows are {question, answer} already.
 
 All raise ValueError, which says what is wrong with the row.
 """
@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from lightreasoner.answers import bare_answer, gold
+from lightreasoner import golds
+from lightreasoner.answers import gold
+from lightreasoner.golds import Gold
 
 Row = dict[str, Any]
 
@@ -33,17 +35,18 @@ class Benchmark:
     name: str
     fields: tuple[str, ...]
     bare_question: Callable[[Row], str]
-    bare_gold: Callable[[Row], str]
+    bare_gold: Callable[[Row], Gold]
     solution: str | None = None
     shots: int = 0
 
-    def read(self, row: Row) -> tuple[str, str]:
+    def read(self, row: Row) -> tuple[str, Gold]:
         """The question and the bare gold answer.
 
         The question names the two choices where the normalised gold answer is one of such two.
         """
-        answer = self.bare_gold(row)
-        return (self.bare_question(row) + _choices(gold(answer, self.name))).strip(), answer
+        found = self.bare_gold(row)
+        question = self.bare_question(row) + _choices(gold(found.answer, self.name))
+        return question.strip(), found
 
     def is_layout_of(self, rows: Iterable[Row]) -> bool:
         """Whether rows are in this benchmark's own layout, not plain {question, answer}.
@@ -61,8 +64,8 @@ def _choices(normalised: str) -> str:
     return " (Yes or No)" if normalised.lower() in ("yes", "no") else ""
 
 
-def _solution_gold(row: Row) -> str:
-    return bare_answer(str(row["solution"]))
+def _solution_gold(row: Row) -> Gold:
+    return golds.read_solution(str(row["solution"]))
 
 
 def _svamp_question(row: Row) -> str:
@@ -74,16 +77,16 @@ def _asdiv_question(row: Row) -> str:
     return f"{str(row['body']).strip()} {str(row['question']).strip()}"
 
 
-def _asdiv_gold(row: Row) -> str:
+def _asdiv_gold(row: Row) -> Gold:
     """`9 (apples)` is 9."""
-    return re.sub(r"\(.*?\)", "", str(row["answer"])).strip()
+    return golds.read(re.sub(r"\(.*?\)", "", str(row["answer"])))
 
 
-def _olympiad_gold(row: Row) -> str:
+def _olympiad_gold(row: Row) -> Gold:
     answers = row["final_answer"]
     if not isinstance(answers, list) or not answers or not str(answers[0]).strip(" $"):
         raise ValueError(f"final_answer must be a list that begins with an answer, got {answers!r}")
-    return str(answers[0]).strip("$")
+    return golds.read(str(answers[0]).strip("$"))
 
 
 def _mmlu_question(row: Row) -> str:
@@ -96,11 +99,11 @@ def _mmlu_question(row: Row) -> str:
     return f"{str(row['question']).strip()}\nAnswer Choices: {' '.join(lettered)}"
 
 
-def _mmlu_gold(row: Row) -> str:
+def _mmlu_gold(row: Row) -> Gold:
     answer = row["answer"]
     if type(answer) is not int or not 0 <= answer < len(LETTERS):
         raise ValueError(f"answer must be the index of a choice, 0 to 3, got {answer!r}")
-    return LETTERS[answer]
+    return Gold(LETTERS[answer], "given")
 
 
 def _problem(row: Row) -> str:
@@ -122,7 +125,7 @@ BENCHMARKS: dict[str, Benchmark] = {
             "svamp",
             ("Body", "Question", "Answer"),
             _svamp_question,
-            lambda row: str(row["Answer"]).strip(),
+            lambda row: golds.read(str(row["Answer"])),
         ),
         Benchmark("asdiv", ("body", "question", "answer"), _asdiv_question, _asdiv_gold),
         Benchmark(

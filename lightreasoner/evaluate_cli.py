@@ -155,7 +155,7 @@ def evaluate(
         out = out or (DATA / "scores" if is_pipelines else _place(home, model, key))
         take(STAGES["evaluate"], inputs, values, out, home)
     else:
-        secret = api_key_file.read_text(encoding="utf-8").strip() if api_key_file else None
+        secret = api_key_file.read_text(encoding="utf-8-sig").strip() if api_key_file else None
         engine = _connected(endpoint, served_model, values, concurrency, secret)
         key = hashlib.sha256(f"{key}/{engine.name}".encode()).hexdigest()[:32]
         out = out or _place(home, model, key)

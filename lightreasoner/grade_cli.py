@@ -50,17 +50,18 @@ def grade(
 
 def read_answers(path: Path) -> tuple[list[dict[str, Any]], list[Answer]]:
     """The rows of a file, and what of them is graded. Raises ProblemsError that names the line."""
-    from lightreasoner import sources
+    from lightreasoner import sources, userfiles
 
-    rows, answers = [], []
-    for number, row in sources.read_jsonl(path):
+    rows, answers, tally = [], [], sources.Tally()
+    for number, row in userfiles.read_jsonl(path):
         where = f"{path}:{number}"
         _check(row, where)
-        problem = sources.problem_of_record(row["benchmark"], row["record"], where)
+        problem = sources.problem_of_record(row["benchmark"], row["record"], where, tally)
         rows.append(row)
         answers.append(Answer(row["response"], problem, row["benchmark"]))
     if not rows:
         raise ProblemsError(f"{path}: no responses in the file; give at least one row")
+    sources.LOG.info("%s: gold answers: %s", path, sources.told(tally))
     return rows, answers
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from lightreasoner import userfiles
 from lightreasoner.errors import ProblemsError
 
 Row = dict[str, Any]
@@ -220,4 +221,4 @@ def _load(found: HubSet, configuration: str | None, expression: str) -> list[Row
             f"hub data set {found.repository}@{found.revision}, split {expression!r}, cannot be "
             f"loaded ({type(error).__name__}: {detail}); check the network or give a local file"
         ) from error
-    return [dict(row) for row in loaded]
+    return userfiles.rows_of(loaded.with_format("arrow")[:])

@@ -70,6 +70,6 @@ def write(problems: list[Problem], path: Path) -> None:
 
 def read(path: Path) -> list[Problem]:
     """Read what `write` wrote."""
-    lines = path.read_text(encoding="utf-8").split("\n")
+    lines = path.read_text(encoding="utf-8-sig").split("\n")
     rows = [json.loads(line) for line in lines if line]
     return [Problem(**row) for row in rows]

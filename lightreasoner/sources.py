@@ -6,19 +6,20 @@ layout of the Qwen2.5-Math toolkit (`DIR/<set>/<split>.jsonl`; `DIR/<set>` itsel
 hold `question` and `answer` (GSM8K's answers carry the final number after `####`), or are in the
 own layout of the benchmark that the set is named after (benchmarks.py).
 
-A problem without a gold answer is refused.
+A gold answer is read out of a worked solution (golds.py); a problem without one is refused.
 """
 
 import json
 import logging
+import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from lightreasoner import artifacts, hub
+from lightreasoner import artifacts, golds, hub, userfiles
 from lightreasoner.answers import gold
 from lightreasoner.artifacts import Artifact
 from lightreasoner.benchmarks import BENCHMARKS, Benchmark
@@ -29,10 +30,25 @@ MICROWORLD = "microworld"
 FILE_SUFFIXES = (".jsonl", ".parquet")
 LISTS = ("choices", "final_answer")
 """Fields of benchmarks that hold lists."""
+TOLD = {
+    "given": "as given",
+    "marker": f"behind {golds.MARKER}",
+    "box": "in a box",
+    "label": "behind `the answer is` or the like",
+    "list": "in a list as text",
+    "last number": "the last number of a solution",
+}
+USUAL = {"given", "marker", "box"}
 LOG = logging.getLogger(__name__)
 
 
-def problem_of_record(benchmark: str, record: dict[str, Any], where: str) -> Problem:
+Tally = Counter[str]
+"""How gold answers were read (golds.py), counted."""
+
+
+def problem_of_record(
+    benchmark: str, record: dict[str, Any], where: str, tally: Tally | None = None
+) -> Problem:
     """Read one record of a benchmark: in its own layout, or as `{question, answer}`.
 
     `where` names the record in errors and becomes the problem's id. The name may be any; only those
@@ -42,39 +58,49 @@ def problem_of_record(benchmark: str, record: dict[str, Any], where: str) -> Pro
         raise ProblemsError(f"{where}: a record must be an object, got {record!r:.80}")
     layout = BENCHMARKS.get(benchmark)
     if layout and layout.is_layout_of([record]):
-        return from_benchmark(layout, record, where, where)
-    return from_row(record, where, where)
+        return from_benchmark(layout, record, where, where, tally)
+    return from_row(record, where, where, tally)
 
 
-def from_row(row: dict[str, Any], problem_id: str, where: str) -> Problem:
+def from_row(
+    row: dict[str, Any], problem_id: str, where: str, tally: Tally | None = None
+) -> Problem:
     """Read one `{question, answer}` row; `where` names the file and line in errors."""
     _require(("question", "answer"), row, where)
     _refuse_other_kinds(("question", "answer", "solution"), row, where)
-    answer = str(row["answer"])
-    solution, marker, final = answer.rpartition("####")
-    if not marker:
-        solution = "" if _is_blank(row.get("solution")) else str(row["solution"])
-    question = str(row["question"]).strip()
-    return _checked(Problem(problem_id, question, final.strip(), solution.strip()), "", where)
+    question, answer = str(row["question"]).strip(), str(row["answer"])
+    try:
+        found = golds.read(answer, question)
+    except ValueError as error:
+        raise ProblemsError(f"{where}: {error}") from error
+    solution = "" if _is_blank(row.get("solution")) else str(row["solution"]).strip()
+    problem = Problem(problem_id, question, found.answer, found.working or solution)
+    return _checked(problem, "", where, found.how, tally)
 
 
 def from_benchmark(
-    benchmark: Benchmark, row: dict[str, Any], problem_id: str, where: str
+    benchmark: Benchmark,
+    row: dict[str, Any],
+    problem_id: str,
+    where: str,
+    tally: Tally | None = None,
 ) -> Problem:
     """Read one row in a benchmark's own layout; `where` as in `from_row`."""
     _require(benchmark.fields, row, where)
-    solution = str(row[benchmark.solution]) if benchmark.solution else ""
     try:
-        question, answer = benchmark.read(row)
+        question, found = benchmark.read(row)
     except ValueError as error:
         raise ProblemsError(f"{where}: {error}") from error
-    _refuse_other_kinds([name for name in benchmark.fields if name not in LISTS], row, where)
-    return _checked(Problem(problem_id, question, answer, solution), benchmark.name, where)
+    _refuse_other_kinds(benchmark.fields, row, where)
+    problem = Problem(problem_id, question, found.answer, found.working)
+    return _checked(problem, benchmark.name, where, found.how, tally)
 
 
-def _checked(problem: Problem, benchmark: str, where: str) -> Problem:
-    """Refuse a problem that UTF-8 cannot hold, and one without a gold answer: no letter or digit,
-    and normalised it is empty.
+def _checked(
+    problem: Problem, benchmark: str, where: str, how: str, tally: Tally | None
+) -> Problem:
+    """Count a problem, but refuse one that UTF-8 cannot hold, and one without a gold answer: no
+    letter or digit, and normalised it is empty.
 
     Letters count because the toolkit leaves nothing of good answers either: math500 has an `east`,
     which is among its unit words.
@@ -86,10 +112,9 @@ def _checked(problem: Problem, benchmark: str, where: str) -> Problem:
             )
     is_word = any(character.isalnum() for character in problem.answer)
     if not is_word and not gold(problem.answer, benchmark):
-        raise ProblemsError(
-            f"{where}: no gold answer can be read, got {problem.answer!r}; the record must end in "
-            "a number, a formula or a word as its answer"
-        )
+        raise ProblemsError(f"{where}: {golds.refusal(problem.answer, 'it is empty')}")
+    if tally is not None:
+        tally[how] += 1
     return problem
 
 
@@ -103,11 +128,15 @@ def _require(fields: tuple[str, ...], row: dict[str, Any], where: str) -> None:
 
 
 def _refuse_other_kinds(fields: Iterable[str], row: dict[str, Any], where: str) -> None:
-    """Refuse what Python could only turn into its own text, such as a list."""
+    """Refuse what Python could only turn into its own text, such as a list or an infinity."""
     for field in fields:
         value = row.get(field)
-        if not _is_blank(value) and type(value) not in (str, int, float):  # True is an int, too
-            raise ProblemsError(f"{where}: {field} must be text or a number, got {value!r:.80}")
+        values = value if field in LISTS and isinstance(value, list) else [value]
+        for each in () if _is_blank(value) else values:
+            if type(each) not in (str, int, float):  # True is an int, too
+                raise ProblemsError(f"{where}: {field} must be text or a number, got {each!r:.80}")
+            if isinstance(each, float) and not math.isfinite(each):
+                raise ProblemsError(f"{where}: {field} must be a finite number, got {each!r}")
 
 
 def _is_blank(value: Any) -> bool:
@@ -115,7 +144,9 @@ def _is_blank(value: Any) -> bool:
     return value is None or value != value or not str(value).strip()
 
 
-def read_file(path: Path, name: str, benchmark: Benchmark | None = None) -> list[Problem]:
+def read_file(
+    path: Path, name: str, benchmark: Benchmark | None = None, tally: Tally | None = None
+) -> list[Problem]:
     """All problems of a JSONL or Parquet file; ids are `<name>/<row, five digits>`.
 
     Rows are `{question, answer}`, or in the layout of `benchmark` where they are.
@@ -123,73 +154,52 @@ def read_file(path: Path, name: str, benchmark: Benchmark | None = None) -> list
     rows = _rows(path)
     if not rows:
         raise ProblemsError(f"{path}: no problems in the file; give at least one row")
-    return _problems([(f"{path}:{line}", row) for line, row in rows], name, benchmark)
+    return _problems([(f"{path}:{line}", row) for line, row in rows], name, benchmark, tally)
 
 
 def _problems(
-    rows: Sequence[tuple[str, dict[str, Any]]], name: str, benchmark: Benchmark | None
+    rows: Sequence[tuple[str, dict[str, Any]]],
+    name: str,
+    benchmark: Benchmark | None,
+    tally: Tally | None,
 ) -> list[Problem]:
     """Read rows, each with its place for errors; one layout holds for all of them."""
     ids = [f"{name}/{index:05d}" for index in range(len(rows))]
     if benchmark and benchmark.is_layout_of(row for _, row in rows):
         return [
-            from_benchmark(benchmark, row, id_, where)
+            from_benchmark(benchmark, row, id_, where, tally)
             for id_, (where, row) in zip(ids, rows, strict=True)
         ]
-    return [from_row(row, id_, where) for id_, (where, row) in zip(ids, rows, strict=True)]
+    return [from_row(row, id_, where, tally) for id_, (where, row) in zip(ids, rows, strict=True)]
 
 
 def _rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
     """The rows of a file, each with its line."""
-    return list(read_jsonl(path) if path.suffix == ".jsonl" else _read_parquet(path))
+    is_text = path.suffix == ".jsonl"
+    return list(userfiles.read_jsonl(path)) if is_text else userfiles.read_parquet(path)
 
 
-def read_jsonl(path: Path) -> Iterable[tuple[int, dict[str, Any]]]:
-    """The objects of a JSONL file, each with its line. Raises ProblemsError that names the line."""
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise ProblemsError(f"{path}: not UTF-8 text ({error.reason}); save it as UTF-8") from error
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ProblemsError(
-                f"{path}:{number}: not valid JSON ({error.msg}); each line needs one JSON object"
-            ) from error
-        if not isinstance(row, dict):
-            raise ProblemsError(
-                f"{path}:{number}: a {type(row).__name__}, not an object; "
-                'each line needs {"question": ..., "answer": ...}'
-            )
-        yield number, row
-
-
-def _read_parquet(path: Path) -> Iterable[tuple[int, dict[str, Any]]]:
-    try:
-        frame = pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise ProblemsError(f"{path}: not a readable Parquet file ({error})") from error
-    for number, row in enumerate(frame.to_dict("records"), start=1):
-        yield number, {name: _as_list(value) for name, value in row.items()}
-
-
-def _as_list(value: Any) -> Any:
-    """What pandas reads as an array is a list, as it is in JSONL."""
-    return value.tolist() if isinstance(value, np.ndarray) else value
-
-
-def read(source: str, set_name: str, split: str, n: int | None, seed: int) -> list[Problem]:
+def read(
+    source: str, set_name: str, split: str, n: int | None, seed: int, tally: Tally | None = None
+) -> list[Problem]:
     """`n` problems of one set and split (all if None), drawn without replacement by `seed`.
 
     `source` is as in the module's docstring; a file holds one set, so that there `set_name` only
-    names the ids. The draw keeps the source's order.
+    names the ids. The draw keeps the source's order. `tally` gets how the set's gold answers, all
+    of them, were read, which is logged where any was read in an unusual way.
     """
     if source == MICROWORLD:
         return _draw_microworld(set_name, split, n, seed)
-    return sample(_read_all(source, set_name, split), n, seed, source)
+    tally = Counter() if tally is None else tally
+    found = _read_all(source, set_name, split, tally)
+    if tally.keys() - USUAL:
+        LOG.info("%s, %s: gold answers: %s", source, set_name, told(tally))
+    return sample(found, n, seed, source)
+
+
+def told(tally: Tally) -> str:
+    """How gold answers were read, the commonest first."""
+    return ", ".join(f"{count} {TOLD[how]}" for how, count in tally.most_common())
 
 
 def check(source: str, set_names: Sequence[str], split: str, n: int | None) -> None:
@@ -251,18 +261,18 @@ def _is_local(source: str) -> bool:
     return not is_named and (path.exists() or path.suffix in FILE_SUFFIXES)
 
 
-def _read_all(source: str, set_name: str, split: str) -> list[Problem]:
+def _read_all(source: str, set_name: str, split: str, tally: Tally | None = None) -> list[Problem]:
     benchmark = BENCHMARKS.get(set_name)
     if not _is_local(source):
         rows = hub.rows(hub.find(source, set_name), split)
         places = [(f"{source}, row {index}", row) for index, row in enumerate(rows)]
-        return _problems(places, f"{set_name}/{split}", benchmark)
+        return _problems(places, f"{set_name}/{split}", benchmark, tally)
     path = Path(source)
     if path.is_dir():
-        return read_file(_file_of(path, set_name, split), f"{set_name}/{split}", benchmark)
+        return read_file(_file_of(path, set_name, split), f"{set_name}/{split}", benchmark, tally)
     if path.suffix not in FILE_SUFFIXES:
         raise ProblemsError(f"{path}: a problems file must end in .jsonl or .parquet")
-    return read_file(path, set_name, benchmark)
+    return read_file(path, set_name, benchmark, tally)
 
 
 def _file_of(directory: Path, set_name: str, split: str) -> Path:
@@ -328,14 +338,14 @@ def _demos_beside(file: Path, benchmark: Benchmark) -> list[Demo]:
 def _hub_demos(benchmark: Benchmark, found: hub.HubSet) -> list[Demo]:
     """Questions of the dev split, each answered in the form of the toolkit's last sentence."""
     return [
-        (question, f"The answer is ({letter}).")
+        (question, f"The answer is ({letter.answer}).")
         for question, letter in map(benchmark.read, hub.demo_rows(found))
     ]
 
 
 def _read_demos(path: Path, shots: int) -> list[Demo]:
     try:
-        pairs = json.loads(path.read_text(encoding="utf-8"))
+        pairs = json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise ProblemsError(f"{path}: not valid JSON in UTF-8 ({error})") from error
     are_pairs = isinstance(pairs, list) and all(

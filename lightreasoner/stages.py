@@ -68,11 +68,13 @@ def prepare(inputs: Inputs, params: Params, work: Workspace, watcher: Watcher) -
     """Draw the problems: `problems.jsonl`."""
     from lightreasoner import problems, sources
 
-    section = params.prepare
+    section, tally = params.prepare, sources.Tally()
     drawn = sources.read(
-        section.source, section.problem_set, "train", section.n_problems, section.seed
+        section.source, section.problem_set, "train", section.n_problems, section.seed, tally
     )
     problems.write(drawn, work.out / "problems.jsonl")
+    for how, count in tally.items():
+        watcher.metric(f"gold_answers/{how}", count, 0)
     watcher.progress(len(drawn), len(drawn), "problems")
 
 

@@ -80,9 +80,12 @@ def _check_files(model: Path, names: Sequence[str] | dict[str, int], config: str
 def _checked_card(path: Path) -> str:
     """A card's text, its metadata checked as far as that goes without the hub."""
     try:
-        card = ModelCard.load(path)
-        named = card.data.base_model or []
-        for name in [*([named] if isinstance(named, str) else named), *(card.data.datasets or [])]:
+        card = ModelCard(path.read_text(encoding="utf-8-sig"))
+        named = card.data.get("base_model") or []
+        for name in [
+            *([named] if isinstance(named, str) else named),
+            *(card.data.get("datasets") or []),
+        ]:
             validate_repo_id(name)
     except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
         first = " ".join(str(error).split())

@@ -52,7 +52,7 @@ def dump(value: Any, *, inline: bool = False) -> str:
     """A value as text that `load` reads as the same value; `inline`: on one line, in brackets."""
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = inline
-    yaml.sort_base_mapping_type_on_output = False
+    yaml.representer.sort_base_mapping_type_on_output = False
     yaml.allow_unicode = False  # else U+0085 would come back as a space
     yaml.width = 2**20 if inline else 100
     out = io.StringIO()

@@ -53,6 +53,13 @@ def test_a_merged_model_goes_whole(merged: Path, tmp_path: Path) -> None:
     assert ModelCard.load(folder.path / "README.md").data.base_model == HUB.partition("@")[0]
 
 
+def test_a_card_may_begin_with_a_byte_order_mark(merged: Path, tmp_path: Path) -> None:
+    text = (merged / "README.md").read_text(encoding="utf-8")
+    (merged / "README.md").write_text("\ufeff" + text, encoding="utf-8")
+    folder = upload.prepare(merged, merged / "README.md", tmp_path / "new", adapter=False)
+    assert (folder.path / "README.md").read_text(encoding="utf-8") == text
+
+
 def test_an_adapter_goes_without_its_curves_and_names_its_base(
     merged: Path, adapter: Path, tmp_path: Path
 ) -> None:
