@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lightreasoner import models, prompts
+from lightreasoner.batching import fitting_rows, shard_prompts
 from lightreasoner.contrast import kl_divergence, shared_log_probs
 from lightreasoner.decode import Completion, decode
 from lightreasoner.fingerprint import git_commit, package_versions
-from lightreasoner.generate import batch_size
 from lightreasoner.grading import usable_cores
 from lightreasoner.score import Scorer, Trajectory
 from lightreasoner.shards import shard_size
@@ -153,14 +153,16 @@ def _generate(
     compute: "Compute",
     watcher: "Watcher",
 ) -> tuple[list[Trajectory], dict[str, Any]]:
-    """Greedy trajectories, one a problem, in batches as the stage makes them, and their cost."""
-    longest = max(map(len, prompt_ids)) + config.max_new_tokens
-    size = batch_size(expert, len(problems), longest, compute)
+    """Greedy trajectories, one a problem, in shards as the stage makes them, and their cost."""
+    tokens = round(statistics.fmean(map(len, prompt_ids))) + config.max_new_tokens
+    size = shard_prompts(expert, tokens, len(problems), compute)
     completions: list[Completion] = []
     start = time.perf_counter()
     for at in range(0, len(prompt_ids), size):
         batch = prompt_ids[at : at + size]
-        completions += decode(expert, batch, stop_ids, config.max_new_tokens, batch_size=size)
+        completions += decode(
+            expert, batch, stop_ids, config.max_new_tokens, batch_size=compute.batch_size
+        )
         watcher.progress(len(completions), len(prompt_ids), "problems generated")
     seconds = time.perf_counter() - start
     new = sum(len(completion.ids) for completion in completions)
@@ -170,7 +172,8 @@ def _generate(
     ]
     cost = {
         "seconds": seconds,
-        "batch_size": size,
+        "shard": size,
+        "batch_size": compute.batch_size or min(size, fitting_rows(expert, tokens)),
         "prompt_tokens": sum(map(len, prompt_ids)),
         "new_tokens": new,
         "new_tokens_per_second": new / seconds,

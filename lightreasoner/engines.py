@@ -19,7 +19,7 @@ class Response:
 
 
 class Engine(Protocol):
-    """A model that answers prompts, best `batch_size` of them at a time; `name` says where."""
+    """A model that answers prompts, best asked for `batch_size` at a time; `name` says where."""
 
     @property
     def name(self) -> str: ...

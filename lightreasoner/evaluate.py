@@ -2,8 +2,8 @@
 
 One greedy response a problem by default, or `n` drawn at a temperature. The problems are drawn by
 the section's seed alone, so that every model of a comparison answers the same ones. All sets are
-read and fitted to the model's context before its weights are loaded. A shard is a batch, so that a
-restart repeats at most the batch that was under way.
+read and fitted to the model's context before its weights are loaded. Questions of like length make
+a shard, which is answered by itself, so that a restart repeats at most the one that was under way.
 """
 
 import json
@@ -19,7 +19,7 @@ import pandas as pd
 import pyarrow as pa
 
 from lightreasoner import models, prompts, sources, statistics, tables
-from lightreasoner.decode import draw_seed
+from lightreasoner.drawing import draw_seed
 from lightreasoner.engines import Engine
 from lightreasoner.grading import OUTCOMES, Answer, Grade, grade
 from lightreasoner.problems import BOX, Problem, trajectory_id
@@ -69,10 +69,10 @@ def write_scores(
     if engine is None:
         from lightreasoner.inprocess import InProcess
 
-        longest = max(question.tokens for question in asked)
+        tokens = round(np.mean([question.tokens for question in asked]))
         name, workers = InProcess.name, compute
         answering: Callable[[], Engine] = partial(
-            InProcess, model_dir, tokenizer, config, compute, longest, len(asked)
+            InProcess, model_dir, tokenizer, config, compute, tokens, len(asked)
         )
     else:
         name, workers = engine.name, compute.model_copy(update={"workers": 1})

@@ -1,8 +1,9 @@
 """Generate: the expert writes trajectories, one a problem or several (section 2.3.1, eq. 36).
 
-A shard is a batch of the decoder, so that a restart decodes each batch in the company that it had.
+A shard is decoded by itself, so that a restart decodes each prompt in the company that it had.
 """
 
+import statistics
 import time
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -14,14 +15,14 @@ import pyarrow.compute as pc
 
 from lightreasoner import artifacts, models, problems, prompts, tables
 from lightreasoner.artifacts import Artifact
-from lightreasoner.decode import Completion, decode, draw_seed, fitting_batch_size
+from lightreasoner.batching import shard_prompts
+from lightreasoner.decode import Completion, decode
+from lightreasoner.drawing import draw_seed
 from lightreasoner.fingerprint import running_code
-from lightreasoner.shards import Shards, shard_size
+from lightreasoner.shards import Shards
 from lightreasoner.workers import Piece, crew
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
     from lightreasoner.config import Compute, Generate
     from lightreasoner.progress import Watcher
     from lightreasoner.stages import Workspace
@@ -89,11 +90,12 @@ class _Writer:
         self.ids, self.prompt_ids = ids, prompt_ids
         self.stop_ids, self.config = stop_ids, config
         self.model = models.load_model(expert, compute.device, compute.dtype)
-        longest = max(map(len, prompt_ids)) + config.max_new_tokens
-        self.size = batch_size(self.model, len(ids), longest, compute)
+        tokens = statistics.fmean(map(len, prompt_ids)) + config.max_new_tokens
+        self.size = shard_prompts(self.model, round(tokens), len(ids), compute)
+        self.batch_size = compute.batch_size
 
     def __call__(self, rows: range) -> pa.Table:
-        """The rows of trajectories.parquet, decoded as one batch."""
+        """The rows of trajectories.parquet."""
         ids = self.ids[rows.start : rows.stop]
         asked = self.prompt_ids[rows.start : rows.stop]
         completions = decode(
@@ -103,19 +105,9 @@ class _Writer:
             self.config.max_new_tokens,
             self.config.temperature,
             [draw_seed(self.config.seed, id_) for id_ in ids],
-            len(rows),
+            self.batch_size,
         )
         return _table(ids, asked, completions)
-
-
-def batch_size(
-    model: "PreTrainedModel", trajectories: int, longest: int, compute: "Compute"
-) -> int:
-    """How many trajectories, the longest of so many tokens, are a shard and decoded together."""
-    flop = 2.0 * model.num_parameters() * longest
-    return compute.batch_size or min(
-        shard_size(trajectories, flop, compute.device), fitting_batch_size(model, longest)
-    )
 
 
 def _table(ids: list[str], prompt_ids: list[list[int]], completions: list[Completion]) -> pa.Table:

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightreasoner import models, prompts
-from lightreasoner.decode import decode, fitting_batch_size
+from lightreasoner.batching import shard_prompts
+from lightreasoner.decode import decode
 from lightreasoner.engines import Response
-from lightreasoner.shards import shard_size
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -19,7 +19,7 @@ TAIL = 24
 
 
 class InProcess:
-    """A model's directory as an engine; `longest` prompt, tokens, bounds its batches of `total`."""
+    """A model's directory as an engine, for `total` prompts, a typical one of `tokens` tokens."""
 
     name = "transformers"
 
@@ -29,20 +29,17 @@ class InProcess:
         tokenizer: "PreTrainedTokenizerBase",
         config: "Evaluate",
         compute: "Compute",
-        longest: int,
+        tokens: int,
         total: int,
     ):
         self.tokenizer, self.config = tokenizer, config
         self.stop_ids = models.stop_ids(model_dir, tokenizer)
         self.model = models.load_model(model_dir, compute.device, compute.dtype)
-        tokens = longest + config.max_new_tokens
-        flop = 2.0 * self.model.num_parameters() * tokens
-        self.batch_size = compute.batch_size or min(
-            shard_size(total, flop, compute.device), fitting_batch_size(self.model, tokens)
-        )
+        self.rows = compute.batch_size
+        self.batch_size = shard_prompts(self.model, tokens + config.max_new_tokens, total, compute)
 
     def respond(self, asked: Sequence[str], seeds: Sequence[int]) -> list[Response]:
-        """One response a prompt, all in one batch. Raises ModelError for logits not finite."""
+        """One response a prompt. Raises ModelError for logits that are not finite."""
         style = self.config.style
         completions = decode(
             self.model,
@@ -51,7 +48,7 @@ class InProcess:
             self.config.max_new_tokens,
             self.config.temperature,
             seeds,
-            len(asked),
+            self.rows,
             is_over=self._stop_word_ends(style),
         )
         responses = []

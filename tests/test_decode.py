@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -63,7 +64,37 @@ def test_windows_shorter_than_the_prompts(tiny_expert: Path, tmp_path: Path, fam
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
     shutil.copy(tiny_expert / "tokenizer.json", tmp_path)
     shared = [[*range(100, 112), *prompt] for prompt in PROMPTS]
-    assert completions(tmp_path, shared) == completions(tmp_path, shared, batch_size=1)
+    alone = completions(tmp_path, shared, batch_size=1)
+    for size in (2, 3, 5):
+        assert completions(tmp_path, shared, batch_size=size) == alone
+
+
+MANY = [[7, 7, *range(row % 9), 100 + row] for row in range(60)]
+"""Sixty prompts of nine lengths, which share their beginning."""
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+@pytest.mark.parametrize("prompts", [MANY, [[200 + row % 50, *p] for row, p in enumerate(MANY)]])
+def test_rows_that_end_are_filled_again(
+    tiny_expert: Path, prompts: list[list[int]], temperature: float
+) -> None:
+    """Each prompt as if it were alone, and most rows at work: 60 prompts in 8 rows one batch after
+    the other would take a live row in two."""
+    model = models.load_model(tiny_expert, "cpu", "float32")
+    steps: list[int] = []
+
+    def count(_: object, args: object, kwargs: dict[str, Any], output: object) -> None:
+        steps.append(len(kwargs["input_ids"]) if kwargs["input_ids"].shape[1] == 1 else 0)
+
+    def written(batch_size: int) -> list[Completion]:
+        return decode(model, prompts, STOPS, 24, temperature, batch_size=batch_size)
+
+    alone = written(1)
+    model.register_forward_hook(count, with_kwargs=True)
+    assert written(8) == alone
+    live = sum(len(completion.ids) - 1 for completion in alone)
+    assert live / (8 * sum(rows > 0 for rows in steps)) > 0.7
+    assert max(steps) == 8
 
 
 @pytest.mark.parametrize("prompts", [[[5, 6]] * 3, [[5, 6], [5, 6, 7], [5, 6, 7, 8]]])
@@ -86,9 +117,3 @@ def test_sampling_depends_on_the_seed_alone(tiny_expert: Path, size: int) -> Non
     drawn = completions(tiny_expert, temperature=1.0, seeds=SEEDS, batch_size=size)
     assert drawn == completions(tiny_expert, temperature=1.0, seeds=SEEDS)
     assert drawn != completions(tiny_expert, temperature=1.0, seeds=[7 + seed for seed in SEEDS])
-
-
-def test_progress_reaches_the_total(tiny_expert: Path) -> None:
-    heard: list[tuple[int, int]] = []
-    completions(tiny_expert, batch_size=2, on_done=lambda *done: heard.append(done))
-    assert heard == [(2, 5), (4, 5), (5, 5)]

@@ -169,14 +169,14 @@ def test_mistakes_are_one_line_before_anything_is_asked(
 
 @pytest.mark.slow
 def test_killed_at_any_moment_it_ends_with_the_same_bytes(data: str, tmp_path: Path) -> None:
-    """SIGKILL after 1, 2, ... finished batches of three; none of them is generated again."""
-    words = arguments(data, "--set", "compute.batch_size=3")
+    """SIGKILL after 1, 2, ... finished shards of four; none of them is generated again."""
+    words = arguments(data, "--set", "compute.batch_size=1")
     assert call(*words).exit_code == 0
     whole = Path("out/scores.parquet").read_bytes()
     again = [word if word != "home" else "home2" for word in words]
     shards = tmp_path / "home2" / "work"
     kept: dict[str, int] = {}
-    for finished in range(1, 2 * N // 3):
+    for finished in range(1, 2 * N // 4):
         process = subprocess.Popen([sys.executable, "-m", "lightreasoner", *again])
         while process.poll() is None and len(pieces(shards)) < finished:
             time.sleep(0.01)
@@ -191,5 +191,5 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(data: str, tmp_path: P
 
 
 def pieces(work: Path) -> dict[str, int]:
-    """The finished batches, by name, with what a batch that is made again would change."""
+    """The finished shards, by name, with what a shard that is made again would change."""
     return {path.name: path.stat().st_ino for path in work.glob("*/shards/*.parquet")}

@@ -103,9 +103,9 @@ def test_several_trajectories_are_the_same_bytes_whatever_the_batch(
 
 
 def test_a_resume_writes_the_missing_trajectories_again(tiny_expert: Path, tmp_path: Path) -> None:
-    """Five problems of three trajectories are four batches of four; the second is lost."""
+    """Five problems of three trajectories are four shards of four; the second is lost."""
     some = [Problem(f"p{n}", "x" * (40 - n), "1", "") for n in range(5)]
-    small = CPU.model_copy(update={"batch_size": 4})
+    small = CPU.model_copy(update={"batch_size": 1})
     generate(tiny_expert, some, tmp_path / "out", small, temperature=1.0, n=3)
     before = (tmp_path / "out" / "trajectories.parquet").read_bytes()
     (tmp_path / "out").rename(tmp_path / "finished")
