@@ -8,14 +8,14 @@ everything else by algebra (algebra.py).
 import re
 from fractions import Fraction
 
-from lightreasoner.strict import algebra, numerals
-from lightreasoner.strict.forms import split_top, split_unit, trim
+from lightreasoner.strict import algebra, number_words, numerals
+from lightreasoner.strict.forms import split_top, trim
+from lightreasoner.strict.intervals import MEMBER, UNION, same_set
 from lightreasoner.strict.numerals import Number
 from lightreasoner.strict.shapes import (
     NAME,
     RELATION,
     are_same_words,
-    as_interval,
     based,
     outer_brackets,
     relation_signs,
@@ -26,6 +26,7 @@ from lightreasoner.strict.shapes import (
     without_grouping,
     without_lead,
 )
+from lightreasoner.strict.units import split_unit
 
 MAX_ELEMENTS = 50
 """Longer lists are compared as strings only."""
@@ -38,11 +39,9 @@ ROUNDED_DIGITS = 3
 APPROXIMATION_DIGITS = 5
 """So many printed digits stand for a gold answer that no decimal can print."""
 
-_UNION = re.compile(r"\\cup(?![a-zA-Z])")
 _APPROXIMATE = re.compile(r"\\approx(?![a-zA-Z])|\\simeq(?![a-zA-Z])")
 _ASIDE = re.compile(r"(?<=\S)\s*\(\s*\\(?:approx|simeq)(?![a-zA-Z])[^()]*\)$")
 """What a value is about, behind the value: 12\\pi (\\approx 37.7)."""
-_MEMBER = re.compile(r"[a-zA-Z]\s*\\in(?![a-zA-Z])\s*")
 _RATIO = re.compile(r"\s*([0-9.]+)\s*(?::|\bto\b)\s*([0-9.]+)\s*(?::\s*([0-9.]+)\s*)?")
 _ASKS_PERCENT = re.compile(
     r"(?:what|which|how|find|express|nearest|as an?)\b[^.?!]*\bpercent", re.I
@@ -128,14 +127,16 @@ class Comparison:
             return self.is_equal(trim(answer[: aside.start()]), gold)
         if len(split_top(answer, _APPROXIMATE)) > 1:
             return self._same_approximate(answer, gold)
-        if _MEMBER.match(answer) and not _MEMBER.match(gold):
-            return self.is_equal(_MEMBER.sub("", answer, count=1), gold)
+        if MEMBER.match(answer) and not MEMBER.match(gold):
+            return self.is_equal(MEMBER.sub("", answer, count=1), gold)
         if (ratio := self._ratio(gold)) is not None:
             return self._same_ratio(answer, ratio)
+        if sets := same_set(answer, gold):
+            return self._same_elements(*sets)
         elements, golds = split_elements(answer), split_elements(gold)
         if len(elements) > 1 or len(golds) > 1:
             return self._same_elements(elements, golds)
-        pieces, gold_pieces = split_top(answer, _UNION), split_top(gold, _UNION)
+        pieces, gold_pieces = split_top(answer, UNION), split_top(gold, UNION)
         if len(pieces) > 1 or len(gold_pieces) > 1:
             return self._same_elements(pieces, gold_pieces)
         return self._same_single(elements[0], golds[0])
@@ -197,11 +198,10 @@ class Comparison:
 
     def _same_single(self, answer: str, gold: str) -> bool:
         answer, gold = without_grouping(answer), without_grouping(gold)
-        if _MEMBER.match(answer) and not _MEMBER.match(gold):
-            return self.is_equal(_MEMBER.sub("", answer, count=1), gold)
-        if _MEMBER.match(gold) and not _MEMBER.match(answer):
-            return self.is_equal(answer, _MEMBER.sub("", gold, count=1))
-        answer, gold = as_interval(answer, gold), as_interval(gold, answer)
+        if MEMBER.match(answer) and not MEMBER.match(gold):
+            return self.is_equal(MEMBER.sub("", answer, count=1), gold)
+        if MEMBER.match(gold) and not MEMBER.match(answer):
+            return self.is_equal(answer, MEMBER.sub("", gold, count=1))
         sides, gold_sides = split_top(answer, RELATION), split_top(gold, RELATION)
         if len(sides) > 1 or len(gold_sides) > 1:
             return self._same_relation(answer, gold, sides, gold_sides)
@@ -286,7 +286,7 @@ class Comparison:
 
     def _is_name(self, text: str) -> bool:
         match = NAME.fullmatch(text.strip())
-        return match is not None and numerals.from_words(text) is None
+        return match is not None and number_words.integer(text) is None
 
     def _same_value(self, answer: str, gold: str) -> bool:
         """Single expressions: by algebra, or as decimals where one of them is one."""

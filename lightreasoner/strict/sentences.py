@@ -3,7 +3,7 @@
 import re
 from typing import NamedTuple
 
-from lightreasoner.strict import forms, numerals
+from lightreasoner.strict import forms, numerals, units
 
 MAX_CHARS = 300
 """A longer sentence states no value."""
@@ -76,7 +76,7 @@ def is_value(text: str) -> bool:
     """Whether a text is a number, with a unit or a name perhaps, or a tuple of numbers."""
     text = forms.clean(re.sub(r"^[a-zA-Z]\s*=\s*", "", text))
     elements = (
-        text[1:-1].split(",") if forms.is_enclosed(text, "(") else [forms.split_unit(text)[0]]
+        text[1:-1].split(",") if forms.is_enclosed(text, "(") else [units.split_unit(text)[0]]
     )
     return all(numerals.read(element) for element in elements)
 
@@ -107,9 +107,9 @@ def value_of(sentence: str) -> str | None:
         return None
     if _NUMBERED.search(plain[: amount.start()].rstrip()):
         return None
-    unit = re.match(r"\s+([a-zA-Z.]+)", amount["rest"])
-    name = unit[1].rstrip(".") if unit else ""
-    return amount["number"] + (f" {name}" if name.lower() in forms.UNITS else "")
+    word = re.match(r"\s+([a-zA-Z.]+)", amount["rest"])
+    name = word[1].rstrip(".") if word else ""
+    return amount["number"] + (f" {name}" if name.lower() in units.UNITS else "")
 
 
 def _after_equals(text: str) -> str | None:

@@ -6,7 +6,7 @@ Texts in, texts out; what they are worth is left to compare.py.
 import re
 from itertools import pairwise
 
-from lightreasoner.strict import algebra, numerals
+from lightreasoner.strict import number_words, numerals
 from lightreasoner.strict.forms import is_enclosed, split_top, trim
 
 SEPARATOR = re.compile(
@@ -39,7 +39,7 @@ def based(text: str) -> tuple[str, int] | None:
     if match is None:
         return None
     name = match["base"]
-    base = int(name) if name.isdigit() else numerals.from_words(name) or 0
+    base = int(name) if name.isdigit() else number_words.integer(name) or 0
     if not all(int(digit, 16) < base for digit in match["digits"]):
         return None
     return match["digits"].lstrip("0") or "0", base
@@ -60,30 +60,6 @@ def are_same_words(answer: str, gold: str) -> bool:
         first = 1 if len(gold) > 2 and not gold.isupper() else 0
         return answer[first:] == gold[first:] and words(answer) == words(gold)
     return words(answer) == words(gold)
-
-
-def as_interval(text: str, other: str) -> str:
-    r"""An inequality in one letter as the interval that it is, where the other text is an interval.
-
-    `\mathbb{R}` is the interval of all numbers.
-    """
-    if not outer_brackets(other):
-        return text
-    if text == r"\mathbb{R}":
-        return r"(-\infty,\infty)"
-    sides, signs = [trim(side) for side in split_top(text, RELATION)], relation_signs(text)
-    if len(sides) == 3 and signs[0] in (">", r"\ge"):
-        sides, signs = sides[::-1], [algebra.FLIPPED.get(sign, "") for sign in signs[::-1]]
-    if len(sides) == 2 and re.fullmatch("[a-z]", sides[1]) and signs[0] in algebra.FLIPPED:
-        sides, signs = sides[::-1], [algebra.FLIPPED[signs[0]]]
-    match len(sides), signs:
-        case 3, [("<" | r"\le") as low, ("<" | r"\le") as high] if re.fullmatch("[a-z]", sides[1]):
-            return f"{'(' if low == '<' else '['}{sides[0]},{sides[2]}{')' if high == '<' else ']'}"
-        case 2, [("<" | r"\le") as high] if re.fullmatch("[a-z]", sides[0]):
-            return rf"(-\infty,{sides[1]}{')' if high == '<' else ']'}"
-        case 2, [(">" | r"\ge") as low] if re.fullmatch("[a-z]", sides[0]):
-            return rf"{'(' if low == '>' else '['}{sides[1]},\infty)"
-    return text
 
 
 def squeezed(text: str) -> str:
