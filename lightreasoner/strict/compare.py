@@ -8,13 +8,14 @@ everything else by algebra (algebra.py).
 import re
 from fractions import Fraction
 
-from lightreasoner.strict import algebra, number_words, numerals
+from lightreasoner.strict import algebra, number_words, numerals, questions
 from lightreasoner.strict.forms import split_top, trim
 from lightreasoner.strict.intervals import MEMBER, UNION, same_set
 from lightreasoner.strict.numerals import Number
 from lightreasoner.strict.shapes import (
     NAME,
     RELATION,
+    alternatives,
     are_same_words,
     based,
     outer_brackets,
@@ -25,6 +26,7 @@ from lightreasoner.strict.shapes import (
     with_argument_of,
     without_grouping,
     without_lead,
+    without_qualifier,
 )
 from lightreasoner.strict.units import split_unit
 
@@ -43,9 +45,6 @@ _APPROXIMATE = re.compile(r"\\approx(?![a-zA-Z])|\\simeq(?![a-zA-Z])")
 _ASIDE = re.compile(r"(?<=\S)\s*\(\s*\\(?:approx|simeq)(?![a-zA-Z])[^()]*\)$")
 """What a value is about, behind the value: 12\\pi (\\approx 37.7)."""
 _RATIO = re.compile(r"\s*([0-9.]+)\s*(?::|\bto\b)\s*([0-9.]+)\s*(?::\s*([0-9.]+)\s*)?")
-_ASKS_PERCENT = re.compile(
-    r"(?:what|which|how|find|express|nearest|as an?)\b[^.?!]*\bpercent", re.I
-)
 
 
 class Comparison:
@@ -53,8 +52,9 @@ class Comparison:
 
     def __init__(self, question: str, benchmark: str) -> None:
         self.question = question
-        self.asks_percent = _ASKS_PERCENT.search(question) is not None
+        self.asks_percent = questions.asks_percent(question)
         self.asks_ratio = re.search(r"\bratios?\b", question, re.IGNORECASE) is not None
+        self.counted = questions.counted_factor(question)
         self.is_measured = benchmark == MEASURED
 
     def is_equal(self, answer: str, gold: str) -> bool:
@@ -71,6 +71,8 @@ class Comparison:
             return time_of_day(answer) == clock
         if (same := self._same_in_base(answer, gold)) is not None:
             return same
+        if self.counted and (count := re.fullmatch(rf"(.*[0-9a-z]) {self.counted}s?", answer)):
+            return self.is_equal(count[1], gold)
         bare, unit = split_unit(answer)
         bare_gold, gold_unit = split_unit(gold)
         if unit and gold_unit and unit != gold_unit:
@@ -123,6 +125,11 @@ class Comparison:
         return are_same_words(answer, gold)
 
     def _same_form(self, answer: str, gold: str) -> bool:
+        values = alternatives(answer)
+        if len(values) > 1 and all(self.is_equal(trim(value), gold) for value in values):
+            return True
+        if (shorter := without_qualifier(answer)) != answer:
+            return self.is_equal(shorter, without_qualifier(gold))
         if aside := _ASIDE.search(answer):
             return self.is_equal(trim(answer[: aside.start()]), gold)
         if len(split_top(answer, _APPROXIMATE)) > 1:
@@ -175,7 +182,7 @@ class Comparison:
         answers, golds = [trim(text) for text in answers], [trim(text) for text in golds]
         named = all(map(self._is_assignment, golds))
         if not named and all(map(self._is_assignment, answers)):
-            names = {squeezed(text.partition("=")[0]) for text in answers}
+            names = {self._unindexed(text.partition("=")[0]) for text in answers}
             answers = [split_top(text, re.compile("="))[-1] for text in answers]
             # values of different unknowns stand in their order
             if len(names) > 1:
@@ -191,6 +198,12 @@ class Comparison:
                 return False
             left.remove(match)
         return True
+
+    def _unindexed(self, name: str) -> str:
+        """A name; without its number if that only numbers the values: x_1 and x_2."""
+        name = squeezed(name)
+        is_asked = re.sub(r"[{}]", "", name) in re.sub(r"[{}\s]", "", self.question)
+        return name if is_asked else re.sub(r"_\{?[0-9]\}?$", "", name)
 
     def _is_assignment(self, text: str) -> bool:
         sides = split_top(text, RELATION)

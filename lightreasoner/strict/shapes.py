@@ -30,6 +30,21 @@ _BASED = re.compile(
     r"(?:_\s*\{?\s*(?:\\text\{\s*)?|\{?(?:\\text\{)?\s*\(?\s*(?:in )?base[ -]\s*)"
     r"(?P<base>[0-9]{1,2}|[a-z]+)\s*[)}]*"
 )
+_ALSO = r"(?:or(?: equivalently)?|equivalently|that is|i\.e\.?)"
+_ALTERNATIVE = re.compile(
+    rf",?\s*\\text\{{\s*,?\s*{_ALSO}\s*,?\s*\}}|,?\s{_ALSO},?\s|\\(?:lor|vee|iff)(?![a-zA-Z])"
+)
+_IN_BRACKETS = re.compile(
+    rf"(?P<value>.*\S)\s*(?:\\text\{{\s*)?\(\s*(?:\\text\{{\s*)?{_ALSO}\s*,?\s*\}}?\s*(?P<other>.*)\)\}}?"
+)
+_BOUND = r"\(?\s*[a-zA-Z]\s*(?:\\(?:in|ge|le|ne|gt|lt)(?![a-zA-Z])|<|>).*"
+_QUALIFIER = re.compile(
+    r"(?<=\S)[\s,]*(?:(?:\\text\{[\s,(]*)?\bfor\s+(?:all|any|every|each)\b.*"
+    rf"|(?:\\text\{{[\s,(]*)?\b(?:where|with|for)\b[\s}}]*{_BOUND}"
+    r"|,\s*\(?[a-z]\s*\\in\s*\\mathbb.*|\s*\(\s*[a-z]\s*\\in\s*\\mathbb.*\))$",
+    re.DOTALL,
+)
+"""For which numbers an answer holds; not if it holds for some only, as in "if n is even"."""
 _CAPITALS = frozenset({"YES", "NO", "TRUE", "FALSE"})
 
 
@@ -60,6 +75,18 @@ def are_same_words(answer: str, gold: str) -> bool:
         first = 1 if len(gold) > 2 and not gold.isupper() else 0
         return answer[first:] == gold[first:] and words(answer) == words(gold)
     return words(answer) == words(gold)
+
+
+def alternatives(text: str) -> list[str]:
+    r"""The ways in which one value is written: `\frac12 \text{ or } 0.5`; the text if it is one."""
+    if both := _IN_BRACKETS.fullmatch(text):
+        return [both["value"], both["other"]]
+    return split_top(text, _ALTERNATIVE)
+
+
+def without_qualifier(text: str) -> str:
+    r"""The text without what says for which numbers it holds: `2n \text{ for all } n`."""
+    return trim(_QUALIFIER.sub("", text))
 
 
 def squeezed(text: str) -> str:

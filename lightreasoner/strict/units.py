@@ -2,7 +2,7 @@ r"""Units behind a value: which there are, and a text without its own."""
 
 import re
 
-from lightreasoner.strict import number_words
+from lightreasoner.strict import currencies, number_words
 
 UNITS = {
     name: unit
@@ -58,6 +58,11 @@ _TEXT_UNIT = rf"\\text\{{[^{{}}]*\}}{_POWER}"
 _TAIL_TEXT = re.compile(
     rf"(?:\s|/|\\cdot)*{_TEXT_UNIT}(?:\s*(?:/|\\cdot|\\times)?\s*{_TEXT_UNIT})*"
 )
+_TAIL_FRACTION = re.compile(rf"\s*\\frac\{{\s*{_TEXT_UNIT}\s*\}}\{{\s*{_TEXT_UNIT}\s*\}}$")
+_CJK = r"[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]"
+_TAIL_CJK = re.compile(rf"(?<=[0-9%{number_words.HAN}])\s*(?P<unit>{_CJK}{{1,8}})$")
+_COMPOUND = re.compile(r"\s+[mgJNCVWL]/(?:s|min|h|mol|kg|m|K|L)(?:\s*\^\s*\{?[23]\}?)?$")
+"""Units of single letters are units only as such a quotient, and only behind a space."""
 _TAIL_WORDS = re.compile(rf"[a-zA-Z](?:[a-zA-Z.'/\- ]*[a-zA-Z.])?{_POWER}")
 _GAP = re.compile(r"\s+|(?<=[0-9}])(?=(?:cm|mm|km|kg|mph|ft|inches|feet)\b)")
 _PARTS = re.compile(
@@ -67,6 +72,7 @@ _PARTS = re.compile(
 """Words that are a factor or a denial, not a unit."""
 _IS_NO_UNIT = re.compile(r"[knxyzM]")
 """Single letters that are factors or variables even in an upright font."""
+_CURRENCIES = frozenset(currencies.CODES.split("|"))
 _SMALL_WORDS = frozenset({"a", "of", "per", "sq", "cu"})
 _DEGREES = re.compile(r"\s*\^\s*\\circ\s*(?:\\text\{\s*)?[CF]?\}?")
 _ORDINAL = re.compile(r"(?<=[0-9])(?:st|nd|rd|th)")
@@ -78,10 +84,26 @@ def split_unit(text: str) -> tuple[str, str | None]:
     before = None
     while text != before:
         before = text
-        for part in (_without_marked, _without_words):
+        for part in (_without_quotient, _without_cjk, _without_marked, _without_words):
             text, unit = part(text)
             units |= {unit} if unit else set()
     return text, units.pop() if len(units) == 1 else None
+
+
+def _without_quotient(text: str) -> tuple[str, str | None]:
+    r"""The text without a final `\frac{\text{m}}{\text{s}}` or m/s behind a number."""
+    for pattern in (_TAIL_FRACTION, _COMPOUND):
+        match = pattern.search(text)
+        if match and re.search(r"[0-9})]$", text[: match.start()]):
+            return text[: match.start()], None
+    return text, None
+
+
+def _without_cjk(text: str) -> tuple[str, str | None]:
+    """The text without a Chinese, Japanese or Korean unit behind a number; a factor is none."""
+    match = _TAIL_CJK.search(text)
+    is_unit = match and not set(match["unit"]) & set(number_words.HAN)
+    return (text[: match.start()], None) if match and is_unit else (text, None)
 
 
 def _without_marked(text: str) -> tuple[str, str | None]:
@@ -127,7 +149,8 @@ def _is_unit(text: str, bare: bool) -> bool:
     if not bare and _IS_NO_UNIT.fullmatch(text.strip()):
         return False
     if (
-        _PARTS.search(text.lower())
+        set(text) & set(number_words.HAN)
+        or _PARTS.search(text.lower())
         or len(words) > 8
         or (_NOT_UNITS | number_words.WORDS) & set(words)
     ):
@@ -136,6 +159,7 @@ def _is_unit(text: str, bare: bool) -> bool:
         return True
     return any(len(word) > 1 for word in words) and all(
         (len(word) > 1 and word in UNITS)
+        or word.upper() in _CURRENCIES
         or (len(word) > 2 and set(word) & set("aeiouy"))
         or word in _SMALL_WORDS
         for word in re.findall(r"(?<![a-zA-Z/.'])[a-zA-Z]+", text.lower())
