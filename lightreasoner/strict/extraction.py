@@ -17,7 +17,10 @@ from lightreasoner.strict import boxes, endings, revisions, sentences, statement
 _STOP_WORDS = re.compile(r"</s>|<\|im_end\|>|<\|endoftext\|>|<\|im_start\|>")
 _NEXT_PROBLEM = re.compile(
     r"\n[ \t]*(?:#+ |\*\*)?(?:(?:Question|Problem|Exercise|Instruction|Human|User|Assistant|Q)"
-    r"(?: [0-9]+)?\**[ \t]*:|(?:Question|Problem|Exercise) [0-9]+(?:\.[ \t]|\**[ \t]*(?=\n|$)))",
+    r"(?: [0-9]+)?\**[ \t]*:|(?:Question|Problem|Exercise) [0-9]+(?:\.[ \t]|\**[ \t]*(?=\n|$))"
+    r"|(?:Next|Another|One more|(?:Here(?:'s|’s| is)|Now,?|Let(?:'s|’s| us)|Try|Consider|A)\b[^\n.:?]"
+    r"{0,20}\b(?:another|new|next|similar|different|related))\b[^\n.:?]{0,30}"
+    r"\b(?:questions?|problems?|exercises?|puzzles?)\b[^\n.:?]{0,20}[:.])",
     re.IGNORECASE,
 )
 _THOUGHT = re.compile(r"<(?P<end>/?)(?:think|thinking|thought|thoughts)>", re.IGNORECASE)

@@ -18,7 +18,7 @@ _UNICODE = str.maketrans(
         "λ": r"\lambda ", "μ": r"\mu ", "ω": r"\omega ", "Δ": r"\Delta ", "φ": r"\phi ",
         "°": r"^\circ ", "√": r"\sqrt ", "∞": r"\infty ", "±": r"\pm ", "≈": r"\approx ",
         "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ",
-        "∅": r"\emptyset ", "ℝ": r"\mathbb{R}", "′": "'", "％": "%", "’": "'", "‘": "'",
+        "∅": r"\emptyset ", "ℝ": r"\mathbb{R}", "′": "'", "％": "%", "。": ".", "、": ", ", "’": "'", "‘": "'",
     }
 )  # fmt: skip
 _RAISED = re.compile("[⁰¹²³⁴-⁹⁺⁻ⁿ]+")
@@ -58,6 +58,8 @@ _SPELLINGS = tuple(
         (r"\\(?:mathrm|textrm|mbox|textnormal|operatorname\*?|hbox)\s*\{", r"\\text{"),
         (r"\\text\s+\{", r"\\text{"),
         (r"\{,\}", ","),
+        (r"\{\s*([^{}]*?)\s*\\choose\s*([^{}]*?)\s*\}", r"\\binom{\1}{\2}"),
+        (r"\{\s*([^{}]*?)\s*\\over\s+([^{}]*?)\s*\}", r"\\frac{\1}{\2}"),
         (rf"\\frac\s*{_BARE}\s*{_BARE}", r"\\frac{\1}{\2}"),
         (rf"\\frac\s*{_BARE}\s*\{{", r"\\frac{\1}{"),
         (rf"\\frac\s*(\{{[^{{}}]*\}})\s*{_BARE}", r"\\frac\1{\2}"),
@@ -72,7 +74,7 @@ _SPELLINGS = tuple(
     )
 )
 _FONTS = re.compile(
-    r"\\(?:mathbf|textbf|boldsymbol|mathit|textit|emph|mathsf|mathnormal|bm|boxed|fbox|underline)"
+    r"\\(?:mathbf|textbf|texttt|mathtt|textsf|textsc|textup|pmb|framebox|boldsymbol|mathit|textit|emph|mathsf|mathnormal|bm|boxed|fbox|underline)"
     r"\s*\{"
 )
 _WHOLE_TEXT = re.compile(r"\\text\{([^{}]*)\}")

@@ -35,7 +35,7 @@ _ALTERNATIVE = re.compile(
     rf",?\s*\\text\{{\s*,?\s*{_ALSO}\s*,?\s*\}}|,?\s{_ALSO},?\s|\\(?:lor|vee|iff)(?![a-zA-Z])"
 )
 _IN_BRACKETS = re.compile(
-    rf"(?P<value>.*\S)\s*(?:\\text\{{\s*)?\(\s*(?:\\text\{{\s*)?{_ALSO}\s*,?\s*\}}?\s*(?P<other>.*)\)\}}?"
+    rf"(?P<value>.*?\S)\s*(?:\\text\{{\s*)?\(\s*(?:\\text\{{\s*)?{_ALSO}\s*,?\s*\}}?\s*(?P<other>.*)\)\}}?"
 )
 _BOUND = r"\(?\s*[a-zA-Z]\s*(?:\\(?:in|ge|le|ne|gt|lt)(?![a-zA-Z])|<|>).*"
 _QUALIFIER = re.compile(
@@ -82,6 +82,19 @@ def alternatives(text: str) -> list[str]:
     if both := _IN_BRACKETS.fullmatch(text):
         return [both["value"], both["other"]]
     return split_top(text, _ALTERNATIVE)
+
+
+def in_radians(answer: str, gold: str) -> tuple[str, str]:
+    r"""Two texts, the degrees of one in radians where the other has a \pi or a function of degrees."""
+    pattern = re.compile(r"([0-9.]+)\s*\^\s*\\circ")
+    texts = (answer, gold)
+    is_mixed = any(r"\pi" in text for text in texts) or re.search(
+        r"\\(?:sin|cos|tan|cot)(?![a-z])", answer + gold
+    )
+    if not is_mixed:
+        return texts
+    first, second = (pattern.sub(r"\\frac{\1\\pi}{180}", text) for text in texts)
+    return first, second
 
 
 def without_qualifier(text: str) -> str:

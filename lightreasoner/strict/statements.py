@@ -14,7 +14,7 @@ _SIGNS = r"(?:[^\w\n\\$(]{0,12}(?:[0-9]{1,2}[.)][ ])?[^\w\n\\$(]{0,6})"
 _LABEL = rf"""\#\#\#\#[ \t]*\n?
     |(?:^|\n){_SIGNS}(?:(?:final|correct|the|my|our|so|thus|therefore|hence),?[ ]){{0,3}}
         (?:answer|ans|final[ ]result|result|choice|(?-i:A))
-        \**[ \t]*[:：=]\**[ \t\n]{{0,4}}
+        \**[ \t]*(?:[:：=]|[-=]>|[→⇒—–]|-(?=[ ]))\**[ \t\n]{{0,4}}
     |(?:^|\n){_SIGNS}(?:(?:final|the)[ ]){{0,2}}answer\**[ \t]*\n[ \t\n]{{0,4}}
     |答案(?:[是为][:：]?|[:：])[ \t]*|故选[:：]?[ \t]*"""
 _ADVERBS = r"(?:[ ](?:therefore|thus|simply|then|just|now|indeed|option|choice))?"
@@ -36,7 +36,10 @@ _REMARK = re.compile(
     r"|reasonable|consistent|given|found|as follows|in the|that|not)\b(?!\s*[:$\\0-9])",
     re.IGNORECASE,
 )
-_REASON = re.compile(r",?\s+(?:because|since|which|where|so that|as (?:we|it|the|this))\b")
+_REASON = re.compile(
+    r",?\s+(?:because|since|which|where|so that|as (?:we|it|the|this)|not|rather than|instead of)\b"
+)
+_NOT_BUT = re.compile(r"not [^.\n]{1,60}?,? but (?:rather |instead )?")
 _MATH = (("$$", "$$"), ("\\[", "\\]"), ("\\(", "\\)"), ("$", "$"), ("**", "**"))
 
 
@@ -48,6 +51,8 @@ def last(text: str, letters: bool) -> Stated | None:
     found = [(mark.start(), mark.end(), None) for mark in marks]
     found += [(m.start(), m.end(), m["value"].strip("*( ")) for m in _REVERSED.finditer(text)]
     for start, end, value in sorted(found, key=lambda mark: mark[0], reverse=True):
+        if refuted := _NOT_BUT.match(text, end):
+            end = refuted.end()
         answer = value or statement(text[end : end + MAX_CHARS], letters)
         if answer and not _REMARK.match(answer):
             plain = unquoted(answer)

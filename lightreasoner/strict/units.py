@@ -61,6 +61,7 @@ _TAIL_TEXT = re.compile(
 _TAIL_FRACTION = re.compile(rf"\s*\\frac\{{\s*{_TEXT_UNIT}\s*\}}\{{\s*{_TEXT_UNIT}\s*\}}$")
 _CJK = r"[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]"
 _TAIL_CJK = re.compile(rf"(?<=[0-9%{number_words.HAN}])\s*(?P<unit>{_CJK}{{1,8}})$")
+_LETTER_UNIT = re.compile(r"(?P<number>.*[0-9])\s+(?P<unit>[mgshlL])")
 _COMPOUND = re.compile(r"\s+[mgJNCVWL]/(?:s|min|h|mol|kg|m|K|L)(?:\s*\^\s*\{?[23]\}?)?$")
 """Units of single letters are units only as such a quotient, and only behind a space."""
 _TAIL_WORDS = re.compile(rf"[a-zA-Z](?:[a-zA-Z.'/\- ]*[a-zA-Z.])?{_POWER}")
@@ -78,8 +79,13 @@ _DEGREES = re.compile(r"\s*\^\s*\\circ\s*(?:\\text\{\s*)?[CF]?\}?")
 _ORDINAL = re.compile(r"(?<=[0-9])(?:st|nd|rd|th)")
 
 
-def split_unit(text: str) -> tuple[str, str | None]:
-    """A text without the unit behind it, and the unit if it is one that is told apart."""
+def split_unit(text: str, letters: bool = False) -> tuple[str, str | None]:
+    """A text without the unit behind it, and the unit if it is one that is told apart.
+
+    `letters`: a bare single letter behind a number is a unit, not a variable.
+    """
+    if letters and (match := _LETTER_UNIT.fullmatch(text)):
+        return match["number"], UNITS.get(match["unit"].lower())
     units: set[str] = set()
     before = None
     while text != before:
