@@ -16,9 +16,9 @@ from lightreasoner.strict.shapes import (
     NAME,
     RELATION,
     alternatives,
-    in_radians,
     are_same_words,
     based,
+    in_radians,
     outer_brackets,
     relation_signs,
     split_elements,
@@ -36,8 +36,8 @@ MAX_ELEMENTS = 50
 
 MEASURED = "minerva_math"
 """The benchmark whose decimal golds are measured or rounded quantities."""
-WORD_PROBLEMS = ("gsm8k", "svamp", "asdiv")
-"""The benchmarks whose answers hold no variables, so that a single letter may be a unit."""
+QUANTITIES = ("gsm8k", "svamp", "asdiv", MEASURED)
+"""The benchmarks whose numbers are no factors, so that a single letter behind one is a unit."""
 ROUNDED_TOLERANCE = Fraction(1, 100)
 ROUNDED_DIGITS = 3
 """A gold decimal of so many digits may be a rounded fraction or root elsewhere, too."""
@@ -59,7 +59,7 @@ class Comparison:
         self.asks_ratio = re.search(r"\bratios?\b", question, re.IGNORECASE) is not None
         self.counted = questions.counted_factor(question)
         self.is_measured = benchmark == MEASURED
-        self.is_about_things = benchmark in WORD_PROBLEMS
+        self.takes_letters = benchmark in QUANTITIES
 
     def is_equal(self, answer: str, gold: str) -> bool:
         """Whether the texts say the same, as a list of values or as one."""
@@ -77,7 +77,9 @@ class Comparison:
             return same
         if self.counted and (count := re.fullmatch(rf"(.*[0-9a-z]) {self.counted}s?", answer)):
             return self.is_equal(count[1], gold)
-        bare, unit = split_unit(answer, letters=self.is_about_things)
+        bare, unit = split_unit(
+            answer, letters=self.takes_letters and numerals.read(gold) is not None
+        )
         bare_gold, gold_unit = split_unit(gold)
         if unit and gold_unit and unit != gold_unit:
             return False

@@ -15,6 +15,8 @@ _CODE_BEFORE = re.compile(
 _COUNTRY = re.compile(r"^([+-]?\s*)(?:US|CA?|AU?|NZ|HK|SG?|R)\s*(?=\\?\$)")
 _MOVED = re.compile(r"^([+-]?)\s*\\text\{(dollars|money)\}\s*(.+)$", re.DOTALL)
 
+_DECIMAL_COMMA = re.compile(r"^([+-]?[0-9]{1,3}),([0-9]{2})(?=\s*\\text\{money\})")
+
 
 def spelt(text: str) -> str:
     r"""The text with each sign of a currency as `\text{dollars}` or `\text{money}`.
@@ -29,7 +31,8 @@ def spelt(text: str) -> str:
 
 def moved_behind(text: str) -> str:
     """The text with a currency that stands before the amount behind it."""
-    return _MOVED.sub(r"\1\3\\text{\2}", text)
+    text = _MOVED.sub(r"\1\3\\text{\2}", text)
+    return _DECIMAL_COMMA.sub(r"\1.\2", text)
 
 
 def _sign(character: str) -> str:

@@ -11,6 +11,13 @@ _CONCLUSION = re.compile(
 )
 _BOLD_END = re.compile(r"(?:^|\n)[^*\n]*\*\*([^*\n]{1,80})\*\*[^*\n]*$")
 _LABELLED_END = re.compile(r"[A-Z][a-zA-Z' -]{0,50}\**\s*[:=]\**\s*(?P<value>[^:=\n]{1,80})")
+_THAT_IS = re.compile(r"(?:That(?:'s|’s| is)|It(?:'s|’s| is)|This is)\s+(?P<value>.{1,60})")
+_CONCLUDING = re.compile(
+    r"(?:so|thus|therefore|hence|in total|in all|altogether|finally)\b", re.IGNORECASE
+)
+_CHINESE_END = re.compile(
+    r"(?:^|[\n。，,；])\s*(?:所以|因此|综上|故|答)[^0-9\n。]{0,40}?\s?(?P<value>-?[0-9][0-9,.]*)[^0-9\n。]{0,20}。?$"
+)
 _FORMULA_END = re.compile(r"(?:\$+|\\[\])])$")
 _LETTER = r"\(?\b(?P<letter>[A-E])\b\)?"
 _PICKS = tuple(
@@ -19,6 +26,7 @@ _PICKS = tuple(
         (rf"\b(?:option|choice|answer) {_LETTER} is (?:the )?(?:correct|right|best|true)\b", True),
         (r"^\s*\(?(?P<letter>[A-E])\)? is (?:the )?(?:correct|right|best)\b", False),
         (rf"\b(?:pick|choose|select|go with) (?:option |choice |answer )?{_LETTER}", False),
+        (r"\b(?:so|thus|hence|therefore),? \((?P<letter>[A-E])\)(?=[ .,]|$)", True),
         (
             rf"(?:^|[.\n])[ \n]{{0,3}}(?:So|Thus|Hence|Therefore),? (?:option |choice )?{_LETTER}"
             r"(?=[ .,])",
@@ -41,7 +49,7 @@ def is_letter(text: str) -> bool:
 
 
 def _value(tail: str) -> str | None:
-    """The value of the last sentence's conclusion, in bold, of the last line, or of the sentence."""
+    """The value of the last conclusion, in bold, of the last line, or of the last sentence."""
     if conclusions := list(_CONCLUSION.finditer(tail)):
         rest = tail[conclusions[-1].end() :].strip()
         answer = statements.statement(rest, letters=False)
@@ -51,13 +59,27 @@ def _value(tail: str) -> str | None:
     bold = _BOLD_END.search(tail)
     if bold and sentences.is_value(bold[1]):
         return bold[1].strip()
-    line = tail.rpartition("\n")[2].strip("*_ .")
-    labelled = _LABELLED_END.fullmatch(line)
-    if labelled and sentences.is_value(labelled["value"]):
-        return labelled["value"]
+    before, _, line = tail.rpartition("\n")
+    line = line.strip("*_ .")
+    for found in (_LABELLED_END.fullmatch(line), _THAT_IS.fullmatch(line)):
+        if found and sentences.is_value(found["value"]):
+            return found["value"]
+    if before.strip() and sentences.is_value(line):
+        return line
+    if chinese := _CHINESE_END.search(tail):
+        return chinese["value"]
     sentence, is_finished = sentences.last(tail)
-    is_conclusion = re.match(r"(?:so|thus|therefore|hence|in total|altogether)\b", sentence, re.I)
-    return sentences.value_of(sentence) if is_finished or is_conclusion else None
+    conclusion = _CONCLUDING.match(sentence)
+    if conclusion and (value := _only(sentence[conclusion.end() :])):
+        return value
+    return sentences.value_of(sentence) if is_finished or conclusion else None
+
+
+def _only(text: str) -> str | None:
+    """What is left of a conclusion if it is a value or a calculation: "8 * 8 = 64"."""
+    calculation, _, value = text.strip(" ,:.$*").rpartition("=")
+    is_plain = re.search("[a-zA-Z]{2}", calculation) is None
+    return value.strip() if is_plain and sentences.is_value(value) else None
 
 
 def _letter(text: str, tail: str) -> str | None:

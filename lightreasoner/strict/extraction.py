@@ -24,7 +24,7 @@ _NEXT_PROBLEM = re.compile(
     re.IGNORECASE,
 )
 _THOUGHT = re.compile(r"<(?P<end>/?)(?:think|thinking|thought|thoughts)>", re.IGNORECASE)
-_TAGS = ("<answer>", "</answer>")
+_OPENING = re.compile(r"[<\[](?P<name>(?:final_?)?answer)[>\]]", re.IGNORECASE)
 _DISPLAY = re.compile(r"\\[\[(](.*)\\[\])]\.?", re.DOTALL)
 
 
@@ -95,7 +95,10 @@ def _is_answer(text: str, letters: bool) -> bool:
 
 def _tagged(text: str) -> str | None:
     """What stands between the last answer tags; None without both."""
-    before, closer, _ = text.rpartition(_TAGS[1])
-    _, opener, content = before.rpartition(_TAGS[0])
-    found = content.strip() if closer and opener else ""
-    return found if found and not boxes.PLACEHOLDER.fullmatch(found) else None
+    for opening in reversed(list(_OPENING.finditer(text))):
+        closing = f"{opening.group()[0]}/{opening.group()[1:]}"
+        end = text.find(closing, opening.end(), opening.end() + statements.MAX_CHARS)
+        found = text[opening.end() : end].strip() if end > 0 else ""
+        if found and not boxes.PLACEHOLDER.fullmatch(found):
+            return found
+    return None

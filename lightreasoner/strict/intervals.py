@@ -17,12 +17,16 @@ MAX_POINTS = 10
 UNION = re.compile(r"\\cup(?![a-zA-Z])")
 MEMBER = re.compile(r"[a-zA-Z]\s*\\in(?![a-zA-Z])\s*")
 _OR = re.compile(r"\\text\{\s*,?\s*or\s*,?\s*\}|\sor\s|\\(?:lor|vee)(?![a-zA-Z])|[,;]")
+_AND = re.compile(r"\\text\{\s*and\s*\}|\sand\s|\\(?:land|wedge)(?![a-zA-Z])")
+_ABSOLUTE = re.compile(
+    r"\|\s*[a-z]\s*\|\s*(?P<sign><|>|\\le|\\ge)(?![a-zA-Z])\s*(?P<bound>[^<>=|]+)"
+)
 _COMMA = re.compile(r"[,;]|\\text\{\s*and\s*\}|\sand\s")
 _REALS = r"(?:\\mathbb\{R\}|\(-\\infty,\s*\\infty\))"
 _ALL_BUT = re.compile(
     rf"{_REALS}\s*(?:\\setminus|\\backslash|\\smallsetminus|-|\\)\s*\\\{{(?P<points>.*)\\\}}"
-    r"|(?:\\text\{)?\s*all real(?:s| numbers| values)(?: of)?\s*(?:x\s*)?(?:except|but)(?: for)?\s*\}?"
-    r"\s*(?:[a-z]\s*=\s*)?(?P<others>.*)"
+    r"|(?:\\text\{)?\s*all real(?:s| numbers| values)(?: of)?\s*(?:x\s*)?"
+    r"(?:except|but)(?: for)?\s*\}?\s*(?:[a-z]\s*=\s*)?(?P<others>.*)"
     r"|[a-z]\s*\\ne(?![a-zA-Z])\s*(?P<unequal>.*)",
     re.IGNORECASE,
 )
@@ -47,15 +51,19 @@ def intervals(text: str) -> list[str] | None:
     text = trim(MEMBER.sub("", text, count=1) if MEMBER.match(text) else text)
     if builder := _BUILDER.fullmatch(text):
         text = trim(builder[1])
-    if text == r"\mathbb{R}":
+    if text == r"\mathbb{R}" or re.fullmatch("all real(?:s| numbers)", text):
         return [r"(-\infty,\infty)"]
     if all_but := _ALL_BUT.fullmatch(text):
         return _without(next(filter(None, all_but.groups()), ""))
+    if absolute := _ABSOLUTE.fullmatch(text):
+        return _around_zero(absolute["sign"], absolute["bound"])
     parts = [text] if outer_brackets(text) else split_top(text, UNION)
     if len(parts) == 1 and not outer_brackets(text):
         parts = split_top(text, _OR)
         if len(set(_letters(text))) > 1:
             return None
+        if both := _between(split_top(text, _AND)):
+            return both
     found = [_interval(trim(part)) for part in parts]
     return found if all(found) else None  # type: ignore[return-value]
 
@@ -68,6 +76,29 @@ def _letters(text: str) -> list[str]:
     """The letters that are sides of inequalities."""
     sides = [trim(side) for part in split_top(text, _OR) for side in split_top(part, RELATION)]
     return [side for side in sides if re.fullmatch("[a-z]", side)]
+
+
+def _between(parts: list[str]) -> list[str] | None:
+    """`x > 2 and x < 5` as what both hold for, (2,5); None unless one bounds each side."""
+    found = [_interval(trim(part)) for part in parts] if len(parts) == 2 else []
+    if not all(found) or len(found) != 2:
+        return None
+    low, high = sorted(found, key=lambda text: text.startswith(r"(-\infty"))  # type: ignore[union-attr]
+    bounds = low.rpartition(",")[0], high.partition(",")[2]
+    ends = algebra.value(bounds[0][1:]), algebra.value(bounds[1][:-1])
+    is_range = None not in ends and ends[0] < ends[1]
+    return [f"{bounds[0]},{bounds[1]}"] if is_range else None
+
+
+def _around_zero(sign: str, bound: str) -> list[str] | None:
+    """`|x| < 3` as (-3,3), `|x| \\ge 3` as what lies outside."""
+    value = algebra.value(bound)
+    if value is None or value <= 0:
+        return None
+    opener, closer = ("[", "]") if sign in (r"\le", r"\ge") else ("(", ")")
+    if sign in ("<", r"\le"):
+        return [f"{opener}-({bound}),{bound}{closer}"]
+    return [rf"(-\infty,-({bound}){closer}", rf"{opener}{bound},\infty)"]
 
 
 def _without(points: str) -> list[str] | None:

@@ -33,7 +33,7 @@ def asks_percent(question: str) -> bool:
             before = sentence[: percent.start()]
             if _AS_PERCENT.search(before):
                 return True
-            if _ASKING.search(before) and not _COUNT.search(before):
+            if _ASKING.search(before) and not _COUNT.search(sentence, 0, percent.end()):
                 return True
     return False
 

@@ -40,15 +40,16 @@ _COUNTED = re.compile(
 )
 _DOUBTED = re.compile(
     r"\b(?:not|cannot|never|if|unless|would|could|might|may|maybe|perhaps|possibly|or|but|either"
-    r"|suppose|assum\w+|guess\w*|think|believe|seems?|check|verify|remaining to|between|approximately"
+    r"|suppose|assum\w+|guess\w*|think|believe|seems?|check|verify|between|approximately"
     r"|at (?:least|most)|(?:more|less|fewer|greater|smaller) than (?=\\?[$0-9]))\b|n['’]t\b|[?<>]"
     r"|^(?:first|next|now|let|step|case)\b",
     re.IGNORECASE,
 )
 """What makes a sentence another statement than that of an answer."""
+_REFERENCE = re.compile(r"\b(?:of|from) (?:the|these|those|his|her|their|its|all) (?:\w+ )?$", re.I)
 _NUMBERED = re.compile(
     r"\b(?:case|step|part|equation|eq|figure|section|option|problem|chapter|page|line|item|row"
-    r"|number|question|exercise|example|lemma|theorem|method|method|version|level|grade)\.?\s*#?$",
+    r"|number|question|exercise|example|lemma|theorem|method|version|level|grade)\.?\s*#?$",
     re.IGNORECASE,
 )
 
@@ -83,7 +84,7 @@ def is_value(text: str) -> bool:
 
 def distilled(text: str) -> str:
     """The value that a sentence states; the text as it is if it is no such sentence."""
-    return value_of(text) or text
+    return (value_of(text) if text[:1].isupper() else None) or text
 
 
 def value_of(sentence: str) -> str | None:
@@ -92,19 +93,21 @@ def value_of(sentence: str) -> str | None:
     A sentence with two amounts states one only if a form of "to be" stands before the last.
     """
     plain = re.sub(r"\*\*|\\[()]|(?<!\\)\$(?![0-9])", "", sentence).strip().rstrip(".!。").strip()
-    if len(plain) > MAX_CHARS or not re.match(r"[A-Z][\w'’-]*,?\s+[a-zA-Z]", plain):
+    if len(plain) > MAX_CHARS or not re.match(
+        r"(?:[A-Z][\w'’-]*,?|[0-9][0-9,.]*)\s+[a-zA-Z0-9]", plain
+    ):
         return None
     if _DOUBTED.search(plain):
         return None
-    amounts = list(_AMOUNT.finditer(plain))
+    # "5 of the 12" are 5
+    amounts = [a for a in _AMOUNT.finditer(plain) if not _REFERENCE.search(plain[: a.start()])]
+    has_others = re.search("[0-9]", _AMOUNT.sub(lambda amount: amount["rest"], plain)) is not None
     copula = _COPULA.fullmatch(plain)
     if copula and (value := _after_equals(copula["value"])):
         return value
-    if len(amounts) != 1 or _COUNTED.search(plain) or re.search(r"[=+*^\\]", plain):
+    if len(amounts) != 1 or has_others or _COUNTED.search(plain) or re.search(r"[=+*^\\]", plain):
         return None
     amount = amounts[0]
-    if re.search("[0-9]", plain[: amount.start()]) or re.search("[0-9]", amount["rest"]):
-        return None
     if _NUMBERED.search(plain[: amount.start()].rstrip()):
         return None
     word = re.match(r"\s+([a-zA-Z.]+)", amount["rest"])

@@ -35,7 +35,7 @@ _ALTERNATIVE = re.compile(
     rf",?\s*\\text\{{\s*,?\s*{_ALSO}\s*,?\s*\}}|,?\s{_ALSO},?\s|\\(?:lor|vee|iff)(?![a-zA-Z])"
 )
 _IN_BRACKETS = re.compile(
-    rf"(?P<value>.*?\S)\s*(?:\\text\{{\s*)?\(\s*(?:\\text\{{\s*)?{_ALSO}\s*,?\s*\}}?\s*(?P<other>.*)\)\}}?"
+    rf"(?P<value>.*?\S)\s*(?:\\text\{{\s*)?\(\s*(?:\\text\{{\s*)?(?:{_ALSO}\s*,?)?\s*\}}?\s*(?P<other>.*)\)\}}?"
 )
 _BOUND = r"\(?\s*[a-zA-Z]\s*(?:\\(?:in|ge|le|ne|gt|lt)(?![a-zA-Z])|<|>).*"
 _QUALIFIER = re.compile(

@@ -1,4 +1,4 @@
-r"""Answers behind labels and phrases: "Answer: 7", "#### 7", "The answer is 7", "7 is the answer"."""
+r"""Answers behind labels and phrases: "Answer: 7", "The answer is 7", "7 is the answer"."""
 
 import re
 
@@ -16,6 +16,11 @@ _LABEL = rf"""\#\#\#\#[ \t]*\n?
         (?:answer|ans|final[ ]result|result|choice|(?-i:A))
         \**[ \t]*(?:[:：=]|[-=]>|[→⇒—–]|-(?=[ ]))\**[ \t\n]{{0,4}}
     |(?:^|\n){_SIGNS}(?:(?:final|the)[ ]){{0,2}}answer\**[ \t]*\n[ \t\n]{{0,4}}
+    |(?:^|\n){_SIGNS}(?:respuesta|réponse|antwort|risposta|resposta|ответ|jibu)
+        [ ]?\**[:：]\**[ \t]*
+    |(?:respuesta|réponse|antwort|risposta|resposta)[ ](?:finale?[ ])?
+        (?:es|est|ist|lautet|è|é)\b[ ]?:?[ ]*
+    |答え(?:は|[:：])[ \t]*|(?:정답|답)(?:은|:)[ \t]*
     |答案(?:[是为][:：]?|[:：])[ \t]*|故选[:：]?[ \t]*"""
 _ADVERBS = r"(?:[ ](?:therefore|thus|simply|then|just|now|indeed|option|choice))?"
 _PHRASE = rf"""\banswer(?:[ ]choice)?\**[ ](?:is|was|equals|(?:would|will)[ ]be)\**:?
@@ -28,8 +33,8 @@ _STRICT_PHRASE = r"""(?:\banswer|\bfinal[ ](?:result|value|total|amount|count|nu
 _MARKS = re.compile(f"{_LABEL}|{_PHRASE}|{_STRICT_PHRASE}", re.VERBOSE | re.IGNORECASE)
 _LETTER_MARKS = re.compile(r"\b(?:choice|option) is:?[ \t\n]{0,4}", re.IGNORECASE)
 _REVERSED = re.compile(
-    r"(?:^|[\s(*])(?P<value>\\?[$]?[-−]?[0-9(\\][^.\n]{0,60}?|[A-E])\)?\**,? is (?:thus |therefore )?"
-    r"(?:the|our|my) (?:final |correct |required |desired )?answer\b",
+    r"(?:^|[\s(*])(?P<value>\\?[$]?[-−]?[0-9(\\][^.\n]{0,60}?|[A-E])\)?\**,? is "
+    r"(?:thus |therefore )?(?:the|our|my) (?:final |correct |required |desired )?answer\b",
 )
 _REMARK = re.compile(
     r"(?:therefore |thus |indeed |now )?(?:clear|correct|right|wrong|incorrect|obvious|unique|valid"

@@ -54,14 +54,14 @@ _NOT_UNITS = frozenset(
     """.split()  # noqa: SIM905
 )
 _POWER = r"(?:\s*\^\s*\{?\s*-?[0-9]\s*\}?)?"
-_TEXT_UNIT = rf"\\text\{{[^{{}}]*\}}{_POWER}"
+_TEXT_UNIT = rf"\\text\{{[^{{}}]*(?:\{{[^{{}}]*\}}[^{{}}]*)*\}}{_POWER}"
 _TAIL_TEXT = re.compile(
     rf"(?:\s|/|\\cdot)*{_TEXT_UNIT}(?:\s*(?:/|\\cdot|\\times)?\s*{_TEXT_UNIT})*"
 )
 _TAIL_FRACTION = re.compile(rf"\s*\\frac\{{\s*{_TEXT_UNIT}\s*\}}\{{\s*{_TEXT_UNIT}\s*\}}$")
 _CJK = r"[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]"
 _TAIL_CJK = re.compile(rf"(?<=[0-9%{number_words.HAN}])\s*(?P<unit>{_CJK}{{1,8}})$")
-_LETTER_UNIT = re.compile(r"(?P<number>.*[0-9])\s+(?P<unit>[mgshlL])")
+_LETTER_UNIT = re.compile(r"(?P<number>.*[0-9])\s+(?P<unit>[mgshlLCJKNVW])")
 _COMPOUND = re.compile(r"\s+[mgJNCVWL]/(?:s|min|h|mol|kg|m|K|L)(?:\s*\^\s*\{?[23]\}?)?$")
 """Units of single letters are units only as such a quotient, and only behind a space."""
 _TAIL_WORDS = re.compile(rf"[a-zA-Z](?:[a-zA-Z.'/\- ]*[a-zA-Z.])?{_POWER}")
@@ -152,6 +152,9 @@ def _unit_name(words: str) -> str | None:
 def _is_unit(text: str, bare: bool) -> bool:
     """Whether words can be a unit; bare ones must not be single letters, which are variables."""
     words = re.findall(r"[a-zA-Z]+", text.lower())
+    # a digit is a power, or the text is another value
+    if re.search(r"(?<![\^0-9 {-])[0-9]|(?<!\^)(?<!\^[ {-])(?<!\^[ {][ {-])[0-9]|^\s*,", text):
+        return False
     if not bare and _IS_NO_UNIT.fullmatch(text.strip()):
         return False
     if (
@@ -162,6 +165,8 @@ def _is_unit(text: str, bare: bool) -> bool:
     ):
         return False
     if not bare:
+        return True
+    if text.strip().lower() in UNITS and len(words) > 1:
         return True
     return any(len(word) > 1 for word in words) and all(
         (len(word) > 1 and word in UNITS)
