@@ -40,14 +40,17 @@ _JOINT = re.compile(
 _NAME = re.compile(r"(?<![a-zA-Z])[a-zA-Z](?:_\{?[a-zA-Z0-9]\}?)?\s*=\s*$")
 
 
-def last_answer(text: str, question: str) -> Stated | None:
+def last_answer(text: str, question: str, loosely: bool = False) -> Stated | None:
     """The box that gives the answer, with those that it is listed with; None without one.
 
     That is the first one that its sentence calls the answer, unless the text takes it back before
     the next such one; where no sentence does, it is the last. A box that the question holds, too,
-    counts only where it is called the answer in other words than the question's.
+    counts only where it is called the answer in other words than the question's, or `loosely`
+    where it stands behind other words.
     """
-    lists = _lists(text, [box for box in _boxes(text) if not _is_quoted(text, box, question)])
+    lists = _lists(
+        text, [box for box in _boxes(text) if not _is_quoted(text, box, question, loosely)]
+    )
     declared = [box for box in lists if box.is_declared]
     if not declared:
         return lists[-1] if lists else None
@@ -72,11 +75,11 @@ def is_cut_off(text: str, declared: bool = False) -> bool:
     return is_open and (not declared or _is_declared(text, last.start()))
 
 
-def _is_quoted(text: str, box: Stated, question: str) -> bool:
+def _is_quoted(text: str, box: Stated, question: str, loosely: bool) -> bool:
     if text[box.start : box.end] not in question:
         return False
     is_copied = text[max(0, box.start - QUOTED_BEFORE) : box.end] in question
-    return is_copied or not box.is_declared
+    return is_copied or not (box.is_declared or loosely)
 
 
 def _is_declared(text: str, start: int) -> bool:

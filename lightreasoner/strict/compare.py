@@ -68,6 +68,8 @@ class Comparison:
             return False
         if squeezed(answer) == squeezed(gold):
             return True
+        if self.counted and (count := re.match(rf"(.*[0-9a-z]) {self.counted}s?\b", answer)):
+            return self.is_equal(count[1], gold)
         a, b = numerals.read(answer), numerals.read(gold)
         if a and b:
             return self._same_number(a, b)
@@ -75,8 +77,6 @@ class Comparison:
             return time_of_day(answer) == clock
         if (same := self._same_in_base(answer, gold)) is not None:
             return same
-        if self.counted and (count := re.fullmatch(rf"(.*[0-9a-z]) {self.counted}s?", answer)):
-            return self.is_equal(count[1], gold)
         bare, unit = split_unit(
             answer, letters=self.takes_letters and numerals.read(gold) is not None
         )

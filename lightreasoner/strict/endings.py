@@ -55,7 +55,9 @@ def _value(tail: str) -> str | None:
         answer = statements.statement(rest, letters=False)
         # at most the marks of a formula and a full stop may follow
         if answer and len(answer) >= len(rest) - 6:
-            return _FORMULA_END.sub("", answer).strip() or None
+            answer = _FORMULA_END.sub("", answer).strip()
+            is_list = re.search(r",\s|\b(?:and|or)\b", answer)
+            return (None if is_list else sentences.after_equals(answer)) or answer or None
     bold = _BOLD_END.search(tail)
     if bold and sentences.is_value(bold[1]):
         return bold[1].strip()
@@ -90,7 +92,7 @@ def _letter(text: str, tail: str) -> str | None:
     if picks:
         return max(picks, key=re.Match.start)["letter"]
     bold = _BOLD_END.search(tail)
-    if bold and is_letter(bold[1].rstrip(".")):
+    if bold and is_letter(bold[1].rstrip(".")) and not re.search(r"\w", tail[bold.end(1) :]):
         return bold[1]
     *before, line = [line.strip() for line in tail.split("\n") if line.strip()] or [""]
     is_list = before and _OPTION_LINE.fullmatch(before[-1])

@@ -18,11 +18,13 @@ _STOP_WORDS = re.compile(r"</s>|<\|im_end\|>|<\|endoftext\|>|<\|im_start\|>")
 _NEXT_PROBLEM = re.compile(
     r"\n[ \t]*(?:#+ |\*\*)?(?:(?:Question|Problem|Exercise|Instruction|Human|User|Assistant|Q)"
     r"(?: [0-9]+)?\**[ \t]*:|(?:Question|Problem|Exercise) [0-9]+(?:\.[ \t]|\**[ \t]*(?=\n|$))"
-    r"|(?:Next|Another|One more|(?:Here(?:'s|’s| is)|Now,?|Let(?:'s|’s| us)|Try|Consider|A)\b[^\n.:?]"
-    r"{0,20}\b(?:another|new|next|similar|different|related))\b[^\n.:?]{0,30}"
+    r"|(?:Next|Another|One more|(?:Here(?:'s|’s| is)|Now,?|Let(?:'s|’s| us)|Try|Consider|A)"
+    r"\b[^\n.:?]{0,20}\b(?:another|new|next|similar|different|related))\b[^\n.:?]{0,30}"
     r"\b(?:questions?|problems?|exercises?|puzzles?)\b[^\n.:?]{0,20}[:.])",
     re.IGNORECASE,
 )
+_CALCULATOR = re.compile(r"<<[^<>\n]{0,200}>>")
+"""GSM8K's notes on what its calculator was asked."""
 _THOUGHT = re.compile(r"<(?P<end>/?)(?:think|thinking|thought|thoughts)>", re.IGNORECASE)
 _OPENING = re.compile(r"[<\[](?P<name>(?:final_?)?answer)[>\]]", re.IGNORECASE)
 _DISPLAY = re.compile(r"\\[\[(](.*)\\[\])]\.?", re.DOTALL)
@@ -34,7 +36,7 @@ def extract(response: str, question: str, letters: bool) -> str | None:
     Where several problems' worth of text stand, the first part that states an answer counts, also
     if it takes it back.
     """
-    text = _spoken(_STOP_WORDS.split(response, maxsplit=1)[0])
+    text = _spoken(_CALCULATOR.sub("", _STOP_WORDS.split(response, maxsplit=1)[0]))
     for part in _parts(text):
         answer = _answer(part, question, letters)
         if answer is not None:
@@ -47,7 +49,8 @@ def extract(response: str, question: str, letters: bool) -> str | None:
 
 def _spoken(text: str) -> str:
     """The text without thoughts, those too that are not finished, or that the prompt began."""
-    kept, start, thinks = [], 0, False
+    kept: list[str] = []
+    start, thinks = 0, False
     for mark in _THOUGHT.finditer(text):
         if mark["end"]:
             # without its opening tag, all before it is thought
@@ -74,7 +77,9 @@ def _answer(text: str, question: str, letters: bool, revisions_left: int = 3) ->
         return _answer(tagged, question, letters) or sentences.distilled(tagged)
     found = boxes.last_answer(text, question) or statements.last(text, letters)
     if found is None:
-        return None if boxes.is_cut_off(text) else endings.concluded(text, letters)
+        ending = None if boxes.is_cut_off(text) else endings.concluded(text, letters)
+        box = None if ending else boxes.last_answer(text, question, loosely=True)
+        return box.content if box else ending
     behind = text[found.end :]
     if revisions.is_withdrawn(behind):
         return (

@@ -18,7 +18,8 @@ _UNICODE = str.maketrans(
         "λ": r"\lambda ", "μ": r"\mu ", "ω": r"\omega ", "Δ": r"\Delta ", "φ": r"\phi ",
         "°": r"^\circ ", "√": r"\sqrt ", "∞": r"\infty ", "±": r"\pm ", "≈": r"\approx ",
         "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ",
-        "∅": r"\emptyset ", "ℝ": r"\mathbb{R}", "′": "'", "％": "%", "。": ".", "、": ", ", "’": "'", "‘": "'",
+        "。": ".", "、": ", ",
+        "∅": r"\emptyset ", "ℝ": r"\mathbb{R}", "′": "'", "％": "%", "’": "'", "‘": "'",
     }
 )  # fmt: skip
 _RAISED = re.compile("[⁰¹²³⁴-⁹⁺⁻ⁿ]+")

@@ -64,8 +64,8 @@ def intervals(text: str) -> list[str] | None:
             return None
         if both := _between(split_top(text, _AND)):
             return both
-    found = [_interval(trim(part)) for part in parts]
-    return found if all(found) else None  # type: ignore[return-value]
+    found = [interval for part in parts if (interval := _interval(trim(part)))]
+    return found if len(found) == len(parts) else None
 
 
 def _is_plain(text: str) -> bool:
@@ -80,10 +80,10 @@ def _letters(text: str) -> list[str]:
 
 def _between(parts: list[str]) -> list[str] | None:
     """`x > 2 and x < 5` as what both hold for, (2,5); None unless one bounds each side."""
-    found = [_interval(trim(part)) for part in parts] if len(parts) == 2 else []
-    if not all(found) or len(found) != 2:
+    found = [interval for part in parts if (interval := _interval(trim(part)))]
+    if not len(parts) == len(found) == 2:
         return None
-    low, high = sorted(found, key=lambda text: text.startswith(r"(-\infty"))  # type: ignore[union-attr]
+    low, high = sorted(found, key=lambda interval: interval.startswith(r"(-\infty"))
     bounds = low.rpartition(",")[0], high.partition(",")[2]
     ends = algebra.value(bounds[0][1:]), algebra.value(bounds[1][:-1])
     is_range = None not in ends and ends[0] < ends[1]

@@ -8,8 +8,8 @@ _PERCENT = re.compile(
 )
 """A percentage without its number before it."""
 _ASKING = re.compile(
-    r"\b(?:what|which|how|find|express|determine|calculate|compute|give|state|write|estimate|work out"
-    r"|nearest|in|as an?)\b",
+    r"\b(?:what|which|how|find|express|determine|calculate|compute|give|state|write|estimate"
+    r"|work out|nearest|in|as an?)\b",
     re.IGNORECASE,
 )
 _COUNT = re.compile(r"\bhow (?:many|much)\b(?! (?:percent|per cent|%|\\%))", re.IGNORECASE)

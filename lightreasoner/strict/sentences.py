@@ -40,7 +40,8 @@ _COUNTED = re.compile(
 )
 _DOUBTED = re.compile(
     r"\b(?:not|cannot|never|if|unless|would|could|might|may|maybe|perhaps|possibly|or|but|either"
-    r"|suppose|assum\w+|guess\w*|think|believe|seems?|check|verify|between|approximately"
+    r"|suppose|assum\w+|guess\w*|think|believe|subtract|add|multiply|divide|calculate"
+    r"|compute|round|convert|seems?|check|verify|between|approximately"
     r"|at (?:least|most)|(?:more|less|fewer|greater|smaller) than (?=\\?[$0-9]))\b|n['’]t\b|[?<>]"
     r"|^(?:first|next|now|let|step|case)\b",
     re.IGNORECASE,
@@ -103,7 +104,7 @@ def value_of(sentence: str) -> str | None:
     amounts = [a for a in _AMOUNT.finditer(plain) if not _REFERENCE.search(plain[: a.start()])]
     has_others = re.search("[0-9]", _AMOUNT.sub(lambda amount: amount["rest"], plain)) is not None
     copula = _COPULA.fullmatch(plain)
-    if copula and (value := _after_equals(copula["value"])):
+    if copula and (value := after_equals(copula["value"])):
         return value
     if len(amounts) != 1 or has_others or _COUNTED.search(plain) or re.search(r"[=+*^\\]", plain):
         return None
@@ -115,7 +116,7 @@ def value_of(sentence: str) -> str | None:
     return amount["number"] + (f" {name}" if name.lower() in units.UNITS else "")
 
 
-def _after_equals(text: str) -> str | None:
+def after_equals(text: str) -> str | None:
     """A value, or what stands behind the last sign of equality of a calculation."""
     value = text.rpartition("=")[2].strip()
     return value if is_value(value) else None

@@ -85,7 +85,7 @@ def alternatives(text: str) -> list[str]:
 
 
 def in_radians(answer: str, gold: str) -> tuple[str, str]:
-    r"""Two texts, the degrees of one in radians where the other has a \pi or a function of degrees."""
+    r"""Two texts, degrees in radians where one of them has a \pi or the sine of an angle."""
     pattern = re.compile(r"([0-9.]+)\s*\^\s*\\circ")
     texts = (answer, gold)
     is_mixed = any(r"\pi" in text for text in texts) or re.search(

@@ -45,6 +45,7 @@ _REASON = re.compile(
     r",?\s+(?:because|since|which|where|so that|as (?:we|it|the|this)|not|rather than|instead of)\b"
 )
 _NOT_BUT = re.compile(r"not [^.\n]{1,60}?,? but (?:rather |instead )?")
+_ONLY_MARKS = re.compile(r"[\\\[\](){}$*\s.:]*")
 _MATH = (("$$", "$$"), ("\\[", "\\]"), ("\\(", "\\)"), ("$", "$"), ("**", "**"))
 
 
@@ -53,7 +54,7 @@ def last(text: str, letters: bool) -> Stated | None:
     marks = list(_MARKS.finditer(text))
     if letters:
         marks += _LETTER_MARKS.finditer(text)
-    found = [(mark.start(), mark.end(), None) for mark in marks]
+    found = [(mark.start(), mark.end(), "") for mark in marks]
     found += [(m.start(), m.end(), m["value"].strip("*( ")) for m in _REVERSED.finditer(text)]
     for start, end, value in sorted(found, key=lambda mark: mark[0], reverse=True):
         if refuted := _NOT_BUT.match(text, end):
@@ -82,7 +83,8 @@ def statement(text: str, letters: bool) -> str | None:
             return text[len(opener) : end].strip() or None
     if letters:
         return line or None
-    return _REASON.split(sentences.first(text), maxsplit=1)[0].strip() or None
+    answer = _REASON.split(sentences.first(text), maxsplit=1)[0].strip()
+    return None if _ONLY_MARKS.fullmatch(answer) else answer
 
 
 def unquoted(text: str) -> str:
