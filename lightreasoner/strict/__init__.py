@@ -10,7 +10,7 @@ Nothing here keeps time; call it in a process that can be killed.
 import re
 
 from lightreasoner.problems import Problem
-from lightreasoner.strict import extraction, forms
+from lightreasoner.strict import extraction, forms, sentences, statements
 from lightreasoner.strict.compare import Comparison
 from lightreasoner.strict.forms import clean, trim
 from lightreasoner.strict.shapes import squeezed, words
@@ -61,7 +61,7 @@ def _choice(answer: str, question: str) -> str | None:
     A lone capital is that letter, whatever the options say; so is a letter with text behind it that
     is no option as a whole. Several letters are none.
     """
-    answer = extraction.unquoted(trim(re.sub(r"\\text\{([^{}]*)\}", r"\1", answer)))
+    answer = statements.unquoted(trim(re.sub(r"\\text\{([^{}]*)\}", r"\1", answer)))
     answer = re.sub(r"^\{([^{}]*)\}", r"\1", answer)
     if lone := _LONE.fullmatch(answer):
         return lone[1]
@@ -97,4 +97,4 @@ def _options(question: str) -> dict[str, str]:
 
 def _openings(answer: str) -> list[str]:
     """The text up to each of its first sentences' ends: an option may be several sentences."""
-    return [answer[: end.start()] for end in list(extraction.SENTENCE_END.finditer(answer))[:5]]
+    return [answer[: end.start()] for end in list(sentences.END.finditer(answer))[:5]]

@@ -8,15 +8,17 @@ everything else by algebra (algebra.py).
 import re
 from fractions import Fraction
 
-from lightreasoner.strict import algebra, numerals
-from lightreasoner.strict.forms import split_top, split_unit, trim
+from lightreasoner.strict import algebra, number_words, numerals, questions
+from lightreasoner.strict.forms import split_top, trim
+from lightreasoner.strict.intervals import MEMBER, UNION, same_set
 from lightreasoner.strict.numerals import Number
 from lightreasoner.strict.shapes import (
     NAME,
     RELATION,
+    alternatives,
     are_same_words,
-    as_interval,
     based,
+    in_radians,
     outer_brackets,
     relation_signs,
     split_elements,
@@ -25,28 +27,27 @@ from lightreasoner.strict.shapes import (
     with_argument_of,
     without_grouping,
     without_lead,
+    without_qualifier,
 )
+from lightreasoner.strict.units import split_unit
 
 MAX_ELEMENTS = 50
 """Longer lists are compared as strings only."""
 
 MEASURED = "minerva_math"
 """The benchmark whose decimal golds are measured or rounded quantities."""
+QUANTITIES = ("gsm8k", "svamp", "asdiv", MEASURED)
+"""The benchmarks whose numbers are no factors, so that a single letter behind one is a unit."""
 ROUNDED_TOLERANCE = Fraction(1, 100)
 ROUNDED_DIGITS = 3
 """A gold decimal of so many digits may be a rounded fraction or root elsewhere, too."""
 APPROXIMATION_DIGITS = 5
 """So many printed digits stand for a gold answer that no decimal can print."""
 
-_UNION = re.compile(r"\\cup(?![a-zA-Z])")
 _APPROXIMATE = re.compile(r"\\approx(?![a-zA-Z])|\\simeq(?![a-zA-Z])")
 _ASIDE = re.compile(r"(?<=\S)\s*\(\s*\\(?:approx|simeq)(?![a-zA-Z])[^()]*\)$")
 """What a value is about, behind the value: 12\\pi (\\approx 37.7)."""
-_MEMBER = re.compile(r"[a-zA-Z]\s*\\in(?![a-zA-Z])\s*")
 _RATIO = re.compile(r"\s*([0-9.]+)\s*(?::|\bto\b)\s*([0-9.]+)\s*(?::\s*([0-9.]+)\s*)?")
-_ASKS_PERCENT = re.compile(
-    r"(?:what|which|how|find|express|nearest|as an?)\b[^.?!]*\bpercent", re.I
-)
 
 
 class Comparison:
@@ -54,9 +55,11 @@ class Comparison:
 
     def __init__(self, question: str, benchmark: str) -> None:
         self.question = question
-        self.asks_percent = _ASKS_PERCENT.search(question) is not None
+        self.asks_percent = questions.asks_percent(question)
         self.asks_ratio = re.search(r"\bratios?\b", question, re.IGNORECASE) is not None
+        self.counted = questions.counted_factor(question)
         self.is_measured = benchmark == MEASURED
+        self.takes_letters = benchmark in QUANTITIES
 
     def is_equal(self, answer: str, gold: str) -> bool:
         """Whether the texts say the same, as a list of values or as one."""
@@ -65,6 +68,8 @@ class Comparison:
             return False
         if squeezed(answer) == squeezed(gold):
             return True
+        if self.counted and (count := re.match(rf"(.*[0-9a-z]) {self.counted}s?\b", answer)):
+            return self.is_equal(count[1], gold)
         a, b = numerals.read(answer), numerals.read(gold)
         if a and b:
             return self._same_number(a, b)
@@ -72,7 +77,9 @@ class Comparison:
             return time_of_day(answer) == clock
         if (same := self._same_in_base(answer, gold)) is not None:
             return same
-        bare, unit = split_unit(answer)
+        bare, unit = split_unit(
+            answer, letters=self.takes_letters and numerals.read(gold) is not None
+        )
         bare_gold, gold_unit = split_unit(gold)
         if unit and gold_unit and unit != gold_unit:
             return False
@@ -124,18 +131,25 @@ class Comparison:
         return are_same_words(answer, gold)
 
     def _same_form(self, answer: str, gold: str) -> bool:
+        values = alternatives(answer)
+        if len(values) > 1 and all(self.is_equal(trim(value), gold) for value in values):
+            return True
+        if (shorter := without_qualifier(answer)) != answer:
+            return self.is_equal(shorter, without_qualifier(gold))
         if aside := _ASIDE.search(answer):
             return self.is_equal(trim(answer[: aside.start()]), gold)
         if len(split_top(answer, _APPROXIMATE)) > 1:
             return self._same_approximate(answer, gold)
-        if _MEMBER.match(answer) and not _MEMBER.match(gold):
-            return self.is_equal(_MEMBER.sub("", answer, count=1), gold)
+        if MEMBER.match(answer) and not MEMBER.match(gold):
+            return self.is_equal(MEMBER.sub("", answer, count=1), gold)
         if (ratio := self._ratio(gold)) is not None:
             return self._same_ratio(answer, ratio)
+        if sets := same_set(answer, gold):
+            return self._same_elements(*sets)
         elements, golds = split_elements(answer), split_elements(gold)
         if len(elements) > 1 or len(golds) > 1:
             return self._same_elements(elements, golds)
-        pieces, gold_pieces = split_top(answer, _UNION), split_top(gold, _UNION)
+        pieces, gold_pieces = split_top(answer, UNION), split_top(gold, UNION)
         if len(pieces) > 1 or len(gold_pieces) > 1:
             return self._same_elements(pieces, gold_pieces)
         return self._same_single(elements[0], golds[0])
@@ -174,7 +188,7 @@ class Comparison:
         answers, golds = [trim(text) for text in answers], [trim(text) for text in golds]
         named = all(map(self._is_assignment, golds))
         if not named and all(map(self._is_assignment, answers)):
-            names = {squeezed(text.partition("=")[0]) for text in answers}
+            names = {self._unindexed(text.partition("=")[0]) for text in answers}
             answers = [split_top(text, re.compile("="))[-1] for text in answers]
             # values of different unknowns stand in their order
             if len(names) > 1:
@@ -191,17 +205,22 @@ class Comparison:
             left.remove(match)
         return True
 
+    def _unindexed(self, name: str) -> str:
+        """A name; without its number if that only numbers the values: x_1 and x_2."""
+        name = squeezed(name)
+        is_asked = re.sub(r"[{}]", "", name) in re.sub(r"[{}\s]", "", self.question)
+        return name if is_asked else re.sub(r"_\{?[0-9]\}?$", "", name)
+
     def _is_assignment(self, text: str) -> bool:
         sides = split_top(text, RELATION)
         return len(sides) == 2 and "=" in text and self._is_name(sides[0])
 
     def _same_single(self, answer: str, gold: str) -> bool:
         answer, gold = without_grouping(answer), without_grouping(gold)
-        if _MEMBER.match(answer) and not _MEMBER.match(gold):
-            return self.is_equal(_MEMBER.sub("", answer, count=1), gold)
-        if _MEMBER.match(gold) and not _MEMBER.match(answer):
-            return self.is_equal(answer, _MEMBER.sub("", gold, count=1))
-        answer, gold = as_interval(answer, gold), as_interval(gold, answer)
+        if MEMBER.match(answer) and not MEMBER.match(gold):
+            return self.is_equal(MEMBER.sub("", answer, count=1), gold)
+        if MEMBER.match(gold) and not MEMBER.match(answer):
+            return self.is_equal(answer, MEMBER.sub("", gold, count=1))
         sides, gold_sides = split_top(answer, RELATION), split_top(gold, RELATION)
         if len(sides) > 1 or len(gold_sides) > 1:
             return self._same_relation(answer, gold, sides, gold_sides)
@@ -286,7 +305,7 @@ class Comparison:
 
     def _is_name(self, text: str) -> bool:
         match = NAME.fullmatch(text.strip())
-        return match is not None and numerals.from_words(text) is None
+        return match is not None and number_words.integer(text) is None
 
     def _same_value(self, answer: str, gold: str) -> bool:
         """Single expressions: by algebra, or as decimals where one of them is one."""
@@ -300,7 +319,7 @@ class Comparison:
             exact = _fraction_of(gold)
             if exact is not None and _approximates(a, exact):
                 return True
-        return algebra.is_equal(answer, gold, positive=self.is_measured)
+        return algebra.is_equal(*in_radians(answer, gold), positive=self.is_measured)
 
 
 def _rounds_to(value: Fraction, gold: Number) -> bool:

@@ -1,7 +1,7 @@
 r"""Numbers as answers print them, read exactly.
 
 Integers and decimals with or without commas, fractions, mixed numbers, scientific notation,
-percentages, repeating decimals, and English number words. Text that is not one number as a whole
+percentages, repeating decimals, and number words. Text that is not one number as a whole
 reads as None. Every pattern bounds its digits, so that a value is cheap to hold.
 """
 
@@ -9,10 +9,13 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
+from lightreasoner.strict import number_words
+
 MAX_NUMBER_CHARS = 200
 """Longer texts are no numbers."""
 
-_WHOLE = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)"
+_WHOLE = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]{1,2}(?:,[0-9]{2})+,[0-9]{3}|[0-9]+)"
+"""With or without commas, the Indian ones too: 10,00,000 is ten lakh."""
 _DECIMAL = rf"(?:{_WHOLE}(?:\.[0-9]*)?|\.[0-9]+)"
 _EXPONENT = r"\{?\s*(?P<power>[+-]?[0-9]{1,3})\s*\}?"
 _SCIENTIFIC = re.compile(
@@ -26,24 +29,9 @@ _FRACTION = re.compile(
     rf"|(?:(?P<whole2>[0-9]+)\s+)?(?P<top2>{_DECIMAL})\s*/\s*(?P<below2>{_DECIMAL})"
 )
 _REPEATING = re.compile(r"(?P<whole>[0-9]*)\.(?P<once>[0-9]*)\\overline\{(?P<again>[0-9]+)\}")
+_CONTINENTAL = re.compile(r"[0-9]{1,3}(?:\.[0-9]{3})+,[0-9]{1,2}")
 _GROUPED = re.compile(r"[0-9]{1,3}(?: [0-9]{3})+")
-_SCALED = re.compile(rf"(?P<digits>{_DECIMAL}) ?(?P<scale>thousand|million|billion|trillion)")
 _PERCENT = re.compile(r"(.*?)\s*(?:\\?%|percent)", re.DOTALL)
-
-_SMALL = {
-    word: value
-    for value, word in enumerate(
-        """
-        zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen
-        fifteen sixteen seventeen eighteen nineteen
-        """.split()  # noqa: SIM905
-    )
-} | {
-    "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70,
-    "eighty": 80, "ninety": 90,
-}  # fmt: skip
-_SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
-NUMBER_WORDS = frozenset({*_SMALL, *_SCALES, "hundred", "dozen", "half", "percent"})
 
 
 @dataclass(frozen=True)
@@ -86,7 +74,7 @@ def read(text: str) -> Number | None:
             return None
         step = number.step / 100 if number.step else None
         return Number(number.value / 100, step, percent=True)
-    sign, text = 1, re.sub(r"^(?:negative|minus) (?=\w)", "-", text)
+    sign, text = 1, re.sub(r"^(?:negative|minus) (?=\w)", "-", text, flags=re.IGNORECASE)
     # "+-1" is -1; more signs are no number
     for _ in range(2):
         if text[:1] in ("+", "-") and text:
@@ -103,8 +91,6 @@ def _unsigned(text: str) -> Number | None:
         scale = Fraction(10) ** int(match["e"] or match["power"])
         digits = _decimal(match["digits"])
         return Number(digits.value * scale, (digits.step or 1) * scale)
-    if match := _SCALED.fullmatch(text):
-        return Number(_decimal(match["digits"]).value * _SCALES[match["scale"]])
     if match := _POWER_OF_TEN.fullmatch(text):
         return Number(Fraction(10) ** int(match["power"]))
     if match := _FRACTION.fullmatch(text):
@@ -113,8 +99,10 @@ def _unsigned(text: str) -> Number | None:
         return _repeating(match)
     if _GROUPED.fullmatch(text):
         return _decimal(text.replace(" ", ""))
-    value = from_words(text)
-    return None if value is None else Number(Fraction(value))
+    if _CONTINENTAL.fullmatch(text):
+        return _decimal(text.replace(".", "").replace(",", "."))
+    value = number_words.read(text)
+    return None if value is None else Number(value)
 
 
 def _decimal(text: str) -> Number:
@@ -140,36 +128,3 @@ def _repeating(match: re.Match[str]) -> Number:
     unit = Fraction(1, 10 ** len(once))
     value = int(match["whole"] or "0") + int(once or "0") * unit
     return Number(value + unit * Fraction(int(again), 10 ** len(again) - 1))
-
-
-def is_spelt(text: str) -> bool:
-    """Whether a number ends in a word: "two hundred", "5 million"."""
-    return from_words(text) is not None or _SCALED.fullmatch(text) is not None
-
-
-def from_words(text: str) -> int | None:
-    """The integer that English words spell out, "and" and hyphens allowed; None for other text."""
-    words = text.lower().replace("-", " ").split()
-    if not words or len(words) > 20 or words[0] == "and" or words[-1] == "and":
-        return None
-    total = group = 0
-    last_scale = 10**15
-    group_is_empty = True
-    for word in words:
-        if word in _SMALL and (group_is_empty or _continues(group, _SMALL[word])):
-            group, group_is_empty = group + _SMALL[word], False
-        elif word == "hundred" and 0 < group < 10:
-            group *= 100
-        elif word in _SCALES and group and _SCALES[word] < last_scale:
-            last_scale = _SCALES[word]
-            total, group, group_is_empty = total + group * last_scale, 0, True
-        elif word != "and":
-            return None
-    return total + group
-
-
-def _continues(group: int, value: int) -> bool:
-    """Whether a small number may follow: "twenty one", "one hundred two", never "one two"."""
-    if group % 100 == 0:
-        return group > 0
-    return group % 10 == 0 and group % 100 >= 20 and 0 < value < 10

@@ -30,6 +30,11 @@ _FUNCTIONS = (
     "arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|ln|exp|max|min|gcd|lcm|det"
 )
 _PLAIN_FUNCTION = re.compile(rf"(?<![a-zA-Z\\])({_FUNCTIONS}|pi|sqrt)(?![a-z])")
+_OTHER_NAMES = {
+    "lg": r"\log_{10}", "lb": r"\log_{2}", "tg": r"\tan", "ctg": r"\cot", "arctg": r"\arctan",
+}  # fmt: skip
+"""Names of functions that the parser does not know."""
+_OTHER_NAME = re.compile(rf"\\({'|'.join(_OTHER_NAMES)})(?![a-zA-Z])")
 _GREEK_OR_LETTER = (
     r"(?:\\(?:dot|ddot|hat|bar|vec|tilde|mathcal)\s*(?:\{\s*\\?[a-zA-Z]+\s*\}|\\?[a-zA-Z])"
     r"|\\(?:[vV]ar)?(?:alpha|beta|gamma|delta|epsilon|zeta|eta|theta|iota|kappa|lambda|mu|nu|xi|rho"
@@ -82,6 +87,7 @@ def parse(text: str, symbols: Symbols) -> Any:
     """The sympy object that a whole text reads as; None if it does not, or is absurdly large."""
     text = _PLAIN_FUNCTION.sub(r"\\\1 ", text.replace(r"\text{ }", " "))
     text = re.sub(r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}", text)
+    text = _OTHER_NAME.sub(lambda match: _OTHER_NAMES[match[1]], text)
     text = symbols.encode(text.replace("**", "^"))
     if len(text) > MAX_CHARS or r"\text" in text or _BASED.search(text) or not is_modest(text):
         return None

@@ -6,7 +6,7 @@ Texts in, texts out; what they are worth is left to compare.py.
 import re
 from itertools import pairwise
 
-from lightreasoner.strict import algebra, numerals
+from lightreasoner.strict import number_words, numerals
 from lightreasoner.strict.forms import is_enclosed, split_top, trim
 
 SEPARATOR = re.compile(
@@ -30,6 +30,21 @@ _BASED = re.compile(
     r"(?:_\s*\{?\s*(?:\\text\{\s*)?|\{?(?:\\text\{)?\s*\(?\s*(?:in )?base[ -]\s*)"
     r"(?P<base>[0-9]{1,2}|[a-z]+)\s*[)}]*"
 )
+_ALSO = r"(?:or(?: equivalently)?|equivalently|that is|i\.e\.?)"
+_ALTERNATIVE = re.compile(
+    rf",?\s*\\text\{{\s*,?\s*{_ALSO}\s*,?\s*\}}|,?\s{_ALSO},?\s|\\(?:lor|vee|iff)(?![a-zA-Z])"
+)
+_IN_BRACKETS = re.compile(
+    rf"(?P<value>.*?\S)\s*(?:\\text\{{\s*)?\(\s*(?:\\text\{{\s*)?(?:{_ALSO}\s*,?)?\s*\}}?\s*(?P<other>.*)\)\}}?"
+)
+_BOUND = r"\(?\s*[a-zA-Z]\s*(?:\\(?:in|ge|le|ne|gt|lt)(?![a-zA-Z])|<|>).*"
+_QUALIFIER = re.compile(
+    r"(?<=\S)[\s,]*(?:(?:\\text\{[\s,(]*)?\bfor\s+(?:all|any|every|each)\b.*"
+    rf"|(?:\\text\{{[\s,(]*)?\b(?:where|with|for)\b[\s}}]*{_BOUND}"
+    r"|,\s*\(?[a-z]\s*\\in\s*\\mathbb.*|\s*\(\s*[a-z]\s*\\in\s*\\mathbb.*\))$",
+    re.DOTALL,
+)
+"""For which numbers an answer holds; not if it holds for some only, as in "if n is even"."""
 _CAPITALS = frozenset({"YES", "NO", "TRUE", "FALSE"})
 
 
@@ -39,7 +54,7 @@ def based(text: str) -> tuple[str, int] | None:
     if match is None:
         return None
     name = match["base"]
-    base = int(name) if name.isdigit() else numerals.from_words(name) or 0
+    base = int(name) if name.isdigit() else number_words.integer(name) or 0
     if not all(int(digit, 16) < base for digit in match["digits"]):
         return None
     return match["digits"].lstrip("0") or "0", base
@@ -62,28 +77,29 @@ def are_same_words(answer: str, gold: str) -> bool:
     return words(answer) == words(gold)
 
 
-def as_interval(text: str, other: str) -> str:
-    r"""An inequality in one letter as the interval that it is, where the other text is an interval.
+def alternatives(text: str) -> list[str]:
+    r"""The ways in which one value is written: `\frac12 \text{ or } 0.5`; the text if it is one."""
+    if both := _IN_BRACKETS.fullmatch(text):
+        return [both["value"], both["other"]]
+    return split_top(text, _ALTERNATIVE)
 
-    `\mathbb{R}` is the interval of all numbers.
-    """
-    if not outer_brackets(other):
-        return text
-    if text == r"\mathbb{R}":
-        return r"(-\infty,\infty)"
-    sides, signs = [trim(side) for side in split_top(text, RELATION)], relation_signs(text)
-    if len(sides) == 3 and signs[0] in (">", r"\ge"):
-        sides, signs = sides[::-1], [algebra.FLIPPED.get(sign, "") for sign in signs[::-1]]
-    if len(sides) == 2 and re.fullmatch("[a-z]", sides[1]) and signs[0] in algebra.FLIPPED:
-        sides, signs = sides[::-1], [algebra.FLIPPED[signs[0]]]
-    match len(sides), signs:
-        case 3, [("<" | r"\le") as low, ("<" | r"\le") as high] if re.fullmatch("[a-z]", sides[1]):
-            return f"{'(' if low == '<' else '['}{sides[0]},{sides[2]}{')' if high == '<' else ']'}"
-        case 2, [("<" | r"\le") as high] if re.fullmatch("[a-z]", sides[0]):
-            return rf"(-\infty,{sides[1]}{')' if high == '<' else ']'}"
-        case 2, [(">" | r"\ge") as low] if re.fullmatch("[a-z]", sides[0]):
-            return rf"{'(' if low == '>' else '['}{sides[1]},\infty)"
-    return text
+
+def in_radians(answer: str, gold: str) -> tuple[str, str]:
+    r"""Two texts, degrees in radians where one of them has a \pi or the sine of an angle."""
+    pattern = re.compile(r"([0-9.]+)\s*\^\s*\\circ")
+    texts = (answer, gold)
+    is_mixed = any(r"\pi" in text for text in texts) or re.search(
+        r"\\(?:sin|cos|tan|cot)(?![a-z])", answer + gold
+    )
+    if not is_mixed:
+        return texts
+    first, second = (pattern.sub(r"\\frac{\1\\pi}{180}", text) for text in texts)
+    return first, second
+
+
+def without_qualifier(text: str) -> str:
+    r"""The text without what says for which numbers it holds: `2n \text{ for all } n`."""
+    return trim(_QUALIFIER.sub("", text))
 
 
 def squeezed(text: str) -> str:
