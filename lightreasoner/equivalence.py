@@ -13,8 +13,9 @@ from contextlib import suppress
 from typing import Any
 
 import sympy
-from sympy.parsing.latex import parse_latex
 from sympy.parsing.sympy_parser import parse_expr
+
+from lightreasoner.quick_algebra import equals, parse_latex
 
 CHOICES = tuple("ABCDE")
 RELATIVE_TOLERANCE = 1e-4
@@ -201,11 +202,15 @@ def _same(a: Any, b: Any) -> bool:
 
 
 def _same_value(a: Any, b: Any) -> bool:
+    """The toolkit's `a.equals(b) or simplify(a - b) == 0`; of expressions `equals` says it all, as
+    it simplifies the difference itself and is true if that is 0."""
+    if isinstance(a, sympy.Expr) and isinstance(b, sympy.Expr):
+        return equals(a, b)
     return a.equals(b) or sympy.simplify(a - b) == 0
 
 
 def _same_equation(a: Any, b: Any) -> bool:
-    return abs(a.lhs - a.rhs).equals(abs(b.lhs - b.rhs))
+    return equals(abs(a.lhs - a.rhs), abs(b.lhs - b.rhs))
 
 
 def _same_float(a: Any, b: Any) -> bool:
