@@ -8,7 +8,8 @@
     <home>/prefect-login   `user:secret` of Prefect's server, mode 0600; home itself is 0700
 
 Environment variables are read and set here, but for a process manager's own (manager.py) and one
-of Prefect's logging (deployment.py). A variable that is set already stays.
+of Prefect's logging (deployment.py). A variable that is set already stays, but for the login of our
+own Prefect servers.
 """
 
 import contextlib

@@ -273,8 +273,7 @@ def _get(address: str, login: str = "") -> bytes:
     """What an address answers; no proxy is asked. Raises OSError, also for a refusal."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     if login:
-        opener.addheaders = [
-            ("Authorization", f"Basic {base64.b64encode(login.encode()).decode()}")
-        ]
+        token = base64.b64encode(login.encode()).decode()
+        opener.addheaders = [("Authorization", f"Basic {token}")]
     with opener.open(address, timeout=2) as response:
         return bytes(response.read())

@@ -345,7 +345,7 @@ def test_up_serves_runs_and_ends_with_all_its_processes(workspace: Path) -> None
             address = f"{places.prefect}/api/deployments/name/{flow}/local"
             answer = servers._get(address, home.login(where))
             form = json.loads(answer)["parameters"]["params"]
-            assert form["prepare"]["n_problems"] == 12
+            assert form["preset"] == "microworld"
     finally:
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
