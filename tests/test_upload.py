@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 import stored_pipeline
+from conftest import write_model
 from huggingface_hub import ModelCard
+from test_merge import make_adapter
 from typer.testing import CliRunner
 
 from flows import cli
 from flows import home as homes
 from lightreasoner import artifacts, card, upload
-from lightreasoner.errors import UploadError
+from lightreasoner.errors import ArtifactError, ModelError, UploadError
 from tasks import registry, tracking
 
 pytestmark = [
@@ -34,12 +36,13 @@ def merged(tiny_expert: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def adapter(tmp_path: Path) -> Path:
+def adapter(tiny_expert: Path, tmp_path: Path) -> Path:
     """An adapter's directory as finetune leaves it."""
     path = tmp_path / "adapter"
-    path.mkdir()
-    (path / "adapter_config.json").write_text(json.dumps(SETTINGS), encoding="utf-8")
-    (path / "adapter_model.safetensors").write_bytes(b"1234")
+    make_adapter(tiny_expert, path)
+    settings = json.loads((path / "adapter_config.json").read_text(encoding="utf-8"))
+    settings["base_model_name_or_path"] = HUB
+    (path / "adapter_config.json").write_text(json.dumps(settings), encoding="utf-8")
     for name in ("curve.csv", "validation.csv"):
         (path / name).write_text("update,loss\n", encoding="utf-8")
     return path
@@ -114,6 +117,25 @@ def test_what_is_no_such_model_is_refused(merged: Path, adapter: Path, tmp_path:
             upload.check_repository(wrong)
 
 
+def test_what_leads_out_or_is_damaged_does_not_go(
+    merged: Path, adapter: Path, tmp_path: Path
+) -> None:
+    """A link would send a file of elsewhere; an index, weights that nobody checked."""
+    for directory, is_adapter in ((merged, False), (adapter, True)):
+        (directory / "notes.txt").symlink_to("/etc/hostname")
+        with pytest.raises(ModelError, match=r"notes.txt: is no file of the directory"):
+            upload.prepare(directory, merged / "README.md", tmp_path / "new", is_adapter)
+        (directory / "notes.txt").unlink()
+    settings = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    (adapter / "adapter_config.json").write_text(json.dumps(settings | {"r": "8"}), "utf-8")
+    with pytest.raises(ArtifactError, match="r must be int"):
+        upload.prepare(adapter, merged / "README.md", tmp_path / "one", adapter=True)
+    index = {"metadata": {}, "weight_map": {"a": "../outside.safetensors"}}
+    (merged / "model.safetensors.index.json").write_text(json.dumps(index), "utf-8")
+    with pytest.raises(ModelError, match=r"maps weights to '../outside.safetensors'"):
+        upload.prepare(merged, merged / "README.md", tmp_path / "two", adapter=False)
+
+
 def test_sending_without_a_network_is_one_line(merged: Path, tmp_path: Path) -> None:
     folder = upload.prepare(merged, merged / "README.md", tmp_path / "new", adapter=False)
     with pytest.raises(UploadError, match=r"owner/name: the hub did not take it \(.*hf auth login"):
@@ -154,6 +176,15 @@ def test_a_dry_run_from_the_registry_and_from_a_directory(
     before = artifacts.digest(home / "mlflow")
     assert listed(uri)
     assert artifacts.digest(home / "mlflow") == before
+    shutil.copytree(merged, tmp_path / "other")
+    write_model(tmp_path / "other", seed=3, hidden=32, layers=3)
+    registry.register(
+        artifacts.of(tmp_path / "other"), outcomes, stored_pipeline.params(name="other"), None
+    )
+    options = ["push", "--repo", "o/n", "--dry-run", "--adapter", "--model"]
+    wrong = CliRunner().invoke(cli.application(), [*options, "models:/other@candidate"])
+    assert wrong.exit_code == 2
+    assert "lacks 4 of the 12 tensors of the model's LoRA layers" in wrong.output
     wrong = CliRunner().invoke(
         cli.application(), ["push", "--repo", "o/n", "--model", "models:/micro@none"]
     )
