@@ -6,7 +6,6 @@ only sources and sizes are not the preset's.
 
 import json
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +14,20 @@ import paper_models
 import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
-from prefect.testing.utilities import prefect_test_harness
 
-from flows import home as homes
-from flows import pipeline
+from flows import registering
 from lightreasoner import artifacts, config, models, prompts
 from lightreasoner.config import Params
-from lightreasoner.presets import BASE_STYLES, PRESETS
+from lightreasoner.presets import PRESETS
+from lightreasoner.progress import Silent
 from lightreasoner.published import BENCHMARKS
-from tasks import tracking
+from lightreasoner.stages import GRAPH, Inputs, external_inputs
+from lightreasoner.store import Store
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of Prefect and of MLflow
     pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning"),
+    pytest.mark.timeout(900),
 ]
 PAPER = [name for name in PRESETS if name != "microworld"]
 IN_EVERY_RUN = "deepseek-r1-distill-qwen-1.5b"
@@ -44,13 +44,6 @@ ROWS: dict[str, dict[str, Any]] = {
     "olympiadbench": {"question": "Find $n$.", "final_answer": ["$2n$"], "context": None},
     "mmlu_stem": {"question": "Which?", "choices": ["a", "b", "c", "d"], "answer": 2},
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def prefect_api() -> Iterator[None]:
-    """A Prefect API of the tests' own, on a database of its own."""
-    with prefect_test_harness(server_startup_timeout=180):
-        yield
 
 
 @pytest.fixture(scope="session")
@@ -97,6 +90,15 @@ def tiny(name: str, expert: Path, amateur: Path, benchmarks: Path) -> Params:
     return config.parse({k: {**v, **changes.get(k, {})} for k, v in tree.items()}, name)
 
 
+def run(params: Params, home: Path) -> tuple[Inputs, dict[str, Any]]:
+    """Every stage through the store, then the registry; all artifacts, and the version."""
+    found = external_inputs(params)
+    for stage in GRAPH:
+        needed = {name: found[name] for name in stage.inputs}
+        found[stage.output] = Store(home).run(stage, needed, params, Silent()).artifact
+    return found, registering.register(params, found["model"], home)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_preset_comes_to_its_registered_version(
     name: str,
@@ -107,75 +109,68 @@ def test_a_preset_comes_to_its_registered_version(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setenv("LIGHTREASONER_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     expert = paper_models.write(tmp_path / "expert", name, ordinary, 1, 32)
     params = tiny(name, expert, amateur, benchmarks)
     with caplog.at_level(logging.WARNING, "tasks"):
-        report = pipeline.lightreasoner(params)
+        found, registered = run(params, tmp_path / "home")
     assert not [each for each in caplog.messages if each.startswith("MLflow did not take")]
-
-    home = tmp_path / "home"
-    assert json.loads((home / "latest" / "report.json").read_text("utf-8")) == report
-    assert tuple(report["scores"]["lightreasoner"]) == BENCHMARKS
-    assert report["stages"]["register"]["cached"] is False
-    begin = paper_models.LAYOUTS[name].begin
-    tokenizer = models.load_tokenizer(expert)
-    for ids in _stored(home, report, "generate", "trajectories.parquet")["prompt_ids"].to_pylist():
-        assert tokenizer.decode(ids).count(begin or "<|im_start|>system") == 1
-    registered = report["registered_model"]
     assert registered["name"] == f"lightreasoner-{name.replace('.', '-')}"
     assert registered["gate"]["problem_set"] == "gsm8k"
-    assert _stored(home, report, "select", "samples.parquet").num_rows > 0
-    _check_prompts(home, report, params)
-    _check_mlflow(home, registered)
-
-    tracking.configure(homes.tracking_uri(home), home)
-    uri = f"models:/{registered['name']}@candidate"
-    model = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(tmp_path))) / "model"
-    merged = home / "store" / "merge" / report["fingerprints"]["merge"] / "payload"
-    assert artifacts.digest(model) == artifacts.digest(merged)
-    loaded = models.load_model(model, "cpu", "float32")
-    assert loaded.config.vocab_size == paper_models.LAYOUTS[name].rows
-    again = models.load_tokenizer(model)
-    for style in ("qwen25-math-cot", "chat"):
-        expected = prompts.encode("1 + 1 é?", style, tokenizer)
-        assert prompts.encode("1 + 1 é?", style, again) == expected
-    assert models.ordered_stop_ids(model, again) == models.ordered_stop_ids(expert, tokenizer)
+    assert _rows(found, "samples", "samples.parquet")
+    _check_prompts(found, params, paper_models.LAYOUTS[name].begin or "<|im_start|>system")
+    _check_mlflow(registered)
+    _check_loads_again(registered, found, tmp_path)
 
 
-def _stored(home: Path, report: dict[str, Any], stage: str, file: str) -> Any:
-    payload = home / "store" / stage / report["fingerprints"][stage] / "payload"
-    return pq.read_table(payload / file)
+def _rows(found: Inputs, output: str, file: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = pq.read_table(found[output].path / file).to_pylist()
+    return rows
 
 
-def _check_prompts(home: Path, report: dict[str, Any], params: Params) -> None:
-    """Base and tuned model were asked in the preset's styles, mmlu_stem with its five demos."""
-    for stage, evaluate in (
-        ("evaluate_base", params.evaluate.of_base()),
-        ("evaluate", params.evaluate.of_tuned()),
+def _check_prompts(found: Inputs, params: Params, begin: str) -> None:
+    """All were asked in the preset's styles: a chat begins with the expert's own token, once, and
+    mmlu_stem has its five demos."""
+    tokenizer = models.load_tokenizer(found["expert"].path)
+    for row in _rows(found, "trajectories", "trajectories.parquet"):
+        prompt = tokenizer.decode(row["prompt_ids"])
+        assert (prompt.startswith(begin), prompt.count(begin)) == (True, 1)
+    for output, section in (
+        ("scores_base", params.evaluate.of_base()),
+        ("scores", params.evaluate.of_tuned()),
     ):
-        rows = _stored(home, report, stage, "scores.parquet").to_pylist()
-        by_set = {row["problem_set"]: row["prompt"] for row in rows}
-        assert by_set["mmlu_stem"].count("The answer is (") == 5
-        start = {"cot": "Question: ", "chat": "<｜begin▁of▁sentence｜>Please reason"}
-        assert by_set["gsm8k"].startswith(start.get(evaluate.style, "<|im_start|>system\nPlease"))
+        rows = _rows(found, output, "scores.parquet")
+        asked = {row["problem_set"]: row["prompt"] for row in rows}
+        assert tuple(asked) == BENCHMARKS
+        assert asked["mmlu_stem"].count("The answer is (") == 5
+        assert asked["gsm8k"].startswith("Question: " if section.style == "cot" else begin)
 
 
-def _check_mlflow(home: Path, registered: dict[str, Any]) -> None:
-    """The run has all parameters and metrics, the version all tags, its model the headline."""
-    tracking.configure(homes.tracking_uri(home), home)
+def _check_mlflow(registered: dict[str, Any]) -> None:
+    """The run has all parameters, metrics and its page, the version all tags, its model the gains.
+
+    The registry is the one that `run` went to.
+    """
     client = MlflowClient()
     version = client.get_model_version(registered["name"], registered["version"])
-    run = client.get_run(version.run_id)
-    assert {f"accuracy/{name}" for name in BENCHMARKS} <= run.data.metrics.keys()
-    assert run.data.params["register.name"] == registered["name"]
+    made = client.get_run(version.run_id).data
+    assert {f"accuracy/{name}" for name in BENCHMARKS} <= made.metrics.keys()
+    assert made.params["register.name"] == registered["name"]
     assert {"digest.model", "digest.expert", "params", "gate"} <= version.tags.keys()
     logged = client.get_logged_model(version.source.removeprefix("models:/"))
     assert {metric.key for metric in logged.metrics} >= {f"gain/{name}" for name in BENCHMARKS}
 
 
-def test_the_base_style_is_that_of_base_models() -> None:
-    assert set(BASE_STYLES) == {name for name in PAPER if name.endswith(("-1.5b", "-7b"))} - {
-        "deepseek-r1-distill-qwen-1.5b"
-    }
+def _check_loads_again(registered: dict[str, Any], found: Inputs, scratch: Path) -> None:
+    """The version's files are the merged ones: same rows, same prompts' ids, same ends."""
+    uri = f"models:/{registered['name']}@candidate"
+    path = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(scratch))) / "model"
+    assert artifacts.digest(path) == found["model"].digest
+    expert = found["expert"].path
+    loaded = models.load_model(path, "cpu", "float32")
+    assert loaded.config.vocab_size == models.vocabulary_size(expert)
+    before, after = models.load_tokenizer(expert), models.load_tokenizer(path)
+    for style in ("qwen25-math-cot", "chat"):
+        expected = prompts.encode("1 + 1 é?", style, before)
+        assert prompts.encode("1 + 1 é?", style, after) == expected
+    assert models.ordered_stop_ids(path, after) == models.ordered_stop_ids(expert, before)

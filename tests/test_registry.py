@@ -19,10 +19,15 @@ import pytest
 import stored_pipeline
 import torch
 from huggingface_hub import ModelCard
+from hypothesis import given
+from hypothesis import strategies as st
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.utils import validation
+from pydantic import ValidationError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lightreasoner import artifacts
+from lightreasoner import artifacts, config
 from lightreasoner.artifacts import Artifact
 from lightreasoner.config import Params
 from lightreasoner.errors import ModelError
@@ -439,6 +444,25 @@ def test_direct_and_server_go_on_from_each_other(
     assert run.info.status == "FINISHED"
     assert run.data.metrics["accuracy/tuned"] == 0.8
     assert found["micro"]["flavour"] == found["new"]["plain"] == _greedy(model.path)
+
+
+@given(st.from_regex(config.MODEL_NAME, fullmatch=True))
+def test_mlflow_takes_every_name_that_we_take(name: str) -> None:
+    validation._validate_logged_model_name(stored_pipeline.params(name=name).register.name)
+    validation._validate_model_name(name)
+
+
+@given(st.text("a0._-:/ é", min_size=1, max_size=6))
+def test_mlflow_takes_every_set_in_a_metrics_name(name: str) -> None:
+    section = {"source": "hub", "problem_sets": [name]}
+    metric = f"qwen/accuracy/{name}"
+    try:
+        validation._validate_metric_name(metric)
+    except MlflowException:
+        with pytest.raises(ValidationError, match="rename"):
+            config.Evaluate.model_validate(section)
+    else:
+        config.Evaluate.model_validate(section)
 
 
 def test_parameters_digest_follows_any_parameter() -> None:
