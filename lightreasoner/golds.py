@@ -17,7 +17,7 @@ MARKER = "####"
 MAX_CHARS = 1000
 """No answer is longer."""
 
-_BOX = re.compile(r"\\f?box(?:ed)?\s*(?=\{)")
+_BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*")
 _LABEL = re.compile(
     r"\b(?:answers?|ans)\b[*_]*\s*(?:(?:is|are)\b\s*:?|:)|^[*_]*(?:final\s+)?answer[*_]*\s*="
     r"|^[*_]*(?-i:A)[*_]*:|答案\s*[是为:：][:：]?",
@@ -116,6 +116,8 @@ def _stated(text: str, question: str = "") -> list[str]:
 
 def _braced(text: str) -> str:
     """What a text has in the braces that it begins with."""
+    if not text.startswith("{"):
+        raise ValueError("its box has no braces")
     depth = 0
     for brace in re.finditer(r"(?<!\\)[{}]", text):
         depth += 1 if brace.group() == "{" else -1

@@ -26,8 +26,10 @@ def grade(
     """Grade responses by the Qwen2.5-Math toolkit's verdict and by the strict one.
 
     Each line of IN.jsonl is {"benchmark": ..., "record": ..., "response": ...}, the record being a
-    row in the benchmark's own layout. OUT.jsonl has the same lines with the toolkit's gold and pred
-    and with both verdicts: correct, wrong, unparsed or timeout. Other fields are carried along.
+    row in the benchmark's own layout or {"question": ..., "answer": ...}. Out of an answer that is
+    a worked solution the gold answer is read; a line says how often. OUT.jsonl has the same lines
+    with the toolkit's gold and pred and with both verdicts: correct, wrong, unparsed or timeout.
+    Other fields are carried along.
 
     Example: lightreasoner grade responses.jsonl graded.jsonl
     """

@@ -100,6 +100,7 @@ REFUSED = [
     ("#### So he has 7 pens.", "a solution that marks no answer"),
     (r"\boxed{3} or \boxed{5}", "it states '3' and '5'"),
     (r"So \boxed{7", "its box does not end"),
+    (r"So $\boxed 7$", "its box has no braces"),
     (r"So \boxed{}.", "it is empty"),
     ("The answer is 5 for Ann. The answer is 7 for Bob", "it states '5 for Ann' and '7 for Bob'"),
     ("x" * 1001, "it has 1001 characters, over 1000"),
