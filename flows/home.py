@@ -6,8 +6,9 @@
     <home>/runs/      a record a finished run
     <home>/up/        the process manager's files   <home>/logs/      what its services print
 
-Environment variables are read and set here, but for a process manager's own (manager.py) and one
-of Prefect's logging (deployment.py). A variable that is set already stays.
+Environment variables are read and set here, but for a process manager's own (manager.py), one of
+Prefect's logging (deployment.py) and, without flows/, cuBLAS's (lightreasoner/__main__.py). A
+variable that is set already stays.
 """
 
 import os
@@ -15,6 +16,7 @@ import subprocess
 from pathlib import Path
 
 from lightreasoner.errors import ConfigError
+from lightreasoner.repeatable import CUBLAS
 
 ROOT = Path(__file__).parents[1]
 
@@ -102,13 +104,15 @@ def _main_checkout(root: Path) -> Path:
 
 
 def prepare_environment(home: Path) -> None:
-    """Set what Prefect, MLflow and the hub's client read; to be called before they are imported."""
+    """Set what Prefect, MLflow, the hub's client and cuBLAS read; to be called before they are
+    imported."""
     own = {
         "LIGHTREASONER_HOME": str(home),
         "PREFECT_HOME": str(home / "prefect"),
         "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(interfaces(home)),
     }
-    for name, value in {**own, **NO_PHONING_HOME, **QUIET, **SPARE, **TURNS, **BOUNDED}.items():
+    given = {**own, **CUBLAS, **NO_PHONING_HOME, **QUIET, **SPARE, **TURNS, **BOUNDED}
+    for name, value in given.items():
         os.environ.setdefault(name, value)
 
 
