@@ -76,7 +76,7 @@ class Compute(Section):
     batch_size: int | None = Field(
         None,
         ge=1,
-        description="Sequences decoded at once; null takes what the whole memory holds, at most 128.",
+        description="Sequences decoded at once; null takes what memory holds, up to 128.",
     )
     workers: int = Field(
         1,
