@@ -7,9 +7,9 @@
     <home>/up/        the process manager's files   <home>/logs/      what its services print
     <home>/prefect-login   `user:secret` of Prefect's server, mode 0600; home itself is 0700
 
-Environment variables are read and set here, but for a process manager's own (manager.py) and one
-of Prefect's logging (deployment.py). A variable that is set already stays, but for the login of our
-own Prefect servers.
+Environment variables are read and set here, but for a process manager's own (manager.py), one of
+Prefect's logging (deployment.py) and, without flows/, cuBLAS's (lightreasoner/__main__.py). A
+variable that is set already stays, but for the login of our own Prefect servers.
 """
 
 import contextlib
@@ -21,6 +21,7 @@ import subprocess
 from pathlib import Path
 
 from lightreasoner.errors import ConfigError
+from lightreasoner.repeatable import CUBLAS
 
 ROOT = Path(__file__).parents[1]
 LOGIN = "prefect-login"
@@ -145,13 +146,15 @@ def _main_checkout(root: Path) -> Path:
 
 
 def prepare_environment(home: Path) -> None:
-    """Set what Prefect, MLflow and the hub's client read; to be called before they are imported."""
+    """Set what Prefect, MLflow, the hub's client and cuBLAS read; to be called before they are
+    imported."""
     own = {
         "LIGHTREASONER_HOME": str(home),
         "PREFECT_HOME": str(home / "prefect"),
         "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(interfaces(home)),
     }
-    for name, value in {**own, **NO_PHONING_HOME, **QUIET, **SPARE, **TURNS, **BOUNDED}.items():
+    given = {**own, **CUBLAS, **NO_PHONING_HOME, **QUIET, **SPARE, **TURNS, **BOUNDED}
+    for name, value in given.items():
         os.environ.setdefault(name, value)
 
 

@@ -65,12 +65,12 @@ def sampling(
     machine = measure_machine(pair[0])
     prompt_ids = _prompts(expert, problems, config)
     stop_ids = models.stop_ids(expert.path, models.load_tokenizer(expert.path))
-    reset_peak(pair[0].device)
+    reset_peak_memory()
     trajectories, generated = _generate(
         pair[0], problems, prompt_ids, stop_ids, config, compute, watcher
     )
     scored = _score(Scorer(pair[0], pair[1], shared, 0.01), trajectories, machine, watcher)
-    peak = peak_mib(pair[0].device)
+    peak = peak_memory_mib()
     naive = _naive(pair, trajectories[:naive_problems], shared)
     seconds = generated["seconds"] + scored["seconds"]
     return {
@@ -111,21 +111,6 @@ def _best(action: Callable[[], object], repeats: int, device: torch.device) -> f
         _wait(device)
         taken.append(time.perf_counter() - start)
     return min(taken)
-
-
-def reset_peak(device: torch.device) -> None:
-    """Start a new high-water mark of the memory that `peak_mib` reads."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    else:
-        reset_peak_memory()
-
-
-def peak_mib(device: torch.device) -> float:
-    """The high-water mark of the GPU's memory that torch holds, or of the process's, MiB."""
-    if device.type == "cuda":
-        return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
-    return peak_memory_mib()
 
 
 def _wait(device: torch.device) -> None:

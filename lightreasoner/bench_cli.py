@@ -6,13 +6,15 @@ from typing import Annotated, Any
 
 import typer
 
-from lightreasoner import artifacts, config
+from lightreasoner import artifacts, config, memory
 from lightreasoner.cli import DATA, HOME, Overrides, ParamsFile
 from lightreasoner.progress import TerminalBar
 from lightreasoner.stages import external_inputs, resolved
 
 RESULTS = HOME / "bench"
 ANSWERS_A_HOSTILE = 40
+FEWER_ROWS = "lower compute.batch_size"
+FEWER_SAMPLES = "lower finetune.samples_per_forward, or leave the plain trainer out with --naive 0"
 
 
 def application() -> typer.Typer:
@@ -52,15 +54,10 @@ def sampling(
 
     source = values.prepare
     drawn = sources.read(source.source, source.problem_set, "train", source.n_problems, source.seed)
-    with TerminalBar("bench") as bar:
+    compute = resolved(values.compute)
+    with TerminalBar("bench") as bar, memory.told("bench", compute.device, FEWER_ROWS):
         found = bench.sampling(
-            inputs["expert"],
-            inputs["amateur"],
-            drawn,
-            values.generate,
-            resolved(values.compute),
-            naive,
-            bar,
+            inputs["expert"], inputs["amateur"], drawn, values.generate, compute, naive, bar
         )
     _write(found, bench.summary(found), out)
 
@@ -89,10 +86,9 @@ def training(
     from lightreasoner import bench_training
 
     settings = values.finetune.model_copy(update={"updates": updates})
-    with TerminalBar("bench") as bar:
-        found = bench_training.training(
-            inputs["expert"], samples, settings, resolved(values.compute), naive, bar
-        )
+    compute = resolved(values.compute)
+    with TerminalBar("bench") as bar, memory.told("bench", compute.device, FEWER_SAMPLES):
+        found = bench_training.training(inputs["expert"], samples, settings, compute, naive, bar)
     _write(found, bench_training.summary(found), out)
 
 

@@ -21,12 +21,11 @@ from lightreasoner.bench import (
     decoder_flop,
     head_flop,
     measure_machine,
-    peak_mib,
-    reset_peak,
 )
 from lightreasoner.finetune import forward_tokens, objective, plan_updates, with_lora
 from lightreasoner.progress import Silent
 from lightreasoner.rows import Row, check_samples, read_rows, split_row
+from lightreasoner.store import peak_memory_mib, reset_peak_memory
 from lightreasoner.training import Update, train
 
 if TYPE_CHECKING:
@@ -87,14 +86,14 @@ def _measure(
     torch.manual_seed(config.seed)
     tuned = with_lora(model, config)
     clock = _Clock()
-    reset_peak(model.device)
+    reset_peak_memory()
     if is_naive:
         train_plainly(tuned, updates, config, clock)
     else:
         aim = objective(config, models.load_tokenizer(expert.path))
         with TemporaryDirectory() as scratch:
             train(tuned, updates, None, aim, config, compute, Path(scratch), clock)
-    peak = peak_mib(model.device)
+    peak = peak_memory_mib()
     seconds = clock.times[-1] - clock.times[0]
     rows = list(_rows(updates[1:]))
     lengths = [len(row.input_ids) for row in rows]

@@ -79,7 +79,9 @@ class Compute(Section):
         "auto", description="auto takes bfloat16 on cuda that has it, float32 on cpu."
     )
     batch_size: int | None = Field(
-        None, ge=1, description="Sequences a batch; null chooses it from the free memory."
+        None,
+        ge=1,
+        description="Sequences decoded at once; null takes what memory holds, up to 128.",
     )
     workers: int = Field(
         1,

@@ -11,6 +11,7 @@ LightReasonerError
   EndpointError    a server of responses cannot be reached, refuses, or answers with something else
   UploadError      a model cannot go to the hub as it is, or the hub does not take it
   DiskFullError    no space is left where an artifact is being written
+  NoMemoryError    the GPU's memory, or the machine's, does not hold what is computed
 
 A message is one line: what, the value, the limit and the remedy.
 """
@@ -62,3 +63,7 @@ class UploadError(LightReasonerError):
 
 class DiskFullError(LightReasonerError):
     """No space is left where an artifact is being written."""
+
+
+class NoMemoryError(LightReasonerError):
+    """The memory of the GPU, or of the machine, does not hold what is being computed."""

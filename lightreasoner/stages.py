@@ -17,12 +17,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightreasoner import artifacts
+from lightreasoner import artifacts, memory
 from lightreasoner.artifacts import Artifact
 from lightreasoner.config import Compute, Evaluate, Params, Section
 from lightreasoner.progress import Watcher
 
 Inputs = dict[str, Artifact]
+
+FREE_IT = "end what else uses {device}, or take one with more memory"
+FEWER_ROWS = (
+    "set compute.batch_size (now {params.compute.batch_size}) lower than what the whole memory "
+    f"would hold, or {FREE_IT}"
+)
+REMEDIES = {
+    "generate": FEWER_ROWS,
+    "evaluate_base": FEWER_ROWS,
+    "evaluate": FEWER_ROWS,
+    "finetune": "lower finetune.samples_per_forward (now {params.finetune.samples_per_forward}; in "
+    "compare sft.solutions_per_forward), or set compute.gradient_checkpointing=true",
+}
+"""What helps against too little memory, by stage; fields are those of the parameters."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +73,14 @@ class Stage:
         return self.view(section) if self.view else section
 
     def run(self, inputs: Inputs, params: Params, work: Workspace, watcher: Watcher) -> Artifact:
-        """Write the payload into the directory `work.out` and return it with its digest."""
-        self.write(inputs, params, work, watcher)
+        """Write the payload into the directory `work.out` and return it with its digest.
+
+        Raises NoMemoryError where the memory does not hold it, and what the stage raises.
+        """
+        device = resolved(params.compute).device
+        remedy = REMEDIES.get(self.name, FREE_IT).format(params=params, device=device)
+        with memory.told(self.name, device, remedy):
+            self.write(inputs, params, work, watcher)
         return artifacts.of(work.out)
 
 
@@ -285,6 +305,7 @@ def resolved(compute: Compute) -> Compute:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = compute.dtype
     if dtype == "auto":
-        fast = device == "cuda" and torch.cuda.is_bf16_supported()
+        # Older GPUs only emulate bfloat16, slower than float32.
+        fast = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         dtype = "bfloat16" if fast else "float32"
     return compute.model_copy(update={"device": device, "dtype": dtype})

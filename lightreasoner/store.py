@@ -28,7 +28,7 @@ from typing import Any
 import psutil
 from safetensors import SafetensorError
 
-from lightreasoner import artifacts
+from lightreasoner import artifacts, memory
 from lightreasoner.artifacts import Artifact
 from lightreasoner.config import Params
 from lightreasoner.errors import ArtifactError
@@ -299,13 +299,18 @@ def _write_json(path: Path, value: dict[str, Any]) -> None:
 
 
 def reset_peak_memory() -> None:
-    """Start a new high-water mark of resident memory, where the system can (Linux)."""
+    """Start a new high-water mark of the GPU's memory and, where the system can (Linux), of the
+    process's."""
+    memory.reset_gpu_peak()
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_memory_mib() -> float:
-    """Resident memory's high-water mark since the last reset, MiB."""
+    """The high-water mark since the last reset, MiB: of what torch held in the GPU's memory if it
+    held any, else of the process's resident memory."""
+    if on_gpu := memory.gpu_peak_bytes():
+        return round(on_gpu / 2**20, 1)
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):

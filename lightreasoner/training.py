@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader
 from lightreasoner import artifacts
 from lightreasoner.errors import ModelError
 from lightreasoner.loss import Batch, summed_divergence
+from lightreasoner.repeatable import deterministic
 from lightreasoner.validation import Validation
 
 if TYPE_CHECKING:
@@ -86,7 +87,8 @@ def train(
     if checkpoint is not None and _has_stopped(checkpoint):
         updates = updates[: _number(checkpoint)]
     trainer = _trainer(model, updates, validation, objective, config, compute, scratch, watcher)
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    with deterministic():
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     history = trainer.state.log_history
     curves = Curves(
         [_entry(line, "", CURVE) for line in history if "loss" in line],

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import runpy
 import shutil
 import signal
 import socket
@@ -256,6 +257,16 @@ def test_the_environment_is_prepared_but_not_overruled(
     assert home.os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "60"
     assert home.os.environ["DO_NOT_TRACK"] == "true"
     assert home.os.environ["PREFECT_HOME"] == str(tmp_path / "prefect")
+    assert home.os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+
+
+def test_the_bare_module_prepares_cublas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["lightreasoner", "--help"])
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "to be restored")
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    with pytest.raises(SystemExit):
+        runpy.run_module("lightreasoner", run_name="__main__")
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="needs git")

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from test_finetune import CPU, settings
 
-from lightreasoner import artifacts
+from lightreasoner import artifacts, models, training
 from lightreasoner.config import Finetune
-from lightreasoner.finetune import write_adapter
+from lightreasoner.finetune import with_lora, write_adapter
 from lightreasoner.progress import Silent
 from lightreasoner.stages import Workspace
 from lightreasoner.training import SEAL, last_good_checkpoint
@@ -176,3 +177,37 @@ def test_killed_at_random_moments_it_ends_at_the_same_bytes(
                 assert child.wait(120) == 0
                 break
     assert artifacts.digest(out) == whole
+
+
+class Asking(Silent):
+    """A watcher that asks, after each update, how torch computes."""
+
+    def __init__(self) -> None:
+        self.heard = set[tuple[bool, bool, str]]()
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        self.heard.add(
+            (
+                torch.are_deterministic_algorithms_enabled(),
+                torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"),
+                torch.get_float32_matmul_precision(),
+            )
+        )
+
+
+def test_sums_have_one_order_and_nothing_is_cast(
+    tiny_expert: Path, samples_dir: Path, tmp_path: Path
+) -> None:
+    """deviations.md: the authors train under autocast to bfloat16 and allow TF32."""
+    asking = Asking()
+    tune(tiny_expert, samples_dir, tmp_path / "out", tmp_path / "s", asking, updates=2)
+    assert asking.heard == {(True, False, "highest")}
+    assert not torch.are_deterministic_algorithms_enabled()
+    arguments = training._arguments(2, True, settings(), CPU, tmp_path)
+    assert (arguments.bf16, arguments.fp16, arguments.tf32) == (False, False, None)
+
+
+def test_an_adapter_of_a_bfloat16_model_is_float32(tiny_expert: Path) -> None:
+    model = with_lora(models.load_model(tiny_expert, "cpu", "bfloat16"), settings())
+    dtypes = {each.requires_grad: each.dtype for each in model.parameters()}
+    assert dtypes == {True: torch.float32, False: torch.bfloat16}
