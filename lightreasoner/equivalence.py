@@ -43,15 +43,9 @@ def is_equal(answer: str | None, gold: str | None) -> bool:
     """Whether a normalised answer equals a normalised gold answer."""
     if answer is None or gold is None:
         return False
-    if answer.strip().lower() == gold.strip().lower():
-        return True
-    if gold in CHOICES and standalone_choice(answer) == gold:
-        return True
-    a, b = _number(answer), _number(gold)
-    if a is not None and b is not None:
-        return any(_close(a, candidate) for candidate in (b / 100, b, b * 100))
-    if not answer:
-        return False
+    decided = is_equal_at_sight(answer, gold)
+    if decided is not None:
+        return decided
     if "pmatrix" in answer and "pmatrix" not in gold:
         gold = _as_matrices(gold)
     return (
@@ -60,6 +54,18 @@ def is_equal(answer: str | None, gold: str | None) -> bool:
         or _equal_matrices(answer, gold)
         or _equal_algebra(answer, gold)
     )
+
+
+def is_equal_at_sight(answer: str, gold: str) -> bool | None:
+    """What `is_equal` says of equal texts, a letter and its choice, and two numbers; else None."""
+    if answer.strip().lower() == gold.strip().lower():
+        return True
+    if gold in CHOICES and standalone_choice(answer) == gold:
+        return True
+    a, b = _number(answer), _number(gold)
+    if a is not None and b is not None:
+        return any(_close(a, candidate) for candidate in (b / 100, b, b * 100))
+    return None if answer else False
 
 
 def standalone_choice(text: str, *, first: bool = False) -> str:

@@ -37,6 +37,10 @@ PATIENCE = 10
 MEMORY = 2 << 30
 """Bytes of address space a worker."""
 
+SHORT = 200
+"""Characters of an answer and its gold answer that are looked at while reading: no number of so
+many digits is dear."""
+
 ANSWERS = 1000
 """A worker makes room for a new one after so many calls."""
 
@@ -62,7 +66,7 @@ def gold(answer: Answer) -> str:
 
 
 def read(answer: Answer, gold: str) -> Grade:
-    """Find what each verdict takes for the answer, and decide what texts alone decide.
+    """Find what each verdict takes for the answer, and decide what is seen without algebra.
 
     What is left to the other steps is `timeout` until they have decided.
     """
@@ -70,9 +74,11 @@ def read(answer: Answer, gold: str) -> Grade:
 
     pred = official.prediction(answer.response, answer.benchmark, gold)
     extracted = strict.extract(answer.response, answer.problem, answer.benchmark)
-    return Grade(
-        gold, pred, _by_text(pred, gold), extracted, _by_text(extracted, answer.problem.answer)
-    )
+    qwen = _by_text(pred, gold)
+    if qwen == "timeout" and pred and len(pred) + len(gold) <= SHORT:
+        decided = official.is_equal_at_sight(pred, gold)
+        qwen = qwen if decided is None else _outcome(decided)
+    return Grade(gold, pred, qwen, extracted, _by_text(extracted, answer.problem.answer))
 
 
 def _by_text(answer: str | None, gold: str) -> Outcome:
@@ -82,19 +88,18 @@ def _by_text(answer: str | None, gold: str) -> Outcome:
     return "timeout" if answer else "unparsed"
 
 
-def compare_strictly(answer: Answer, grade: Grade) -> Outcome:
+def compare_strictly(extracted: str, problem: Problem, benchmark: str) -> Outcome:
     """The strict verdict on what was extracted."""
     from lightreasoner import strict
 
-    assert grade.extracted is not None
-    return _outcome(strict.is_correct(grade.extracted, answer.problem, answer.benchmark))
+    return _outcome(strict.is_correct(extracted, problem, benchmark))
 
 
-def compare_officially(answer: Answer, grade: Grade) -> Outcome:
+def compare_officially(pred: str, gold: str) -> Outcome:
     """The toolkit's verdict on what it predicts."""
     from lightreasoner import official
 
-    return _outcome(official.is_equal(grade.pred, grade.gold))
+    return _outcome(official.is_equal(pred, gold))
 
 
 def _outcome(is_correct: bool) -> Outcome:
@@ -110,17 +115,25 @@ def grades(
     """
     golds = _golds(pool, answers)
     pairs = list(zip(answers, golds, strict=True))
+    read_grades = _verdicts(pool, read, pairs, LIMITS["read"], answers)
     found = [
         grade or Grade(gold, None, "timeout", None, "timeout")
-        for gold, grade in zip(golds, _verdicts(pool, read, pairs, LIMITS["read"]), strict=True)
+        for gold, grade in zip(golds, read_grades, strict=True)
     ]
     rows = {"strict": _undecided(found, "strict"), "qwen": _undecided(found, "qwen")}
     done = len(found) - len({*rows["strict"], *rows["qwen"]})
     on_done(done)
+    calls: dict[str, list[tuple[Any, ...]]] = {
+        "strict": [
+            (found[row].extracted, answers[row].problem, answers[row].benchmark)
+            for row in rows["strict"]
+        ],
+        "qwen": [(found[row].pred, found[row].gold) for row in rows["qwen"]],
+    }
     for verdict, compare in (("strict", compare_strictly), ("qwen", compare_officially)):
         later = set(rows["qwen"]) if verdict == "strict" else set()
-        asked = [(answers[row], found[row]) for row in rows[verdict]]
-        outcomes = _verdicts(pool, compare, asked, LIMITS[verdict])
+        asked = [answers[row] for row in rows[verdict]]
+        outcomes = _verdicts(pool, compare, calls[verdict], LIMITS[verdict], asked)
         for row, outcome in zip(rows[verdict], outcomes, strict=True):
             found[row] = replace(found[row], **{verdict: outcome or "timeout"})
             done += row not in later
@@ -159,14 +172,23 @@ def _verdicts(
     function: Callable[..., Any],
     calls: Sequence[tuple[Any, ...]],
     limit: float,
+    answers: Sequence[Answer],
 ) -> Iterator[Any]:
-    """What the function gives for each answer, in order; None where there is none. A failure is
-    told: a text that only this program stumbles over is a fault of its own."""
-    for call, found in zip(calls, _map(pool, function, calls, limit), strict=True):
-        if isinstance(found, Failure):
-            problem = call[0].problem.id
-            _say({"warning": f"problem {problem}: {function.__name__} failed ({found.reason})"})
-        yield None if isinstance(found, Failure) else found
+    """What the function gives for each answer's call, in order; None where there is none.
+
+    Equal calls are made once. A failure is told: a text that only this program stumbles over is a
+    fault of its own.
+    """
+    results = _map(pool, function, list(dict.fromkeys(calls)), limit)
+    found: dict[tuple[Any, ...], Any] = {}
+    for call, answer in zip(calls, answers, strict=True):
+        if call not in found:  # the results come in the order of the first of equal calls
+            result = next(results)
+            if isinstance(result, Failure):
+                why = f"{function.__name__} failed ({result.reason})"
+                _say({"warning": f"problem {answer.problem.id}: {why}"})
+            found[call] = None if isinstance(result, Failure) else result
+        yield found[call]
 
 
 def _map(

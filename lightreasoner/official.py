@@ -15,6 +15,7 @@ from lightreasoner.answers import UNITS_KEPT, bare_answer
 from lightreasoner.answers import gold as gold
 from lightreasoner.equivalence import CHOICES, standalone_choice
 from lightreasoner.equivalence import is_equal as is_equal
+from lightreasoner.equivalence import is_equal_at_sight as is_equal_at_sight
 from lightreasoner.normalisation import normalise
 
 _STOP_WORDS = ("</s>", "<|im_end|>", "<|endoftext|>")

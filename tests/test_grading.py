@@ -150,12 +150,47 @@ def stumbling(asked: Answer) -> str:
 def test_a_fault_costs_one_answer_its_verdict_and_is_told(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    asked = [(answer("1", "a"),), (answer("0", "b"),), (answer("1", "c"),)]
+    asked = [answer("1", "a"), answer("0", "b"), answer("1", "c")]
+    calls = [(each,) for each in asked]
     with grading_process._pool(1) as pool:
-        found = list(grading_process._verdicts(pool, stumbling, asked, 1.0))
+        found = list(grading_process._verdicts(pool, stumbling, calls, 1.0, asked))
     assert found == ["1.0", None, "1.0"]
     said = json.loads(capsys.readouterr().out)
     assert said["warning"].startswith("problem math/b: stumbling failed (ZeroDivisionError: ")
+
+
+def called(where: str, what: str) -> str:
+    """Leaves a line for each call."""
+    with Path(where).open("a") as file:
+        file.write(what + "\n")
+    return what.upper()
+
+
+def test_equal_comparisons_are_made_once(tmp_path: Path) -> None:
+    where = tmp_path / "calls"
+    calls = [(str(where), what) for what in "abacab"]
+    asked = [answer(what, "7") for _, what in calls]
+    with grading_process._pool(2) as pool:
+        found = list(grading_process._verdicts(pool, called, calls, 1.0, asked))
+    assert "".join(found) == "ABACAB"
+    assert sorted(where.read_text().split()) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("pred", "gold", "qwen"),
+    [
+        ("5", "4", "wrong"),
+        ("400", "4", "correct"),
+        ("(b)", "B", "correct"),
+        ("Monday", "monday", "correct"),
+        # left to algebra
+        ("x+1", "1+x", "timeout"),
+        ("1" * 300, "4", "timeout"),
+    ],
+)
+def test_what_is_decided_while_reading(pred: str, gold: str, qwen: str) -> None:
+    asked = answer(rf"\boxed{{{pred}}}", gold)
+    assert grading_process.read(asked, gold).qwen == qwen
 
 
 def test_a_warning_of_the_grader_is_logged(caplog: pytest.LogCaptureFixture) -> None:

@@ -190,7 +190,7 @@ def slow_verdict(answer: str, gold: str) -> bool:
 @settings(deadline=None, max_examples=25)
 @given(PAIRS)
 def test_the_verdict_is_that_of_sympy_alone(pair: tuple[str, str]) -> None:
-    """5,000 pairs were tried once; both verdicts occur."""
+    """Of 500 pairs, tried once, all agreed."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert equivalence.is_equal(*pair) == slow_verdict(*pair)
