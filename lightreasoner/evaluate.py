@@ -80,7 +80,7 @@ def write_scores(
     responses = _respond(answering, asked, config.seed, workers, work.scratch, watcher)
     _warn_of_equal_draws(config, responses)
     answers = [
-        Answer(text, question.problem, question.problem_set)
+        Answer(text, question.problem, question.problem_set, prompts.begun(question.prompt))
         for question, text in zip(asked, responses["text"].to_pylist(), strict=True)
     ]
     grades = grade(answers, lambda done, total: watcher.progress(done, total, "answers graded"))

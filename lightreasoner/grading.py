@@ -34,11 +34,16 @@ OUTCOMES: tuple[Outcome, ...] = ("correct", "wrong", "unparsed", "timeout")
 
 @dataclass(frozen=True)
 class Answer:
-    """A response to a problem; `benchmark` names the set, whose rules apply."""
+    """A response to a problem; `benchmark` names the set, whose rules apply.
+
+    `begun` is what the prompt has begun of the response, such as a thought; the toolkit's verdict
+    does not see it.
+    """
 
     response: str
     problem: Problem
     benchmark: str
+    begun: str = ""
 
 
 @dataclass(frozen=True)

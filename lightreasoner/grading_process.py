@@ -73,7 +73,8 @@ def read(answer: Answer, gold: str) -> Grade:
     from lightreasoner import official, strict
 
     pred = official.prediction(answer.response, answer.benchmark, gold)
-    extracted = strict.extract(answer.response, answer.problem, answer.benchmark)
+    whole = answer.begun + answer.response
+    extracted = strict.extract(whole, answer.problem, answer.benchmark)
     qwen = _by_text(pred, gold)
     if qwen == "timeout" and pred and len(pred) + len(gold) <= SHORT:
         decided = official.is_equal_at_sight(pred, gold)

@@ -31,6 +31,7 @@ CHAT_CUES = {"chat": CUE, "authors": "Please reason step by step."}
 FIXED_DAY = "{% macro strftime_now(format) %}26 Jul 2024{% endmacro %}"
 """Before a chat template: one that prints today's date would make other prompts every day. Llama
 3's own template names this day where it knows none."""
+THOUGHT = "<think>"
 STOP_WORDS = {"cot": ("\n\nQuestion:",)}
 """Where a style's response ends in text: a base model goes on with a question of its own."""
 
@@ -125,6 +126,14 @@ def encode_all(
     encoded = [encode(problem.question, style, tokenizer, demos) for problem in problems]
     check_room(problems, [len(ids) for ids in encoded], room, context, room_name)
     return encoded
+
+
+def begun(prompt: str) -> str:
+    """What a chat template has begun of the response: an opened thought (DeepSeek-R1), or nothing.
+
+    A thought that the token limit cuts off has no other mark.
+    """
+    return THOUGHT if prompt.rstrip().endswith(THOUGHT) else ""
 
 
 def check_room(

@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -223,6 +224,27 @@ def test_batches_are_of_like_length(tiny_expert: Path, source: Path, tmp_path: P
         [8, 9],
     ]
     assert [question.count("long") for question in scores["question"]] == [9, 1, 8, 2]
+
+
+def test_a_thought_that_the_prompt_opens_is_no_answer(
+    tiny_expert: Path, source: Path, tmp_path: Path
+) -> None:
+    """As DeepSeek-R1's template does; cut off by the token limit, it has no mark of its own."""
+    model = shutil.copytree(tiny_expert, tmp_path / "model")
+    template = (model / "chat_template.jinja").read_text(encoding="utf-8")
+    text = template + "{% if add_generation_prompt %}<think>\n{% endif %}"
+    (model / "chat_template.jinja").write_text(text, encoding="utf-8")
+
+    def thinking(prompt: str, seed: int) -> str:
+        assert prompt.endswith("<think>\n")
+        is_done = "easy" in prompt
+        return f"Maybe {right(prompt, seed)}." + ("</think>" + right(prompt, seed)) * is_done
+
+    config = settings(source, style="chat")
+    scores, summary = written(model, config, tmp_path / "out", Told(thinking))
+    assert summary["easy"]["correct"] == summary["hard"]["unparsed"] == 5
+    assert summary["hard"]["qwen"]["correct"] == 5
+    assert scores["response"].str.startswith("Maybe").all()
 
 
 def test_several_responses_a_problem(tiny_expert: Path, source: Path, tmp_path: Path) -> None:
