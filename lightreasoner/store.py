@@ -139,10 +139,8 @@ class Store:
                 "started": started,
                 "seconds": round(time.perf_counter() - clock, 3),
                 "peak_memory_mib": peak_memory_mib(),
-                "curves": artifacts.file_sha256(new / "metrics.jsonl"),
             }
-            manifest = {**written, "seal": _seal(written)}
-            _write_json(new / "manifest.json", manifest)
+            manifest = write_manifest(new, written)
             _publish(new, self.entry(stage, key))
         except (OSError, SafetensorError) as error:
             raise artifacts.disk_full(error, self.home) from error
@@ -237,19 +235,33 @@ def _read_manifest(entry: Path, key: str) -> dict[str, Any]:
 
     Raises KeyError, TypeError, ValueError or RecursionError.
     """
-    manifest = json.loads((entry / "manifest.json").read_text(encoding="utf-8"))
+    text = (entry / "manifest.json").read_text(encoding="utf-8")
+    manifest = json.loads(text)
     if manifest["fingerprint"] != key:
         raise ValueError(f"{entry}: another fingerprint's manifest")
-    if manifest["seal"] != _seal({k: v for k, v in manifest.items() if k != "seal"}):
+    if text != _text(manifest) or manifest["seal"] != _seal(manifest):
         raise ValueError(f"{entry}: the manifest was changed")
     for field in MANIFEST_FIELDS:
         manifest[field]
     return manifest
 
 
+def write_manifest(entry: Path, known: dict[str, Any]) -> dict[str, Any]:
+    """Write what is known of an entry, with digests of its curves and of itself; all it says."""
+    manifest = {**known, "curves": artifacts.file_sha256(entry / "metrics.jsonl")}
+    manifest["seal"] = _seal(manifest)
+    (entry / "manifest.json").write_text(_text(manifest), encoding="utf-8")
+    return manifest
+
+
 def _seal(manifest: dict[str, Any]) -> str:
-    """sha256 of what a manifest says."""
-    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+    """sha256 of all that a manifest says but this."""
+    said = {key: value for key, value in manifest.items() if key != "seal"}
+    return hashlib.sha256(_text(said).encode()).hexdigest()
+
+
+def _text(manifest: dict[str, Any]) -> str:
+    return json.dumps(manifest, indent=1, sort_keys=True) + "\n"
 
 
 def read_curves(entry: Path) -> list[dict[str, Any]]:
@@ -292,10 +304,6 @@ def _publish(new: Path, entry: Path) -> None:
     artifacts.flush(new)
     new.rename(entry)
     artifacts.sync(entry.parent)
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def reset_peak_memory() -> None:

@@ -35,11 +35,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(autouse=True)
 def shell() -> Iterator[None]:
-    """What a command line sets in the environment (flows/home.py) ends with its test."""
+    """What a command line sets in the environment (flows/home.py) ends with its test.
+
+    But for what Ray reads once in a process, its token.
+    """
     before = dict(os.environ)
     yield
+    kept = {name: value for name, value in os.environ.items() if name.startswith("RAY_")}
     os.environ.clear()
-    os.environ.update(before)
+    os.environ.update(before | kept)
 
 
 def write_tokenizer(path: Path, extra: list[str] | None = None) -> None:

@@ -11,7 +11,7 @@ from lightreasoner import artifacts, config, tables
 from lightreasoner.artifacts import Artifact
 from lightreasoner.config import Params
 from lightreasoner.stages import GRAPH, Stage, external_inputs
-from lightreasoner.store import Outcome, Store, describe, stage_key
+from lightreasoner.store import Outcome, Store, describe, stage_key, write_manifest
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 SOURCES = {
@@ -74,10 +74,10 @@ def write(home: Path, model: Path) -> dict[str, Outcome]:
         made = artifacts.of(payload)
         manifest = _manifest(stage, entry.name, made, digests)
         digests[stage.output] = made.digest
-        (entry / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
         points = CURVE if stage.name == "finetune" else []
         lines = [json.dumps(dict(zip(("name", "value", "step"), p, strict=True))) for p in points]
         (entry / "metrics.jsonl").write_text("".join(f"{line}\n" for line in lines), "utf-8")
+        write_manifest(entry, manifest)
         outcomes[stage.name] = Outcome(made, manifest, cached=False)
     return outcomes
 
@@ -107,8 +107,8 @@ def write_keyed(home: Path, params: Params) -> dict[str, Outcome]:
 def _write_entry(stage: Stage, entry: Path, known: dict[str, Any]) -> None:
     cost = {"started": 0.0, "seconds": 1.5, "peak_memory_mib": 100.0}
     manifest = {**known, **cost, "digest": artifacts.digest(entry / "payload")}
-    _json(entry / "manifest.json", manifest)
     (entry / "metrics.jsonl").touch()
+    write_manifest(entry, manifest)
 
 
 def read(home: Path) -> dict[str, Outcome]:

@@ -23,7 +23,7 @@ from lightreasoner.config import Params
 from lightreasoner.errors import ArtifactError
 from lightreasoner.progress import Silent
 from lightreasoner.stages import STAGES, Inputs, external_inputs
-from lightreasoner.store import MANIFEST_FIELDS, Outcome, Store, stage_key
+from lightreasoner.store import MANIFEST_FIELDS, Outcome, Store, stage_key, write_manifest
 from tasks import gate, registry, route, tracking
 from tasks.gate import Gated
 
@@ -91,7 +91,7 @@ class World:
             "fingerprint": key,
             "digest": scored.artifact.digest,
         }
-        (entry / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+        write_manifest(entry, manifest)
 
     def key(self, digest: str, params: Params = PARAMS) -> str:
         """The key of a model's scores."""

@@ -70,7 +70,7 @@ def keep(
 
 
 RIGHT, ALSO_RIGHT = "2+3=\\boxed{5}", "It is \\boxed{5.0}."
-WRONG, NO_BOX = "\\boxed{6}", "It is 5."
+WRONG, NONE = "\\boxed{6}", "It is not known."
 
 
 def test_only_correct_and_complete_solutions_are_kept_once(
@@ -83,7 +83,7 @@ def test_only_correct_and_complete_solutions_are_kept_once(
         ("p#3", ALSO_RIGHT, "stop"),
         ("p#4", RIGHT, "length"),
         ("p#5", RIGHT, "stop"),
-        ("q", NO_BOX, "stop"),
+        ("q", NONE, "stop"),
         ("q#1", "\\boxed{6}", "stop"),
     ]
     with caplog.at_level(logging.INFO, "lightreasoner"):
@@ -131,7 +131,7 @@ def test_a_solution_that_goes_on_after_its_answer_is_truncated(
 
 
 def test_nothing_kept_says_why(tiny_expert: Path, tmp_path: Path) -> None:
-    rows = [("p", WRONG, "stop"), ("q", NO_BOX, "stop"), ("q#1", "\\boxed{6}", "length")]
+    rows = [("p", WRONG, "stop"), ("q", NONE, "stop"), ("q#1", "\\boxed{6}", "length")]
     with pytest.raises(
         SelectionError,
         match=r"none of 3 generated .*: 0 kept, 0 duplicate, 1 wrong, 1 unparsed, 0 timeout, "
