@@ -38,6 +38,7 @@ _IN_BRACKETS = re.compile(
     rf"(?P<value>.*?\S)\s*(?:\\text\{{\s*)?\(\s*(?:\\text\{{\s*)?(?:{_ALSO}\s*,?)?\s*\}}?\s*(?P<other>.*)\)\}}?"
 )
 _BOUND = r"\(?\s*[a-zA-Z]\s*(?:\\(?:in|ge|le|ne|gt|lt)(?![a-zA-Z])|<|>).*"
+_UNEQUAL = re.compile(r"[<>]|\\(?:ge|le|ne|gt|lt)(?![a-zA-Z])")
 _QUALIFIER = re.compile(
     r"(?<=\S)[\s,]*(?:(?:\\text\{[\s,(]*)?\bfor\s+(?:all|any|every|each)\b.*"
     rf"|(?:\\text\{{[\s,(]*)?\b(?:where|with|for)\b[\s}}]*{_BOUND}"
@@ -98,8 +99,16 @@ def in_radians(answer: str, gold: str) -> tuple[str, str]:
 
 
 def without_qualifier(text: str) -> str:
-    r"""The text without what says for which numbers it holds: `2n \text{ for all } n`."""
-    return trim(_QUALIFIER.sub("", text))
+    r"""The text without what says for which numbers it holds: `2n \text{ for all } n`.
+
+    A number that holds under a bound only, as in `3 \text{ for } n > 2`, keeps it.
+    """
+    found = _QUALIFIER.search(text)
+    if found is None:
+        return text
+    answer, qualifier = text[: found.start()], found.group()
+    is_number = re.search(r"(?<![\\a-zA-Z])[a-zA-Z](?![a-zA-Z])", answer) is None
+    return text if is_number and _UNEQUAL.search(qualifier) else trim(answer)
 
 
 def squeezed(text: str) -> str:

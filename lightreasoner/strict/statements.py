@@ -34,7 +34,7 @@ _MARKS = re.compile(f"{_LABEL}|{_PHRASE}|{_STRICT_PHRASE}", re.VERBOSE | re.IGNO
 _LETTER_MARKS = re.compile(r"\b(?:choice|option) is:?[ \t\n]{0,4}", re.IGNORECASE)
 _REVERSED = re.compile(
     r"(?:^|[\s(*])(?P<value>\\?[$]?[-−]?[0-9(\\][^.\n]{0,60}?|[A-E])\)?\**,? is "
-    r"(?:thus |therefore )?(?:the|our|my) (?:final |correct |required |desired )?answer\b",
+    r"(?:thus |therefore )?(?:the|our|my) (?:final |correct |required |desired )?answer\b(?!\s*\?)",
 )
 _REMARK = re.compile(
     r"(?:therefore |thus |indeed |now )?(?:clear|correct|right|wrong|incorrect|obvious|unique|valid"

@@ -51,6 +51,7 @@ _NOT_UNITS = frozenset(
     thirds quarters fourth fourths fifths sixths sevenths eighths ninths tenths hundredths
     squared cubed factorial
     if for when where with is are infinity undefined none percent remainder
+    less than twice doubled tripled tens pair pairs fold negative debt short
     """.split()  # noqa: SIM905
 )
 _POWER = r"(?:\s*\^\s*\{?\s*-?[0-9]\s*\}?)?"
