@@ -42,7 +42,8 @@ _DOUBTED = re.compile(
     r"\b(?:not|cannot|never|if|unless|would|could|might|may|maybe|perhaps|possibly|or|but|either"
     r"|suppose|assum\w+|guess\w*|think|believe|subtract|add|multiply|divide|calculate"
     r"|started|began|begins|originally|initially|at first|in the first"
-    r"|and (?:then )?(?:ate|gave|sold|lost|spent|used)|compute|round|convert|seems?|check|verify|between|approximately"
+    r"|and (?:then )?(?:ate|gave|sold|lost|spent|used)|compute|round|convert"
+    r"|seems?|check|verify|between|approximately"
     r"|at (?:least|most)|(?:more|less|fewer|greater|smaller) than (?=\\?[$0-9]))\b|n['’]t\b|[?<>]"
     r"|^(?:first|next|now|let|step|case)\b",
     re.IGNORECASE,
