@@ -102,7 +102,7 @@ class Manager:
         printed = text.splitlines()[1 if found else 0 :]
         return [line.rstrip() for line in printed if line.strip()][-lines:]
 
-    def start(self, services: Sequence[Service], environment: Mapping[str, str]) -> None:
+    def start(self, services: Sequence[Service], variables: Mapping[str, str]) -> None:
         """Start the manager in the background, and no service yet. Raises ServerError."""
         configuration = self._configuration(services)
         for folder in (self.folder, self.log("manager").parent):
@@ -114,7 +114,7 @@ class Manager:
         artifacts.write_text(path, configuration)
         done = subprocess.run(
             [sys.executable, "-m", "supervisor.supervisord", "-c", str(path)],
-            env={**environment, MARK: self._mark()},
+            env={**variables, MARK: self._mark()},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -198,13 +198,13 @@ def test_an_unknown_preset_lists_the_presets(workspace: Path) -> None:
     assert (workspace / "params.yaml").read_bytes() == before
 
 
-def python(code: str, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+def python(code: str, *arguments: str, **environ: str) -> "subprocess.CompletedProcess[str]":
     """Run Python code in a process of its own, in the checkout's environment."""
     return subprocess.run(
         [sys.executable, "-c", code, *arguments],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(home.ROOT), **environment},
+        env={**os.environ, "PYTHONPATH": str(home.ROOT), **environ},
         timeout=120,
         check=False,
     )
@@ -337,11 +337,11 @@ def test_up_serves_runs_and_ends_with_all_its_processes(workspace: Path) -> None
     """Both servers and the deployment answer, `run`'s address is announced, SIGTERM ends all."""
     where, ports = workspace / "home", (_free(), _free())
     options = ["up", "--prefect-port", str(ports[0]), "--mlflow-port", str(ports[1])]
-    environment = {**os.environ, "PYTHONPATH": str(home.ROOT), "LIGHTREASONER_HOME": str(where)}
+    environ = {**os.environ, "PYTHONPATH": str(home.ROOT), "LIGHTREASONER_HOME": str(where)}
     log = workspace / "up.log"
     with log.open("wb") as file:
         process = subprocess.Popen(
-            [sys.executable, "-c", CONSOLE, *options], env=environment, stdout=file, stderr=file
+            [sys.executable, "-c", CONSOLE, *options], env=environ, stdout=file, stderr=file
         )
     try:
         end = time.monotonic() + 400

@@ -26,9 +26,9 @@ finally:
 
 def lightreasoner(*arguments: str, **variables: str) -> str:
     """What the console script prints."""
-    environment = {**os.environ, "PYTHONPATH": str(home.ROOT), **variables}
+    environ = {**os.environ, "PYTHONPATH": str(home.ROOT), **variables}
     command = [sys.executable, "-c", TIMED, *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, env=environ, capture_output=True, text=True)
     assert "AssertionError" not in done.stderr, done.stderr
     return done.stdout
 

@@ -85,9 +85,9 @@ def test_prefect_yaml_has_the_same_deployments_and_no_place() -> None:
         assert getattr(sys.modules[module], name) is flow
         assert each["build"][0]["flows.deployment.read_form"]["flow"] == tag
         assert each["work_pool"]["name"] == deployment.NAME
-        environment = each["work_pool"]["job_variables"]["env"]
-        assert {key: known[key] for key in environment} == environment
-        assert home.NO_PHONING_HOME.keys() - environment.keys() == {
+        environ = each["work_pool"]["job_variables"]["env"]
+        assert {key: known[key] for key in environ} == environ
+        assert home.NO_PHONING_HOME.keys() - environ.keys() == {
             # Of servers alone.
             "PREFECT_SERVER_ANALYTICS_ENABLED",
             "PREFECT_SERVER_UI_V2_ENABLED",
@@ -112,7 +112,7 @@ class Server:
 
     api: str
     home: Path
-    environment: dict[str, str]
+    environ: dict[str, str]
 
     def client(self) -> SyncPrefectClient:
         return SyncPrefectClient(self.api, auth_string=LOGIN)
@@ -153,12 +153,12 @@ def until(holds: Callable[[], bool], seconds: float, said: Callable[[], str] = l
 
 
 @contextlib.contextmanager
-def started(module: list[str], environment: dict[str, str], log: Path, cwd: Path) -> Started:
+def started(module: list[str], environ: dict[str, str], log: Path, cwd: Path) -> Started:
     """A process of ours, ended with all of its children."""
     with log.open("wb") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", *module],
-            env=environment,
+            env=environ,
             cwd=cwd,
             stdout=file,
             stderr=subprocess.STDOUT,
@@ -189,7 +189,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     api = f"http://127.0.0.1:{port}/api"
-    environment = {
+    environ = {
         **os.environ,
         "LIGHTREASONER_HOME": str(where),
         "PREFECT_HOME": str(where / "prefect"),
@@ -199,11 +199,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         "PYTHONPATH": str(ROOT),
         "OMP_NUM_THREADS": "1",
     }
-    environment.pop("MLFLOW_TRACKING_URI", None)
+    environ.pop("MLFLOW_TRACKING_URI", None)
     command = ["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    with started(command, environment, where / "server.log", where):
+    with started(command, environ, where / "server.log", where):
         until(lambda: answers(f"{api}/health"), 180)
-        yield Server(api, where, environment)
+        yield Server(api, where, environ)
 
 
 def answers(address: str) -> bool:
@@ -220,7 +220,7 @@ def runner(server: Server, tiny_params: Params) -> Iterator[Server]:
     said.write_text(tiny_params.model_dump_json(), encoding="utf-8")
     command = ["flows.deployment", str(said)]
     address = f"{server.api}/deployments/name/{servers.DEPLOYED[-1]}/local"
-    with started(command, server.environment, log, server.home) as process:
+    with started(command, server.environ, log, server.home) as process:
         until(lambda: answers(address) or not alive(process), 120)
         assert alive(process), log.read_text(encoding="utf-8")
         yield server
@@ -317,7 +317,7 @@ def test_a_killed_run_becomes_crashed_and_gives_its_turn_back(
     longer = config.changed(tiny_params, ["finetune.updates=5000", "finetune.seed=4"])
     file.write_text(config.dump(longer), encoding="utf-8")
     code = ["-c", "from flows.cli import main; main()", "run", "--params", str(file)]
-    process = subprocess.Popen([sys.executable, *code], env=runner.environment, cwd=tmp_path)
+    process = subprocess.Popen([sys.executable, *code], env=runner.environ, cwd=tmp_path)
     with runner.client() as client:
         until(lambda: accelerator.ensure_limit(client) == (1, 1), 120)
         (run,) = client.read_flow_runs(flow_run_filter=RUNNING)
@@ -348,12 +348,12 @@ def test_prefect_deploy_works_from_a_fresh_checkout(server: Server, tmp_path: Pa
         if (ROOT / name).is_file():
             (checkout / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, checkout / name)
-    environment = {**server.environment, "PYTHONPATH": str(checkout)}
+    environ = {**server.environ, "PYTHONPATH": str(checkout)}
 
     def call(*command: str) -> str:
         done = subprocess.run(
             [sys.executable, "-m", "prefect", *command],
-            env=environment,
+            env=environ,
             cwd=checkout,
             capture_output=True,
             text=True,
@@ -367,7 +367,7 @@ def test_prefect_deploy_works_from_a_fresh_checkout(server: Server, tmp_path: Pa
     assert call("deploy", "--all")
     assert "name: local" in (checkout / "prefect.yaml").read_text(encoding="utf-8")
     command = ["prefect", "worker", "start", "--pool", "local", "--limit", "2"]
-    with started(command, environment, tmp_path / "worker.log", checkout):
+    with started(command, environ, tmp_path / "worker.log", checkout):
         run = server.start(
             "lightreasoner-evaluation",
             "pool",

@@ -48,19 +48,19 @@ class Place:
         return self.folder / "home"
 
     def start(self, *arguments: str) -> "subprocess.Popen[str]":
-        environment = {**os.environ, "PYTHONPATH": str(home.ROOT), "OMP_NUM_THREADS": "1"}
+        environ = {**os.environ, "PYTHONPATH": str(home.ROOT), "OMP_NUM_THREADS": "1"}
         for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
-            environment.pop(name, None)
-        environment |= {
+            environ.pop(name, None)
+        environ |= {
             "LIGHTREASONER_HOME": str(self.home),
             "PREFECT_HOME": str(self.home / "prefect"),
         }
         if self.address:
-            environment["MLFLOW_TRACKING_URI"] = self.address
+            environ["MLFLOW_TRACKING_URI"] = self.address
         return subprocess.Popen(
             [sys.executable, "-c", CONSOLE, *arguments],
             cwd=self.folder,
-            env=environment,
+            env=environ,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -76,7 +76,7 @@ def folder(tmp_path: Path, tiny_params: Params) -> Path:
 def asked(folder: Path, *command: str) -> list[str]:
     """Run Python with the network cut; what it asked for outside. The command must succeed."""
     kept = {name: value for name, value in os.environ.items() if name.startswith(("PATH", "HOME"))}
-    environment = {
+    environ = {
         **kept,
         "PYTHONPATH": str(home.ROOT),
         "LIGHTREASONER_HOME": str(folder / "home"),
@@ -87,7 +87,7 @@ def asked(folder: Path, *command: str) -> list[str]:
     done = subprocess.run(
         [*cut_off, sys.executable, *command],
         cwd=folder,
-        env=environment,
+        env=environ,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -99,7 +99,7 @@ def free() -> int:
         return int(probe.getsockname()[1])
 
 
-def environment(where: Path) -> dict[str, str]:
+def environ(where: Path) -> dict[str, str]:
     """That of somebody's shell: nothing of the tests' own Prefect and MLflow."""
     ours = ("PREFECT_", "MLFLOW_", "LIGHTREASONER_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
@@ -119,10 +119,10 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     options = ["--prefect-port", str(ports[0]), "--mlflow-port", str(ports[1])]
     up = command("up", "--detach", "--params", str(ROOT / "params.yaml"), *options)
     try:
-        subprocess.run(up, env=environment(where), cwd=where.parent, check=True, timeout=400)
+        subprocess.run(up, env=environ(where), cwd=where.parent, check=True, timeout=400)
         yield Servers(where, *(f"http://127.0.0.1:{port}" for port in ports))
     finally:
-        subprocess.run(command("down"), env=environment(where), cwd=where.parent, check=True)
+        subprocess.run(command("down"), env=environ(where), cwd=where.parent, check=True)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -460,7 +460,7 @@ def test_dvc_repro_after_a_run_computes_nothing(servers: Servers, tmp_path: Path
     told = subprocess.run(
         [str(dvc_checkout.DVC), "repro"],
         env={
-            **environment(servers.home),
+            **environ(servers.home),
             "PYTHONPATH": str(root),
             "DVC_SITE_CACHE_DIR": str(tmp_path / "site"),
         },

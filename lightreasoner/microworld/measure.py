@@ -48,4 +48,4 @@ def accuracy(
             for problem, ids in zip(problems, answers, strict=True)
         ]
     )
-    return Accuracy(sum(grade.strict == "correct" for grade in grades), len(problems))
+    return Accuracy(sum(each.strict == "correct" for each in grades), len(problems))
