@@ -26,8 +26,9 @@ from prefect.exceptions import PrefectHTTPStatusError
 from prefect.states import Cancelling
 from prefect.utilities.callables import parameter_schema
 
-from flows import deployment, home, servers, watch
-from flows.form import Form
+from flows import deployments, environment
+from flows.forms.form import Form
+from flows.servers import local, watch
 from lightreasoner import config
 from lightreasoner.config import Params
 from lightreasoner.presets import PRESETS
@@ -41,11 +42,11 @@ Started = Iterator[subprocess.Popen[bytes]]
 
 def test_every_flow_is_deployed_with_its_form_filled_in() -> None:
     params = config.changed(PRESETS["qwen2.5-math-7b"], ["select.beta=0.5", "generate.seed=1"])
-    made = {each.flow_name: each for each in deployment.deployments(params)}
-    assert tuple(made) == servers.DEPLOYED
+    made = {each.flow_name: each for each in deployments.deployments(params)}
+    assert tuple(made) == local.DEPLOYED
     for each in made.values():
         assert each.parameters["params"]["preset"] == "qwen2.5-math-7b"
-        assert deployment.TAG in (each.tags or [])
+        assert deployments.TAG in (each.tags or [])
     said = made["lightreasoner"].parameters["params"]
     assert said == {"preset": "qwen2.5-math-7b", "beta": 0.5, "more": ["generate.seed=1"]}
     evaluation = made["lightreasoner-evaluation"].parameters["params"]
@@ -53,9 +54,9 @@ def test_every_flow_is_deployed_with_its_form_filled_in() -> None:
     assert "more" not in evaluation
 
 
-@pytest.mark.parametrize("tag", deployment.FLOWS)
+@pytest.mark.parametrize("tag", deployments.FLOWS)
 def test_every_field_of_every_form_explains_itself(tag: str) -> None:
-    flow, form = deployment.FLOWS[tag]
+    flow, form = deployments.FLOWS[tag]
     schema = parameter_schema(flow).model_dump()
     fields = schema["definitions"][form.__name__]["properties"]
     assert fields["preset"]["enum"] == list(PRESETS)
@@ -77,17 +78,22 @@ def test_prefect_yaml_has_the_same_deployments_and_no_place() -> None:
     assert ": /" not in text
     tree = yaml.safe_load(text)
     made = {each["tags"][1]: each for each in tree["deployments"]}
-    assert list(made) == list(deployment.FLOWS)
-    known = {**home.NO_PHONING_HOME, **home.QUIET, **home.TURNS, **home.BOUNDED}
+    assert list(made) == list(deployments.FLOWS)
+    known = {
+        **environment.NO_PHONING_HOME,
+        **environment.QUIET,
+        **environment.TURNS,
+        **environment.BOUNDED,
+    }
     for tag, each in made.items():
-        flow, _ = deployment.FLOWS[tag]
+        flow, _ = deployments.FLOWS[tag]
         module, _, name = each["entrypoint"].rpartition(".")
         assert getattr(sys.modules[module], name) is flow
-        assert each["build"][0]["flows.deployment.read_form"]["flow"] == tag
-        assert each["work_pool"]["name"] == deployment.NAME
+        assert each["build"][0]["flows.deployments.read_form"]["flow"] == tag
+        assert each["work_pool"]["name"] == deployments.NAME
         environ = each["work_pool"]["job_variables"]["env"]
         assert {key: known[key] for key in environ} == environ
-        assert home.NO_PHONING_HOME.keys() - environ.keys() == {
+        assert environment.NO_PHONING_HOME.keys() - environ.keys() == {
             # Of servers alone.
             "PREFECT_SERVER_ANALYTICS_ENABLED",
             "PREFECT_SERVER_UI_V2_ENABLED",
@@ -218,8 +224,8 @@ def runner(server: Server, tiny_params: Params) -> Iterator[Server]:
     """The server, with the runner of the deployments."""
     said, log = server.home / "params.json", server.home / "runner.log"
     said.write_text(tiny_params.model_dump_json(), encoding="utf-8")
-    command = ["flows.deployment", str(said)]
-    address = f"{server.api}/deployments/name/{servers.DEPLOYED[-1]}/local"
+    command = ["flows.deployments", str(said)]
+    address = f"{server.api}/deployments/name/{local.DEPLOYED[-1]}/local"
     with started(command, server.environ, log, server.home) as process:
         until(lambda: answers(address) or not alive(process), 120)
         assert alive(process), log.read_text(encoding="utf-8")
@@ -363,7 +369,7 @@ def test_prefect_deploy_works_from_a_fresh_checkout(server: Server, tmp_path: Pa
 
     call("work-pool", "create", "local", "--type", "process")
     said = call("deploy", "--all")
-    assert said.count("successfully created") == len(deployment.FLOWS)
+    assert said.count("successfully created") == len(deployments.FLOWS)
     assert call("deploy", "--all")
     assert "name: local" in (checkout / "prefect.yaml").read_text(encoding="utf-8")
     command = ["prefect", "worker", "start", "--pool", "local", "--limit", "2"]

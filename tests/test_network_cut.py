@@ -11,7 +11,7 @@ import cut_network
 import pytest
 import yaml
 
-from flows import home
+from flows import environment
 from lightreasoner.config import Params
 
 HERE = Path(__file__).parent
@@ -78,7 +78,7 @@ def asked(folder: Path, *command: str) -> list[str]:
     kept = {name: value for name, value in os.environ.items() if name.startswith(("PATH", "HOME"))}
     environ = {
         **kept,
-        "PYTHONPATH": str(home.ROOT),
+        "PYTHONPATH": str(environment.ROOT),
         "LIGHTREASONER_HOME": str(folder / "home"),
         "OMP_NUM_THREADS": "1",
     }

@@ -24,11 +24,11 @@ import psutil
 import pytest
 from test_deployment import checkpoints, until
 
-from flows import home, registering
-from flows.form import Form
+from flows import environment, registering
+from flows.forms.form import Form
 from lightreasoner import config
+from lightreasoner.pipeline.graph import GRAPH
 from lightreasoner.presets import PRESETS
-from lightreasoner.stages import GRAPH
 
 pytestmark = [*browsing.marks, pytest.mark.timeout(600)]
 ROOT = Path(__file__).parents[1]
@@ -55,7 +55,7 @@ class Servers:
     def ask(self, path: str, **body: Any) -> Any:
         """Prefect's API: what a path answers to a body, or to nothing."""
         call = httpx.post if body else httpx.get
-        user, _, secret = home.login(self.home).partition(":")
+        user, _, secret = environment.login(self.home).partition(":")
         options: dict[str, Any] = {"timeout": 30, "auth": (user, secret)}
         answer = call(f"{self.prefect}/api/{path}", **options, **({"json": body} if body else {}))
         answer.raise_for_status()
@@ -149,7 +149,7 @@ def logged_in(servers: Servers, browser: Any, expect: Any) -> Any:
     page.set_default_timeout(60_000)
     page.on("request", lambda request: servers.asked.append(request.url))
     page.goto(f"{servers.prefect}/deployments")
-    for password in ("lightreasoner:guess", home.login(servers.home)):
+    for password in ("lightreasoner:guess", environment.login(servers.home)):
         field = page.locator("input[type=password]")
         field.fill(password)
         with page.expect_response(lambda it: it.url.endswith("/admin/version")) as found:
@@ -538,9 +538,9 @@ def test_mlflow_shows_the_version_under_its_alias(
 @pytest.mark.usefixtures("first_run")
 def test_runs_leave_the_login_nowhere(servers: Servers) -> None:
     """Neither in records nor in logs nor in results: in its own file alone."""
-    secret = home.login(servers.home).partition(":")[2].encode()
+    secret = environment.login(servers.home).partition(":")[2].encode()
     files = [file for file in servers.home.rglob("*") if file.is_file()]
-    assert [file.name for file in files if secret in file.read_bytes()] == [home.LOGIN]
+    assert [file.name for file in files if secret in file.read_bytes()] == [environment.LOGIN]
 
 
 def address(link: dict[str, Any]) -> str:
