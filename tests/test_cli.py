@@ -17,10 +17,11 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from flows import environment
-from flows.cli.app import app as flows_cli
+from flows.cli import app as flows_cli
 from flows.servers import local, up
 from lightreasoner import config
-from lightreasoner.cli import app, options
+from lightreasoner.cli import options
+from lightreasoner.cli.stage import EXAMPLES
 from lightreasoner.pipeline.graph import STAGES
 from lightreasoner.presets import PRESETS
 from lightreasoner.storage import artifacts
@@ -31,7 +32,7 @@ OTHERS = [
     "preset", "microworld", "prompts", "grade", "explain", "push", "publish", "down", "status",
     "sync",
 ]  # fmt: skip
-CONSOLE = "from flows.cli import main; main()"
+CONSOLE = "from flows.cli.app import main; main()"
 
 
 @pytest.fixture
@@ -71,9 +72,9 @@ def test_every_command_has_help_with_an_example(name: str) -> None:
         assert "--set SECTION.KEY=VALUE" in result.stdout
 
 
-@pytest.mark.parametrize("name", app.EXAMPLES)
+@pytest.mark.parametrize("name", EXAMPLES)
 def test_the_examples_name_real_parameters(name: str) -> None:
-    words = app.EXAMPLES[name].split()
+    words = EXAMPLES[name].split()
     overrides = [value for option, value in itertools.pairwise(words) if option == "--set"]
     tree = PRESETS["microworld"].model_dump(mode="json")
     for override in overrides:

@@ -455,9 +455,9 @@ def test_figures_stand_the_extremes(accuracy: float) -> None:
 
 def test_a_changed_template_changes_the_report_stage() -> None:
     names = {path.name for path in fingerprint.code_files("lightreasoner.report.page")}
-    assert {"report.py", "report.html.j2", "figures.py", "statistics.py"} <= names
-    assert {"explain.py", "tokens.py", "report.css.j2", "report.trajectories.j2"} <= names
-    assert not {"decode.py", "config.py", "contrast.py", "explain_cli.py"} & names
+    assert {"page.py", "page.html.j2", "figures.py", "statistics.py"} <= names
+    assert {"trajectories.py", "token_text.py", "page.css.j2", "page.trajectories.j2"} <= names
+    assert not {"decode.py", "config.py", "contrast.py", "explain.py"} & names
 
 
 def test_making_the_page_loads_no_model_library() -> None:
@@ -554,10 +554,10 @@ def test_a_page_of_long_trajectories_stays_small(tmp_path: Path) -> None:
     write_samples(inputs["samples"], [(id_, 0, label, 1.0) for id_ in ids], **PROVENANCE)
     write_tokenizer(inputs["model"], [f"token-{id_}" for id_ in range(20)])
     write_report(inputs, tmp_path)
-    page = Page((tmp_path / "report.html").read_text())
-    assert len(page.targets) == 6 * page.MAX_STEPS
-    assert "The first 128 of 300 steps." in page.text
-    assert "of 20 stored tokens." in page.text
+    read = Page((tmp_path / "report.html").read_text())
+    assert len(read.targets) == 6 * page.MAX_STEPS
+    assert "The first 128 of 300 steps." in read.text
+    assert "of 20 stored tokens." in read.text
     assert (tmp_path / "report.html").stat().st_size < 1.5e6
 
 
