@@ -29,7 +29,7 @@ from lightreasoner.storage import artifacts
 COMMANDS = [options.command_name(stage) for stage in STAGES.values()]
 FLOWS = ["run", "compare", "sweep", "table1", "register", "up"]
 OTHERS = [
-    "preset", "microworld", "prompts", "grade", "explain", "push", "publish", "down", "status",
+    "preset", "prompts", "grade", "explain", "push", "publish", "down", "status",
     "sync",
 ]  # fmt: skip
 CONSOLE = "from flows.cli.app import main; main()"
@@ -392,9 +392,7 @@ def test_every_stage_has_an_example() -> None:
         "prompts --benchmark gsm8k --data nowhere",
         "register --model nowhere",
         "merge --adapter nowhere",
-        "bench training --samples nowhere",
         "up --prefect-port 4200 --mlflow-port 4200",
-        "microworld --out {file}/models",
         "prepare --home {file}",
     ],
 )
