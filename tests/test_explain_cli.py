@@ -12,7 +12,7 @@ from written_steps import write_tokenizer as write_model
 
 from lightreasoner.cli import app, explain
 from lightreasoner.report import trajectories
-from lightreasoner.report.trajectories import Trajectory
+from lightreasoner.report.trajectories import ExplainedTrajectory
 from lightreasoner.storage import outputs
 
 # The written token and its neighbours, their KL as blocks, the samples' marks.
@@ -57,7 +57,7 @@ def test_the_table_has_each_sample(data: Path) -> None:
     assert f"1 ␣& 1.00 {expert} {amateur} {expert}" in rows
 
 
-def colours(trajectory: Trajectory, theme: str, **options: object) -> str:
+def colours(trajectory: ExplainedTrajectory, theme: str, **options: object) -> str:
     file = io.StringIO()
     console = Console(file=file, width=60, force_terminal=True, color_system="truecolor", **options)  # type: ignore[call-overload]
     for line in explain.response(trajectory.steps, console, theme):

@@ -141,7 +141,7 @@ def run(params: ParamsFile = Path("params.yaml"), set_: Overrides = None) -> Non
 
     with _by_prefect():
         report = pipeline.lightreasoner(Form.of(values))
-    terminal.show(
+    terminal.show_run(
         report,
         Console(),
         {
