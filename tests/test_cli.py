@@ -296,25 +296,19 @@ def test_a_taken_port_is_named(workspace: Path, monkeypatch: pytest.MonkeyPatch)
         (line,) = faults(call("up", "--mlflow-port", str(port), "--prefect-port", str(_free())))
     assert line.startswith(f"port {port} on 127.0.0.1 is taken")
     assert line.endswith("--mlflow-port")
-    assert not (workspace / "home").exists()
 
 
-def test_servers_that_do_not_answer_are_not_used(
+def test_without_servers_records_go_to_the_databases_under_home(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    gone = f"http://127.0.0.1:{_free()}"
-    file = tmp_path / "servers.json"
-    file.write_text(json.dumps({"prefect": gone, "mlflow": gone, "pid": os.getpid()}), "utf-8")
     assert local.running(tmp_path) is None
     line = local.connect(tmp_path)
     assert line == (
         f"records: Prefect {tmp_path}/prefect, MLflow sqlite:///{tmp_path}/mlflow/mlflow.db; "
         "no server runs, `lightreasoner up` shows them"
     )
-    file.write_text("{", encoding="utf-8")
-    assert local.running(tmp_path) is None
 
 
 def test_a_prefect_server_that_is_down_is_named(
@@ -364,9 +358,9 @@ def test_up_serves_runs_and_ends_with_all_its_processes(workspace: Path) -> None
     finally:
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
-    assert not (where / "servers.json").exists()
+    assert local.announced(where) is None
     for port in ports:
-        up._check_free(where, port, "")
+        up._check_free(port, "")
 
 
 def test_every_stage_has_an_example() -> None:

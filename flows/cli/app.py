@@ -369,7 +369,7 @@ def down() -> None:
 
 
 def status() -> None:
-    """Say how Prefect, MLflow and the runner do; exit status 1 unless all are well.
+    """Show whether Prefect, MLflow and the runner are up; exit status 1 unless all are.
 
     Example: lightreasoner status
     """
