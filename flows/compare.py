@@ -28,7 +28,7 @@ from lightreasoner.experiments import comparison
 from lightreasoner.experiments.comparison import Result, Tuning
 from lightreasoner.experiments.methods import METHODS, NAMES, Name, named, params_of, stages_of
 from lightreasoner.pipeline.graph import Inputs, external_inputs, resolved
-from lightreasoner.storage import artifacts
+from lightreasoner.storage import artifacts, digests
 from lightreasoner.storage.fingerprint import git_commit, package_versions
 from tasks.stages import StageRun
 from tasks.tracking import mlflow_runs
@@ -51,6 +51,7 @@ def compare(params: Form, methods: tuple[Name, ...] = NAMES) -> dict[str, Any]:
     let_interface_see_lines()
     naming.tag(params)
     where = environment.home()
+    digests.keep(where)
     values = under_one_prompt(params.values())
     names = named(("base", *methods))
     inputs = checked_inputs(values, names)

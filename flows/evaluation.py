@@ -19,6 +19,7 @@ from flows.pipeline import let_interface_see_lines, run_stages
 from flows.servers import local
 from lightreasoner import formatting
 from lightreasoner.pipeline.graph import STAGES, external_inputs
+from lightreasoner.storage import digests
 from tasks.registry import lookup
 from tasks.tracking import measures, mlflow_runs
 
@@ -38,6 +39,7 @@ def evaluation(params: EvaluationForm) -> dict[str, Any]:
     let_interface_see_lines()
     naming.tag(params)
     where, values = environment.home(), params.values()
+    digests.keep(where)
     inputs = external_inputs(values, ("benchmark_source",))
     local.track(where)
     inputs["model"] = lookup.resolve(params.model, where)

@@ -15,8 +15,10 @@ from flows.forms.form import Form
 from flows.results import prefect_page, records, report_json
 from flows.servers import local
 from lightreasoner.config import Params
-from lightreasoner.pipeline.graph import GRAPH, Inputs, Stage, external_inputs
-from lightreasoner.pipeline.store import peak_memory_mib, reset_peak_memory, stage_key
+from lightreasoner.pipeline.graph import GRAPH, STAGES, Inputs, Stage, external_inputs, walk
+from lightreasoner.pipeline.store import Job, peak_memory_mib, reset_peak_memory
+from lightreasoner.storage import digests
+from lightreasoner.storage.artifacts import Artifact
 from tasks.stages import StageRun, decide_champion, register, run_stage
 from tasks.tracking import mlflow_runs
 
@@ -45,6 +47,7 @@ def run_pipeline(params: Params, where: Path) -> dict[str, Any]:
 
     Report and record are there before the registry is asked, and are completed after.
     """
+    digests.keep(where)
     inputs = external_inputs(params)
     name, uri = flow_run.name or "lightreasoner", environment.tracking_uri(where)
     local.track(where)
@@ -94,18 +97,18 @@ def run_stages(
     there without a task, and what runs is added.
     """
     shared = {} if shared is None else shared
-    artifacts = dict(inputs)
     runs: dict[str, StageRun] = {}
-    makers = {stage.output: stage.name for stage in stages}
-    for stage in stages:
-        feeding = [runs[makers[name]].state for name in stage.inputs if name in makers]
-        needed = {name: artifacts[name] for name in stage.inputs}
-        key = stage_key(stage, needed, params)
-        if key not in shared:
-            shared[key] = run_stage(stage, needed, params, where, pipeline_run, feeding, label)
-            _say(mlflow_runs.run_name(stage, label), shared[key])
-        runs[stage.name] = shared[key]
-        artifacts[stage.output] = shared[key].outcome.artifact
+
+    def make(stage: Stage, needed: Inputs) -> Artifact:
+        job = Job.of(stage, needed, params)
+        if job.key not in shared:
+            feeding = [run.state for name, run in runs.items() if STAGES[name].output in needed]
+            shared[job.key] = run_stage(job, where, pipeline_run, feeding, label)
+            _say(mlflow_runs.run_name(stage, label), shared[job.key])
+        runs[stage.name] = shared[job.key]
+        return runs[stage.name].outcome.artifact
+
+    walk(stages, inputs, make)
     return runs
 
 

@@ -8,8 +8,8 @@ from typing import Any
 from flows.servers import local
 from lightreasoner.config import Params
 from lightreasoner.errors import ArtifactError
-from lightreasoner.pipeline.graph import GRAPH, STAGES, Inputs, external_inputs
-from lightreasoner.pipeline.store import Outcome, Store, stage_key
+from lightreasoner.pipeline.graph import GRAPH, STAGES, Inputs, Stage, external_inputs, walk
+from lightreasoner.pipeline.store import Job, Outcome, Store
 from lightreasoner.progress import TerminalBar
 from lightreasoner.storage.artifacts import Artifact
 from tasks.registry import gate, versions
@@ -36,31 +36,32 @@ def register(params: Params, model: Artifact, where: Path) -> dict[str, Any]:
         mlflow_runs.log_report(run, outcomes["report"])
         registered = versions.register(expected, outcomes, params, run)
         source = external_inputs(params, ["benchmark_source"])["benchmark_source"]
-        evaluate = partial(_evaluate_champion, params, where, run)
+        evaluate = partial(_evaluate_champion, where, run)
         gated = gate.run(registered, outcomes, params, source, where, evaluate)
     known = asdict(registered)
     return {key: known[key] for key in ("name", "version", "alias")} | {"gate": gated.as_tree()}
 
 
-def _evaluate_champion(params: Params, where: Path, run: str, inputs: Inputs) -> Outcome:
+def _evaluate_champion(where: Path, run: str, job: Job) -> Outcome:
     """Grade the champion on the same problems; its scores go to the store, as all do."""
-    stage = STAGES["evaluate"]
     with TerminalBar("evaluate (champion)") as bar:
-        outcome = Store(where).run(stage, inputs, params, bar)
-    mlflow_runs.replay_stage(run, stage, outcome, where, "champion")
+        outcome = Store(where).run(job, bar)
+    mlflow_runs.replay_stage(run, job.stage, outcome, where, "champion")
     return outcome
 
 
 def stored_outcomes(params: Params, where: Path) -> dict[str, Outcome]:
     """The outcome of every stage for these parameters, from the store. Raises ArtifactError."""
-    store, inputs = Store(where), external_inputs(params)
-    outcomes: dict[str, Outcome] = {}
-    for stage in GRAPH:
-        found = store.find(stage, stage_key(stage, inputs, params))
+    store, outcomes = Store(where), dict[str, Outcome]()
+
+    def look_up(stage: Stage, inputs: Inputs) -> Artifact:
+        found = store.find(Job.of(stage, inputs, params))
         if found is None:
             raise ArtifactError(
                 f"{where}: no result of {stage.name} for these parameters; run `dvc repro` first"
             )
         outcomes[stage.name] = found
-        inputs[stage.output] = found.artifact
+        return found.artifact
+
+    walk(GRAPH, external_inputs(params), look_up)
     return outcomes

@@ -32,6 +32,7 @@ from lightreasoner.errors import SelectionError
 from lightreasoner.experiments import comparison
 from lightreasoner.experiments.comparison import Result
 from lightreasoner.pipeline.graph import STAGES, Inputs, external_inputs
+from lightreasoner.storage import digests
 from tasks.stages import StageRun
 from tasks.tracking import measures, mlflow_runs
 
@@ -61,6 +62,7 @@ def sweep(params: SweepForm) -> dict[str, Any]:
     let_interface_see_lines()
     naming.tag(params)
     where = environment.home()
+    digests.keep(where)
     points = {point_name(point): point for point in map(under_one_prompt, params.points())}
     first = next(iter(points.values()))
     inputs = external_inputs(first)

@@ -28,7 +28,7 @@ from lightreasoner.config import Params
 from lightreasoner.evaluation.gains import Cell
 from lightreasoner.experiments import table1 as table
 from lightreasoner.pipeline.graph import STAGES, Inputs, external_inputs
-from lightreasoner.storage import artifacts
+from lightreasoner.storage import artifacts, digests
 from tasks.stages import StageRun
 from tasks.tracking import mlflow_runs
 
@@ -52,6 +52,7 @@ def table1(params: Form) -> dict[str, Any]:
     let_interface_see_lines()
     naming.tag(params)
     where, values = environment.home(), params.values()
+    digests.keep(where)
     inputs = external_inputs(values)
     local.track(where)
     run_name = flow_run.name or "lightreasoner-table1"

@@ -26,8 +26,8 @@ from prefect.tasks import Task
 
 from lightreasoner.config import Params
 from lightreasoner.errors import LightReasonerError
-from lightreasoner.pipeline.graph import STAGES, Inputs, Stage
-from lightreasoner.pipeline.store import Outcome, Store, stage_key
+from lightreasoner.pipeline.graph import Stage
+from lightreasoner.pipeline.store import Job, Outcome, Store
 from lightreasoner.progress import TerminalBar, Watcher
 from lightreasoner.storage.artifacts import Artifact
 from tasks import accelerator
@@ -69,9 +69,7 @@ class StageRun:
 
 
 def run_stage(
-    stage: Stage,
-    inputs: Inputs,
-    params: Params,
+    job: Job,
     home: Path,
     pipeline_run: str,
     wait_for: Sequence[State[Any]] = (),
@@ -85,13 +83,13 @@ def run_stage(
     Raises what the stage raises.
     """
     clock = time.perf_counter()
-    named = stage_task(stage, home).with_options(task_run_name=mlflow_runs.run_name(stage, label))
-    state: State[Any] = named(
-        inputs, params, pipeline_run, label, return_state=True, wait_for=wait_for
+    named = stage_task(job.stage, home).with_options(
+        task_run_name=mlflow_runs.run_name(job.stage, label)
     )
+    state: State[Any] = named(job, pipeline_run, label, return_state=True, wait_for=wait_for)
     outcome: Outcome = state.result()
     if outcome.cached:
-        mlflow_runs.replay_stage(pipeline_run, stage, outcome, home, label)
+        mlflow_runs.replay_stage(pipeline_run, job.stage, outcome, home, label)
     return StageRun(outcome, state, time.perf_counter() - clock)
 
 
@@ -99,8 +97,8 @@ def run_stage(
 def stage_task(stage: Stage, home: Path) -> Task[..., Any]:
     """The task of a stage, its results in the store under home."""
 
-    def body(inputs: Inputs, params: Params, pipeline_run: str, label: str) -> State[Any]:
-        outcome = _outcome(stage, inputs, params, Store(home), pipeline_run, label)
+    def body(job: Job, pipeline_run: str, label: str) -> State[Any]:
+        outcome = _outcome(job, Store(home), pipeline_run, label)
         if outcome.cached:
             return Completed(name="Cached", message="Taken from the store.", data=outcome)
         return Completed(message="Computed and stored.", data=outcome)
@@ -120,22 +118,16 @@ def stage_task(stage: Stage, home: Path) -> Task[..., Any]:
     )
 
 
-def _outcome(
-    stage: Stage, inputs: Inputs, params: Params, store: Store, pipeline_run: str, label: str
-) -> Outcome:
+def _outcome(job: Job, store: Store, pipeline_run: str, label: str) -> Outcome:
     """The stage's result. Who finds it stored, or waits for another run that makes it, holds
     neither the accelerator nor a run in MLflow meanwhile.
     """
-    key = stage_key(stage, inputs, params)
-    with store.lock(f"{key}.task"):
-        found = store.find(stage, key)
-        return found or _computed(stage, inputs, params, store, pipeline_run, label)
+    with store.claim(job) as found:
+        return found or _computed(job, store, pipeline_run, label)
 
 
-def _computed(
-    stage: Stage, inputs: Inputs, params: Params, store: Store, pipeline_run: str, label: str
-) -> Outcome:
-    name = mlflow_runs.run_name(stage, label)
+def _computed(job: Job, store: Store, pipeline_run: str, label: str) -> Outcome:
+    stage, name = job.stage, mlflow_runs.run_name(job.stage, label)
     with (
         accelerator.turn(stage.name, store.home),
         TerminalBar(name) as bar,
@@ -144,7 +136,7 @@ def _computed(
         # What loads no model takes seconds: a bar of it would only fill the run's page.
         shown = [ProgressArtifact(stage)] if stage.name in accelerator.HEAVY else []
         watcher = Together([bar, *shown, run])
-        outcome = store.run(stage, inputs, params, watcher)
+        outcome = store.compute(job, watcher)
         mlflow_runs.log_outcome(run.run_id, outcome)
     return outcome
 
@@ -185,9 +177,8 @@ def decide_champion(
     scores of the same problems is graded as a task `evaluate (champion)`.
     """
 
-    def evaluate(inputs: Inputs) -> Outcome:
-        stage = STAGES["evaluate"]
-        return run_stage(stage, inputs, params, home, pipeline_run, label="champion").outcome
+    def evaluate(job: Job) -> Outcome:
+        return run_stage(job, home, pipeline_run, label="champion").outcome
 
     return gate.run(registered, outcomes, params, source, home, evaluate)
 

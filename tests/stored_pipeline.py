@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 
 from lightreasoner import config
 from lightreasoner.config import Params
-from lightreasoner.pipeline.graph import GRAPH, Stage, external_inputs
-from lightreasoner.pipeline.store import Outcome, Store, describe, stage_key, write_manifest
+from lightreasoner.pipeline.graph import GRAPH, Inputs, Stage, external_inputs, walk
+from lightreasoner.pipeline.store import Job, Outcome, Store, write_manifest
 from lightreasoner.storage import artifacts, tables
 from lightreasoner.storage.artifacts import Artifact
 
@@ -89,19 +89,21 @@ def write_keyed(home: Path, params: Params) -> dict[str, Outcome]:
     Payloads are the same small ones, with the fingerprint in a file, so that each has its digest.
     """
     outcomes: dict[str, Outcome] = {}
-    inputs = external_inputs(params)
-    for stage in GRAPH:
-        key = stage_key(stage, inputs, params)
-        entry = home / "store" / stage.name / key
+
+    def make(stage: Stage, inputs: Inputs) -> Artifact:
+        job = Job.of(stage, inputs, params)
+        entry = Store(home).entry(stage, job.key)
         if not entry.exists():
             (entry / "payload").mkdir(parents=True)
             _write_payload(stage, entry / "payload")
-            (entry / "payload" / "key.txt").write_text(key, encoding="utf-8")
-            _write_entry(stage, entry, describe(stage, key, inputs, params))
-        found = Store(home).find(stage, key)
+            (entry / "payload" / "key.txt").write_text(job.key, encoding="utf-8")
+            _write_entry(stage, entry, job.describe())
+        found = Store(home).find(job)
         assert found
         outcomes[stage.name] = found
-        inputs[stage.output] = found.artifact
+        return found.artifact
+
+    walk(GRAPH, external_inputs(params), make)
     return outcomes
 
 

@@ -36,7 +36,7 @@ from lightreasoner.progress import Silent
 from lightreasoner.sampling import sample_stats
 from lightreasoner.storage import artifacts, tables
 from lightreasoner.storage.artifacts import Workspace
-from lightreasoner.tuning.finetune import write_adapter
+from lightreasoner.tuning import finetune
 from lightreasoner.tuning.rows import check_samples
 
 MICROWORLD = loading.MICROWORLD / "expert"
@@ -443,15 +443,11 @@ def test_an_import_is_trained_on_directly(batching: str, tiny_expert: Path, tmp_
     problems.write([Problem("other", "What?", "2", "")], tmp_path / "problems.jsonl")
     config = Finetune.model_validate({"updates": 2, "batching": batching})
     (tmp_path / "adapter").mkdir()
-    write_adapter(
-        artifacts.of(tiny_expert),
-        tmp_path / "set",
-        tmp_path,
-        config,
-        Compute(device="cpu", dtype="float32"),
-        Workspace(tmp_path / "adapter", tmp_path / "scratch"),
-        Silent(),
-    )
+    paths = {"expert": tiny_expert, "samples": tmp_path / "set", "problems": tmp_path}
+    inputs = {name: artifacts.of(path) for name, path in paths.items()}
+    compute = Compute(device="cpu", dtype="float32")
+    work = Workspace(tmp_path / "adapter", tmp_path / "scratch", compute)
+    finetune.write(inputs, config, work, Silent())
     assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
 
 

@@ -7,8 +7,10 @@ import written_steps
 from huggingface_hub import ModelCard
 
 from lightreasoner import config
+from lightreasoner.progress import Silent
 from lightreasoner.sampling import select
 from lightreasoner.storage import artifacts, tables
+from lightreasoner.storage.artifacts import Workspace
 from lightreasoner.tuning import model_card
 
 HUB = "Qwen/Qwen2.5-Math-1.5B@4a83ca6e4526a4f2da3aa259ec36c259f66b2ab2"
@@ -100,8 +102,9 @@ def test_an_ablation_is_called_one(changes: dict[str, str], said: str, amateur: 
 
 
 def test_select_writes_what_the_card_reads(tmp_path: Path) -> None:
-    steps = written_steps.write_steps(tmp_path / "steps")
-    select.write_samples(artifacts.of(steps), config.Select(), tmp_path)
+    steps = artifacts.of(written_steps.write_steps(tmp_path / "steps"))
+    work = Workspace(tmp_path, tmp_path / "scratch", config.Compute())
+    select.write({"steps": steps}, config.Select(), work, Silent())
     provenance = tables.provenance(tmp_path / "samples.parquet")
     assert model_card.origin(provenance) == model_card.origin(SELECTED)
     assert model_card.origin(SELECTED)[0] == model_card.METHOD

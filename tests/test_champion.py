@@ -22,7 +22,7 @@ from lightreasoner.config import Params
 from lightreasoner.data import sources
 from lightreasoner.errors import ArtifactError
 from lightreasoner.pipeline.graph import STAGES, Inputs, external_inputs
-from lightreasoner.pipeline.store import MANIFEST_FIELDS, Outcome, Store, stage_key, write_manifest
+from lightreasoner.pipeline.store import MANIFEST_FIELDS, Job, Outcome, Store, write_manifest
 from lightreasoner.progress import Silent
 from lightreasoner.storage import artifacts
 from lightreasoner.storage.artifacts import Artifact
@@ -84,7 +84,7 @@ class World:
 
     def store(self, digest: str, scored: Outcome, params: Params) -> None:
         """Put a model's scores where the stage evaluate would."""
-        key = self.key(digest, params)
+        key = self.job(digest, params).key
         entry = Store(self.home).entry(EVALUATE, key)
         if entry.exists():
             return
@@ -96,14 +96,14 @@ class World:
         }
         write_manifest(entry, manifest)
 
-    def key(self, digest: str, params: Params = PARAMS) -> str:
-        """The key of a model's scores."""
+    def job(self, digest: str, params: Params = PARAMS) -> Job:
+        """What makes a model's scores."""
         inputs = {"model": Artifact(self.home, digest), "benchmark_source": self.source}
-        return stage_key(EVALUATE, inputs, params)
+        return Job.of(EVALUATE, inputs, params)
 
     def forget(self, candidate: "Candidate") -> None:
         """Remove a model's scores from the store."""
-        shutil.rmtree(Store(self.home).entry(EVALUATE, self.key(candidate.digest)))
+        shutil.rmtree(Store(self.home).entry(EVALUATE, self.job(candidate.digest).key))
 
 
 class Candidate:
@@ -121,7 +121,7 @@ class Candidate:
         """Its version in the registry."""
         return self.register().version
 
-    def gate(self, evaluate: Callable[[Inputs], Outcome] | None = None) -> Gated:
+    def gate(self, evaluate: Callable[[Job], Outcome] | None = None) -> Gated:
         """Register and gate it; nothing has to be graded unless `evaluate` is given."""
         return gate.run(
             self.register(),
@@ -142,7 +142,7 @@ class Candidate:
         return str(MlflowClient().get_model_version("micro", self.version()).description)
 
 
-def not_needed(inputs: Inputs) -> Outcome:
+def not_needed(job: Job) -> Outcome:
     """For gates that find the champion's scores in the store."""
     raise AssertionError("the champion was graded again")
 
@@ -291,8 +291,9 @@ def test_scores_of_the_champion_that_cannot_be_compared_keep_it(world: World) ->
     world.forget(champion)
     fewer = write_scores(world.home / "fewer", STYLE, {"tuned": GOOD[:-1]})
 
-    def evaluate(inputs: Inputs) -> Outcome:
-        assert inputs["model"].digest == artifacts.digest(inputs["model"].path) == champion.digest
+    def evaluate(job: Job) -> Outcome:
+        model = job.inputs["model"]
+        assert model.digest == artifacts.digest(model.path) == champion.digest
         return Outcome(artifacts.of(fewer), {}, cached=False)
 
     found = candidate.gate(evaluate)
@@ -318,8 +319,8 @@ def test_a_champion_that_moves_meanwhile_is_met_too(world: World) -> None:
     world.forget(a)
     graded = []
 
-    def evaluate(inputs: Inputs) -> Outcome:
-        graded.append(inputs["model"].digest)
+    def evaluate(job: Job) -> Outcome:
+        graded.append(job.inputs["model"].digest)
         if len(graded) == 1:
             world.store(a.digest, a.outcomes["evaluate"], PARAMS)
             assert b.gate().champion == b.version()
@@ -390,16 +391,16 @@ def test_a_champion_without_scores_is_graded_from_the_registrys_files(
     shutil.rmtree(champion.outcomes["merge"].artifact.path)
     graded: Inputs = {**inputs, "model": candidate.outcomes["merge"].artifact}
     for name in ("evaluate_base", "evaluate"):
-        candidate.outcomes[name] = store.run(STAGES[name], graded, params, Silent())
+        candidate.outcomes[name] = store.run(Job.of(STAGES[name], graded, params), Silent())
 
-    def evaluate(wanted: Inputs) -> Outcome:
-        assert wanted["model"].digest == champion.digest
-        return registering._evaluate_champion(params, world.home, mlflow_runs.UNTRACKED, wanted)
+    def evaluate(wanted: Job) -> Outcome:
+        assert wanted.inputs["model"].digest == champion.digest
+        return registering._evaluate_champion(world.home, mlflow_runs.UNTRACKED, wanted)
 
     found = candidate.gate(evaluate)
     assert (found.decision.verdict, found.champion, found.decision.n) == ("kept", "1", 6)
     assert found.decision.over_champion is not None
     assert found.decision.over_champion.difference == 0
-    assert store.find(EVALUATE, world.key(champion.digest, params)) is not None
+    assert store.find(world.job(champion.digest, params)) is not None
     assert candidate.gate().decision == found.decision  # now from the store
     assert not list((world.home / "work").iterdir())

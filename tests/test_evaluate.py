@@ -41,8 +41,8 @@ def written(
     model_dir: Path, config: Evaluate, out: Path, engine: Engine | None = None
 ) -> tuple[pd.DataFrame, dict]:
     out.mkdir()
-    work = Workspace(out, out.with_name(f"{out.name}-shards"))
-    evaluate.write_scores(model_dir, config, CPU, work, Silent(), engine)
+    work = Workspace(out, out.with_name(f"{out.name}-shards"), CPU)
+    evaluate.write({"model": artifacts.of(model_dir)}, config, work, Silent(), engine)
     scores = tables.read(out / "scores.parquet", tables.SCORES).to_pandas()
     return scores, json.loads((out / "summary.json").read_text())
 

@@ -20,7 +20,7 @@ from lightreasoner.inference import loading
 from lightreasoner.progress import Silent
 from lightreasoner.storage import artifacts, tables
 from lightreasoner.storage.artifacts import Workspace
-from lightreasoner.tuning.finetune import objective, plan_updates, with_lora, write_adapter
+from lightreasoner.tuning.finetune import objective, plan_updates, with_lora, write
 from lightreasoner.tuning.loss import collate, summed_divergence
 from lightreasoner.tuning.rows import Row, read_rows, split_row
 
@@ -232,10 +232,12 @@ def tune(expert: Path, samples: Path, out: Path, **changes: object) -> pd.DataFr
     return pd.read_csv(out / "curve.csv")
 
 
-def run_tuning(expert: Path, samples: Path, out: Path, config: Finetune) -> None:
-    work = Workspace(out, out.with_name(f"{out.name}-scratch"))
-    problems = samples.with_name("problems")
-    write_adapter(artifacts.of(expert), samples, problems, config, CPU, work, Silent())
+def run_tuning(
+    expert: Path, samples: Path, out: Path, config: Finetune, compute: Compute = CPU
+) -> None:
+    paths = {"expert": expert, "samples": samples, "problems": samples.with_name("problems")}
+    inputs = {name: artifacts.of(path) for name, path in paths.items()}
+    write(inputs, config, Workspace(out, out.with_name(f"{out.name}-scratch"), compute), Silent())
 
 
 def test_tuning_lowers_the_loss_and_decays_to_zero(
@@ -427,15 +429,7 @@ def test_checkpointed_activations_change_nothing(
     plain = len(calls)
     (tmp_path / "lean").mkdir()
     lean = CPU.model_copy(update={"gradient_checkpointing": True})
-    write_adapter(
-        artifacts.of(tiny_expert),
-        samples_dir,
-        samples_dir.with_name("problems"),
-        settings(),
-        lean,
-        Workspace(tmp_path / "lean", tmp_path / "scratch"),
-        Silent(),
-    )
+    run_tuning(tiny_expert, samples_dir, tmp_path / "lean", settings(), lean)
     assert len(calls) - plain > 1.4 * plain
     one, other = (
         load_file(tmp_path / name / "adapter_model.safetensors") for name in ("plain", "lean")

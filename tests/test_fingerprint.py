@@ -1,12 +1,15 @@
 """What changes a stage's fingerprint, and what does not."""
 
+import importlib
+import inspect
 import shutil
 from pathlib import Path
 
 import pytest
 
-from lightreasoner.pipeline.graph import BASELINES, GRAPH, STAGES
+from lightreasoner.pipeline.graph import BASELINES, GRAPH, STAGES, Stage, walk
 from lightreasoner.storage import fingerprint
+from lightreasoner.storage.artifacts import Artifact, Inputs
 
 
 @pytest.fixture
@@ -86,3 +89,35 @@ def test_the_graph_is_in_order() -> None:
         assert set(stage.inputs) <= known, stage.name
         known.add(stage.output)
     assert list(STAGES) == [stage.name for stage in (*GRAPH, *BASELINES)]
+
+
+@pytest.mark.parametrize("stage", STAGES.values(), ids=list(STAGES))
+def test_a_stage_is_a_function_of_its_module(stage: Stage) -> None:
+    """It is looked up by name, so no type checker sees it."""
+    function = getattr(importlib.import_module(stage.module), stage.function)
+    assert list(inspect.signature(function).parameters)[:4] == [
+        "inputs",
+        "config",
+        "work",
+        "watcher",
+    ]
+
+
+def test_a_walk_feeds_each_stage_what_those_before_it_put_out() -> None:
+    """Every artifact's digest is here the name of who made it."""
+    seen: dict[str, dict[str, str]] = {}
+
+    def make(stage: Stage, inputs: Inputs) -> Artifact:
+        seen[stage.name] = {name: artifact.digest for name, artifact in inputs.items()}
+        return Artifact(Path(stage.output), stage.name)
+
+    chain = [STAGES[name] for name in ("prepare", "generate", "gold", "finetune")]
+    outside = {name: Artifact(Path(name), "outside") for name in ("expert", "problem_source")}
+    made = walk(chain, outside, make)
+    assert seen == {
+        "prepare": {"problem_source": "outside"},
+        "generate": {"expert": "outside", "problems": "prepare"},
+        "gold": {"expert": "outside", "problems": "prepare", "trajectories": "generate"},
+        "finetune": {"expert": "outside", "samples": "gold", "problems": "prepare"},
+    }
+    assert list(made) == ["problems", "trajectories", "samples", "adapter"]

@@ -13,7 +13,7 @@ from lightreasoner.data.problems import Problem
 from lightreasoner.errors import ModelError, ProblemsError
 from lightreasoner.inference import loading, prompts
 from lightreasoner.progress import Silent
-from lightreasoner.sampling.generate import write_trajectories
+from lightreasoner.sampling.generate import write
 from lightreasoner.storage import artifacts, tables
 from lightreasoner.storage.artifacts import Workspace
 
@@ -26,8 +26,9 @@ def generate(
     out.mkdir()
     problems.write(some, out / "problems.jsonl")
     section = Generate(**{"max_new_tokens": 8} | config)
-    work = Workspace(out, out.with_name(f"{out.name}-shards"))
-    write_trajectories(artifacts.of(expert), out, section, compute, work, Silent())
+    work = Workspace(out, out.with_name(f"{out.name}-shards"), compute)
+    inputs = {"expert": artifacts.of(expert), "problems": artifacts.of(out)}
+    write(inputs, section, work, Silent())
 
 
 def test_one_row_a_problem_in_order(tiny_expert: Path, tmp_path: Path) -> None:

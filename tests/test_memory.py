@@ -3,7 +3,6 @@
 There is no GPU here. CUDA's error is the class that CUDA raises; a CPU runs out for real.
 """
 
-import dataclasses
 from pathlib import Path
 
 import pytest
@@ -44,12 +43,19 @@ def no_room_on_cpu(*_: object) -> None:
     ],
 )
 def test_a_stage_says_what_helps(
-    write: object, stage: str, remedy: str, tiny_params: Params, tmp_path: Path
+    write: object,
+    stage: str,
+    remedy: str,
+    tiny_params: Params,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    short = dataclasses.replace(STAGES[stage], write=write)  # type: ignore[arg-type]
+    short = STAGES[stage]
+    monkeypatch.setattr(f"{short.module}.write", write)
+    work = Workspace(tmp_path, tmp_path, resolved(tiny_params.compute))
     said = rf"^{stage}: no memory is left on cpu \(.*allocate.*\); {remedy}"
     with pytest.raises(NoMemoryError, match=said) as raised:
-        short.run({}, tiny_params, Workspace(tmp_path, tmp_path), Silent())
+        short.run({}, short.settings(tiny_params), work, Silent())
     assert "\n" not in str(raised.value)
 
 

@@ -23,10 +23,10 @@ from lightreasoner.inference import loading, prompts
 from lightreasoner.inference.decode import decode
 from lightreasoner.progress import Silent
 from lightreasoner.storage import artifacts, tables
-from lightreasoner.storage.artifacts import Artifact
+from lightreasoner.storage.artifacts import Artifact, Workspace
 from lightreasoner.tuning import merge as merging
 from lightreasoner.tuning.finetune import save_adapter, with_lora
-from lightreasoner.tuning.merge import parity_rows, write_model
+from lightreasoner.tuning.merge import parity_rows, write
 
 TWO = ["q_proj", "v_proj"]
 
@@ -75,7 +75,9 @@ def merge_artifact(
 ) -> Path:
     out.mkdir()
     config, compute = Merge.model_validate(changes), CPU.model_copy(update={"dtype": dtype})
-    write_model(expert, adapter, artifacts.of(samples), config, compute, out, Silent())
+    given = {"adapter": artifacts.of(adapter), "samples": artifacts.of(samples)}
+    work = Workspace(out, out.with_name("scratch"), compute)
+    write({"expert": expert, **given}, config, work, Silent())
     return out
 
 

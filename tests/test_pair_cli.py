@@ -8,7 +8,7 @@ from typer.testing import Result
 
 from lightreasoner import config
 from lightreasoner.pipeline.graph import STAGES, external_inputs
-from lightreasoner.pipeline.store import Store, stage_key
+from lightreasoner.pipeline.store import Job, Store
 from lightreasoner.presets import PRESETS
 
 SMALL = ("compute.device=cpu", "evaluate.max_new_tokens=48")
@@ -53,8 +53,8 @@ def test_the_experts_scores_are_those_of_evaluate_base(
     assert pair(tmp_path, *chosen).exit_code == 0
     params = config.load(tmp_path / "params.yaml", [*chosen, "evaluate.n_problems=4"])
     stage = STAGES["evaluate_base"]
-    key = stage_key(stage, external_inputs(params, stage.inputs), params)
-    found = Store(tmp_path / "home").find(stage, key)
+    job = Job.of(stage, external_inputs(params, stage.inputs), params)
+    found = Store(tmp_path / "home").find(job)
     assert found is not None
     assert found.manifest["config"]["style"] == "cot"
     assert len(stored(tmp_path)) == 2

@@ -36,7 +36,7 @@ from lightreasoner.errors import ArtifactError, SelectionError
 from lightreasoner.evaluation.promotion import Champion, Decision, decide
 from lightreasoner.experiments import methods
 from lightreasoner.pipeline.graph import GRAPH, STAGES, external_inputs
-from lightreasoner.pipeline.store import Store, stage_key
+from lightreasoner.pipeline.store import Job, Store
 from lightreasoner.progress import Silent
 from lightreasoner.storage import outputs
 from tasks.registry.gate import Gated
@@ -84,13 +84,17 @@ def changed(params: Params, **sections: dict[str, Any]) -> Params:
     return config.parse({**tree, **{k: {**tree[k], **v} for k, v in sections.items()}}, "test")
 
 
+def prepare_job(params: Params) -> Job:
+    stage = STAGES["prepare"]
+    return Job.of(stage, external_inputs(params, stage.inputs), params)
+
+
 def run_prepare(params: Params, home: Path) -> StageRun:
     """The first stage as a task of a flow, MLflow left out."""
 
     @flow
     def first_stage() -> list[StageRun]:
-        inputs = external_inputs(params, STAGES["prepare"].inputs)
-        return [run_stage(STAGES["prepare"], inputs, params, home, mlflow_runs.UNTRACKED)]
+        return [run_stage(prepare_job(params), home, mlflow_runs.UNTRACKED)]
 
     return first_stage()[0]
 
@@ -104,8 +108,7 @@ def test_a_second_run_is_cached(params: Params, tmp_path: Path) -> None:
 
 
 def test_what_another_driver_stored_is_cached(params: Params, tmp_path: Path) -> None:
-    stage = STAGES["prepare"]
-    stored = Store(tmp_path).run(stage, external_inputs(params, stage.inputs), params, Silent())
+    stored = Store(tmp_path).run(prepare_job(params), Silent())
     run = run_prepare(params, tmp_path)
     assert (run.state.name, run.outcome.cached) == ("Cached", True)
     assert run.outcome.artifact == stored.artifact
@@ -160,18 +163,16 @@ def test_no_record_of_prefects_cache_is_loaded(
         result=Trap(sprung),
         metadata=ResultRecordMetadata(serializer=PickleSerializer(), storage_key="key"),
     )
-    stage = STAGES["prepare"]
-    inputs = external_inputs(params, stage.inputs)
-    key = stage_key(stage, inputs, params)
+    job = prepare_job(params)
     if stored:
-        Store(tmp_path).run(stage, inputs, params, Silent())
+        Store(tmp_path).run(job, Silent())
     for folder in ("cache", "storage"):
         (tmp_path / "prefect" / folder).mkdir(parents=True)
-        (tmp_path / "prefect" / folder / key).write_bytes(record.serialize())
+        (tmp_path / "prefect" / folder / job.key).write_bytes(record.serialize())
     run = run_prepare(params, tmp_path)
     assert not sprung.exists()
     assert run.state.name == ("Cached" if stored else "Completed")
-    assert run.outcome.artifact == Store(tmp_path).find(stage, key).artifact  # type: ignore[union-attr]
+    assert run.outcome.artifact == Store(tmp_path).find(job).artifact  # type: ignore[union-attr]
     ResultRecord.deserialize(record.serialize())
     assert sprung.exists()
 
@@ -540,9 +541,9 @@ def test_the_pipelines_own_cells_are_the_tables(two_prompts: Params) -> None:
     for name, own, other in (("evaluate_base", COT, CHAT), ("evaluate", CHAT, COT)):
         stage = STAGES[name]
         given = {each: inputs.get(each, inputs["expert"]) for each in stage.inputs}
-        key = stage_key(stage, given, two_prompts)
-        assert stage_key(stage, given, table1.under_style(two_prompts, own)) == key
-        assert stage_key(stage, given, table1.under_style(two_prompts, other)) != key
+        key = Job.of(stage, given, two_prompts).key
+        assert Job.of(stage, given, table1.under_style(two_prompts, own)).key == key
+        assert Job.of(stage, given, table1.under_style(two_prompts, other)).key != key
 
 
 def test_the_table_has_four_cells_of_two_prompts(tabled: dict[str, Any], home: Path) -> None:

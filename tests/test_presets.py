@@ -20,11 +20,12 @@ from lightreasoner import config
 from lightreasoner.config import Params
 from lightreasoner.inference import loading, prompts, vocabulary
 from lightreasoner.paper import BENCHMARKS
-from lightreasoner.pipeline.graph import GRAPH, Inputs, external_inputs
-from lightreasoner.pipeline.store import Store
+from lightreasoner.pipeline.graph import GRAPH, Inputs, Stage, external_inputs, walk
+from lightreasoner.pipeline.store import Job, Store
 from lightreasoner.presets import PRESETS
 from lightreasoner.progress import Silent
 from lightreasoner.storage import artifacts
+from lightreasoner.storage.artifacts import Artifact
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of Prefect and of MLflow
@@ -94,10 +95,12 @@ def tiny(name: str, expert: Path, amateur: Path, benchmarks: Path) -> Params:
 
 def run(params: Params, home: Path) -> tuple[Inputs, dict[str, Any]]:
     """Every stage through the store, then the registry; all artifacts, and the version."""
-    found = external_inputs(params)
-    for stage in GRAPH:
-        needed = {name: found[name] for name in stage.inputs}
-        found[stage.output] = Store(home).run(stage, needed, params, Silent()).artifact
+
+    def make(stage: Stage, inputs: Inputs) -> Artifact:
+        return Store(home).run(Job.of(stage, inputs, params), Silent()).artifact
+
+    given = external_inputs(params)
+    found = given | walk(GRAPH, given, make)
     return found, registering.register(params, found["model"], home)
 
 

@@ -21,8 +21,10 @@ from lightreasoner.errors import ArtifactError
 from lightreasoner.evaluation import evaluate, pairing
 from lightreasoner.inference.token_text import Token
 from lightreasoner.pipeline.graph import STAGES
+from lightreasoner.progress import Silent
 from lightreasoner.report import figures, page
 from lightreasoner.storage import artifacts, fingerprint, tables
+from lightreasoner.storage.artifacts import Workspace
 
 PROVENANCE = {
     "alpha": 0.2, "beta": 0.4, "threshold": 0.4, "label": "contrast",
@@ -111,7 +113,8 @@ def write_inputs(
 
 
 def write_report(inputs: dict[str, Path], out: Path) -> None:
-    page.write_report({name: artifacts.of(path) for name, path in inputs.items()}, COMPUTE, out)
+    given = {name: artifacts.of(path) for name, path in inputs.items()}
+    page.write(given, None, Workspace(out, out / "scratch", COMPUTE), Silent())
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from lightreasoner.config import Compute, Score
 from lightreasoner.errors import ModelError
 from lightreasoner.inference import loading, vocabulary
 from lightreasoner.progress import Silent
-from lightreasoner.sampling.score import Scorer, write_steps
+from lightreasoner.sampling.score import Scorer, write
 from lightreasoner.storage import artifacts, tables
 from lightreasoner.storage.artifacts import Workspace
 
@@ -203,15 +203,10 @@ def write_trajectories(rows: list[dict[str, Any]], directory: Path) -> None:
 
 def write_steps_of(expert: Path, amateur: Path, root: Path) -> None:
     (root / "out").mkdir()
-    write_steps(
-        artifacts.of(expert),
-        artifacts.of(amateur),
-        root / "given",
-        Score(),
-        Compute(device="cpu", dtype="float32"),
-        Workspace(root / "out", root / "shards"),
-        Silent(),
-    )
+    paths = {"expert": expert, "amateur": amateur, "trajectories": root / "given"}
+    inputs = {name: artifacts.of(path) for name, path in paths.items()}
+    compute = Compute(device="cpu", dtype="float32")
+    write(inputs, Score(), Workspace(root / "out", root / "shards", compute), Silent())
 
 
 def test_the_tables_schema_is_kept(tiny_expert: Path, tiny_amateur: Path) -> None:

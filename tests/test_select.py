@@ -17,11 +17,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightreasoner.config import Select
+from lightreasoner.config import Compute, Select
 from lightreasoner.errors import ArtifactError, SelectionError
-from lightreasoner.sampling.select import select_samples, support_sizes, threshold, write_samples
+from lightreasoner.progress import Silent
+from lightreasoner.sampling.select import select_samples, support_sizes, threshold, write
 from lightreasoner.storage import artifacts, tables
-from lightreasoner.storage.artifacts import Artifact
+from lightreasoner.storage.artifacts import Artifact, Workspace
 
 PROPERTY = settings(deadline=None)
 
@@ -249,6 +250,10 @@ def write_steps(directory: Path) -> Artifact:
         trajectories(), tables.TRAJECTORIES, directory / "trajectories.parquet", {"seed": 42}
     )
     return artifacts.of(directory)
+
+
+def write_samples(steps: Artifact, config: Select, out: Path) -> None:
+    write({"steps": steps}, config, Workspace(out, out / "scratch", Compute()), Silent())
 
 
 @pytest.fixture

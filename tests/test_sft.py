@@ -9,12 +9,15 @@ import pyarrow as pa
 import pytest
 from conftest import write_model
 
+from lightreasoner.config import Compute
 from lightreasoner.data import problems
 from lightreasoner.data.problems import Problem, solution_text
 from lightreasoner.errors import ArtifactError, ModelError, SelectionError
 from lightreasoner.inference import loading
+from lightreasoner.progress import Silent
 from lightreasoner.sampling import sample_stats, whole_solutions
 from lightreasoner.storage import artifacts, tables
+from lightreasoner.storage.artifacts import Artifact, Inputs, Workspace
 from tasks.tracking import measures
 
 END = 258
@@ -59,6 +62,15 @@ def read(out: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[st
     return found, trajectories.to_pylist(), tables.provenance(path)
 
 
+def arguments(
+    given: Path, written: Artifact, expert: Path, out: Path
+) -> tuple[Inputs, None, Workspace, Silent]:
+    """What a baseline's stage is called with."""
+    problems = {"problems": artifacts.of(given), "trajectories": written}
+    inputs = {**problems, "expert": artifacts.of(expert)}
+    return inputs, None, Workspace(out, out / "scratch", Compute()), Silent()
+
+
 def keep(
     expert: Path, tmp_path: Path, rows: list[tuple[str, str, str]], style: str = "qwen25-math-cot"
 ) -> Path:
@@ -68,7 +80,7 @@ def keep(
     written = write_trajectories(tmp_path / "trajectories", expert, rows, style)
     out = tmp_path / "out"
     out.mkdir()
-    whole_solutions.write_kept(given, written, artifacts.of(expert), out)
+    whole_solutions.keep(*arguments(given, written, expert, out))
     return out
 
 
@@ -106,7 +118,7 @@ def test_equal_solutions_of_two_problems_are_both_kept(tiny_expert: Path, tmp_pa
     )
     rows = [("p", RIGHT, "stop"), ("q", RIGHT, "stop")]
     written = write_trajectories(tmp_path / "trajectories", tiny_expert, rows)
-    whole_solutions.write_kept(given, written, artifacts.of(tiny_expert), tmp_path)
+    whole_solutions.keep(*arguments(given, written, tiny_expert, tmp_path))
     assert len(read(tmp_path)[1]) == 2
 
 
@@ -154,7 +166,7 @@ def gold(expert: Path, tmp_path: Path, *some: Problem) -> Path:
     written = write_trajectories(tmp_path / "trajectories", expert, rows)
     out = tmp_path / "out"
     out.mkdir()
-    whole_solutions.write_gold(given, written, artifacts.of(expert), out)
+    whole_solutions.gold(*arguments(given, written, expert, out))
     return out
 
 
@@ -209,7 +221,7 @@ def test_a_problem_without_a_trajectory_is_refused(tiny_expert: Path, tmp_path: 
     given = write_problems(tmp_path / "problems", GSM8K)
     written = write_trajectories(tmp_path / "trajectories", tiny_expert, [("p", "x", "stop")])
     with pytest.raises(ArtifactError, match=f"the first is {GSM8K.id}"):
-        whole_solutions.write_gold(given, written, artifacts.of(tiny_expert), tmp_path)
+        whole_solutions.gold(*arguments(given, written, tiny_expert, tmp_path))
 
 
 def test_the_end_token_is_the_first_that_the_model_declares(tmp_path: Path) -> None:

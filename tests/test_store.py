@@ -11,22 +11,22 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from lightreasoner import config, presets
-from lightreasoner.config import Params
+from lightreasoner.config import Params, Prepare
 from lightreasoner.errors import ArtifactError, DiskFullError
-from lightreasoner.pipeline.graph import Inputs, Stage
-from lightreasoner.pipeline.store import Store
+from lightreasoner.pipeline.graph import Stage, walk
+from lightreasoner.pipeline.store import Job, Outcome, Store
 from lightreasoner.progress import Silent, Watcher
 from lightreasoner.storage import artifacts
-from lightreasoner.storage.artifacts import Artifact, Workspace
-
-SOURCE = {"problem_source": Artifact(Path("x"), "x")}
+from lightreasoner.storage.artifacts import Artifact, Inputs, Workspace
 
 
 def params(**prepare: object) -> Params:
@@ -35,23 +35,29 @@ def params(**prepare: object) -> Params:
     return config.parse(tree, "test")
 
 
-def counting(inputs: Inputs, params: Params, work: Workspace, watcher: Watcher) -> None:
-    """Writes the seed; leaves a mark a call beside the source."""
+def counting(inputs: Inputs, config: Prepare, work: Workspace, watcher: Watcher) -> None:
+    """Writes the seed; leaves a mark per call beside the source."""
     with (inputs["problem_source"].path / "calls").open("a") as file:
         file.write("x")
     watcher.metric("loss", 0.5, 1)
-    time.sleep(params.prepare.seed / 1000)
-    (work.out / "seed").write_text(str(params.prepare.seed))
+    time.sleep(config.seed / 1000)
+    quick(inputs, config, work, watcher)
 
 
-STAGE = Stage(
-    "prepare", "", ("problem_source",), "problems", "prepare", "lightreasoner.errors", counting
-)
+def quick(inputs: Inputs, config: Prepare, work: Workspace, watcher: Watcher) -> None:
+    """Writes the seed."""
+    (work.out / "seed").write_text(str(config.seed))
+
+
+STAGE = Stage("prepare", "", ("problem_source",), "problems", "prepare", __name__, "counting")
+
+
+def job(source: Path, stage: Stage = STAGE, **prepare: object) -> Job:
+    return Job.of(stage, {"problem_source": Artifact(source, "same")}, params(**prepare))
 
 
 def run(home: Path, source: Path, **prepare: object) -> bool:
-    inputs = {"problem_source": Artifact(source, "same")}
-    return Store(home).run(STAGE, inputs, params(**prepare), Silent()).cached
+    return Store(home).run(job(source, **prepare), Silent()).cached
 
 
 def calls(source: Path) -> int:
@@ -68,12 +74,11 @@ def test_another_setting_is_another_result(tmp_path: Path) -> None:
 
 
 def test_batch_size_is_not_part_of_the_key(tmp_path: Path) -> None:
-    inputs = {"problem_source": Artifact(tmp_path, "same")}
     tree = params().model_dump(mode="json")
     tree["compute"]["batch_size"] = 3
     run(tmp_path, tmp_path)
-    other = config.parse(tree, "test")
-    assert Store(tmp_path).run(STAGE, inputs, other, Silent()).cached
+    inputs, other = {"problem_source": Artifact(tmp_path, "same")}, config.parse(tree, "test")
+    assert Store(tmp_path).run(Job.of(STAGE, inputs, other), Silent()).cached
 
 
 @pytest.mark.parametrize("damage", ["changed", "gone", "manifest"])
@@ -96,8 +101,7 @@ def test_a_damaged_result_is_made_again_and_said(
 
 
 def test_the_manifest_says_where_it_comes_from(tmp_path: Path) -> None:
-    inputs = {"problem_source": Artifact(tmp_path, "same")}
-    outcome = Store(tmp_path).run(STAGE, inputs, params(), Silent())
+    outcome = Store(tmp_path).run(job(tmp_path), Silent())
     entry = outcome.artifact.path.parent
     manifest = json.loads((entry / "manifest.json").read_text())
     assert manifest == outcome.manifest
@@ -115,46 +119,64 @@ def test_curves_are_told_again(tmp_path: Path) -> None:
         def metric(self, name: str, value: float, step: int) -> None:
             self.curve.append((name, value, step))
 
-    inputs = {"problem_source": Artifact(tmp_path, "same")}
     for _ in range(2):
         heard = Heard()
         heard.curve = []
-        Store(tmp_path).run(STAGE, inputs, params(), heard)
+        Store(tmp_path).run(job(tmp_path), heard)
         assert heard.curve == [("loss", 0.5, 1)]
 
 
-def test_two_at_once_compute_once(tmp_path: Path) -> None:
+def test_two_processes_at_once_compute_once(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
-    jobs = [
+    both = [
         context.Process(target=run, args=(tmp_path, tmp_path), kwargs={"seed": 500})
         for _ in range(2)
     ]
-    for job in jobs:
-        job.start()
-    for job in jobs:
-        job.join(60)
-        assert job.exitcode == 0
+    for each in both:
+        each.start()
+    for each in both:
+        each.join(60)
+        assert each.exitcode == 0
     assert calls(tmp_path) == 1
+
+
+def test_ten_at_once_compute_each_stage_once(tmp_path: Path) -> None:
+    """Ten runs of a chain of two, in threads that start together; each stage takes 50 ms."""
+    second = replace(STAGE, name="generate", inputs=("problem_source", "problems"))
+    start, store = threading.Barrier(10), Store(tmp_path / "home")
+
+    def whole(_: int) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+
+        def make(stage: Stage, inputs: Inputs) -> Artifact:
+            outcomes.append(store.run(Job.of(stage, inputs, params(seed=50)), Silent()))
+            return outcomes[-1].artifact
+
+        start.wait()
+        walk((STAGE, second), {"problem_source": Artifact(tmp_path, "same")}, make)
+        return outcomes
+
+    with ThreadPoolExecutor(10) as pool:
+        runs = list(pool.map(whole, range(10)))
+    assert calls(tmp_path) == 2
+    for outcomes in zip(*runs, strict=True):
+        assert len({outcome.artifact for outcome in outcomes}) == 1
+        assert [outcome.cached for outcome in outcomes].count(False) == 1
 
 
 def test_a_killed_holder_leaves_no_lock(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
-    job = context.Process(target=run, args=(tmp_path, tmp_path), kwargs={"seed": 60_000})
-    job.start()
+    holder = context.Process(target=run, args=(tmp_path, tmp_path), kwargs={"seed": 60_000})
+    holder.start()
     deadline = time.monotonic() + 30
     while not (tmp_path / "calls").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert job.pid is not None
-    os.kill(job.pid, signal.SIGKILL)
-    job.join()
+    assert holder.pid is not None
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.join()
     assert not list((tmp_path / "store" / "prepare").glob("*"))
-    inputs = {"problem_source": Artifact(tmp_path, "same")}
-    quick = replace(STAGE, write=_quick)
-    assert not Store(tmp_path).run(quick, inputs, params(seed=60_000), Silent()).cached
-
-
-def _quick(inputs: Inputs, params: Params, work: Workspace, watcher: Watcher) -> None:
-    (work.out / "seed").write_text(str(params.prepare.seed))
+    again = job(tmp_path, replace(STAGE, function="quick"), seed=60_000)
+    assert not Store(tmp_path).run(again, Silent()).cached
 
 
 def test_stored_files_are_read_only(tmp_path: Path) -> None:
@@ -163,14 +185,15 @@ def test_stored_files_are_read_only(tmp_path: Path) -> None:
     assert payload.stat().st_mode & 0o222 == 0
 
 
-def test_a_failed_stage_leaves_no_result(tmp_path: Path) -> None:
-    def failing(inputs: Inputs, params: Params, work: Workspace, watcher: Watcher) -> None:
-        (work.out / "half").write_text("half")
-        raise OSError(28, "No space left on device")
+def failing(inputs: Inputs, config: Prepare, work: Workspace, watcher: Watcher) -> None:
+    (work.out / "half").write_text("half")
+    raise OSError(28, "No space left on device")
 
-    stage = replace(STAGE, write=failing)
+
+def test_a_failed_stage_leaves_no_result(tmp_path: Path) -> None:
+    failed = job(tmp_path, replace(STAGE, function="failing"))
     with pytest.raises(DiskFullError, match=r"no space left on the disk"):
-        Store(tmp_path).run(stage, SOURCE, params(), Silent())
+        Store(tmp_path).run(failed, Silent())
     assert not list((tmp_path / "store" / "prepare").glob("*"))
 
 
@@ -181,13 +204,14 @@ from lightreasoner.presets import PRESETS
 from lightreasoner.progress import Silent
 from lightreasoner.pipeline.graph import STAGES
 from lightreasoner.storage.artifacts import Artifact
-from lightreasoner.pipeline.store import Store
+from lightreasoner.pipeline.store import Job, Store
 from lightreasoner import config
 tree = PRESETS["microworld"].model_dump(mode="json")
 tree["prepare"] |= {"source": sys.argv[2], "n_problems": None}
 inputs = {"problem_source": Artifact(Path(sys.argv[2]), "x")}
 try:
-    Store(Path(sys.argv[1])).run(STAGES["prepare"], inputs, config.parse(tree, "x"), Silent())
+    job = Job.of(STAGES["prepare"], inputs, config.parse(tree, "x"))
+    Store(Path(sys.argv[1])).run(job, Silent())
 except Exception as error:
     print(type(error).__name__, error)
 """
@@ -257,16 +281,16 @@ def test_any_flipped_bit_beside_the_payload_is_found(
     """Each digit and letter is changed to another one in turn: the file stays readable."""
     run(tmp_path, tmp_path)
     (entry,) = (tmp_path / "store" / "prepare").glob("*")
-    whole, store = (entry / file).read_bytes(), Store(tmp_path)
-    assert store.find(STAGE, entry.name) is not None
+    whole, store, wanted = (entry / file).read_bytes(), Store(tmp_path), job(tmp_path)
+    assert store.find(wanted) is not None
     (entry / file).chmod(0o644)
     places = [at for at, byte in enumerate(whole) if bytes([byte]).isalnum()]
     assert len(places) > 10
     for at in places:
         (entry / file).write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
-        assert store.find(STAGE, entry.name) is None, whole[max(0, at - 20) : at + 20]
+        assert store.find(wanted) is None, whole[max(0, at - 20) : at + 20]
     (entry / file).write_bytes(whole)
-    assert store.find(STAGE, entry.name) is not None
+    assert store.find(wanted) is not None
 
 
 @pytest.mark.parametrize("kind", ["file", "link to nowhere", "link to a folder"])
@@ -284,37 +308,39 @@ def test_what_is_no_folder_in_a_results_place_is_made_again(tmp_path: Path, kind
     assert (tmp_path / "other").is_dir()
 
 
-def test_half_of_the_curves_are_not_the_curves(tmp_path: Path) -> None:
-    def several(inputs: Inputs, params: Params, work: Workspace, watcher: Watcher) -> None:
-        for step in range(4):
-            watcher.metric("loss", 1.0 - step / 4, step)
-        (work.out / "made").write_text("x")
+def several(inputs: Inputs, config: Prepare, work: Workspace, watcher: Watcher) -> None:
+    for step in range(4):
+        watcher.metric("loss", 1.0 - step / 4, step)
+    (work.out / "made").write_text("x")
 
-    stage, inputs = replace(STAGE, write=several), {"problem_source": Artifact(tmp_path, "same")}
+
+def test_half_of_the_curves_are_not_the_curves(tmp_path: Path) -> None:
+    wanted = job(tmp_path, replace(STAGE, function="several"))
     for cached in (False, True):
-        outcome = Store(tmp_path).run(stage, inputs, params(), Silent())
+        outcome = Store(tmp_path).run(wanted, Silent())
         assert outcome.cached == cached
     curves = outcome.artifact.path.parent / "metrics.jsonl"
     lines = curves.read_text().splitlines(keepends=True)
     curves.chmod(0o644)
     curves.write_text("".join(lines[:2]))
-    assert not Store(tmp_path).run(stage, inputs, params(), Silent()).cached
+    assert not Store(tmp_path).run(wanted, Silent()).cached
     assert curves.read_text().splitlines(keepends=True) == lines
+
+
+def edited(inputs: Inputs, config: Prepare, work: Workspace, watcher: Watcher) -> None:
+    """Changes its input while it runs; the size stays."""
+    inputs["problem_source"].path.write_text("new")
+    (work.out / "read").write_text("new")
 
 
 def test_an_input_that_changes_while_it_is_read_stores_nothing(tmp_path: Path) -> None:
     source = tmp_path / "problems.jsonl"
     source.write_text("old")
-
-    def edited(inputs: Inputs, params: Params, work: Workspace, watcher: Watcher) -> None:
-        source.write_text("new")
-        (work.out / "read").write_text("new")
-
-    stage = replace(STAGE, write=edited)
     inputs = {"problem_source": artifacts.of(source)}
+    wanted = Job.of(replace(STAGE, function="edited"), inputs, params())
     for _ in range(2):
         with pytest.raises(ArtifactError, match=r"problem_source .*problems.jsonl changed"):
-            Store(tmp_path).run(stage, inputs, params(), Silent())
+            Store(tmp_path).run(wanted, Silent())
     assert not list((tmp_path / "store" / "prepare").glob("*"))
 
 
@@ -322,7 +348,7 @@ def test_code_that_changes_while_the_process_runs_stores_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lightreasoner.pipeline.store.code_digest", lambda module: "another")
-    with pytest.raises(ArtifactError, match=r"the code of lightreasoner.errors changed on disk"):
+    with pytest.raises(ArtifactError, match=r"the code of test_store changed on disk"):
         run(tmp_path, tmp_path)
     assert not list((tmp_path / "store").glob("prepare/*"))
 
@@ -333,15 +359,14 @@ from pathlib import Path
 from lightreasoner import config
 from lightreasoner.presets import PRESETS
 from lightreasoner.progress import Silent
-from lightreasoner.pipeline.graph import GRAPH, external_inputs
-from lightreasoner.pipeline.store import Store
+from lightreasoner.pipeline.graph import GRAPH, external_inputs, walk
+from lightreasoner.pipeline.store import Job, Store
 params = config.parse(PRESETS["microworld"].model_dump(mode="json"), "test")
-artifacts = external_inputs(params)
-for stage in GRAPH[:3]:
-    inputs = {name: artifacts[name] for name in stage.inputs}
+def make(stage, inputs):
     print(stage.name, flush=True)
-    artifacts[stage.output] = Store(Path(sys.argv[1])).run(stage, inputs, params, Silent()).artifact
-print(*(artifacts[stage.output].digest for stage in GRAPH[:3]))
+    return Store(Path(sys.argv[1])).run(Job.of(stage, inputs, params), Silent()).artifact
+made = walk(GRAPH[:3], external_inputs(params), make)
+print(*(artifact.digest for artifact in made.values()))
 """
 
 

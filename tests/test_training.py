@@ -21,7 +21,7 @@ from lightreasoner.progress import Silent
 from lightreasoner.storage import artifacts
 from lightreasoner.storage.artifacts import Workspace
 from lightreasoner.tuning import trainer
-from lightreasoner.tuning.finetune import with_lora, write_adapter
+from lightreasoner.tuning.finetune import with_lora, write
 from lightreasoner.tuning.trainer import SEAL, last_good_checkpoint
 
 KILLS = 10
@@ -66,9 +66,9 @@ def tune(
     """Tune into a new directory `out` and return its digest."""
     config: Finetune = settings(**{**CHANGES, **changes})
     out.mkdir(parents=True)
-    problems = samples.with_name("problems")
-    work = Workspace(out, scratch)
-    write_adapter(artifacts.of(expert), samples, problems, config, CPU, work, watcher)
+    paths = {"expert": expert, "samples": samples, "problems": samples.with_name("problems")}
+    inputs = {name: artifacts.of(path) for name, path in paths.items()}
+    write(inputs, config, Workspace(out, scratch, CPU), watcher)
     return artifacts.digest(out)
 
 

@@ -18,11 +18,10 @@ from lightreasoner.config import Compute, Evaluate, Generate, Score
 from lightreasoner.data import problems
 from lightreasoner.data.problems import Problem
 from lightreasoner.errors import ModelError
-from lightreasoner.evaluation.evaluate import write_scores
+from lightreasoner.evaluation import evaluate
 from lightreasoner.inference.worker_pool import crew
 from lightreasoner.progress import Silent
-from lightreasoner.sampling.generate import write_trajectories
-from lightreasoner.sampling.score import write_steps
+from lightreasoner.sampling import generate, score
 from lightreasoner.storage import artifacts, tables
 from lightreasoner.storage.artifacts import Workspace
 
@@ -104,18 +103,20 @@ def test_the_stages_write_the_same_with_two_workers(
     (tmp_path / "test.jsonl").write_text(
         "".join(f'{{"question": "{p.question}", "answer": "{p.answer}"}}\n' for p in some)
     )
-    expert, amateur = artifacts.of(tiny_expert), artifacts.of(tiny_amateur)
+    paths = {"expert": tiny_expert, "amateur": tiny_amateur, "problems": tmp_path}
+    given = {name: artifacts.of(path) for name, path in paths.items()}
     generated = Generate(max_new_tokens=8)
     asked = Evaluate(source=str(tmp_path / "test.jsonl"), problem_sets=("test",), max_new_tokens=8)
     for name, compute in (("one", ONE), ("two", TWO)):
         out = tmp_path / name
         out.mkdir()
-        work = {stage: Workspace(out, out / f"{stage}-shards") for stage in ("g", "s", "e")}
-        write_trajectories(expert, tmp_path, generated, compute, work["g"], Silent())
-        scored = Workspace(out / "steps", out / "s-shards")
+        work = {stage: Workspace(out, out / f"{stage}-shards", compute) for stage in ("g", "e")}
+        generate.write(given, generated, work["g"], Silent())
+        scored = Workspace(out / "steps", out / "s-shards", compute)
         scored.out.mkdir()
-        write_steps(expert, amateur, out, Score(), compute, scored, Silent())
-        write_scores(tiny_expert, asked, compute, work["e"], Silent())
+        written = {**given, "trajectories": artifacts.of(out)}
+        score.write(written, Score(), scored, Silent())
+        evaluate.write(given, asked, work["e"], Silent())
     for file in ("trajectories.parquet", "scores.parquet"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
     one, two = (

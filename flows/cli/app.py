@@ -28,7 +28,7 @@ from lightreasoner.config import Params
 from lightreasoner.errors import ConfigError
 from lightreasoner.experiments.methods import NAMES, named
 from lightreasoner.pipeline.graph import STAGES, external_inputs
-from lightreasoner.storage import artifacts
+from lightreasoner.storage import artifacts, digests
 from lightreasoner.storage.outputs import DATA
 
 Port = Annotated[int, typer.Option(min=1, max=65535)]
@@ -38,6 +38,7 @@ def main() -> None:
     """Run the command line; results go to the store under home, from wherever it is called."""
     where = environment.home()
     environment.prepare_environment(where)
+    digests.keep(where)
     _end_in_order()
     with_store = [*map(options.command_name, STAGES.values()), "pair"]
     application()(

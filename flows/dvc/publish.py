@@ -21,9 +21,10 @@ from flows.results.records import Record
 from lightreasoner import config, yaml12
 from lightreasoner.config import Params
 from lightreasoner.errors import ArtifactError, ConfigError
-from lightreasoner.pipeline.graph import GRAPH, Inputs, Stage, external_inputs
-from lightreasoner.pipeline.store import Store, describe, stage_key
+from lightreasoner.pipeline.graph import GRAPH, Inputs, Stage, external_inputs, walk
+from lightreasoner.pipeline.store import Job, Store
 from lightreasoner.storage import artifacts
+from lightreasoner.storage.artifacts import Artifact
 from lightreasoner.storage.fingerprint import PACKAGE_DIR
 from lightreasoner.storage.outputs import DATA
 
@@ -76,27 +77,27 @@ def results(record: Record, params: Params, where: Path) -> Inputs:
 
     A fingerprint other than the recorded one means that code, inputs or packages have changed.
     """
-    store, inputs = Store(where), external_inputs(params)
-    for stage in GRAPH:
-        key, recorded = stage_key(stage, inputs, params), record.fingerprints.get(stage.name)
-        if key != recorded:
-            raise PublishError(_what_changed(store, stage, record, inputs, params))
-        found = store.find(stage, key)
+    store = Store(where)
+
+    def look_up(stage: Stage, inputs: Inputs) -> Artifact:
+        job = Job.of(stage, inputs, params)
+        if job.key != record.fingerprints.get(stage.name):
+            raise PublishError(_what_changed(store, job, record))
+        found = store.find(job)
         if found is None or found.artifact.digest != record.digests[stage.name]:
             raise PublishError(
                 f"run {record.name!r}: {where / 'store'} no longer has its result of {stage.name} "
-                f"({key}); {AGAIN}"
+                f"({job.key}); {AGAIN}"
             )
-        inputs[stage.output] = found.artifact
-    return {stage.output: inputs[stage.output] for stage in GRAPH}
+        return found.artifact
+
+    return walk(GRAPH, external_inputs(params), look_up)
 
 
-def _what_changed(
-    store: Store, stage: Stage, record: Record, inputs: Inputs, params: Params
-) -> str:
+def _what_changed(store: Store, job: Job, record: Record) -> str:
     """Why the stage has another fingerprint than in the run."""
+    stage, now, commit = job.stage, job.describe(), ""
     recorded = record.fingerprints.get(stage.name, "none")
-    now, commit = describe(stage, recorded, inputs, params), ""
     fields = ("code", "packages", "inputs", "config", "device", "dtype")
     try:
         entry = store.entry(stage, recorded)

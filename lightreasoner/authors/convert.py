@@ -202,8 +202,8 @@ def _provenance(
 ) -> dict[str, Any]:
     return {
         "import": {
-            "file_md5": artifacts.file_md5(path),
-            "tokenizer": artifacts.file_md5(expert_dir / "tokenizer.json"),
+            "file_md5": artifacts.digest(path),
+            "tokenizer": artifacts.digest(expert_dir / "tokenizer.json"),
             "style": style,
             "rows": result.rows,
             "samples": result.samples,

@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
@@ -19,14 +19,15 @@ from lightreasoner.formatting import (
     print_table,
     rich_table,
 )
-from lightreasoner.pipeline.graph import STAGES, external_inputs, resolved
-from lightreasoner.storage import artifacts, outputs
-from lightreasoner.storage.artifacts import Artifact, Workspace
+from lightreasoner.pipeline.graph import STAGES, external_inputs
+from lightreasoner.storage import artifacts, digests, outputs
+from lightreasoner.storage.artifacts import Workspace
 from lightreasoner.storage.outputs import DATA, HOME
 
 if TYPE_CHECKING:
-    from lightreasoner.config import Params, PromptStyle
+    from lightreasoner.config import Evaluate, Params, PromptStyle
     from lightreasoner.inference.engine import Engine
+    from lightreasoner.pipeline.store import Job
 
 STYLES: tuple["PromptStyle", ...] = get_args(config.PromptStyle)
 
@@ -157,20 +158,21 @@ def evaluate(
     overrides = _overrides(data, given)
     values = config.load(params, [*overrides, *(set_ or ())])
     from lightreasoner.inference import loading
-    from lightreasoner.pipeline.store import stage_key
+    from lightreasoner.pipeline.store import Job
 
+    digests.keep(home)
     inputs = {"model": loading.resolve(model), **external_inputs(values, ["benchmark_source"])}
-    key = stage_key(STAGES["evaluate"], inputs, values)
+    job = Job.of(STAGES["evaluate"], inputs, values)
     if endpoint is None:
         is_pipelines = model == str(DATA / "model") and not overrides
-        out = out or (DATA / "scores" if is_pipelines else _place(home, model, key))
-        take(STAGES["evaluate"], inputs, values, out, home)
+        out = out or (DATA / "scores" if is_pipelines else _place(home, model, job.key))
+        take(job, out, home)
     else:
         secret = api_key_file.read_text(encoding="utf-8-sig").strip() if api_key_file else None
         engine = _connected(endpoint, served_model, values, concurrency, secret)
-        key = hashlib.sha256(f"{key}/{engine.name}".encode()).hexdigest()[:32]
+        key = hashlib.sha256(f"{job.key}/{engine.name}".encode()).hexdigest()[:32]
         out = out or _place(home, model, key)
-        _ask(engine, key, inputs["model"], values, out, home)
+        _ask(engine, key, job, out, home)
     scores = json.loads((out / "summary.json").read_text(encoding="utf-8"))
     print_table(rich_table(EVALUATION_HEADINGS, evaluation_rows(scores)))
 
@@ -222,25 +224,23 @@ def _connected(
     ).connect()
 
 
-def _ask(
-    engine: "Engine", key: str, model: Artifact, values: "Params", out: Path, home: Path
-) -> None:
+def _ask(engine: "Engine", key: str, job: "Job", out: Path, home: Path) -> None:
     """Write the scores of what a server answers to `out`; a restart goes on where it stopped.
 
     They do not enter the store: what a server computes with, its fingerprint does not know.
     """
-    from lightreasoner.evaluation.evaluate import write_scores
+    from lightreasoner.evaluation import evaluate
     from lightreasoner.pipeline.store import Store
     from lightreasoner.progress import TerminalBar
 
     outputs.check(out, "scores", home)
     work = home.absolute() / "work" / key
     payload = work / "payload"
-    section, compute = values.evaluate.of_tuned(), resolved(values.compute)
+    space = Workspace(payload, work / "shards", job.compute)
     with Store(home.absolute()).lock(key), TerminalBar("evaluate") as bar:
         shutil.rmtree(payload, ignore_errors=True)
         payload.mkdir(parents=True)
-        write_scores(model.path, section, compute, Workspace(payload, work / "shards"), bar, engine)
+        evaluate.write(job.inputs, cast("Evaluate", job.settings), space, bar, engine)
         outputs.put(artifacts.of(payload), "scores", out, home)
         shutil.rmtree(work)
     typer.echo(f"evaluate: {engine.name}  {out}")

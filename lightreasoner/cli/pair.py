@@ -9,6 +9,7 @@ from lightreasoner import config
 from lightreasoner.cli.options import Home, Overrides, ParamsFile
 from lightreasoner.formatting import print_table, rich_table
 from lightreasoner.pipeline.graph import STAGES, Inputs, external_inputs
+from lightreasoner.storage import digests
 from lightreasoner.storage.outputs import HOME
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def pair(
     """
     shorthand = [f"evaluate.n_problems={limit}"] if limit else []
     values = config.load(params, [*(set_ or ()), *shorthand])
+    digests.keep(home)
     inputs = external_inputs(values, ("expert", "amateur", "benchmark_source"))
     from lightreasoner.experiments import pair
 
@@ -47,10 +49,10 @@ def pair(
 
 def _graded(model: str, inputs: Inputs, params: "Params", home: Path) -> Path:
     """The scores of one model of the pair: the base's stage, with that model for its expert."""
-    from lightreasoner.pipeline.store import Store
+    from lightreasoner.pipeline.store import Job, Store
     from lightreasoner.progress import TerminalBar
 
     stage = STAGES["evaluate_base"]
     given = {name: inputs[model if name == "expert" else name] for name in stage.inputs}
     with TerminalBar(model) as bar:
-        return Store(home.absolute()).run(stage, given, params, bar).artifact.path
+        return Store(home.absolute()).run(Job.of(stage, given, params), bar).artifact.path

@@ -7,17 +7,20 @@ Each takes its result from the store under --home, or computes it there, and put
 import inspect
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lightreasoner import config
 from lightreasoner.cli.options import Home, Overrides, ParamsFile, command_name
 from lightreasoner.config import Params
-from lightreasoner.pipeline.graph import EXTERNAL, Inputs, Stage, external_inputs
-from lightreasoner.storage import artifacts, outputs
+from lightreasoner.pipeline.graph import EXTERNAL, Stage, external_inputs
+from lightreasoner.storage import artifacts, digests, outputs
 from lightreasoner.storage.artifacts import Artifact
 from lightreasoner.storage.outputs import DATA, HOME
+
+if TYPE_CHECKING:
+    from lightreasoner.pipeline.store import Job
 
 EXAMPLES = {
     "prepare": "--set prepare.n_problems=100",
@@ -78,21 +81,25 @@ def _listed(names: tuple[str, ...]) -> str:
 
 def run_stage(stage: Stage, params: Params, paths: dict[str, Path], out: Path, home: Path) -> None:
     """Take the stage's result from the store or compute it, place it at `out`, print a line."""
+    from lightreasoner.pipeline.store import Job
+
+    digests.keep(home)
     wanted = [name for name in stage.inputs if name in EXTERNAL]
     inputs = external_inputs(params, wanted)
     inputs |= {name: artifacts.of(path) for name, path in paths.items()}
-    take(stage, inputs, params, out, home)
+    take(Job.of(stage, inputs, params), out, home)
 
 
-def take(stage: Stage, inputs: Inputs, params: Params, out: Path, home: Path) -> None:
+def take(job: "Job", out: Path, home: Path) -> None:
     """As `run_stage`, of inputs that were checked. What is no earlier result stays at `out`."""
     from lightreasoner.pipeline.store import Store
     from lightreasoner.progress import TerminalBar
 
+    stage = job.stage
     outputs.check(out, stage.output, home)
     clock = time.perf_counter()
     with TerminalBar(stage.name) as bar:
-        outcome = Store(home.absolute()).run(stage, inputs, params, bar)
+        outcome = Store(home.absolute()).run(job, bar)
     if not _holds(out, outcome.artifact):
         outputs.put(outcome.artifact, stage.output, out, home)
     how = "cached" if outcome.cached else f"computed in {time.perf_counter() - clock:.1f} s"

@@ -28,6 +28,7 @@ from lightreasoner.inference.drawing import draw_seed
 from lightreasoner.inference.engine import Engine
 from lightreasoner.inference.worker_pool import crew
 from lightreasoner.storage import tables
+from lightreasoner.storage.artifacts import Inputs, Workspace
 from lightreasoner.storage.shards import Shards
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
     from lightreasoner.config import Compute, Evaluate
     from lightreasoner.progress import Watcher
-    from lightreasoner.storage.artifacts import Workspace
 
 log = logging.getLogger(__name__)
 
@@ -54,20 +54,20 @@ class Question:
     tokens: int
 
 
-def write_scores(
-    model_dir: Path,
+def write(
+    inputs: Inputs,
     config: "Evaluate",
-    compute: "Compute",
-    work: "Workspace",
+    work: Workspace,
     watcher: "Watcher",
     engine: Engine | None = None,
 ) -> None:
     """Write `scores.parquet`, one row a response in the sets' order, and `summary.json`.
 
-    `compute` names the device and dtype, neither of them `auto`. `engine` answers in place of this
+    The inputs are a tuned `model` or the `expert` as it came. `engine` answers in place of this
     process. Raises ProblemsError for a source that cannot be read or a prompt that leaves no room
     in the context, ModelError for the model, EndpointError for an engine that is a server.
     """
+    model_dir, compute = (inputs.get("model") or inputs["expert"]).path, work.compute
     tokenizer = loading.load_tokenizer(model_dir)
     asked = read_questions(config, tokenizer, loading.context_length(model_dir))
     if engine is None:

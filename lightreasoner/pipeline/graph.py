@@ -7,12 +7,14 @@ Two more make the baselines' sample sets of whole solutions (BASELINES), in sele
 
     problems, trajectories --keep, gold--> samples
 
-A stage reads artifacts, its own section of the parameters, and writes its payload into `out`.
-Modules are imported when a stage runs, so that help texts and cached runs load no model library.
+A stage is a function of its own module, `write(inputs, section, work, watcher)`: it reads artifacts
+and its own section of the parameters, and writes its payload into `work.out`. Modules are imported
+when a stage runs, so that help texts and cached runs load no model library.
 """
 
 import functools
-from collections.abc import Callable, Collection
+import importlib
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,28 +22,26 @@ from lightreasoner import memory
 from lightreasoner.config import Compute, Evaluate, Params, Section
 from lightreasoner.progress import Watcher
 from lightreasoner.storage import artifacts
-from lightreasoner.storage.artifacts import Artifact, Workspace
+from lightreasoner.storage.artifacts import Artifact, Inputs, Workspace
 
-Inputs = dict[str, Artifact]
-
-FREE_IT = "end what else uses {device}, or take one with more memory"
+FREE_IT = "end what else uses {compute.device}, or take one with more memory"
 FEWER_ROWS = (
-    "set compute.batch_size (now {params.compute.batch_size}) lower than what the whole memory "
+    "set compute.batch_size (now {compute.batch_size}) lower than what the whole memory "
     f"would hold, or {FREE_IT}"
 )
 REMEDIES = {
     "generate": FEWER_ROWS,
     "evaluate_base": FEWER_ROWS,
     "evaluate": FEWER_ROWS,
-    "finetune": "lower finetune.samples_per_forward (now {params.finetune.samples_per_forward}; in "
+    "finetune": "lower finetune.samples_per_forward (now {settings.samples_per_forward}; in "
     "compare sft.solutions_per_forward), or set compute.gradient_checkpointing=true",
 }
-"""What helps against too little memory, by stage; fields are those of the parameters."""
+"""What helps against too little memory, by stage; fields are those of its section and compute."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of the graph.
+    """One stage of the graph; `function` of its `module` writes the payload.
 
     `folder` is where the command line puts the output, if not under the output's own name; `view`
     is what of its section the stage reads, where two share one.
@@ -53,7 +53,7 @@ class Stage:
     output: str
     section: str | None
     module: str
-    write: Callable[[Inputs, Params, Workspace, Watcher], None]
+    function: str = "write"
     folder: str | None = None
     view: Callable[[Any], Section] | None = None
 
@@ -64,185 +64,63 @@ class Stage:
         section: Section = getattr(params, self.section)
         return self.view(section) if self.view else section
 
-    def run(self, inputs: Inputs, params: Params, work: Workspace, watcher: Watcher) -> Artifact:
+    def run(
+        self, inputs: Inputs, settings: Section | None, work: Workspace, watcher: Watcher
+    ) -> Artifact:
         """Write the payload into the directory `work.out` and return it with its digest.
 
         Raises NoMemoryError where the memory does not hold it, and what the stage raises.
         """
-        device = resolved(params.compute).device
-        remedy = REMEDIES.get(self.name, FREE_IT).format(params=params, device=device)
-        with memory.told(self.name, device, remedy):
-            self.write(inputs, params, work, watcher)
+        write = getattr(importlib.import_module(self.module), self.function)
+        remedy = REMEDIES.get(self.name, FREE_IT).format(settings=settings, compute=work.compute)
+        with memory.told(self.name, work.compute.device, remedy):
+            write(inputs, settings, work, watcher)
         return artifacts.of(work.out)
-
-
-def prepare(inputs: Inputs, params: Params, work: Workspace, watcher: Watcher) -> None:
-    """Draw the problems: `problems.jsonl`."""
-    from lightreasoner.data import problems, sources
-
-    section, tally = params.prepare, sources.Tally()
-    drawn = sources.read(
-        section.source, section.problem_set, "train", section.n_problems, section.seed, tally
-    )
-    problems.write(drawn, work.out / "problems.jsonl")
-    for how, count in tally.items():
-        watcher.metric(f"gold_answers/{how}", count, 0)
-    watcher.progress(len(drawn), len(drawn), "problems")
-
-
-def generate(inputs: Inputs, params: Params, work: Workspace, watcher: Watcher) -> None:
-    """Let the expert write trajectories of the problems: `trajectories.parquet`."""
-    from lightreasoner.sampling.generate import write_trajectories
-
-    write_trajectories(
-        inputs["expert"],
-        inputs["problems"].path,
-        params.generate,
-        resolved(params.compute),
-        work,
-        watcher,
-    )
-
-
-def score(inputs: Inputs, params: Params, work: Workspace, watcher: Watcher) -> None:
-    """Compare expert and amateur at every step: `steps.parquet`, `trajectories.parquet`."""
-    from lightreasoner.sampling.score import write_steps
-
-    write_steps(
-        inputs["expert"],
-        inputs["amateur"],
-        inputs["trajectories"].path,
-        params.score,
-        resolved(params.compute),
-        work,
-        watcher,
-    )
-
-
-def select(inputs: Inputs, params: Params, work: Workspace, watcher: Watcher) -> None:
-    """Keep the informative steps with their soft labels: the sample set."""
-    from lightreasoner.sampling.select import write_samples
-
-    write_samples(inputs["steps"], params.select, work.out)
-    watcher.progress(1, 1, "sample sets")
-
-
-def keep(inputs: Inputs, params: Params, work: Workspace, watcher: Watcher) -> None:
-    """Keep the expert's correct solutions: a sample set of whole solutions."""
-    from lightreasoner.sampling.whole_solutions import write_kept
-
-    write_kept(inputs["problems"].path, inputs["trajectories"], inputs["expert"], work.out)
-    watcher.progress(1, 1, "sample sets")
-
-
-def gold(inputs: Inputs, params: Params, work: Workspace, watcher: Watcher) -> None:
-    """Take the problems' own solutions: a sample set of whole solutions."""
-    from lightreasoner.sampling.whole_solutions import write_gold
-
-    write_gold(inputs["problems"].path, inputs["trajectories"], inputs["expert"], work.out)
-    watcher.progress(1, 1, "sample sets")
-
-
-def finetune(inputs: Inputs, params: Params, work: Workspace, watcher: Watcher) -> None:
-    """Tune a LoRA adapter of the expert on the sample set."""
-    from lightreasoner.tuning.finetune import write_adapter
-
-    write_adapter(
-        inputs["expert"],
-        inputs["samples"].path,
-        inputs["problems"].path,
-        params.finetune,
-        resolved(params.compute),
-        work,
-        watcher,
-    )
-
-
-def merge(inputs: Inputs, params: Params, work: Workspace, watcher: Watcher) -> None:
-    """Fold the adapter into the expert and check that both compute the same."""
-    from lightreasoner.tuning.merge import write_model
-
-    write_model(
-        inputs["expert"],
-        inputs["adapter"].path,
-        inputs["samples"],
-        params.merge,
-        resolved(params.compute),
-        work.out,
-        watcher,
-    )
-
-
-def evaluate_base(inputs: Inputs, params: Params, work: Workspace, watcher: Watcher) -> None:
-    """Grade the expert as it came: `scores.parquet`, `summary.json`."""
-    _evaluate(inputs["expert"], params.evaluate.of_base(), params, work, watcher)
-
-
-def evaluate(inputs: Inputs, params: Params, work: Workspace, watcher: Watcher) -> None:
-    """Grade the tuned model: `scores.parquet`, `summary.json`."""
-    _evaluate(inputs["model"], params.evaluate.of_tuned(), params, work, watcher)
-
-
-def _evaluate(
-    model: Artifact, config: Evaluate, params: Params, work: Workspace, watcher: Watcher
-) -> None:
-    from lightreasoner.evaluation.evaluate import write_scores
-
-    write_scores(model.path, config, resolved(params.compute), work, watcher)
-
-
-def report(inputs: Inputs, params: Params, work: Workspace, watcher: Watcher) -> None:
-    """Tables, figures and a page from the scores, the steps, the tuning's curves, the parity."""
-    from lightreasoner.report.page import write_report
-
-    write_report(inputs, resolved(params.compute), work.out)
-    watcher.progress(1, 1, "reports")
 
 
 GRAPH: tuple[Stage, ...] = (
     Stage(
         "prepare", "Draw the problems.",
-        ("problem_source",), "problems", "prepare", "lightreasoner.data.sources", prepare,
+        ("problem_source",), "problems", "prepare", "lightreasoner.data.prepare",
     ),
     Stage(
         "generate", "Let the expert write trajectories, one a problem unless told.",
         ("expert", "problems"), "trajectories", "generate",
-        "lightreasoner.sampling.generate", generate,
+        "lightreasoner.sampling.generate",
     ),
     Stage(
         "score", "Compare expert and amateur at every step of the trajectories.",
         ("expert", "amateur", "trajectories"), "steps", "score",
-        "lightreasoner.sampling.score", score,
+        "lightreasoner.sampling.score",
     ),
     Stage(
         "select", "Keep the informative steps with their soft labels.",
-        ("steps",), "samples", "select", "lightreasoner.sampling.select", select,
+        ("steps",), "samples", "select", "lightreasoner.sampling.select",
     ),
     Stage(
         "finetune", "Tune a LoRA adapter of the expert on the samples.",
-        ("expert", "samples", "problems"), "adapter",
-        "finetune", "lightreasoner.tuning.finetune", finetune,
+        ("expert", "samples", "problems"), "adapter", "finetune", "lightreasoner.tuning.finetune",
     ),
     Stage(
         "merge", "Fold the adapter into the expert and check that both compute the same.",
-        ("expert", "adapter", "samples"), "model", "merge", "lightreasoner.tuning.merge", merge,
+        ("expert", "adapter", "samples"), "model", "merge", "lightreasoner.tuning.merge",
     ),
     Stage(
         "evaluate_base", "Grade the expert as it came, on fresh problems.",
         ("expert", "benchmark_source"), "scores_base", "evaluate",
         "lightreasoner.evaluation.evaluate",
-        evaluate_base, view=Evaluate.of_base,
+        view=Evaluate.of_base,
     ),
     Stage(
         "evaluate", "Grade the tuned model on the same problems.",
         ("model", "benchmark_source"), "scores", "evaluate",
         "lightreasoner.evaluation.evaluate",
-        evaluate, view=Evaluate.of_tuned,
+        view=Evaluate.of_tuned,
     ),
     Stage(
         "report", "Write tables, figures and a page.",
         ("scores_base", "scores", "steps", "samples", "adapter", "model"), "report", None,
-        "lightreasoner.report.page", report,
+        "lightreasoner.report.page",
     ),
 )  # fmt: skip
 
@@ -250,13 +128,13 @@ BASELINES: tuple[Stage, ...] = (
     Stage(
         "keep", "Keep the expert's correct solutions as samples: rejection sampling (SFT).",
         ("expert", "problems", "trajectories"), "samples", None,
-        "lightreasoner.sampling.whole_solutions", keep,
+        "lightreasoner.sampling.whole_solutions","keep",
         folder="samples_sft",
     ),
     Stage(
         "gold", "Take the problems' own solutions as samples: ground-truth supervision.",
         ("expert", "problems", "trajectories"), "samples", None,
-        "lightreasoner.sampling.whole_solutions", gold,
+        "lightreasoner.sampling.whole_solutions","gold",
         folder="samples_gold",
     ),
 )  # fmt: skip
@@ -265,6 +143,20 @@ BASELINES: tuple[Stage, ...] = (
 STAGES: dict[str, Stage] = {stage.name: stage for stage in (*GRAPH, *BASELINES)}
 
 EXTERNAL = ("expert", "amateur", "problem_source", "benchmark_source")
+
+
+def walk(
+    stages: Iterable[Stage], inputs: Inputs, make: Callable[[Stage, Inputs], Artifact]
+) -> Inputs:
+    """What stages put out, by name: `make` is called for each in order, with its own inputs.
+
+    These come from `inputs` and from the stages before it.
+    """
+    known, made = dict(inputs), {}
+    for stage in stages:
+        needed = {name: known[name] for name in stage.inputs}
+        known[stage.output] = made[stage.output] = make(stage, needed)
+    return made
 
 
 def external_inputs(params: Params, wanted: Collection[str] = EXTERNAL) -> Inputs:

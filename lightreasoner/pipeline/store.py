@@ -6,8 +6,9 @@
                                       /metrics.jsonl   the curves that the stage reported
     <home>/work/<fingerprint>/                         work in progress, kept for a resume
 
-A lock (flock) a fingerprint lets two processes that want the same result compute it once; a killed
-holder's lock is gone with it. The store decides what is cached, whichever driver asks.
+A lock (flock) per fingerprint lets all who want the same result at once compute it once; a killed
+holder's lock is gone with it. The store decides what is cached, whichever driver asks: the driver
+makes a Job, and with it the fingerprint, once, and hands it on.
 """
 
 import contextlib
@@ -29,12 +30,12 @@ import psutil
 from safetensors import SafetensorError
 
 from lightreasoner import memory
-from lightreasoner.config import Params
+from lightreasoner.config import Compute, Params, Section
 from lightreasoner.errors import ArtifactError
 from lightreasoner.pipeline.graph import STAGES, Stage, resolved
 from lightreasoner.progress import Watcher
 from lightreasoner.storage import artifacts
-from lightreasoner.storage.artifacts import Artifact, Workspace
+from lightreasoner.storage.artifacts import Artifact, Inputs, Workspace
 from lightreasoner.storage.fingerprint import (
     code_digest,
     fingerprint,
@@ -49,6 +50,68 @@ MANIFEST_FIELDS = (
     "stage", "config", "inputs", "code", "commit", "packages", "device", "dtype", "digest",
     "started", "seconds", "peak_memory_mib", "curves",
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Job:
+    """A stage with all that determines its result, and the fingerprint that follows from it.
+
+    `inputs` are the stage's own, `settings` is its section as it reads it, `compute` is resolved.
+    """
+
+    stage: Stage
+    inputs: Inputs
+    settings: Section | None
+    compute: Compute
+    key: str
+
+    @classmethod
+    def of(cls, stage: Stage, inputs: Inputs, params: Params) -> "Job":
+        """The job of a stage for these inputs and parameters; what it does not read is left out."""
+        _pin_code()
+        own = {name: inputs[name] for name in stage.inputs}
+        settings, compute = stage.settings(params), resolved(params.compute)
+        key = fingerprint(
+            stage.name,
+            stage.module,
+            settings.model_dump(mode="json") if settings else {},
+            {name: artifact.digest for name, artifact in own.items()},
+            {**package_versions(), "device": compute.device, "dtype": compute.dtype},
+        )
+        return cls(stage, own, settings, compute, key[:32])
+
+    def describe(self) -> dict[str, Any]:
+        """The part of a manifest that is known before the stage runs."""
+        return {
+            "stage": self.stage.name,
+            "fingerprint": self.key,
+            "config": self.settings.model_dump(mode="json") if self.settings else {},
+            "inputs": {name: artifact.digest for name, artifact in self.inputs.items()},
+            "code": running_code(self.stage.module),
+            "commit": git_commit(),
+            "packages": package_versions(),
+            "device": self.compute.device,
+            "dtype": self.compute.dtype,
+        }
+
+    def refuse_changes(self) -> None:
+        """Raise ArtifactError if code or inputs are no longer what the fingerprint was made from.
+
+        Else a result would be stored under the fingerprint of something else.
+        """
+        name, module = self.stage.name, self.stage.module
+        importlib.import_module(module)
+        if code_digest(module) != running_code(module):
+            raise ArtifactError(
+                f"{name}: the code of {module} changed on disk while this process runs; "
+                "nothing was stored, start it again"
+            )
+        for what, artifact in self.inputs.items():
+            if artifact.has_changed():
+                raise ArtifactError(
+                    f"{name}: {what} {artifact.path} changed since the run began; nothing was "
+                    "stored, start it again"
+                )
 
 
 @dataclass(frozen=True)
@@ -70,68 +133,62 @@ class Store:
         """Where a fingerprint's result lies."""
         return self.home / "store" / stage.name / key
 
-    def find(self, stage: Stage, key: str) -> Outcome | None:
-        """The stored result, its payload verified by digest; None if missing or damaged."""
-        entry = self.entry(stage, key)
+    def find(self, job: Job) -> Outcome | None:
+        """The stored result; None if missing or damaged. Its payload is read, to the last byte."""
+        entry = self.entry(job.stage, job.key)
         try:
-            manifest = _read_manifest(entry, key)
+            manifest = _read_manifest(entry, job.key)
             curves = artifacts.file_sha256(entry / "metrics.jsonl")
-            found = artifacts.of(entry / "payload")
+            found = artifacts.of(entry / "payload", anew=True)
         except (ArtifactError, OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
         is_whole = (found.digest, curves) == (manifest["digest"], manifest["curves"])
         return Outcome(found, manifest, cached=True) if is_whole else None
 
-    def run(
-        self, stage: Stage, inputs: dict[str, Artifact], params: Params, watcher: Watcher
-    ) -> Outcome:
-        """The stage's result for these inputs: taken from the store, or computed and stored.
+    def run(self, job: Job, watcher: Watcher) -> Outcome:
+        """The job's result: taken from the store, its curves told again, or computed and stored.
 
-        Raises ArtifactError if code or inputs change meanwhile, and what the stage raises.
+        Raises as `compute` does.
         """
-        key = stage_key(stage, inputs, params)
-        with self.lock(key):
-            found = self.find(stage, key)
-            if found is not None:
-                replay(self.entry(stage, key), watcher)
-                return found
-            self._discard_damaged(stage, key)
-            return self._compute(stage, key, inputs, params, watcher)
+        with self.claim(job) as found:
+            if found is None:
+                return self.compute(job, watcher)
+        replay(self.entry(job.stage, job.key), watcher)
+        return found
 
-    def _discard_damaged(self, stage: Stage, key: str) -> None:
-        entry = self.entry(stage, key)
-        if not os.path.lexists(entry):
-            return
-        log.warning("%s: %s is damaged; it is made again", stage.name, entry)
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry)
-        else:
-            entry.unlink()
+    @contextlib.contextmanager
+    def claim(self, job: Job) -> Iterator[Outcome | None]:
+        """Wait for whoever else is at this job, then look it up; None leaves it to the block.
 
-    def _compute(
-        self,
-        stage: Stage,
-        key: str,
-        inputs: dict[str, Artifact],
-        params: Params,
-        watcher: Watcher,
-    ) -> Outcome:
-        refuse_changes(stage, inputs)
-        work = self.home / "work" / key
-        new = work / "entry"
+        Held by one thread or process at a time.
+        """
+        with self.lock(job.key):
+            yield self.find(job)
+
+    def compute(self, job: Job, watcher: Watcher) -> Outcome:
+        """Run the stage and store its result; for the holder of a claim that found none.
+
+        Raises ArtifactError if code or inputs change meanwhile, DiskFullError, and what the stage
+        raises.
+        """
+        stage, work = job.stage, self.home / "work" / job.key
+        entry, new = self.entry(stage, job.key), work / "entry"
+        _discard_damaged(stage, entry)
+        job.refuse_changes()
         shutil.rmtree(new, ignore_errors=True)
         payload = new / "payload"
         payload.mkdir(parents=True)
-        self.entry(stage, key).parent.mkdir(parents=True, exist_ok=True)
+        entry.parent.mkdir(parents=True, exist_ok=True)
         self._refuse_two_disks()
         started, clock = time.time(), time.perf_counter()
         reset_peak_memory()
         try:
+            space = Workspace(payload, work / "shards", job.compute)
             with _Recorder(watcher, new / "metrics.jsonl") as recorder:
-                made = stage.run(inputs, params, Workspace(payload, work / "shards"), recorder)
-            refuse_changes(stage, inputs)
+                made = stage.run(job.inputs, job.settings, space, recorder)
+            job.refuse_changes()
             written = {
-                **describe(stage, key, inputs, params),
+                **job.describe(),
                 "digest": made.digest,
                 "sha256": {
                     file.relative_to(payload).as_posix(): artifacts.file_sha256(file)
@@ -142,14 +199,13 @@ class Store:
                 "peak_memory_mib": peak_memory_mib(),
             }
             manifest = write_manifest(new, written)
-            _publish(new, self.entry(stage, key))
+            _publish(new, entry)
         except (OSError, SafetensorError) as error:
             raise artifacts.disk_full(error, self.home) from error
         finally:
             shutil.rmtree(new, ignore_errors=True)
         shutil.rmtree(work, ignore_errors=True)
-        artifact = Artifact(self.entry(stage, key) / "payload", made.digest)
-        return Outcome(artifact, manifest, cached=False)
+        return Outcome(Artifact(entry / "payload", made.digest), manifest, cached=False)
 
     def _refuse_two_disks(self) -> None:
         """A finished result is renamed from one folder into the other."""
@@ -170,19 +226,6 @@ class Store:
             yield
 
 
-def stage_key(stage: Stage, inputs: dict[str, Artifact], params: Params) -> str:
-    """The stage's fingerprint for these inputs and parameters, 32 hexadecimal digits of sha256."""
-    _pin_code()
-    compute = resolved(params.compute)
-    return fingerprint(
-        stage.name,
-        stage.module,
-        section_of(stage, params),
-        {name: inputs[name].digest for name in stage.inputs},
-        {**package_versions(), "device": compute.device, "dtype": compute.dtype},
-    )[:32]
-
-
 @functools.cache
 def _pin_code() -> None:
     """Hold on to the code of all stages as it is now, before any of it is imported."""
@@ -190,45 +233,14 @@ def _pin_code() -> None:
         running_code(stage.module)
 
 
-def section_of(stage: Stage, params: Params) -> dict[str, Any]:
-    """The stage's section of the parameters, as plain values; empty if it has none."""
-    section = stage.settings(params)
-    return section.model_dump(mode="json") if section else {}
-
-
-def describe(stage: Stage, key: str, inputs: dict[str, Artifact], params: Params) -> dict[str, Any]:
-    """The part of a manifest that is known before the stage runs."""
-    compute = resolved(params.compute)
-    return {
-        "stage": stage.name,
-        "fingerprint": key,
-        "config": section_of(stage, params),
-        "inputs": {name: inputs[name].digest for name in stage.inputs},
-        "code": running_code(stage.module),
-        "commit": git_commit(),
-        "packages": package_versions(),
-        "device": compute.device,
-        "dtype": compute.dtype,
-    }
-
-
-def refuse_changes(stage: Stage, inputs: dict[str, Artifact]) -> None:
-    """Raise ArtifactError if code or inputs are no longer what the fingerprint was made from.
-
-    Else a result would be stored under the fingerprint of something else.
-    """
-    importlib.import_module(stage.module)
-    if code_digest(stage.module) != running_code(stage.module):
-        raise ArtifactError(
-            f"{stage.name}: the code of {stage.module} changed on disk while this process runs; "
-            "nothing was stored, start it again"
-        )
-    for name in stage.inputs:
-        if inputs[name].has_changed():
-            raise ArtifactError(
-                f"{stage.name}: {name} {inputs[name].path} changed since the run began; nothing "
-                "was stored, start it again"
-            )
+def _discard_damaged(stage: Stage, entry: Path) -> None:
+    if not os.path.lexists(entry):
+        return
+    log.warning("%s: %s is damaged; it is made again", stage.name, entry)
+    if entry.is_dir() and not entry.is_symlink():
+        shutil.rmtree(entry)
+    else:
+        entry.unlink()
 
 
 def _read_manifest(entry: Path, key: str) -> dict[str, Any]:

@@ -27,10 +27,10 @@ from lightreasoner.report import cost, figures, lineage, trajectories
 from lightreasoner.report.figures import METHODS, THEMES, Theme
 from lightreasoner.report.trajectories import Step
 from lightreasoner.storage import tables
-from lightreasoner.storage.artifacts import Artifact
+from lightreasoner.storage.artifacts import Inputs, Workspace
 
 if TYPE_CHECKING:
-    from lightreasoner.config import Compute
+    from lightreasoner.progress import Watcher
 
 SCORES_OF = {"base": "scores_base", "lightreasoner": "scores"}
 HELD_OUT = ("loss", "entropy", "gold_perplexity")
@@ -41,14 +41,13 @@ MAX_STEPS = 128
 TOP_TOKENS = 5
 
 
-def write_report(inputs: Mapping[str, Artifact], compute: "Compute", out: Path) -> None:
+def write(inputs: Inputs, config: None, work: Workspace, watcher: "Watcher") -> None:
     """Write `tables.json`, `metrics.json`, `figures/*.png` and `report.html` into `out`.
 
-    `inputs` are the directories scores_base, scores, steps, samples, adapter and model; `compute`
-    says on what the run computes. Raises ArtifactError if an input is malformed, or if the two
-    scores are not of the same problems.
+    `inputs` are the directories scores_base, scores, steps, samples, adapter and model. Raises
+    ArtifactError if an input is malformed, or if the two scores are not of the same problems.
     """
-    paths = {name: artifact.path for name, artifact in inputs.items()}
+    out, paths = work.out, {name: artifact.path for name, artifact in inputs.items()}
     base, tuned = (pairing.read_scores(paths[name]) for name in SCORES_OF.values())
     pairing.check_comparable(base, tuned, {"style"})
     pairs = pair(base, tuned)
@@ -82,10 +81,11 @@ def write_report(inputs: Mapping[str, Artifact], compute: "Compute", out: Path) 
         conditions=conditions,
         tuning=tuning,
         held_out=_held_out(validation, held_out),
-        lineage=lineage.of(inputs, conditions, tuning, compute),
+        lineage=lineage.of(inputs, conditions, tuning, work.compute),
         figures=drawn,
     )
     (out / "report.html").write_text(page, encoding="utf-8")
+    watcher.progress(1, 1, "reports")
 
 
 def headline(result: Mapping[str, Any]) -> dict[str, dict[str, float]]:

@@ -20,24 +20,16 @@ from lightreasoner.inference.decode import Completion, decode
 from lightreasoner.inference.drawing import draw_seed
 from lightreasoner.inference.worker_pool import crew
 from lightreasoner.storage import artifacts, tables
-from lightreasoner.storage.artifacts import Artifact
+from lightreasoner.storage.artifacts import Inputs, Workspace
 from lightreasoner.storage.fingerprint import running_code
 from lightreasoner.storage.shards import Piece, Shards
 
 if TYPE_CHECKING:
     from lightreasoner.config import Compute, Generate
     from lightreasoner.progress import Watcher
-    from lightreasoner.storage.artifacts import Workspace
 
 
-def write_trajectories(
-    expert: Artifact,
-    problems_dir: Path,
-    config: "Generate",
-    compute: "Compute",
-    work: "Workspace",
-    watcher: "Watcher",
-) -> None:
+def write(inputs: Inputs, config: "Generate", work: Workspace, watcher: "Watcher") -> None:
     """Write `trajectories.parquet`: `config.n` rows a problem, in the problems' order.
 
     The first has the problem's id, the others `<id>#<k>`; each draws from its id's own seed.
@@ -45,7 +37,8 @@ def write_trajectories(
     Raises ProblemsError for a prompt that leaves no room in the expert's context, ModelError for
     logits that are not finite.
     """
-    read = problems.read(problems_dir / "problems.jsonl")
+    expert, compute = inputs["expert"], work.compute
+    read = problems.read(inputs["problems"].path / "problems.jsonl")
     tokenizer = loading.load_tokenizer(expert.path)
     encoded = prompts.encode_all(
         read,
@@ -60,7 +53,7 @@ def write_trajectories(
     stop_ids = loading.stop_ids(expert.path, tokenizer)
     provenance = {
         "expert": expert.digest,
-        "tokenizer": artifacts.file_md5(expert.path / "tokenizer.json"),
+        "tokenizer": artifacts.digest(expert.path / "tokenizer.json"),
         "stop_ids": sorted(stop_ids),
         **config.model_dump(mode="json"),
         "code": running_code("lightreasoner.sampling.generate"),

@@ -34,7 +34,7 @@ from lightreasoner.sampling.contrast import (
     shared_log_probs,
 )
 from lightreasoner.storage import tables
-from lightreasoner.storage.artifacts import Artifact
+from lightreasoner.storage.artifacts import Inputs, Workspace
 from lightreasoner.storage.fingerprint import running_code
 from lightreasoner.storage.shards import Shards, shard_size
 
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 
     from lightreasoner.config import Compute, Score
     from lightreasoner.progress import Watcher
-    from lightreasoner.storage.artifacts import Workspace
 
 log = logging.getLogger(__name__)
 
@@ -56,21 +55,14 @@ Trajectory = dict[str, Any]
 Names = npt.NDArray[np.str_]
 
 
-def write_steps(
-    expert: Artifact,
-    amateur: Artifact,
-    trajectories_dir: Path,
-    config: "Score",
-    compute: "Compute",
-    work: "Workspace",
-    watcher: "Watcher",
-) -> None:
+def write(inputs: Inputs, config: "Score", work: Workspace, watcher: "Watcher") -> None:
     """Write `steps.parquet`, one row a step, and pass `trajectories.parquet` on beside it.
 
     Raises ModelError if the vocabularies differ in an ordinary token, if a trajectory exceeds a
     model's context or holds a token that a model has no row for, and if logits are not finite.
     """
-    source = trajectories_dir / "trajectories.parquet"
+    expert, amateur, compute = inputs["expert"], inputs["amateur"], work.compute
+    source = inputs["trajectories"].path / "trajectories.parquet"
     shared = vocabulary.check_pair(expert.path, amateur.path)
     trajectories = tables.read(source, tables.TRAJECTORIES)
     for model in (expert, amateur):

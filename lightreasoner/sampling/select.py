@@ -6,7 +6,6 @@ the contrast, both together drop both; `select.label: expert` keeps pi_E on the 
 """
 
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,21 +16,23 @@ import pyarrow.compute as pc
 from lightreasoner.errors import ArtifactError, SelectionError
 from lightreasoner.sampling.contrast import soft_labels
 from lightreasoner.storage import tables
-from lightreasoner.storage.artifacts import Artifact
+from lightreasoner.storage.artifacts import Inputs, Workspace
 from lightreasoner.storage.fingerprint import running_code
 
 if TYPE_CHECKING:
     from lightreasoner.config import Select
+    from lightreasoner.progress import Watcher
 
 Array = npt.NDArray[Any]
 
 
-def write_samples(steps: Artifact, config: "Select", out: Path) -> None:
+def write(inputs: Inputs, config: "Select", work: Workspace, watcher: "Watcher") -> None:
     """Write the sample set: `samples.parquet` and the `trajectories.parquet` it points into.
 
     The provenance of both is select's own and, under `generate` and `score`, what those stages
     wrote into their tables (docs/sample-set.md).
     """
+    steps, out = inputs["steps"], work.out
     paths = [steps.path / f"{name}.parquet" for name in ("steps", "trajectories")]
     table = tables.read(paths[0], tables.STEPS)
     trajectories = tables.read(paths[1], tables.TRAJECTORIES)
@@ -48,6 +49,7 @@ def write_samples(steps: Artifact, config: "Select", out: Path) -> None:
     samples = select_samples(table, trajectories, config)
     tables.write(samples, tables.SAMPLES, out / "samples.parquet", provenance)
     tables.write(trajectories, tables.TRAJECTORIES, out / "trajectories.parquet", provenance)
+    watcher.progress(1, 1, "sample sets")
 
 
 def refuse_unstored(alpha: float, score: dict[str, Any]) -> None:

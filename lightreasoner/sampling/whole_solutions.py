@@ -9,7 +9,7 @@ asked.
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,8 +22,11 @@ from lightreasoner.grading.grade import grade
 from lightreasoner.grading.types import Answer, Outcome
 from lightreasoner.inference import loading, prompts
 from lightreasoner.storage import tables
-from lightreasoner.storage.artifacts import Artifact
+from lightreasoner.storage.artifacts import Artifact, Inputs, Workspace
 from lightreasoner.storage.fingerprint import running_code
+
+if TYPE_CHECKING:
+    from lightreasoner.progress import Watcher
 
 FAULTS = ("without a solution", "wrong", "too long")
 NAMED = 3  # problems of each fault, in the log
@@ -31,16 +34,17 @@ NAMED = 3  # problems of each fault, in the log
 log = logging.getLogger(__name__)
 
 
-def write_kept(problems_dir: Path, trajectories: Artifact, expert: Artifact, out: Path) -> None:
+def keep(inputs: Inputs, config: None, work: Workspace, watcher: "Watcher") -> None:
     """Write the sample set of the trajectories that end by themselves with the gold answer.
 
     The verdict is the strict one. Of a problem's identical ones the first is kept. Raises
     SelectionError if none is kept, ArtifactError for a trajectory of another problem.
     """
+    problems_dir, trajectories = inputs["problems"].path, inputs["trajectories"]
     rows = _read(trajectories)
     by_id = {problem.id: problem for problem in problems.read(problems_dir / "problems.jsonl")}
     style = tables.provenance(trajectories.path / "trajectories.parquet").get("style", "")
-    tokenizer = loading.load_tokenizer(expert.path)
+    tokenizer = loading.load_tokenizer(inputs["expert"].path)
     found = [_problem(row, by_id, problems_dir) for row in rows]
     verdicts = judge(rows, found, style, tokenizer)
     correct = [row for row, verdict in zip(rows, verdicts, strict=True) if verdict == "correct"]
@@ -56,7 +60,8 @@ def write_kept(problems_dir: Path, trajectories: Artifact, expert: Artifact, out
             "generate more of them (n with a temperature, n_problems) or longer ones "
             "(max_new_tokens)"
         )
-    _write(kept, "keep", counts, trajectories, out)
+    _write(kept, "keep", counts, trajectories, work.out)
+    watcher.progress(1, 1, "sample sets")
 
 
 def judge(
@@ -93,17 +98,18 @@ def _distinct(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return list(first.values())
 
 
-def write_gold(problems_dir: Path, trajectories: Artifact, expert: Artifact, out: Path) -> None:
+def gold(inputs: Inputs, config: None, work: Workspace, watcher: "Watcher") -> None:
     """Write the sample set of the problems' own solutions, after their trajectories' prompts.
 
     A solution ends with the token that ends the expert's own responses. One that is missing, that
     does not grade as correct or that exceeds the expert's context is counted and left out. Raises
     SelectionError if none is left, ArtifactError for a problem without a trajectory.
     """
-    read = problems.read(problems_dir / "problems.jsonl")
-    tokenizer = loading.load_tokenizer(expert.path)
-    end = loading.end_id(expert.path, tokenizer)
-    context = loading.context_length(expert.path)
+    expert, trajectories = inputs["expert"].path, inputs["trajectories"]
+    read = problems.read(inputs["problems"].path / "problems.jsonl")
+    tokenizer = loading.load_tokenizer(expert)
+    end = loading.end_id(expert, tokenizer)
+    context = loading.context_length(expert)
     rows = _solutions(read, _read(trajectories), tokenizer, end)
     faults = _faults(read, rows, context)
     kept = [row for row, fault in zip(rows, faults, strict=True) if fault is None]
@@ -114,7 +120,8 @@ def write_gold(problems_dir: Path, trajectories: Artifact, expert: Artifact, out
             f"none of {len(read)} problems has a solution to learn: {_said(counts)}; give "
             "problems with solutions (GSM8K's answers have theirs before ####)"
         )
-    _write(kept, "gold", counts, trajectories, out)
+    _write(kept, "gold", counts, trajectories, work.out)
+    watcher.progress(1, 1, "sample sets")
 
 
 def _solutions(

@@ -13,8 +13,13 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lightreasoner.errors import ArtifactError, DiskFullError
+from lightreasoner.storage import digests
+
+if TYPE_CHECKING:
+    from lightreasoner.config import Compute
 
 
 @dataclass(frozen=True)
@@ -29,29 +34,41 @@ class Artifact:
         return bool(_CONTENT_DIGEST.fullmatch(self.digest)) and digest(self.path) != self.digest
 
 
+Inputs = dict[str, Artifact]
+"""What a stage reads, by the names that the graph gives its artifacts."""
+
+
 @dataclass(frozen=True)
 class Workspace:
-    """Where a stage writes: its payload into `out`, pieces that a restart finds into `scratch`."""
+    """Where a stage works: its payload goes into `out`, pieces that a restart finds into `scratch`.
+
+    `compute` says on what, its device and dtype resolved.
+    """
 
     out: Path
     scratch: Path
+    compute: "Compute"
 
 
 _PINNED = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*@[0-9a-f]{40}")
 _CONTENT_DIGEST = re.compile(r"[0-9a-f]{32}(\.dir)?")
 
 
-def digest(path: Path) -> str:
-    """DVC's content digest of a file (md5) or a directory (md5 of its sorted listing, `.dir`)."""
+def digest(path: Path, anew: bool = False) -> str:
+    """DVC's content digest of a file (md5) or a directory (md5 of its sorted listing, `.dir`).
+
+    Large files that have not changed since they were last read are not read again, but for `anew`
+    (digests.py). Raises ArtifactError if nothing is there.
+    """
     if path.is_dir():
         listing = [
-            {"md5": file_md5(file), "relpath": file.relative_to(path).as_posix()}
+            {"md5": digests.md5(file, anew), "relpath": file.relative_to(path).as_posix()}
             for file in files_under(path)
         ]
         listing.sort(key=lambda entry: entry["relpath"])
         return hashlib.md5(json.dumps(listing, sort_keys=True).encode()).hexdigest() + ".dir"
     if path.is_file():
-        return file_md5(path)
+        return digests.md5(path, anew)
     raise ArtifactError(f"{path}: no such file or directory; run the stage that writes it")
 
 
@@ -60,9 +77,9 @@ def is_pinned(name: str) -> bool:
     return bool(_PINNED.fullmatch(name))
 
 
-def of(path: Path) -> Artifact:
-    """The artifact at a path, its digest computed now."""
-    return Artifact(path, digest(path))
+def of(path: Path, anew: bool = False) -> Artifact:
+    """The artifact at a path, as it is now; `anew` as for `digest`."""
+    return Artifact(path, digest(path, anew))
 
 
 def files_under(path: Path) -> list[Path]:
@@ -70,12 +87,6 @@ def files_under(path: Path) -> list[Path]:
     return [
         Path(root, name) for root, _, names in os.walk(path, followlinks=True) for name in names
     ]
-
-
-def file_md5(path: Path) -> str:
-    """md5 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def file_sha256(path: Path) -> str:

@@ -57,8 +57,9 @@ def fingerprint(
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
+@functools.cache
 def package_versions() -> dict[str, str]:
-    """Versions of the packages that the results rest on."""
+    """Versions of the packages that the results rest on, as this process first found them."""
     return {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
@@ -73,7 +74,7 @@ def code_digest(module: str) -> str:
     digest = hashlib.sha256()
     for path in code_files(module):
         if path.suffix == ".py":
-            content = ast.dump(_without_docstrings(_parse(path)))
+            content, _ = _code(path, path.stat().st_mtime_ns)
         else:
             content = path.read_text(encoding="utf-8")
         digest.update(f"{path.relative_to(PACKAGE_DIR).as_posix()}\n{content}\n".encode())
@@ -91,7 +92,7 @@ def code_files(module: str) -> list[Path]:
         path = _file_of(queue.pop())
         if path is not None and path not in found:
             found |= {path, *path.parent.glob(f"templates/{path.stem}.*")}
-            queue += _imports(path)
+            queue += _code(path, path.stat().st_mtime_ns)[1]
     return sorted(found)
 
 
@@ -106,10 +107,17 @@ def _file_of(module: str) -> Path | None:
     return None
 
 
-def _imports(path: Path) -> list[str]:
+@functools.lru_cache
+def _code(path: Path, modified: int) -> tuple[str, list[str]]:
+    """What counts of a module's code, and the modules that it imports."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return ast.dump(_without_docstrings(tree)), _imports(tree)
+
+
+def _imports(tree: ast.AST) -> list[str]:
     """Modules that a file imports when it runs, function bodies included."""
     names: list[str] = []
-    for node in _runtime_nodes(_parse(path)):
+    for node in _runtime_nodes(tree):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -136,15 +144,6 @@ def _without_docstrings(tree: ast.AST) -> ast.AST:
         if isinstance(node, scopes) and ast.get_docstring(node, clean=False) is not None:
             node.body = node.body[1:]
     return tree
-
-
-@functools.lru_cache
-def _source(path: Path, modified: int) -> str:
-    return path.read_text(encoding="utf-8")
-
-
-def _parse(path: Path) -> ast.Module:
-    return ast.parse(_source(path, path.stat().st_mtime_ns))
 
 
 def git_commit() -> str | None:

@@ -22,7 +22,7 @@ from lightreasoner.errors import ModelError
 from lightreasoner.inference import loading
 from lightreasoner.inference.forward import check_head
 from lightreasoner.storage import artifacts
-from lightreasoner.storage.artifacts import Artifact
+from lightreasoner.storage.artifacts import Inputs, Workspace
 from lightreasoner.tuning.loss import Batch, collate
 from lightreasoner.tuning.rows import Row, check_samples, gold_rows, hold_out, join_rows, read_rows
 from lightreasoner.tuning.trainer import CURVE, Objective, Update, train
@@ -32,23 +32,14 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from lightreasoner.config import Compute, Finetune
+    from lightreasoner.config import Finetune
     from lightreasoner.progress import Watcher
-    from lightreasoner.storage.artifacts import Workspace
 
 # Of one layer's states; a core's second cache holds a few times that.
 VALUES_IN_CACHE = {"cpu": 1 << 18}
 
 
-def write_adapter(
-    expert: Artifact,
-    samples_dir: Path,
-    problems_dir: Path,
-    config: "Finetune",
-    compute: "Compute",
-    work: "Workspace",
-    watcher: "Watcher",
-) -> None:
+def write(inputs: Inputs, config: "Finetune", work: Workspace, watcher: "Watcher") -> None:
     """Write the adapter (peft's format, safetensors), `curve.csv` with the loss an update,
     `validation.csv` with what held-out problems said, and `validation.json`, which names them and
     the update whose adapter was kept.
@@ -56,13 +47,14 @@ def write_adapter(
     Raises ArtifactError or SelectionError for a sample set that is not this expert's, before the
     model is loaded; ModelError for the model or a loss that is not finite.
     """
+    expert, samples_dir, compute = inputs["expert"], inputs["samples"].path, work.compute
     check_samples(samples_dir, expert.path)
     tokenizer = loading.load_tokenizer(expert.path)
     rows, held_out = hold_out(
         read_rows(samples_dir, config.batching), config.validation_share, config.seed
     )
     gold = gold_rows(
-        problems.read(problems_dir / "problems.jsonl"), held_out, samples_dir, tokenizer
+        problems.read(inputs["problems"].path / "problems.jsonl"), held_out, samples_dir, tokenizer
     )
     model = loading.load_model(expert.path, compute.device, compute.dtype)
     check_head(model)

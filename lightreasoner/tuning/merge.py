@@ -23,7 +23,7 @@ from lightreasoner.errors import ArtifactError, MergeError
 from lightreasoner.inference import loading
 from lightreasoner.inference.model_files import read_settings
 from lightreasoner.storage import tables
-from lightreasoner.storage.artifacts import Artifact
+from lightreasoner.storage.artifacts import Artifact, Inputs, Workspace
 from lightreasoner.tuning import adapters, model_card
 from lightreasoner.tuning.adapters import Adapter
 from lightreasoner.tuning.parity import NONE, distance, logits
@@ -52,15 +52,7 @@ LIMITED = {"kl_mean": ("mean", 1.0), "kl_max": ("largest", 5.0)}
 SHARE_OF_GPU = 0.8  # what float32 weights may take of its memory, else they are folded on the CPU
 
 
-def write_model(
-    expert: Artifact,
-    adapter_dir: Path,
-    samples: Artifact,
-    config: "Merge",
-    compute: "Compute",
-    out: Path,
-    watcher: "Watcher",
-) -> None:
+def write(inputs: Inputs, config: "Merge", work: Workspace, watcher: "Watcher") -> None:
     """Write the merged model as a Hugging Face directory, with `parity.json` and a model card.
 
     Raises ArtifactError, ModelError or SelectionError, before weights are loaded, for an adapter
@@ -68,6 +60,8 @@ def write_model(
     for a sample set that is not this expert's; MergeError if any weight is not finite or the
     distributions differ by more than `config` allows.
     """
+    expert, samples, adapter_dir = inputs["expert"], inputs["samples"], inputs["adapter"].path
+    compute, out = work.compute, work.out
     adapter = adapters.read(adapter_dir)
     adapters.check_base(adapter, expert)
     check_samples(samples.path, expert.path)

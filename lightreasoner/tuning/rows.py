@@ -158,7 +158,7 @@ def _check_tokenizer(samples_dir: Path, expert_dir: Path) -> None:
     """Compare digests of tokenizer.json; a set without provenance names none and passes."""
     provenance = tables.provenance(samples_dir / "trajectories.parquet")
     origin: dict[str, Any] = provenance.get("generate") or provenance.get("import") or provenance
-    theirs, ours = origin.get("tokenizer"), artifacts.file_md5(expert_dir / "tokenizer.json")
+    theirs, ours = origin.get("tokenizer"), artifacts.digest(expert_dir / "tokenizer.json")
     if theirs not in (None, ours):
         raise ArtifactError(
             f"{samples_dir}: its token ids are of the tokenizer {theirs}, the expert's is {ours}; "

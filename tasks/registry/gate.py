@@ -12,7 +12,7 @@ import fcntl
 import logging
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,8 @@ from mlflow.exceptions import MlflowException
 from lightreasoner.config import CHAMPION, Params
 from lightreasoner.errors import ArtifactError, ModelError
 from lightreasoner.evaluation.promotion import Champion, Decision, Difference, decide
-from lightreasoner.pipeline.graph import STAGES, Inputs
-from lightreasoner.pipeline.store import Outcome, Store, stage_key
+from lightreasoner.pipeline.graph import STAGES
+from lightreasoner.pipeline.store import Job, Outcome, Store
 from lightreasoner.storage import artifacts
 from lightreasoner.storage.artifacts import Artifact
 from tasks.registry import card
@@ -34,8 +34,8 @@ from tasks.tracking import mlflow_runs, route
 
 TAG = "gate"
 NONE = "none"
-Evaluate = Callable[[Inputs], Outcome]
-"""Runs the stage evaluate on these inputs."""
+Evaluate = Callable[[Job], Outcome]
+"""Runs the stage evaluate."""
 
 log = logging.getLogger(__name__)
 
@@ -131,14 +131,14 @@ class _Contest:
         if digest is None:
             why = f"it has no tag {DIGEST_TAG}, so it was not registered here"
             return Champion(version, why=why)
-        stage = STAGES["evaluate"]
         known = {"model": Artifact(self.home, digest), "benchmark_source": self.source}
-        stored = Store(self.home).find(stage, stage_key(stage, known, self.params))
+        job = Job.of(STAGES["evaluate"], known, self.params)
+        stored = Store(self.home).find(job)
         if stored is not None:
             return Champion(version, stored.artifact.path)
         try:
             with _downloaded(name, version, digest, self.home) as files:
-                outcome = self.evaluate({**known, "model": files})
+                outcome = self.evaluate(replace(job, inputs={**known, "model": files}))
         except ModelError as error:
             log.warning("gate: version %s stays champion: %s", version, error)
             return Champion(version, why=f"it cannot be graded ({error})")

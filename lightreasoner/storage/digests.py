@@ -1,0 +1,79 @@
+"""The md5 of large files, read again only when they have changed.
+
+A file counts as unchanged while it has the size, inode and times (of content and of inode, ns) that
+it had when it was read. DVC goes by the same, but for the inode's time (ctime), which no program
+can set back. A file that changed within SETTLED before it was read is not remembered: it might
+change again within one tick of the disk's clock. What a disk loses by itself changes no time; so
+who must know reads anew.
+
+    <home>/digests.json    path: [size, inode, content's time, inode's time, md5], the newest LIMIT
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+
+LARGE = 1 << 20
+"""Bytes; a smaller file is read as fast as it is looked up."""
+
+SETTLED = 2_000_000_000
+"""Nanoseconds: what file systems with a coarse clock (FAT) count time in."""
+
+LIMIT = 500
+
+State = list[int]
+Known = dict[str, tuple[State, str]]
+
+_known: Known = {}
+_kept: list[Path] = []  # the file that outlives the process, if there is one
+
+
+def keep(home: Path) -> None:
+    """Take the digests that earlier processes kept under home, and keep new ones there."""
+    _kept[:] = [home / "digests.json"]
+    _known.update(_load(_kept[0]))
+
+
+def md5(path: Path, anew: bool = False) -> str:
+    """md5 of a file's bytes, in hexadecimal; `anew` reads them whatever is remembered."""
+    name = os.path.abspath(path)  # noqa: PTH100, a link's own place, not what it leads to
+    known = _known.get(name)
+    if known and not anew and known[0] == _state(path.stat()):
+        return known[1]
+    with path.open("rb") as file:
+        now, state = time.time_ns(), _state(os.fstat(file.fileno()))
+        found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    if state[0] >= LARGE and now - max(state[2:]) > SETTLED and known != (state, found):
+        _known.pop(name, None)  # the newest come last
+        _known[name] = state, found
+        _save()
+    return found
+
+
+def _state(found: os.stat_result) -> State:
+    return [found.st_size, found.st_ino, found.st_mtime_ns, found.st_ctime_ns]
+
+
+def _load(file: Path) -> Known:
+    """What the file says; nothing if it is not there or says it in another way."""
+    try:
+        tree = json.loads(file.read_text(encoding="utf-8"))
+        return {name: ([*map(int, state)], str(digest)) for name, (*state, digest) in tree.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def _save() -> None:
+    """Add what is known to what other processes kept; what is lost in a race is read again."""
+    for file in _kept:
+        new = dict(_known)
+        known = {name: each for name, each in _load(file).items() if name not in new} | new
+        tree = {name: [*state, digest] for name, (state, digest) in [*known.items()][-LIMIT:]}
+        # Where nothing can be written, no run fails for it.
+        with contextlib.suppress(OSError), tempfile.TemporaryDirectory(dir=file.parent) as work:
+            (Path(work) / "new").write_text(json.dumps(tree), encoding="utf-8")
+            (Path(work) / "new").replace(file)
