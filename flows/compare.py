@@ -15,20 +15,17 @@ from typing import Any
 
 from prefect import flow
 from prefect.artifacts import create_table_artifact
-from prefect.runtime import flow_run
 
-from flows import environment
 from flows.forms import naming
 from flows.forms.form import Form
-from flows.pipeline import let_interface_see_lines, run_stages
-from flows.servers import local
+from flows.pipeline import begin, run_stages
 from lightreasoner.config import Params
 from lightreasoner.errors import SelectionError
 from lightreasoner.experiments import comparison
 from lightreasoner.experiments.comparison import Result, Tuning
 from lightreasoner.experiments.methods import METHODS, NAMES, Name, named, params_of, stages_of
 from lightreasoner.pipeline.graph import Inputs, external_inputs, resolved
-from lightreasoner.storage import artifacts, digests
+from lightreasoner.storage import artifacts
 from lightreasoner.storage.fingerprint import git_commit, package_versions
 from tasks.stages import StageRun
 from tasks.tracking import mlflow_runs
@@ -48,19 +45,13 @@ def compare(params: Form, methods: tuple[Name, ...] = NAMES) -> dict[str, Any]:
     A method whose sample set would be empty has a row that says why. Raises SelectionError if that
     befell every method that is tuned, and what any stage raises else.
     """
-    let_interface_see_lines()
-    naming.tag(params)
-    where = environment.home()
-    digests.keep(where)
-    values = under_one_prompt(params.values())
+    home, values = begin(params), under_one_prompt(params.values())
     names = named(("base", *methods))
     inputs = checked_inputs(values, names)
-    local.track(where)
-    run_name = flow_run.name or "lightreasoner-compare"
-    with mlflow_runs.pipeline_run(values, run_name, kind="comparison") as run:
-        results = run_methods(names, inputs, values, where, run)
+    with mlflow_runs.pipeline_run(values, naming.name_here(), "comparison") as run:
+        results = run_methods(names, inputs, values, home, run)
         found = {**comparison.compare(results, values), **conditions(values)}
-        publish(found, where, "compare", "comparison", run)
+        show(found, home, "compare", "comparison", run)
         refuse_if_all_failed(results)
     return found
 
@@ -95,7 +86,7 @@ def checked_inputs(params: Params, names: tuple[Name, ...]) -> Inputs:
 
 
 def run_methods(
-    names: tuple[Name, ...], inputs: Inputs, params: Params, where: Path, run: str
+    names: tuple[Name, ...], inputs: Inputs, params: Params, home: Path, run: str
 ) -> dict[Name, Result | str]:
     """Each method's result, or the reason that it has none."""
     shared: dict[str, StageRun] = {}
@@ -103,7 +94,7 @@ def run_methods(
     for name in names:
         chain, changed = stages_of(name), params_of(name, params)
         try:
-            runs = run_stages(chain, inputs, changed, where, run, name, shared)
+            runs = run_stages(chain, inputs, changed, home, run, name, shared)
         except SelectionError as error:
             log.warning("%s: %s", name, error)
             results[name] = str(error)
@@ -128,21 +119,28 @@ def tuned_result(runs: Mapping[str, StageRun], maker: str, params: Params) -> Re
     return Result(outcomes["evaluate"].artifact.path, tuning)
 
 
-def publish(found: Mapping[str, Any], where: Path, name: str, key: str, run: str) -> None:
+def show(found: Mapping[str, Any], home: Path, name: str, key: str, run: str) -> None:
     """Write `<home>/<name>/<name>.json` and `.md`, and show the table in Prefect and MLflow.
 
     `key` is the artifact's in Prefect.
     """
-    files = [where / name / f"{name}{suffix}" for suffix in (".json", ".md")]
-    artifacts.write_text(files[0], json.dumps(found, indent=1) + "\n")
-    artifacts.write_text(files[1], comparison.markdown(found))
+    write(found, comparison.markdown(found), comparison.metrics(found), home / name, run)
     columns = comparison.headings(found)
     create_table_artifact(
         [dict(zip(columns, row, strict=True)) for row in comparison.method_rows(found, ", ")],
         key=key,
         description="\n\n".join(comparison.notes(found)),
     )
-    mlflow_runs.log_comparison(run, comparison.metrics(found), files)
+
+
+def write(
+    found: Mapping[str, Any], text: str, metrics: dict[str, float], folder: Path, run: str
+) -> None:
+    """Write a table as a tree and as text, `<folder>/<its name>.json` and `.md`, and to MLflow."""
+    files = [folder / f"{folder.name}{suffix}" for suffix in (".json", ".md")]
+    artifacts.write_text(files[0], json.dumps(found, indent=1) + "\n")
+    artifacts.write_text(files[1], text)
+    mlflow_runs.log_comparison(run, metrics, files)
 
 
 def refuse_if_all_failed(results: Mapping[comparison.Named, Result | str]) -> None:

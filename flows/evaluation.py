@@ -9,17 +9,13 @@ from typing import Any
 
 from prefect import flow
 from prefect.artifacts import create_table_artifact
-from prefect.runtime import flow_run
 
-from flows import environment
 from flows.compare import conditions
 from flows.forms import naming
 from flows.forms.form import EvaluationForm
-from flows.pipeline import let_interface_see_lines, run_stages
-from flows.servers import local
+from flows.pipeline import begin, run_stages
 from lightreasoner import formatting
 from lightreasoner.pipeline.graph import STAGES, external_inputs
-from lightreasoner.storage import digests
 from tasks.registry import lookup
 from tasks.tracking import measures, mlflow_runs
 
@@ -36,16 +32,11 @@ def evaluation(params: EvaluationForm) -> dict[str, Any]:
 
     Raises ModelError and ProblemsError before anything runs, and what the stage raises.
     """
-    let_interface_see_lines()
-    naming.tag(params)
-    where, values = environment.home(), params.values()
-    digests.keep(where)
+    home, values = begin(params), params.values()
     inputs = external_inputs(values, ("benchmark_source",))
-    local.track(where)
-    inputs["model"] = lookup.resolve(params.model, where)
-    run_name = flow_run.name or "lightreasoner-evaluation"
-    with mlflow_runs.pipeline_run(values, run_name, kind="evaluation") as run:
-        runs = run_stages((EVALUATE,), inputs, values, where, run)
+    inputs["model"] = lookup.resolve(params.model, home)
+    with mlflow_runs.pipeline_run(values, naming.name_here(), "evaluation") as run:
+        runs = run_stages((EVALUATE,), inputs, values, home, run)
         scores = runs["evaluate"].outcome.artifact.path
         found = {
             "model": params.model,
@@ -55,11 +46,11 @@ def evaluation(params: EvaluationForm) -> dict[str, Any]:
         }
         said = {"model": params.model, "digest": found["digest"]}
         mlflow_runs.log_numbers(run, measures.of_payload("evaluate", scores), said)
-        _publish(found)
+        _show(found)
     return found
 
 
-def _publish(found: dict[str, Any]) -> None:
+def _show(found: dict[str, Any]) -> None:
     """Show the table in Prefect's interface."""
     create_table_artifact(
         [

@@ -11,13 +11,12 @@ from prefect.runtime import flow_run
 
 from flows import environment
 from flows.forms import naming
-from flows.forms.form import Form
+from flows.forms.form import Form, Settings
 from flows.results import prefect_page, records, report_json
 from flows.servers import local
 from lightreasoner.config import Params
 from lightreasoner.pipeline.graph import GRAPH, STAGES, Inputs, Stage, external_inputs, walk
 from lightreasoner.pipeline.store import Job, peak_memory_mib, reset_peak_memory
-from lightreasoner.storage import digests
 from lightreasoner.storage.artifacts import Artifact
 from tasks.stages import StageRun, decide_champion, register, run_stage
 from tasks.tracking import mlflow_runs
@@ -37,29 +36,38 @@ def lightreasoner(params: Form) -> dict[str, Any]:
     Writes to the store, to MLflow and to `<home>/latest`. Raises what the first stage that fails
     raises, ModelError and ProblemsError before any stage runs.
     """
-    let_interface_see_lines()
-    naming.tag(params)
-    return run_pipeline(params.values(), environment.home())
+    return run_pipeline(params.values(), begin(params))
 
 
-def run_pipeline(params: Params, where: Path) -> dict[str, Any]:
+def begin(form: Settings) -> Path:
+    """Let Prefect's interface see our lines, tag this flow run by its form, find MLflow; home.
+
+    Prefect sends what our loggers let through (PREFECT_LOGGING_EXTRA_LOGGERS in home.py).
+    """
+    for name in ("lightreasoner", "tasks", "flows"):
+        logging.getLogger(name).setLevel(logging.INFO)
+    naming.tag(form)
+    home = environment.home()
+    local.track(home)
+    return home
+
+
+def run_pipeline(params: Params, home: Path) -> dict[str, Any]:
     """The stages, the report and the registry; what report.json says.
 
     Report and record are there before the registry is asked, and are completed after.
     """
-    digests.keep(where)
     inputs = external_inputs(params)
-    name, uri = flow_run.name or "lightreasoner", environment.tracking_uri(where)
-    local.track(where)
+    name, uri = naming.name_here(), environment.tracking_uri(home)
     with mlflow_runs.pipeline_run(params, name) as run:
-        runs = run_stages(GRAPH, inputs, params, where, run)
+        runs = run_stages(GRAPH, inputs, params, home, run)
         mlflow_runs.log_report(run, runs["report"].outcome)
         ids = {"name": name, "prefect": str(flow_run.id), "mlflow": mlflow_runs.run_here(run)}
-        _keep(ids, params, runs, where)
-        log.info("%-24s %s", "report", where / "latest" / "report.html")
-        registering = _register(runs, inputs, params, where, run)
+        _keep(ids, params, runs, home)
+        log.info("%-24s %s", "report", home / "latest" / "report.html")
+        registering = _register(runs, inputs, params, home, run)
         ids["mlflow"] = mlflow_runs.run_here(run)
-        report, record = _keep(ids, params, runs, where, registering)
+        report, record = _keep(ids, params, runs, home, registering)
         addresses = prefect_page.addresses(uri, run, report["registered_model"])
         finished = prefect_page.Finished(record, report, runs, params, addresses)
         prefect_page.make_artifacts(finished)
@@ -71,14 +79,14 @@ def _keep(
     ids: dict[str, str],
     params: Params,
     runs: dict[str, StageRun],
-    where: Path,
+    home: Path,
     registering: report_json.Registering | None = None,
 ) -> tuple[dict[str, Any], records.Record]:
     """Write `latest` and the run's record; without `registering`, as if that failed."""
     report = report_json.report_tree(runs, registering)
-    report_json.write(where, runs["report"].outcome.artifact, report)
+    report_json.write(home, runs["report"].outcome.artifact, report)
     record = records.of(ids, params, runs, report["registered_model"])
-    records.keep(where, record)
+    records.keep(home, record)
     return report, record
 
 
@@ -86,7 +94,7 @@ def run_stages(
     stages: Sequence[Stage],
     inputs: Inputs,
     params: Params,
-    where: Path,
+    home: Path,
     pipeline_run: str,
     label: str = "",
     shared: dict[str, StageRun] | None = None,
@@ -103,7 +111,7 @@ def run_stages(
         job = Job.of(stage, needed, params)
         if job.key not in shared:
             feeding = [run.state for name, run in runs.items() if STAGES[name].output in needed]
-            shared[job.key] = run_stage(job, where, pipeline_run, feeding, label)
+            shared[job.key] = run_stage(job, home, pipeline_run, feeding, label)
             _say(mlflow_runs.run_name(stage, label), shared[job.key])
         runs[stage.name] = shared[job.key]
         return runs[stage.name].outcome.artifact
@@ -118,7 +126,7 @@ def _say(name: str, run: StageRun) -> None:
 
 
 def _register(
-    runs: dict[str, StageRun], inputs: Inputs, params: Params, where: Path, pipeline_run: str
+    runs: dict[str, StageRun], inputs: Inputs, params: Params, home: Path, pipeline_run: str
 ) -> report_json.Registering:
     clock = time.perf_counter()
     reset_peak_memory()
@@ -135,12 +143,6 @@ def _register(
     log.info("%-24s %-6s %6.1f s", "register", how, seconds)
     peak = peak_memory_mib()
     source = inputs["benchmark_source"]
-    gated = decide_champion(registered, outcomes, params, source, where, pipeline_run)
+    gated = decide_champion(registered, outcomes, params, source, home, pipeline_run)
     log.info("%-24s %s", "gate", gated.decision.verdict)
     return report_json.Registering(registered, seconds, peak, gated)
-
-
-def let_interface_see_lines() -> None:
-    """Prefect sends what our loggers let through (PREFECT_LOGGING_EXTRA_LOGGERS in home.py)."""
-    for name in ("lightreasoner", "tasks", "flows"):
-        logging.getLogger(name).setLevel(logging.INFO)

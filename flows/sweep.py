@@ -13,26 +13,22 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow
-from prefect.runtime import flow_run
 
-from flows import environment
 from flows.compare import (
     conditions,
-    publish,
     refuse_if_all_failed,
+    show,
     tuned_result,
     under_one_prompt,
 )
 from flows.forms import naming
 from flows.forms.form import SweepForm
-from flows.pipeline import let_interface_see_lines, run_stages
-from flows.servers import local
+from flows.pipeline import begin, run_stages
 from lightreasoner.config import Params
 from lightreasoner.errors import SelectionError
 from lightreasoner.experiments import comparison
 from lightreasoner.experiments.comparison import Result
 from lightreasoner.pipeline.graph import STAGES, Inputs, external_inputs
-from lightreasoner.storage import digests
 from tasks.stages import StageRun
 from tasks.tracking import measures, mlflow_runs
 
@@ -59,19 +55,14 @@ def sweep(params: SweepForm) -> dict[str, Any]:
     A point whose sample set would be empty has a row that says why. Raises SelectionError if that
     befell every point, and what any stage raises else.
     """
-    let_interface_see_lines()
-    naming.tag(params)
-    where = environment.home()
-    digests.keep(where)
+    home = begin(params)
     points = {point_name(point): point for point in map(under_one_prompt, params.points())}
     first = next(iter(points.values()))
     inputs = external_inputs(first)
-    local.track(where)
-    run_name = flow_run.name or "lightreasoner-sweep"
-    with mlflow_runs.pipeline_run(under_one_prompt(params.values()), run_name, kind="sweep") as run:
-        results = run_points(points, inputs, where, run)
-        found = {**described(results, points), **conditions(first)}
-        publish(found, where, "sweep", "sweep", run)
+    with mlflow_runs.pipeline_run(first, naming.name_here(), "sweep") as run:
+        results = run_points(points, inputs, home, run)
+        found = {**as_tree(results, points), **conditions(first)}
+        show(found, home, "sweep", "sweep", run)
         refuse_if_all_failed(results)
     return found
 
@@ -82,16 +73,16 @@ def point_name(params: Params) -> str:
 
 
 def run_points(
-    points: Mapping[str, Params], inputs: Inputs, where: Path, run: str
+    points: Mapping[str, Params], inputs: Inputs, home: Path, run: str
 ) -> dict[str, Result | str]:
     """The base's result and each point's, or the reason that a point has none."""
     shared: dict[str, StageRun] = {}
     first = next(iter(points.values()))
-    run_stages(SHARED, inputs, first, where, run, shared=shared)
-    base = run_stages((STAGES["evaluate_base"],), inputs, first, where, run, shared=shared)
+    run_stages(SHARED, inputs, first, home, run, shared=shared)
+    base = run_stages((STAGES["evaluate_base"],), inputs, first, home, run, shared=shared)
     results: dict[str, Result | str] = {BASE: Result(base["evaluate_base"].outcome.artifact.path)}
     for name, params in points.items():
-        results[name] = _run_point(name, params, inputs, where, run, shared)
+        results[name] = _run_point(name, params, inputs, home, run, shared)
     return results
 
 
@@ -99,14 +90,14 @@ def _run_point(
     name: str,
     params: Params,
     inputs: Inputs,
-    where: Path,
+    home: Path,
     sweep_run: str,
     shared: dict[str, StageRun],
 ) -> Result | str:
     values = {"alpha": f"{params.select.alpha:g}", "beta": f"{params.select.beta:g}"}
     with mlflow_runs.nested_run(sweep_run, name, values) as run:
         try:
-            runs = run_stages(CHAIN, inputs, params, where, run, name, shared)
+            runs = run_stages(CHAIN, inputs, params, home, run, name, shared)
         except SelectionError as error:
             log.warning("%s: %s", name, error)
             mlflow_runs.log_numbers(run, {}, values)
@@ -116,7 +107,7 @@ def _run_point(
         return result
 
 
-def described(results: Mapping[str, Result | str], points: Mapping[str, Params]) -> dict[str, Any]:
+def as_tree(results: Mapping[str, Result | str], points: Mapping[str, Params]) -> dict[str, Any]:
     """The grid as a comparison's tree, with each point's alpha and beta in its entry."""
     first = next(iter(points.values()))
     found = comparison.compare(results, first, {name: name for name in results})

@@ -24,6 +24,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 
 from lightreasoner import yaml12
 from lightreasoner.errors import ConfigError
@@ -34,6 +35,11 @@ MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 LONGEST_NAME = 100
 SET_NAME = re.compile(r"[\w.:/ -]{1,100}")
 """What MLflow takes in a metric's name."""
+
+SIGNS = {
+    "greater_than_equal": ">=", "greater_than": ">", "less_than_equal": "<=", "less_than": "<",
+}  # fmt: skip
+"""Of pydantic's errors about bounds."""
 
 CHAMPION = "champion"
 """The alias of the model that the gate let through last (gate.py)."""
@@ -65,7 +71,10 @@ def _check_draws(n: int, temperature: float, what: str) -> None:
 class Models(Section):
     """The pair of models: `owner/name@commit` of the hub or a local directory."""
 
-    expert: str = Field(min_length=1, description="The strong model, which is tuned.")
+    expert: str = Field(
+        min_length=1,
+        description="The strong model, which is tuned: owner/name@commit or a directory.",
+    )
     amateur: str = Field(min_length=1, description="The weak model of the same vocabulary.")
 
 
@@ -259,7 +268,11 @@ class Evaluate(Section):
     """Graded responses of base and tuned expert to the same problems; mmlu_stem is 5-shot."""
 
     source: str = Field(min_length=1, description="As prepare.source.")
-    problem_sets: tuple[str, ...] = Field(min_length=1, description="Sets of the source.")
+    problem_sets: tuple[str, ...] = Field(
+        min_length=1,
+        description="Sets of the source: of microworld tuned, transfer, chain_sum; of hub gsm8k, "
+        "math, svamp, asdiv, minerva_math, olympiadbench, mmlu_stem and others.",
+    )
     n_problems: int | None = Field(None, ge=1, description="Problems a set; null takes all.")
     base_style: PromptStyle | None = Field(
         None, description="The base's prompt style (appendix G); null takes that of the tuned."
@@ -396,29 +409,38 @@ with warnings.catch_warnings():
             return self.register.gate_set or self.evaluate.problem_sets[0]
 
 
+def fields() -> dict[str, FieldInfo]:
+    """What is known of each parameter, by `section.key`."""
+    return {
+        f"{section}.{key}": field
+        for section, part in Params.model_fields.items()
+        for key, field in getattr(part.annotation, "model_fields", {}).items()
+    }
+
+
 def load(path: Path, overrides: Sequence[str] = ()) -> Params:
     """Read params.yaml and apply `section.key=value` overrides.
 
     Raises ConfigError with every fault at once, each with the value, the limit and the remedy.
     """
     tree = _read_yaml(path)
-    faults = [fault for override in overrides if (fault := _apply(tree, override))]
-    if faults:
-        raise ConfigError(faults)
+    _apply_all(tree, overrides)
     return parse(tree, str(path), {override.partition("=")[0].strip() for override in overrides})
 
 
-def parse(tree: dict[str, Any], where: str, overridden: Collection[str] = ()) -> Params:
-    """Validate a tree of parameters; `where` names its origin in errors, or --set for a key that
-    was `overridden` (`section.key`).
+def parse(tree: dict[str, Any], origin: str, overridden: Collection[str] = ()) -> Params:
+    """Validate a tree of parameters; errors name its `origin`, or --set for a key that was
+    `overridden` (`section.key`).
     """
     try:
         return Params.model_validate(tree)
     except ValidationError as error:
         found: list[dict[str, Any]] = [dict(item) for item in error.errors()]
-    places = ["--set" if _is_of(item["loc"], overridden) else where for item in found]
     raise ConfigError(
-        [f"{place}: {fault(item, Params)}" for place, item in zip(places, found, strict=True)]
+        [
+            f"{'--set' if _is_of(item['loc'], overridden) else origin}: {fault(item, Params)}"
+            for item in found
+        ]
     )
 
 
@@ -428,9 +450,7 @@ def changed(params: Params, overrides: Sequence[str]) -> Params:
     Raises ConfigError with every fault at once, as `load` does.
     """
     tree = params.model_dump(mode="json")
-    faults = [fault for override in overrides if (fault := _apply(tree, override))]
-    if faults:
-        raise ConfigError(faults)
+    _apply_all(tree, overrides)
     return parse(tree, "parameters")
 
 
@@ -486,6 +506,12 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return tree
 
 
+def _apply_all(tree: dict[str, Any], overrides: Sequence[str]) -> None:
+    faults = [fault for override in overrides if (fault := _apply(tree, override))]
+    if faults:
+        raise ConfigError(faults)
+
+
 def _apply(tree: dict[str, Any], override: str) -> str | None:
     """Set one `section.key=value` in place; the fault, if it is malformed."""
     name, equals, value = override.partition("=")
@@ -510,13 +536,9 @@ def fault(error: dict[str, Any], model: type[BaseModel]) -> str:
         return f"{name} is not a known key{_did_you_mean(error['loc'], model)}"
     if kind == "missing":
         return f"{name} is missing; add it"
-    limits = {"greater_than_equal": (">=", "ge"), "greater_than": (">", "gt")}
-    limits |= {"less_than_equal": ("<=", "le"), "less_than": ("<", "lt")}
-    if kind in limits:
-        sign, bound = limits[kind]
-        return (
-            f"{name} must be {sign} {context[bound]:g}{_unit(error['loc'], model)}, got {value!r}"
-        )
+    if kind in SIGNS:
+        (bound,) = context.values()
+        return f"{name} must be {SIGNS[kind]} {bound:g}{_unit(error['loc'], model)}, got {value!r}"
     if kind == "value_error":
         said = str(context["error"])
         return f"{name} {said}, got {value!r}" if name else said

@@ -7,7 +7,6 @@ share of correct ones, never several problems. All intervals are of 95%.
 import math
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -161,57 +160,16 @@ def pass_at_k(n: int, correct: int, k: int) -> float:
     return (every - math.comb(n - correct, k)) / every
 
 
-def maj_at_k(answers: Sequence[Hashable], correct: Sequence[bool], k: int | None = None) -> float:
-    """Chance that the most frequent answer of k responses to a problem is right; k = all of them.
+def maj_at_n(answers: Sequence[Hashable], correct: Sequence[bool]) -> float:
+    """Chance that the most frequent answer of the n responses to a problem is right (maj@n).
 
-    `answers` holds a canonical key a response, equal for answers that count as the same, None for
-    a response without an answer: it is among the k but does not vote, and where nobody votes the
-    result is wrong. Tied answers win equally often, which is what taking the first to appear comes
-    to over the responses' orders. An answer is right if any of its responses is (another's verdict
-    may have run out of time). For k below all, the exact mean over the subsets of k responses.
-    Raises ValueError for a k that cannot be.
+    `answers` holds a canonical key per response, equal for answers that count as the same, None for
+    a response without an answer, which does not vote; where nobody votes the result is wrong. Tied
+    answers win equally often, which is what taking the first to appear comes to over the responses'
+    orders. An answer is right if any of its responses is (another's verdict may have run out of
+    time).
     """
-    n = len(answers)
-    k = n if k is None else k
-    if not 1 <= k <= n:
-        raise ValueError(f"maj@k needs 1 <= k <= the number of responses, got {k=} of {n}")
     votes = Counter(answer for answer in answers if answer is not None)
-    silent = n - votes.total()
     right = {answer for answer, is_right in zip(answers, correct, strict=True) if is_right}
-    wins = sum(
-        _wins(votes[answer], [votes[other] for other in votes if other != answer], silent, k)
-        for answer in right & votes.keys()
-    )
-    return float(Fraction(wins) / math.comb(n, k))
-
-
-def _wins(own: int, others: Sequence[int], silent: int, k: int) -> Fraction:
-    """Subsets of k of the responses in which one answer has the most votes; of a tie, its share.
-
-    The answer has `own` votes in all, the other answers `others`; `silent` responses do not vote.
-    """
-    total = Fraction(0)
-    for most in range(1, min(own, k) + 1):
-        # (votes of others, answers that tie) -> ways to draw them
-        ways = Counter({(0, 1): math.comb(own, most)})
-        left = sum(others) + silent
-        for votes in others:
-            left -= votes
-            ways = _draw_from(ways, votes, most, k - most, left)
-        for (drawn, tied), count in ways.items():
-            total += Fraction(count * math.comb(silent, k - most - drawn), tied)
-    return total
-
-
-def _draw_from(
-    ways: Counter[tuple[int, int]], votes: int, most: int, room: int, left: int
-) -> Counter[tuple[int, int]]:
-    """`ways` after drawing up to `most` of one more answer's votes; `left` responses follow it.
-
-    At most `room` are drawn in all, and so few that those left cannot fill it are left out.
-    """
-    drawn_on: Counter[tuple[int, int]] = Counter()
-    for (drawn, tied), count in ways.items():
-        for more in range(max(0, room - drawn - left), min(votes, most, room - drawn) + 1):
-            drawn_on[drawn + more, tied + (more == most)] += count * math.comb(votes, more)
-    return drawn_on
+    winners = {answer for answer, count in votes.items() if count == max(votes.values())}
+    return len(winners & right) / max(1, len(winners))

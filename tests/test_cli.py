@@ -104,9 +104,9 @@ def test_what_is_in_place_is_left_alone(workspace: Path) -> None:
 @pytest.mark.parametrize(
     ("out", "fault"),
     [
-        ("mine", "mine: holds other files (thesis.txt); choose a new directory"),
+        ("mine", "mine: holds other files (thesis.txt); choose a new directory, or replace all"),
         ("keep.txt", "keep.txt: is a file; choose a new directory"),
-        (".", ".: holds other files ("),
+        (".", ".: holds the current folder, or "),
     ],
 )
 def test_what_a_stage_did_not_write_is_never_replaced(
@@ -122,12 +122,20 @@ def test_what_a_stage_did_not_write_is_never_replaced(
     assert artifacts.digest(workspace) == before
 
 
-def test_an_earlier_result_is_replaced_though_the_store_is_gone(workspace: Path) -> None:
+def test_an_earlier_result_is_replaced_while_the_store_has_it(workspace: Path) -> None:
+    """Without it, only if --overwrite says so."""
     assert call("prepare", "--out", "mine").exit_code == 0
-    shutil.rmtree(workspace / ".lightreasoner/store")
-    result = call("prepare", "--out", "mine", "--set", "prepare.n_problems=5")
+    fewer = ("prepare", "--out", "mine", "--set", "prepare.n_problems=5")
+    result = call(*fewer)
     assert result.exit_code == 0, result.stderr
     assert len((workspace / "mine/problems.jsonl").read_text("utf-8").splitlines()) == 5
+    shutil.rmtree(workspace / ".lightreasoner/store")
+    again = (*fewer[:-1], "prepare.n_problems=4")
+    (line,) = faults(call(*again))
+    assert line.endswith("choose a new directory, or replace all that it holds by --overwrite")
+    result = call(*again, "--overwrite")
+    assert result.exit_code == 0, result.stderr
+    assert len((workspace / "mine/problems.jsonl").read_text("utf-8").splitlines()) == 4
 
 
 def test_home_and_inputs_may_lie_elsewhere(workspace: Path) -> None:

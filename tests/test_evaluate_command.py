@@ -116,20 +116,25 @@ def test_a_server_that_dies_costs_no_answer_it_gave(data: str) -> None:
     assert sorted(scores("there")["extracted"]) == ["1"] * 8 + ["2"] * (2 * N - 8)
 
 
-def test_a_servers_answers_replace_earlier_ones_alone(data: str) -> None:
+def test_a_servers_answers_replace_earlier_ones_if_told_to(data: str) -> None:
+    """The store does not have them."""
     Path("mine").mkdir()
     Path("mine/thesis.txt").write_text("x")
     with scripted(served_models("m"), completion(r"\boxed{1}")) as server:
         asking = arguments(data, "--limit", "1", "--endpoint", server.url)
         (line,) = faults(call(*asking, "--out", "mine"))
-        assert line == "mine: holds other files (thesis.txt); choose a new directory"
+        assert line.startswith("mine: holds other files (thesis.txt); choose a new directory, or ")
         assert len(server.asked) == 1
         for answer in ("1", "2"):
             server.script[:] = [served_models("m"), completion(rf"\boxed{{{answer}}}")]
             server.asked.clear()
-            result = call(*asking)
+            result = call(*asking, *(["--overwrite"] if answer == "2" else []))
             assert result.exit_code == 0, result.stderr
             assert set(scores()["extracted"]) == {answer}
+        server.asked.clear()
+        (line,) = faults(call(*asking))
+        assert line.startswith("out: holds other files (")
+        assert len(server.asked) == 1
 
 
 def test_two_at_once_ask_a_server_in_turn(data: str) -> None:

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, MinLen
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -16,7 +16,7 @@ from lightreasoner import config
 from lightreasoner.errors import ConfigError
 from lightreasoner.presets import NAMES, PRESETS
 
-LIMITS = (Ge, Gt, Le)
+LIMITS = (Ge, Gt, Le, MinLen)
 CHANGES = st.fixed_dictionaries(
     {},
     optional={
@@ -59,14 +59,12 @@ def test_what_is_changed_stands_in_its_own_field() -> None:
     assert said == {"preset": "microworld", "beta": 0.5, "more": ("generate.seed=7",)}
 
 
-def test_bounds_are_those_of_the_parameters() -> None:
-    sections = config.Params.model_fields
-    for field, place in fields.PLACES.items():
-        section, _, key = place.partition(".")
-        theirs = sections[section].annotation.model_fields[key].metadata  # type: ignore[union-attr]
-        ours = Form.model_fields[field].metadata
-        limits = [{each for each in found if isinstance(each, LIMITS)} for found in (ours, theirs)]
-        assert limits[0] == limits[1], field
+def test_bounds_and_sentences_are_those_of_the_parameters() -> None:
+    known = config.fields()
+    for name, parameter in fields.PARAMETERS.items():
+        ours, theirs = Form.model_fields[name], known[parameter]
+        assert {*ours.metadata} >= {each for each in theirs.metadata if isinstance(each, LIMITS)}
+        assert str(theirs.description) in str(ours.description)
 
 
 @pytest.mark.parametrize(

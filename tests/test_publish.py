@@ -271,7 +271,11 @@ def test_mistakes_are_one_line(checkout: Path, home: Path, monkeypatch: pytest.M
     unknown = call(home, monkeypatch, "samples", "diff", "nix", "nix")
     assert "'nix' is neither a sample set's directory nor a git revision here" in unknown.stderr
     without = call(home, monkeypatch, "samples", "diff", "HEAD", "HEAD")
-    assert "revision HEAD: has no dvc.lock; name one whose results were" in without.stderr
+    assert (
+        "revision HEAD: its sample set is not in DVC's cache, and no remote is set; name a rev"
+        in (without.stderr)
+    )
+    assert len(without.stderr.splitlines()) == 1
 
 
 def test_dvc_is_the_program_of_set_up() -> None:

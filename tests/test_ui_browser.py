@@ -36,7 +36,7 @@ SECONDS = 180  # of a run, of a page: two busy cores are slow
 SMALL = {
     "Problems to learn from": 40,
     "Updates": 10,
-    "Problems a set to evaluate on": 20,
+    "Problems per set to evaluate on": 20,
 }
 """Fields of the form that make a run of half a minute."""
 

@@ -36,14 +36,14 @@ def publish(
 
     Example: lightreasoner publish "microworld beta=0.5 1a2b3c"
     """
-    where, checkout = environment.make(environment.home()), Path.cwd()
-    local.connect(where)
+    home, checkout = environment.make(environment.home()), Path.cwd()
+    local.connect(home)
     from flows.dvc import publish
     from flows.results import records
 
     started = time.perf_counter()
-    record = records.find(where, run, environment.tracking_uri(where))
-    done = publish.publish(record, checkout, where, force)
+    record = records.find(home, run, environment.tracking_uri(home))
+    done = publish.publish(record, checkout, home, force)
     typer.echo(f"published: {record.name}, which finished {record.ended()}")
     typer.echo(f"params.yaml: {_said(done.changed)}")
     seconds = time.perf_counter() - started

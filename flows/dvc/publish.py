@@ -10,10 +10,9 @@ import fcntl
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from flows.dvc import dvcfile, program
 from flows.dvc.program import DvcError
@@ -45,7 +44,7 @@ class Published:
     results: int
 
 
-def publish(record: Record, checkout: Path, where: Path, force: bool = False) -> Published:
+def publish(record: Record, checkout: Path, home: Path, force: bool = False) -> Published:
     """Make a run's parameters and results those of the checkout, and dvc.lock say so.
 
     Edits of params.yaml that git does not have are overwritten only with `force`. Raises
@@ -57,27 +56,28 @@ def publish(record: Record, checkout: Path, where: Path, force: bool = False) ->
         raise PublishError(f"run {record.name!r}: its model was not registered; {AGAIN}")
     _check_checkout(checkout)
     _what_changes(checkout, params, force)
-    outs = results(record, params, where)
+    outs = results(record, params, home)
     with _alone(checkout):
         overrides = _what_changes(checkout, params, force)  # time has passed
-        with _Exchange(checkout) as exchange:
+        data, files = checkout / DATA, [checkout / name for name in ("params.yaml", "dvc.lock")]
+        placed = [data / name for name in (*outs, "registered")]
+        with _put_back_on_failure(data, [*placed, *files]):
             if overrides != []:
-                artifacts.write_text(exchange.aside("params.yaml"), config.dump(params))
+                artifacts.write_text(files[0], config.dump(params))
             for name, artifact in outs.items():
-                artifacts.place(artifact, exchange.aside(DATA / name))
-            version = exchange.aside(DATA / "registered") / "registered_model.json"
-            artifacts.write_text(version, json.dumps(record.registered_model, indent=1) + "\n")
-            exchange.aside("dvc.lock")
+                artifacts.place(artifact, data / name)
+            version = json.dumps(record.registered_model, indent=1) + "\n"
+            artifacts.write_text(data / "registered" / "registered_model.json", version)
             _commit(checkout, outs, params)
     return Published(overrides, len(outs) + 1)
 
 
-def results(record: Record, params: Params, where: Path) -> Inputs:
+def results(record: Record, params: Params, home: Path) -> Inputs:
     """Each stage's result from the store, by output. Raises PublishError: one is gone or another.
 
     A fingerprint other than the recorded one means that code, inputs or packages have changed.
     """
-    store = Store(where)
+    store = Store(home)
 
     def look_up(stage: Stage, inputs: Inputs) -> Artifact:
         job = Job.of(stage, inputs, params)
@@ -86,7 +86,7 @@ def results(record: Record, params: Params, where: Path) -> Inputs:
         found = store.find(job)
         if found is None or found.artifact.digest != record.digests[stage.name]:
             raise PublishError(
-                f"run {record.name!r}: {where / 'store'} no longer has its result of {stage.name} "
+                f"run {record.name!r}: {home / 'store'} no longer has its result of {stage.name} "
                 f"({job.key}); {AGAIN}"
             )
         return found.artifact
@@ -149,9 +149,8 @@ def _refuse_unsaved(checkout: Path) -> None:
     """Raise PublishError if params.yaml is there and differs from what git's index has."""
     if not (checkout / "params.yaml").exists():
         return
-    known = program.git(checkout, "ls-files", "--error-unmatch", "params.yaml")
-    changed = program.git(checkout, "diff", "--name-only", "--", "params.yaml")
-    if known is None or changed is None or changed.strip():
+    said = program.git(checkout, "status", "--porcelain", "--ignored", "--", "params.yaml")
+    if said is None or said[1:2].strip():  # the second letter is about the file, `?`, `!` or `M`
         raise PublishError(
             f"{checkout / 'params.yaml'}: has edits that git does not have and that this would "
             "overwrite; commit them, or `git restore params.yaml`, or publish with --force"
@@ -173,50 +172,32 @@ def _alone(checkout: Path) -> Iterator[None]:
         yield
 
 
-@dataclass
-class _Exchange:
-    """Replaces files and directories of a checkout, all of them or, after an error, none."""
+@contextlib.contextmanager
+def _put_back_on_failure(data: Path, paths: Collection[Path]) -> Iterator[None]:
+    """Keep these files, and directories by hard link, in `data`; put them back after an error.
 
-    checkout: Path
-    done: list[tuple[Path, Path, bool]] = field(default_factory=list)
-
-    def __enter__(self) -> "_Exchange":
-        data = self.checkout / DATA
-        data.mkdir(parents=True, exist_ok=True)
-        for left in data.glob(".publish-*"):  # by one that was killed; there is no other now
-            shutil.rmtree(left)
-        self.work = Path(tempfile.mkdtemp(prefix=".publish-", dir=data))
-        return self
-
-    def aside(self, name: str | Path) -> Path:
-        """Keep what a checkout has there; the path where the new is to come.
-
-        A directory is moved out of the way. A file may lie on another disk and stays, as a copy.
-        """
-        path, old = self.checkout / name, self.work / str(len(self.done))
-        self.done.append((path, old, path.exists()))
-        if path.is_dir():
-            path.rename(old)
-        elif path.exists():
-            shutil.copy2(path, old)
-        return path
-
-    def __exit__(self, kind: type[BaseException] | None, *exc_info: Any) -> None:
-        if kind is not None:
-            for path, old, was_there in reversed(self.done):
-                if was_there and not old.exists():
-                    continue  # it was never moved
-                _remove(path)
-                if was_there:
-                    shutil.move(old, path)
-        shutil.rmtree(self.work, ignore_errors=True)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    Meanwhile each is replaced as a whole, never written into.
+    """
+    data.mkdir(parents=True, exist_ok=True)
+    for left in data.glob(".publish-*"):  # by one that was killed; there is no other now
+        shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(prefix=".publish-", dir=data) as work:
+        for path in paths:
+            if path.is_dir():
+                artifacts.place(Artifact(path, ""), Path(work, path.name))
+            elif path.exists():
+                shutil.copy2(path, work)
+        try:
+            yield
+        except BaseException:
+            for path in paths:
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
+                if (kept := Path(work, path.name)).exists():
+                    shutil.move(kept, path)
+            raise
 
 
 def _commit(checkout: Path, outs: Inputs, params: Params) -> None:

@@ -1,123 +1,83 @@
-"""Versions of the sample set: a git revision's, by its dvc.lock, from DVC's cache or remote.
+"""Versions of the sample set: a git revision's, as `dvc get` takes it from DVC's cache or remote.
 
 A version is what a commit's dvc.lock says; `gto register samples` gives it a number, as a git tag
 such as samples@v0.0.1 (docs/dvc.md).
 """
 
+import contextlib
 import functools
-import json
-import shutil
 from pathlib import Path
 
 from flows.dvc import dvcfile, program
 from flows.dvc.program import DvcError
-from lightreasoner import yaml12
 from lightreasoner.errors import ArtifactError
-from lightreasoner.storage import artifacts
 
 SAMPLES = dvcfile.data("samples")
 
 
 class VersionError(ArtifactError):
-    """A revision is not there, or has no sample set."""
+    """A revision is not there, or its sample set cannot be had."""
 
 
 def directory(name: str, checkout: Path, scratch: Path) -> Path:
-    """A directory as it is, else the sample set of a revision, put at `scratch`.
+    """A directory as it is, else the sample set of a revision, put below `scratch`.
 
-    Raises VersionError, which names what is missing.
+    Raises VersionError, which names what is missing, and DvcError where DVC is not there.
     """
     if (checkout / name).is_dir():
         return checkout / name
-    digest = digest_at(name, checkout)
-    if not _from_cache(digest, checkout, scratch):
-        _from_remote(name, digest, checkout, scratch)
-    return scratch
-
-
-def digest_at(revision: str, checkout: Path) -> str:
-    """The sample set's digest in the revision's dvc.lock. Raises VersionError."""
-    commit = _git(checkout, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
+    named = [] if name.startswith("-") else [f"{name}^{{commit}}"]  # else an option of git's
+    commit = program.git(checkout, "rev-parse", "--verify", "--quiet", *named)
     if commit is None:
         raise VersionError(
-            f"{revision!r} is neither a sample set's directory nor a git revision here; `git tag` "
+            f"{name!r} is neither a sample set's directory nor a git revision here; `git tag` "
             "lists the versions"
         )
-    text = _git(checkout, "show", f"{commit.strip()}:./dvc.lock")
-    if text is None:
-        raise VersionError(
-            f"revision {revision}: has no dvc.lock; name one whose results were committed "
-            "(`git log dvc.lock`)"
-        )
-    try:
-        stages = (yaml12.load(text) or {}).get("stages", {})
-    except (ValueError, AttributeError):
-        raise VersionError(
-            f"revision {revision}: its dvc.lock is not DVC's; name another one"
-        ) from None
-    for stage in stages.values():
-        for out in stage.get("outs", []):
-            if out["path"] == SAMPLES:
-                return str(out["md5"])
-    raise VersionError(f"revision {revision}: its dvc.lock has no {SAMPLES}; name another one")
+    wanted = ["get", ".", SAMPLES, "--rev", commit.strip(), "--force", "--out"]
+    return _from_cache(wanted, checkout, scratch) or _from_remote(name, wanted, checkout, scratch)
 
 
-def _git(checkout: Path, *arguments: str) -> str | None:
-    """As `dvcprogram.git`; a revision that begins with a dash is none."""
-    return None if arguments[-1].startswith("-") else program.git(checkout, *arguments)
+def _from_cache(wanted: list[str], checkout: Path, scratch: Path) -> Path | None:
+    """The sample set from DVC's cache, or the remote that the revision itself names; None if
+    neither has it.
 
-
-def _from_cache(digest: str, checkout: Path, out: Path) -> bool:
-    """Whether DVC's cache has it, which is then at `out`.
-
-    DVC 3 keeps a file at files/md5/<2 digits>/<30 digits>, a directory's listing likewise.
+    The cache is given by its whole path: DVC 3 misreads a relative one in a revision's settings.
     """
-    files = _cache(checkout) / "files" / "md5"
+    settings, out = scratch / "config", scratch / "cached"
+    scratch.mkdir()
+    settings.write_text(f'[cache]\n    dir = "{_cache(checkout)}"\n', encoding="utf-8")
     try:
-        listing = json.loads((files / digest[:2] / digest[2:]).read_text(encoding="utf-8"))
-        for entry in listing:
-            target = out / entry["relpath"]
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(files / entry["md5"][:2] / entry["md5"][2:], target)
-    except (OSError, ValueError, KeyError, TypeError):
-        shutil.rmtree(out, ignore_errors=True)
-        return False
-    return artifacts.digest(out) == digest
+        program.dvc(checkout, *wanted, str(out), "--config", str(settings))
+    except DvcError:
+        return None
+    return out
 
 
 @functools.cache
-def _cache(checkout: Path) -> Path:
+def _cache(checkout: Path) -> str:
     """Where DVC's cache lies; DVC takes two seconds to say."""
-    return Path(program.dvc(checkout, "cache", "dir").strip())
+    return program.dvc(checkout, "cache", "dir").strip()
 
 
-def _remote(checkout: Path) -> str:
-    """The default remote's name; "" without one."""
-    try:
-        return program.dvc(checkout, "config", "core.remote").strip()
-    except DvcError:
-        return ""
+def _from_remote(revision: str, wanted: list[str], checkout: Path, scratch: Path) -> Path:
+    """The sample set from the default remote of today, which the revision may not know.
 
-
-def _from_remote(revision: str, digest: str, checkout: Path, out: Path) -> None:
-    """Put the sample set from the default remote of today, which the revision may not know, at
-    `out`. Raises VersionError.
+    Raises VersionError.
     """
-    shutil.rmtree(out, ignore_errors=True)
-    missing = f"revision {revision}: its sample set {digest} is not in DVC's cache"
-    remote = _remote(checkout)
+    missing = f"revision {revision}: its sample set is not in DVC's cache"
+    remote, out = "", scratch / "fetched"
+    with contextlib.suppress(DvcError):
+        remote = program.dvc(checkout, "config", "core.remote").strip()
     if not remote:
         raise VersionError(
-            f"{missing}, and no remote is set; set that of whoever has it (`dvc remote add "
-            "--default`) and `dvc pull`, or name a revision that was published here; made anew "
-            "with another number of threads, it has another digest"
+            f"{missing}, and no remote is set; name a revision whose results were committed (`git "
+            "log dvc.lock`), or set the remote of whoever made it (`dvc remote add --default`)"
         )
-    commit = str(program.git(checkout, "rev-parse", f"{revision}^{{commit}}")).strip()
-    wanted = [".", SAMPLES, "--rev", commit, "--remote", remote, "--out", str(out)]
     try:
-        program.dvc(checkout, "get", *wanted)
+        program.dvc(checkout, *wanted, str(out), "--remote", remote)
     except DvcError as error:
         raise VersionError(
-            f"{missing}, nor can it be had from the remote {remote} ({error}); `dvc push` it where "
-            "it was made, with its revision checked out"
+            f"{missing}, nor can it be had from the remote {remote} ({error}); name a revision "
+            "whose results were committed (`git log dvc.lock`), or `dvc push` it where it was made"
         ) from error
+    return out

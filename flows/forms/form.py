@@ -4,58 +4,53 @@ A run from the interface is a preset plus what the form's fields say. A deployme
 with params.yaml, expressed the same way: the preset of its expert and what differs from it. So
 what Prefect records of a run says all of it, short, and "Copy to new run" starts it again.
 
-A field that is left empty keeps the preset's value. Bounds are those of lightreasoner/config.py (a
-test compares); Prefect's interface and its API refuse a value outside them before a run exists.
+A field that is left empty keeps the preset's value. Prefect's interface and its API refuse a value
+out of bounds before a run exists.
 """
 
 import hashlib
 import json
 from collections.abc import Collection, Sequence
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Field,
     ModelWrapValidatorHandler,
     ValidationError,
     model_validator,
 )
 
-from flows.forms.fields import (
-    PLACES,
-    Alpha,
-    Alphas,
-    Amateur,
-    Beta,
-    Betas,
-    Expert,
-    LearningRate,
-    Model,
-    More,
-    NEvaluated,
-    NProblems,
-    Preset,
-    ProblemSets,
-    Rank,
-    Seed,
-    Style,
-    Updates,
-)
+from flows.forms.fields import PARAMETERS, field, limits
 from lightreasoner import config, presets
-from lightreasoner.config import Params, Select
+from lightreasoner.config import Params, PromptStyle, Select
 from lightreasoner.errors import ConfigError
 from lightreasoner.presets import PRESETS
 
 DIGEST_LENGTH = 6
 RULE = ("select.alpha", "select.beta")  # what a sweep's grid says
+More = Annotated[
+    tuple[Annotated[str, Field(pattern=r"^[a-z]+\.[a-z_0-9]+=.+$")], ...],
+    Field(
+        title="More parameters",
+        description="Any other parameter of params.yaml, as section.key=value, such as "
+        "generate.max_new_tokens=256.",
+    ),
+]
 
 
 class Settings(BaseModel):
     """What every form has; faults are said in the words of the command line."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    preset: Preset = "microworld"
+    preset: presets.Name = Field(
+        "microworld",
+        title="Preset",
+        description="Where all parameters start: the embedded micro-world (minutes on a laptop), "
+        "or one of the paper's experts (a GPU and the Hugging Face hub).",
+    )
 
     @model_validator(mode="wrap")
     @classmethod
@@ -79,7 +74,7 @@ class Settings(BaseModel):
     @classmethod
     def saying(cls, params: Params) -> dict[str, Any]:
         """The fields' values that say these parameters."""
-        return described(params, cls.model_fields)
+        return said_by(params, cls.model_fields)
 
     def check(self) -> None:
         """Raise ConfigError where the fields do not fit together."""
@@ -92,9 +87,9 @@ class Settings(BaseModel):
     def values_with(self, rule: Sequence[str]) -> Params:
         """All parameters, those of `rule` (`section.key=value`) beside the form's fields."""
         named = [
-            f"{place}={json.dumps(value, ensure_ascii=False)}"
-            for field, place in PLACES.items()
-            if (value := getattr(self, field, None)) is not None
+            f"{parameter}={json.dumps(value, ensure_ascii=False)}"
+            for name, parameter in PARAMETERS.items()
+            if (value := getattr(self, name, None)) is not None
         ]
         more: tuple[str, ...] = getattr(self, "more", ())
         overrides = [*named, *more, *rule]
@@ -113,30 +108,40 @@ class Settings(BaseModel):
 class Rule(Settings):
     """The rule by which steps become samples."""
 
-    beta: Beta = None
-    alpha: Alpha = None
+    beta: float | None = field("beta")
+    alpha: float | None = field("alpha")
 
 
 class Grid(Settings):
     """Several such rules."""
 
-    betas: Betas = (0.2, 0.4, 0.8)
-    alphas: Alphas = (0.1, 0.2)
+    betas: tuple[Annotated[float, Field(**limits("select.beta"))], ...] = Field(
+        (0.2, 0.4, 0.8),
+        title="Betas, nats",
+        min_length=1,
+        description="Thresholds of the KL (eq. 35).",
+    )
+    alphas: tuple[Annotated[float, Field(**limits("select.alpha"))], ...] = Field(
+        (0.1, 0.2),
+        title="Alphas",
+        min_length=1,
+        description="Plausibility thresholds of the grid (eq. 34).",
+    )
 
 
 class Tuning(Settings):
     """What is tuned on the samples, how, and what it is graded on."""
 
-    expert: Expert = None
-    amateur: Amateur = None
-    n_problems: NProblems = None
-    updates: Updates = None
-    learning_rate: LearningRate = None
-    r: Rank = None
-    seed: Seed = None
-    problem_sets: ProblemSets = None
-    n_evaluated: NEvaluated = None
-    style: Style = None
+    expert: str | None = field("expert")
+    amateur: str | None = field("amateur")
+    n_problems: int | None = field("n_problems")
+    updates: int | None = field("updates")
+    learning_rate: float | None = field("learning_rate")
+    r: int | None = field("r")
+    seed: int | None = field("seed")
+    problem_sets: tuple[str, ...] | None = field("problem_sets")
+    n_evaluated: int | None = field("n_evaluated")
+    style: PromptStyle | None = field("style")
     more: More = ()
 
 
@@ -153,7 +158,7 @@ class SweepForm(Tuning, Grid):
 
         The grid is the default one, as far as these parameters allow it.
         """
-        said = described(params, cls.model_fields)
+        said = said_by(params, cls.model_fields)
         more = [each for each in said.pop("more", []) if each.partition("=")[0] not in RULE]
         said |= {"more": more} if more else {}
         alphas: tuple[float, ...] = cls.model_fields["alphas"].default
@@ -216,16 +221,21 @@ def _beta_counts(rule: Select) -> bool:
 class EvaluationForm(Settings):
     """A model, and what it is asked."""
 
-    model: Model
-    problem_sets: ProblemSets = None
-    n_evaluated: NEvaluated = None
-    style: Style = None
+    model: str = Field(
+        title="Model",
+        min_length=1,
+        description="models:/NAME@alias or NAME/version of the registry, owner/name@commit of the "
+        "hub, or a local directory.",
+    )
+    problem_sets: tuple[str, ...] | None = field("problem_sets")
+    n_evaluated: int | None = field("n_evaluated")
+    style: PromptStyle | None = field("style")
     more: More = ()
 
     @classmethod
     def saying(cls, params: Params) -> dict[str, Any]:
         """The fields' values; the model is that of these parameters' name and alias."""
-        said = described(params, cls.model_fields, ("compute", "evaluate"))
+        said = said_by(params, cls.model_fields, ("compute", "evaluate"))
         return {**said, "model": f"models:/{params.register.name}@{params.register.alias}"}
 
     def run_name(self) -> str:
@@ -235,22 +245,20 @@ class EvaluationForm(Settings):
         return f"{self.model.removeprefix('models:/')} on {sets} {digest(params)}"
 
 
-def described(
+def said_by(
     params: Params, fields: Collection[str], sections: Collection[str] = Params.model_fields
 ) -> dict[str, Any]:
     """The preset of the same expert and what differs from it, in `fields` or as overrides."""
     preset = presets.of_expert(params.models.expert) or presets.NAMES[0]
     said: dict[str, Any] = {"preset": preset}
     more = []
-    tree = params.model_dump(mode="json")
-    names = {place: field for field, place in PLACES.items() if field in fields}
+    names = {parameter: name for name, parameter in PARAMETERS.items() if name in fields}
     for override in config.differences(params, PRESETS[preset]):
-        place = override.partition("=")[0]
-        section, _, key = place.partition(".")
+        parameter, _, value = override.partition("=")
         # In a field of its own, nothing means the preset's value.
-        if place in names and tree[section][key] is not None:
-            said[names[place]] = tree[section][key]
-        elif section in sections:
+        if parameter in names and value != "null":
+            said[names[parameter]] = json.loads(value)
+        elif parameter.partition(".")[0] in sections:
             more.append(override)
     return {**said, "more": more} if more else said
 

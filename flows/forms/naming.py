@@ -16,6 +16,11 @@ def run_name() -> str:
     return form.run_name()
 
 
+def name_here() -> str:
+    """The name of this flow run."""
+    return flow_run.name or "lightreasoner"
+
+
 def tag(form: Settings) -> None:
     """Add what is tuned or asked, as runs are named by it, to the tags of this flow run."""
     context: Any = FlowRunContext.get()

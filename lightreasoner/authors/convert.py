@@ -112,7 +112,7 @@ def import_file(
     `authors/<n>`, in the file's order. Raises ArtifactError for a malformed file, if no row is
     left or if `out` holds any file, ProblemsError for a question that is not among the problems.
     """
-    outputs.check_empty(out)
+    outputs.check_new(out)
     tokenizer = loading.load_tokenizer(expert_dir)
     lines = jsonl.read(path, tokenizer)
     ids = _problem_ids(lines, problems_dir, path)

@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 from typing import Any, Literal, get_args, get_origin
 
-from lightreasoner.config import Params, PromptStyle
+from lightreasoner import config
+from lightreasoner.config import PromptStyle
 
 
 def presets(incomplete: str) -> list[str]:
@@ -38,18 +39,10 @@ def parameters(incomplete: str) -> list[str]:
     """`section.key=`, and after it the values of a parameter that has few."""
     name, is_named, _ = incomplete.partition("=")
     if not is_named:
-        return _beginning([f"{each}=" for each in _fields()], incomplete)
-    values = _values(_fields().get(name))
+        return _beginning([f"{each}=" for each in config.fields()], incomplete)
+    known = config.fields().get(name)
+    values = _values(known.annotation) if known else []
     return _beginning([f"{name}={value}" for value in values], incomplete)
-
-
-def _fields() -> dict[str, Any]:
-    """The type of every parameter, by `section.key`."""
-    return {
-        f"{section}.{key}": field.annotation
-        for section, part in Params.model_fields.items()
-        for key, field in getattr(part.annotation, "model_fields", {}).items()
-    }
 
 
 def _values(kind: Any) -> list[str]:

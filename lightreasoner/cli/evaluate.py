@@ -10,7 +10,7 @@ import typer
 
 from lightreasoner import config
 from lightreasoner.cli import completion
-from lightreasoner.cli.options import Home, Overrides, ParamsFile
+from lightreasoner.cli.options import Home, Overrides, Overwrite, ParamsFile
 from lightreasoner.cli.stage import take
 from lightreasoner.errors import ConfigError
 from lightreasoner.formatting import (
@@ -138,6 +138,7 @@ def evaluate(
         Path | None,
         typer.Option(metavar="DIR", help="Where the result goes; see above if not given."),
     ] = None,
+    overwrite: Overwrite = False,
     params: ParamsFile = Path("params.yaml"),
     set_: Overrides = None,
     home: Home = HOME,
@@ -166,13 +167,13 @@ def evaluate(
     if endpoint is None:
         is_pipelines = model == str(DATA / "model") and not overrides
         out = out or (DATA / "scores" if is_pipelines else _place(home, model, job.key))
-        take(job, out, home)
+        take(job, out, home, overwrite)
     else:
         secret = api_key_file.read_text(encoding="utf-8-sig").strip() if api_key_file else None
         engine = _connected(endpoint, served_model, values, concurrency, secret)
         key = hashlib.sha256(f"{job.key}/{engine.name}".encode()).hexdigest()[:32]
         out = out or _place(home, model, key)
-        _ask(engine, key, job, out, home)
+        _ask(engine, key, job, out, home, overwrite)
     scores = json.loads((out / "summary.json").read_text(encoding="utf-8"))
     print_table(rich_table(EVALUATION_HEADINGS, evaluation_rows(scores)))
 
@@ -224,7 +225,7 @@ def _connected(
     ).connect()
 
 
-def _ask(engine: "Engine", key: str, job: "Job", out: Path, home: Path) -> None:
+def _ask(engine: "Engine", key: str, job: "Job", out: Path, home: Path, overwrite: bool) -> None:
     """Write the scores of what a server answers to `out`; a restart goes on where it stopped.
 
     They do not enter the store: what a server computes with, its fingerprint does not know.
@@ -233,7 +234,7 @@ def _ask(engine: "Engine", key: str, job: "Job", out: Path, home: Path) -> None:
     from lightreasoner.pipeline.store import Store
     from lightreasoner.progress import TerminalBar
 
-    outputs.check(out, "scores", home)
+    outputs.check(out, home, overwrite)
     work = home.absolute() / "work" / key
     payload = work / "payload"
     space = Workspace(payload, work / "shards", job.compute)
@@ -241,6 +242,6 @@ def _ask(engine: "Engine", key: str, job: "Job", out: Path, home: Path) -> None:
         shutil.rmtree(payload, ignore_errors=True)
         payload.mkdir(parents=True)
         evaluate.write(job.inputs, cast("Evaluate", job.settings), space, bar, engine)
-        outputs.put(artifacts.of(payload), "scores", out, home)
+        outputs.put(artifacts.of(payload), out, home, overwrite)
         shutil.rmtree(work)
     typer.echo(f"evaluate: {engine.name}  {out}")

@@ -25,6 +25,11 @@ Home = Annotated[
 ]
 
 
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace all that is at --out, whatever it is.")
+]
+
+
 def command_name(stage: Stage) -> str:
     """The name of a stage's command."""
     return stage.name.replace("_", "-")

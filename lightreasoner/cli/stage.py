@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lightreasoner import config
-from lightreasoner.cli.options import Home, Overrides, ParamsFile, command_name
-from lightreasoner.config import Params
+from lightreasoner.cli.options import Home, Overrides, Overwrite, ParamsFile, command_name
 from lightreasoner.pipeline.graph import EXTERNAL, Stage, external_inputs
 from lightreasoner.storage import artifacts, digests, outputs
 from lightreasoner.storage.artifacts import Artifact
@@ -40,8 +39,21 @@ def stage_command(stage: Stage) -> Any:
     """The command of one stage; its options are made from the stage's inputs and output."""
     given = [name for name in stage.inputs if name not in EXTERNAL]
 
-    def command(params: Path, set_: list[str] | None, out: Path, home: Path, **paths: Path) -> None:
-        run_stage(stage, config.load(params, set_ or ()), paths, out, home)
+    def command(
+        params: Path,
+        set_: list[str] | None,
+        out: Path,
+        overwrite: bool,
+        home: Path,
+        **paths: Path,
+    ) -> None:
+        from lightreasoner.pipeline.store import Job
+
+        digests.keep(home)
+        values = config.load(params, set_ or ())
+        inputs = external_inputs(values, [name for name in stage.inputs if name in EXTERNAL])
+        inputs |= {name: artifacts.of(path) for name, path in paths.items()}
+        take(Job.of(stage, inputs, values), out, home, overwrite)
 
     options = {
         "params": (ParamsFile, Path("params.yaml")),
@@ -51,6 +63,7 @@ def stage_command(stage: Stage) -> Any:
             Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the result goes.")],
             DATA / (stage.folder or stage.output),
         ),
+        "overwrite": (Overwrite, False),
         "home": (Home, HOME),
     }
     signature = [
@@ -79,29 +92,21 @@ def _listed(names: tuple[str, ...]) -> str:
     return f"{', '.join(head)} and {last}" if head else last
 
 
-def run_stage(stage: Stage, params: Params, paths: dict[str, Path], out: Path, home: Path) -> None:
-    """Take the stage's result from the store or compute it, place it at `out`, print a line."""
-    from lightreasoner.pipeline.store import Job
+def take(job: "Job", out: Path, home: Path, overwrite: bool = False) -> None:
+    """Take the stage's result from the store or compute it, place it at `out`, print a line.
 
-    digests.keep(home)
-    wanted = [name for name in stage.inputs if name in EXTERNAL]
-    inputs = external_inputs(params, wanted)
-    inputs |= {name: artifacts.of(path) for name, path in paths.items()}
-    take(Job.of(stage, inputs, params), out, home)
-
-
-def take(job: "Job", out: Path, home: Path) -> None:
-    """As `run_stage`, of inputs that were checked. What is no earlier result stays at `out`."""
+    Raises ArtifactError where something at `out` would be lost (outputs.py).
+    """
     from lightreasoner.pipeline.store import Store
     from lightreasoner.progress import TerminalBar
 
     stage = job.stage
-    outputs.check(out, stage.output, home)
+    outputs.check(out, home, overwrite)
     clock = time.perf_counter()
     with TerminalBar(stage.name) as bar:
         outcome = Store(home.absolute()).run(job, bar)
     if not _holds(out, outcome.artifact):
-        outputs.put(outcome.artifact, stage.output, out, home)
+        outputs.put(outcome.artifact, out, home, overwrite)
     how = "cached" if outcome.cached else f"computed in {time.perf_counter() - clock:.1f} s"
     typer.echo(f"{stage.name}: {how}  {outcome.artifact.digest}  {out}")
 

@@ -236,7 +236,7 @@ def _of_several(scores: pd.DataFrame, verdict: str) -> dict[str, Any]:
     sums = groups.sum()
     ks = sorted({1, n} | {1 << power for power in range(n.bit_length()) if 1 << power <= n})
     majority = [
-        statistics.maj_at_k(votes[rows.index].tolist(), rows.tolist()) for _, rows in groups
+        statistics.maj_at_n(votes[rows.index].tolist(), rows.tolist()) for _, rows in groups
     ]
     return {
         "pass_at": {

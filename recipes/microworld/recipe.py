@@ -85,7 +85,7 @@ def build(out: Path, seed: int, recipe: Recipe | None = None, commit: str | None
     Runs on one CPU thread: at this size two are no faster. `commit` is for the cards.
     """
     recipe = recipe or Recipe()
-    outputs.check_empty(out)
+    outputs.check_new(out)
     out.mkdir(parents=True, exist_ok=True)
     (out / "recipe.json").write_text(recipe.model_dump_json(indent=2) + "\n", encoding="utf-8")
     with _one_thread():
