@@ -5,7 +5,8 @@
 #   make up ARGS=--detach                             servers in the background; make status, make down
 #   make setup PYTHON=python3.12                      another interpreter (3.11, 3.12, 3.13)
 
-.PHONY: setup run up down status test test-slow test-browser bench microworld check dvc.yaml lock clean
+.PHONY: setup run up down status test test-slow test-all test-browser bench microworld check dvc.yaml \
+	lock clean
 .NOTPARALLEL:
 
 # Nothing here reports to anyone.
@@ -31,14 +32,19 @@ up: setup
 down status: setup
 	@.venv/bin/lightreasoner $@
 
-# Four processes of one thread each, also on two cores: most of the time is waiting. A file's tests
-# stay together.
-test: export OMP_NUM_THREADS = 1
+# Three processes of one thread each, also on two cores: some of the time is waiting. A file's tests
+# stay together (tests/conftest.py).
+PYTEST = .venv/bin/python -m pytest -n 3 --durations=20
+test test-slow test-all: export OMP_NUM_THREADS = 1
 test: setup
-	.venv/bin/python -m pytest -n 4 --dist loadfile $(ARGS)
+	$(PYTEST) $(ARGS)
 
 test-slow: setup
-	.venv/bin/python -m pytest -m "slow and not gpu and not browser" $(ARGS)
+	$(PYTEST) -m "slow and not gpu and not browser" $(ARGS)
+
+# About an hour: also what kills runs and servers at many moments.
+test-all: setup
+	$(PYTEST) -m "not gpu and not browser" $(ARGS)
 
 # The pages in Chromium (Debian: apt-get install chromium); pictures of them in build/screenshots/.
 test-browser: setup

@@ -15,6 +15,7 @@ from flows.forms.form import Form, Settings
 from flows.results import prefect_page, records, report_json
 from flows.servers import local
 from lightreasoner.config import Params
+from lightreasoner.grading.grade import kept
 from lightreasoner.pipeline.graph import GRAPH, STAGES, Inputs, Stage, external_inputs, walk
 from lightreasoner.pipeline.store import Job, peak_memory_mib, reset_peak_memory
 from lightreasoner.storage.artifacts import Artifact
@@ -116,7 +117,8 @@ def run_stages(
         runs[stage.name] = shared[job.key]
         return runs[stage.name].outcome.artifact
 
-    walk(stages, inputs, make)
+    with kept():  # one process grades all that these stages evaluate
+        walk(stages, inputs, make)
     return runs
 
 

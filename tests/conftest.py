@@ -1,31 +1,27 @@
-"""Shared parts: two tiny random models of one vocabulary, and problems for them."""
+"""Shared parts: two tiny random models of one vocabulary, problems for them, empty databases.
 
-import json
+What is slow to import is imported where it is needed: the process that hands out the tests runs
+none of them.
+"""
+
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import browsing
-import pyarrow as pa
+import json_lines
 import pytest
-import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+import shared_folder
 
 from flows import environment
 from lightreasoner import config
 from lightreasoner.config import Params
 from lightreasoner.data import problems
 from lightreasoner.data.problems import Problem
-from lightreasoner.storage import tables
-
-SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-CHAT_TEMPLATE = (
-    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
+from lightreasoner.grading import grade
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -33,6 +29,41 @@ def pytest_configure(config: pytest.Config) -> None:
     folder = tempfile.TemporaryDirectory(prefix="lightreasoner-tests-")
     config.add_cleanup(folder.cleanup)
     environment.prepare_environment(Path(folder.name))
+
+
+LONGEST = (
+    "test_pipeline", "test_sweep", "test_champion", "test_presets", "test_training",
+    "test_evaluate_command", "test_endpoint", "test_registry", "test_sync", "test_microworld",
+    "test_workers", "test_cli", "test_fingerprint", "test_pair_cli", "test_grading", "test_up",
+    "test_sft", "test_bench", "test_evaluate", "test_publish", "test_finetune", "test_merge",
+)  # fmt: skip
+"""Files that take longest, first: all others would wait for one that starts last."""
+
+TOGETHER = {
+    "test_sweep": "test_pipeline",  # one Prefect server
+    "test_evaluate_command": "test_endpoint",  # one `transformers serve`
+}
+"""Files that follow another one in the same process, for what both have to start."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """The tests of a file stay together and come in their order, as with --dist loadfile."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            stem = Path(nodeid.partition("::")[0]).stem
+            return TOGETHER.get(stem, stem)
+
+    config.option.loadscopereorder = False
+    return ByFile(config, log)
 
 
 @pytest.fixture(autouse=True)
@@ -48,64 +79,86 @@ def shell() -> Iterator[None]:
     os.environ.update(before | kept)
 
 
-def write_tokenizer(path: Path, extra: list[str] | None = None) -> None:
-    """A byte-level tokenizer of 256 bytes and three special tokens, ChatML as its template."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocab = {token: index for index, token in enumerate(alphabet + (extra or []))}
-    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(SPECIAL)
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>"
-    )
-    fast.chat_template = CHAT_TEMPLATE
-    fast.save_pretrained(path)
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of this test run see."""
+    return shared_folder.of_run(tmp_path_factory.getbasetemp())
 
 
-def write_model(path: Path, seed: int, hidden: int, layers: int, vocab_size: int = 259) -> Path:
-    """A random Qwen2 model with a wide spread of logits, so that labels have several tokens."""
-    torch.manual_seed(seed)
-    config = Qwen2Config(
-        vocab_size=vocab_size,
-        hidden_size=hidden,
-        intermediate_size=2 * hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=1024,
-        initializer_range=0.2,
-        bos_token_id=None,
-        eos_token_id=258,
-        tie_word_embeddings=True,
+@pytest.fixture(scope="session")
+def new_database(run_folder: Path) -> Callable[[Path], str]:
+    """Puts an empty MLflow database into a home and returns its URI; making one takes seconds."""
+    from mlflow import MlflowClient
+
+    empty = shared_folder.once(
+        run_folder / "mlflow", lambda folder: MlflowClient(environment.database(folder))
     )
-    Qwen2ForCausalLM(config).save_pretrained(path)
-    write_tokenizer(path)
-    return path
+
+    def put(where: Path) -> str:
+        shutil.copytree(empty / "mlflow", where / "mlflow")
+        return environment.database(where)
+
+    return put
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_grader() -> Iterator[None]:
+    """All tests of a process are graded by one other process, which takes seconds to start."""
+    with grade.kept():
+        yield
+
+
+@pytest.fixture(scope="session")
+def prefect_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Prefect API of the tests' own."""
+    import prefect_server
+
+    with prefect_server.serving(tmp_path_factory.mktemp("prefect")) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def prefect_api(prefect_url: str) -> Iterator[None]:
+    """A module's flows go to the tests' own Prefect API."""
+    import prefect_server
+
+    with prefect_server.using(prefect_url):
+        yield
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The url of `transformers serve` on the micro-world's expert."""
+    import transformers_serve
+
+    with transformers_serve.serving(tmp_path_factory.mktemp("served")) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")
 def tiny_expert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random two-layer Qwen2 model's directory."""
+    from tiny_models import write_model
+
     return write_model(tmp_path_factory.mktemp("expert"), seed=1, hidden=32, layers=2)
 
 
 @pytest.fixture(scope="session")
 def tiny_amateur(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A smaller random model of the same vocabulary."""
+    from tiny_models import write_model
+
     return write_model(tmp_path_factory.mktemp("amateur"), seed=2, hidden=16, layers=1)
 
 
 @pytest.fixture(scope="session")
 def problems_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve small problems as JSONL."""
-    path = tmp_path_factory.mktemp("problems") / "train.jsonl"
     rows = [
         {"question": f"What is {n} + {n + 1}?", "answer": f"{n}+{n + 1}\n#### {2 * n + 1}"}
         for n in range(12)
     ]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
+    return json_lines.write(tmp_path_factory.mktemp("problems") / "train.jsonl", rows)
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +171,10 @@ def browser() -> Iterator[Any]:
 @pytest.fixture
 def samples_dir(tmp_path: Path) -> Path:
     """Three trajectories with 1, 2 and 3 samples, of one and two tokens; `problems` beside them."""
+    import pyarrow as pa
+
+    from lightreasoner.storage import tables
+
     directory = tmp_path / "samples"
     directory.mkdir()
     one, two = ([40], [1.0]), ([41, 42], [0.75, 0.25])

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import json_lines
 import pytest
 
 from lightreasoner.config import PromptStyle
@@ -31,8 +32,7 @@ DEMOS = [[f"q{n}\rx", f"a{n}\fy"] for n in range(5)]
 def put(directory: Path, name: str, *rows: dict[str, Any]) -> str:
     """Write a set in the toolkit's layout; the source."""
     (directory / name).mkdir()
-    text = "".join(json.dumps(row) + "\n" for row in rows)
-    (directory / name / "test.jsonl").write_text(text, encoding="utf-8")
+    json_lines.write(directory / name / "test.jsonl", rows)
     return str(directory)
 
 

@@ -28,7 +28,7 @@ from lightreasoner.storage import artifacts
 from lightreasoner.storage.artifacts import Artifact
 from tasks.registry import gate, versions
 from tasks.registry.gate import Gated
-from tasks.tracking import mlflow_runs, route
+from tasks.tracking import mlflow_runs
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's
 PARAMS = stored_pipeline.params()
@@ -153,21 +153,11 @@ def aliases() -> dict[str, str]:
     return {alias: str(version) for alias, version in found.items()}
 
 
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty MLflow database, which takes seconds to make."""
-    path = tmp_path_factory.mktemp("prepared") / "mlflow.db"
-    route.make_database(f"sqlite:///{path}")
-    return path
-
-
 @pytest.fixture
-def world(prepared: Path, tiny_expert: Path, tmp_path: Path) -> World:
+def world(new_database: Callable[[Path], str], tiny_expert: Path, tmp_path: Path) -> World:
     """A home of the test's own, nothing registered."""
     home = tmp_path / "home"
-    (home / "mlflow").mkdir(parents=True)
-    database = shutil.copy(prepared, home / "mlflow" / "mlflow.db")
-    mlflow_runs.configure(f"sqlite:///{database}", home)
+    mlflow_runs.configure(new_database(home), home)
     return World(home, tiny_expert)
 
 
@@ -332,6 +322,7 @@ def test_a_champion_that_moves_meanwhile_is_met_too(world: World) -> None:
     assert graded == [a.digest]
 
 
+@pytest.mark.slow
 def test_two_gates_at_once_end_with_the_better_one(world: World, tiny_expert: Path) -> None:
     """Whichever comes first: the other is compared with it, or with none if it came first."""
     (world.home.parent / "model").symlink_to(tiny_expert)
@@ -351,7 +342,7 @@ def test_two_gates_at_once_end_with_the_better_one(world: World, tiny_expert: Pa
     ]
     answers = []
     for process in both:
-        out, errors = process.communicate(timeout=120)
+        out, errors = process.communicate(timeout=240)
         assert process.returncode == 0, errors
         answers.append(json.loads(out.splitlines()[-1]))
     a, b = world.candidate("a", GOOD), world.candidate("b", BETTER)

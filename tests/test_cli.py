@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from typer.testing import CliRunner, Result
+from command_line import call, faults
+from ports import free_port
 
 from flows import environment
 from flows.cli import app as flows_cli
@@ -43,20 +44,6 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, problems_file: Pa
     tree["prepare"] |= {"source": str(problems_file), "n_problems": 12}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
     return tmp_path
-
-
-def call(*arguments: str) -> Result:
-    """Run the whole command line in this process."""
-    return CliRunner().invoke(flows_cli.application(), arguments)
-
-
-def faults(result: Result) -> list[str]:
-    """The error lines of a command that was refused, with nothing else printed."""
-    assert result.exit_code == 2
-    assert result.stdout == ""
-    lines = result.stderr.splitlines()
-    assert all(line.startswith("error: ") for line in lines)
-    return [line.removeprefix("error: ") for line in lines]
 
 
 @pytest.mark.parametrize(
@@ -301,7 +288,7 @@ def test_a_taken_port_is_named(workspace: Path, monkeypatch: pytest.MonkeyPatch)
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        (line,) = faults(call("up", "--mlflow-port", str(port), "--prefect-port", str(_free())))
+        (line,) = faults(call("up", "--mlflow-port", str(port), "--prefect-port", str(free_port())))
     assert line.startswith(f"port {port} on 127.0.0.1 is taken")
     assert line.endswith("--mlflow-port")
 
@@ -323,7 +310,7 @@ def test_a_prefect_server_that_is_down_is_named(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LIGHTREASONER_HOME", str(workspace / "home"))
-    monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{_free()}/api")
+    monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{free_port()}/api")
     monkeypatch.setattr(flows_cli, "external_inputs", lambda params: {})
     result = call("run")
     assert result.exit_code == 2
@@ -331,17 +318,11 @@ def test_a_prefect_server_that_is_down_is_named(
     assert "start that server, or unset the variable" in result.stderr
 
 
-def _free() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_up_serves_runs_and_ends_with_all_its_processes(workspace: Path) -> None:
     """Both servers and the deployment answer, `run`'s address is announced, SIGTERM ends all."""
-    where, ports = workspace / "home", (_free(), _free())
+    where, ports = workspace / "home", (free_port(), free_port())
     options = ["up", "--prefect-port", str(ports[0]), "--mlflow-port", str(ports[1])]
     environ = {**os.environ, "PYTHONPATH": str(environment.ROOT), "LIGHTREASONER_HOME": str(where)}
     log = workspace / "up.log"
@@ -414,7 +395,7 @@ def test_a_home_that_cannot_be_written_is_named(
     monkeypatch.setenv("LIGHTREASONER_HOME", str(workspace / "home"))
     for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)
-    free = ("--prefect-port", str(_free()), "--mlflow-port", str(_free()))
+    free = ("--prefect-port", str(free_port()), "--mlflow-port", str(free_port()))
     model = ("--model", "models:/m@champion", "--repo", "a/b", "--dry-run")
     for command in (("run",), ("up", *free), ("push", *model), ("publish",)):
         (line,) = faults(call(*command))

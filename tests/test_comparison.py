@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pytest
+from written_scores import write_scores
 
 from lightreasoner.config import Finetune
 from lightreasoner.errors import ArtifactError
@@ -18,30 +19,11 @@ from lightreasoner.storage import tables
 PARAMS = PRESETS["microworld"]
 
 
-def write_scores(out: Path, right: str, **conditions: Any) -> Path:
-    """Scores of set `a` (and, after a slash, of set `b`): `+` is correct, `-` wrong."""
-    out.mkdir()
-    rows = [
-        {
-            "problem_set": name,
-            "problem_id": f"{name}/{number}",
-            "k": 0,
-            "question": "q",
-            "prompt": "p",
-            "response": "r",
-            "gold": "1",
-            "extracted": "1",
-            "strict": "correct" if mark == "+" else "wrong",
-            "pred": "1",
-            "qwen": "correct",
-            "tokens": 3,
-            "finish_reason": "stop",
-        }
-        for name, marks in zip("ab", right.split("/"), strict=False)
-        for number, mark in enumerate(marks)
-    ]
-    tables.write(pd.DataFrame(rows), tables.SCORES, out / "scores.parquet", conditions)
-    return out
+def scored(out: Path, right: str, **conditions: Any) -> Path:
+    """Scores of set `a` (and, after a slash, of set `b`): `+` is correct, `-` by the toolkit
+    alone."""
+    sets = zip("ab", right.replace("-", "t").split("/"), strict=False)
+    return write_scores(out, "cot", dict(sets), **conditions)
 
 
 def write_tuning(out: Path, updates: int) -> Tuning:
@@ -66,10 +48,10 @@ def write_tuning(out: Path, updates: int) -> Tuning:
 @pytest.fixture
 def found(tmp_path: Path) -> dict[str, Any]:
     """The base, one method that gains five and loses two of eight, one that could not be tuned."""
-    tuned = write_scores(tmp_path / "tuned", "++++++--/+")
+    tuned = scored(tmp_path / "tuned", "++++++--/+")
     return comparison.compare(
         {
-            "base": Result(write_scores(tmp_path / "base", "+-----++/+")),
+            "base": Result(scored(tmp_path / "base", "+-----++/+")),
             "lightreasoner": Result(tuned, write_tuning(tmp_path / "tuning", 3)),
             "sft": "none of 8 generated solutions is correct",
         },
@@ -142,10 +124,10 @@ def test_metrics_and_json(found: dict[str, Any]) -> None:
 
 
 def test_other_problems_or_conditions_are_refused(tmp_path: Path) -> None:
-    base = Result(write_scores(tmp_path / "base", "++"))
-    fewer = Result(write_scores(tmp_path / "fewer", "+"))
+    base = Result(scored(tmp_path / "base", "++"))
+    fewer = Result(scored(tmp_path / "fewer", "+"))
     with pytest.raises(ArtifactError, match="not of the same problems"):
         comparison.compare({"base": base, "sft": fewer}, PARAMS)
-    longer = Result(write_scores(tmp_path / "longer", "++", max_new_tokens=9))
+    longer = Result(scored(tmp_path / "longer", "++", max_new_tokens=9))
     with pytest.raises(ArtifactError, match="different conditions"):
         comparison.compare({"base": base, "sft": longer}, PARAMS)

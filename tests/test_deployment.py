@@ -1,12 +1,12 @@
 """Deployments: their forms, and against a real server what people do with them.
 
-The slow part starts one Prefect server and one runner, on a home of their own, for all its tests.
+The nightly part starts one Prefect server and one runner, on a home of their own, for all its
+tests.
 """
 
 import contextlib
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +20,7 @@ import httpx
 import psutil
 import pytest
 import yaml
+from ports import free_port
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import FlowRunFilter
 from prefect.exceptions import PrefectHTTPStatusError
@@ -191,9 +192,7 @@ def alive(process: subprocess.Popen[bytes]) -> bool:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server on a free port of this machine."""
     where = tmp_path_factory.mktemp("served")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     api = f"http://127.0.0.1:{port}/api"
     environ = {
         **os.environ,
@@ -245,7 +244,7 @@ def finetunings(where: Path) -> list[tuple[float, float]]:
     return sorted((each["started"], each["started"] + each["seconds"]) for each in manifests)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(900)
 def test_a_value_out_of_range_is_refused_before_there_is_a_run(
     runner: Server, fields: dict[str, Any]
@@ -257,7 +256,7 @@ def test_a_value_out_of_range_is_refused_before_there_is_a_run(
         assert str(next(iter(wrong.values()))).strip("[']") in error.value.response.text
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(900)
 def test_two_runs_go_together_and_take_turns(runner: Server, fields: dict[str, Any]) -> None:
     before = set(finetunings(runner.home))
@@ -284,7 +283,7 @@ def checkpoints(where: Path) -> set[int]:
     return {int(path.name.partition("-")[2]) for path in found if path.name[-1].isdigit()}
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(900)
 def test_cancelling_stops_the_work_and_a_new_run_goes_on(
     runner: Server, fields: dict[str, Any]
@@ -314,7 +313,7 @@ def test_cancelling_stops_the_work_and_a_new_run_goes_on(
     assert min(seen) >= reached - 50
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(900)
 def test_a_killed_run_becomes_crashed_and_gives_its_turn_back(
     runner: Server, fields: dict[str, Any], tiny_params: Params, tmp_path: Path
@@ -335,7 +334,7 @@ def test_a_killed_run_becomes_crashed_and_gives_its_turn_back(
     print(f"crashed another {seconds:.0f} s later")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(900)
 def test_the_server_is_prepared_once(runner: Server) -> None:
     with runner.client() as client:
@@ -343,7 +342,7 @@ def test_the_server_is_prepared_once(runner: Server) -> None:
         assert len(client.read_automations_by_name(watch.NAME)) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(900)
 def test_prefect_deploy_works_from_a_fresh_checkout(server: Server, tmp_path: Path) -> None:
     checkout = tmp_path / "checkout"

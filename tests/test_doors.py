@@ -16,7 +16,8 @@ from typing import Any
 
 import httpx
 import pytest
-from test_ui_browser import command, environ, free
+from ports import free_port
+from test_ui_browser import command, environ
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
@@ -144,7 +145,7 @@ def refuses_strangers(door: Door, asked: list[tuple[str, str, Any]]) -> None:
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The home of a cold `lightreasoner up`."""
     where = tmp_path_factory.mktemp("doors") / "home"
-    options = ["--prefect-port", str(free()), "--mlflow-port", str(free())]
+    options = ["--prefect-port", str(free_port()), "--mlflow-port", str(free_port())]
     start = command("up", "--detach", "--params", str(ROOT / "params.yaml"), *options)
     try:
         done = subprocess.run(
@@ -163,7 +164,7 @@ def door(up: Path) -> Door:
     return Door(places.prefect, environment.login(up))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(600)
 def test_a_foreign_page_runs_nothing(door: Door, tmp_path: Path) -> None:
     """What a page did while the door was open: a pull step that runs a shell, then a run."""
@@ -193,7 +194,7 @@ def test_a_foreign_page_runs_nothing(door: Door, tmp_path: Path) -> None:
         assert httpx.options(f"{door.address}/api/{this}", headers=wish).status_code == 200
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(600)
 def test_a_websocket_needs_the_login(door: Door) -> None:
     for path, words in (("events/in", {"token": "wrong"}), ("events/out", {}), ("logs/out", {})):
@@ -204,7 +205,7 @@ def test_a_websocket_needs_the_login(door: Door) -> None:
                 opened.recv(timeout=30)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(600)
 def test_the_login_stands_in_its_file_alone(up: Path) -> None:
     """Neither in what is printed, logged or kept, nor in a command line, which all users read."""
@@ -221,7 +222,7 @@ def test_the_login_stands_in_its_file_alone(up: Path) -> None:
     assert f"the line in {up / environment.LOGIN} is the password of Prefect's page" in said
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(600)
 def test_our_own_clients_have_the_login(up: Path, door: Door) -> None:
     """`status` asks Prefect whether the runner polls; a server by another name is told nothing."""
@@ -238,7 +239,7 @@ def test_our_own_clients_have_the_login(up: Path, door: Door) -> None:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(600)
 def test_mlflow_refuses_foreign_names_and_paths_that_lead_out(up: Path) -> None:
     places = local.announced(up)
@@ -269,7 +270,7 @@ def raw_status(address: str, path: str) -> int:
         return int(line.recv(100).split()[1])
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(600)
 def test_the_server_of_a_run_of_its_own_is_locked(tmp_path: Path) -> None:
     where = tmp_path / "home"

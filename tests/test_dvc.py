@@ -17,7 +17,7 @@ from lightreasoner import config
 from lightreasoner.config import Params
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.nightly,
     pytest.mark.timeout(1200),
     pytest.mark.skipif(not dvc_checkout.DVC.is_file(), reason="needs .venv/bin/dvc"),
 ]

@@ -1,14 +1,9 @@
 """The engine that asks a server: a real one of another project's, and real ones that misbehave.
 
-The first is `transformers serve`, on the micro-world's expert. Its /v1/models lists what is in the
-hub's cache, so the expert is put into a cache of its own (docs/serving.md).
+The first is `transformers serve`, on the micro-world's expert (transformers_serve.py).
 """
 
 import json
-import os
-import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,14 +11,14 @@ from contextlib import contextmanager
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ports import free_port
+from transformers_serve import NAME
 
 from lightreasoner.data import microworld
 from lightreasoner.errors import EndpointError
@@ -33,7 +28,6 @@ from lightreasoner.inference.engine import Engine, Response
 from lightreasoner.inference.openai_engine import Endpoint
 
 EXPERT = loading.MICROWORLD / "expert"
-NAME = "lightreasoner/expert"
 QUESTIONS = [
     problem.question
     for name, n in (("tuned", 8), ("transfer", 4), ("chain_sum", 4))
@@ -45,47 +39,6 @@ NEAR_TIE = 1e-3
 word moves the first difference to a token that is nats away."""
 
 KEY = "sk-" + "7" * 20
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The url of `transformers serve` on the micro-world's expert: 8 s to start, 460 MB."""
-    folder = tmp_path_factory.mktemp("served")
-    repository = folder / "hub" / "models--lightreasoner--expert"
-    for name in ("refs", "snapshots"):
-        (repository / name).mkdir(parents=True)
-    (repository / "refs" / "main").write_text("local", encoding="utf-8")
-    (repository / "snapshots" / "local").symlink_to(EXPERT)
-    port = free_port()
-    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", NAME]
-    command += ["--dtype", "float32", "--device", "cpu", "--host", "127.0.0.1", "--port", str(port)]
-    environment = os.environ | {"HF_HUB_CACHE": str(folder / "hub"), "HF_HUB_OFFLINE": "1"}
-    with (folder / "log").open("w+", encoding="utf-8") as log:
-        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-        try:
-            wait_for(port, server, folder / "log")
-            yield f"http://127.0.0.1:{port}/v1"
-        finally:
-            server.terminate()
-            server.wait(timeout=30)
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
-
-
-def wait_for(port: int, server: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(600):
-        try:
-            httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False)
-        except httpx.TransportError:
-            assert server.poll() is None, log.read_text(encoding="utf-8")
-            time.sleep(0.2)
-        else:
-            return
-    pytest.fail("the server did not start within 120 s: " + log.read_text(encoding="utf-8"))
 
 
 def endpoint(url: str, **options: Any) -> Endpoint:

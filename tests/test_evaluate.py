@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import json_lines
 import pandas as pd
 import pytest
 
@@ -27,8 +28,7 @@ def source(tmp_path: Path) -> Path:
     for name in ("easy", "hard"):
         (tmp_path / "bench" / name).mkdir(parents=True)
         rows = [{"question": f"{name} {i} + 1?", "answer": str(i + 1)} for i in range(8)]
-        text = "".join(json.dumps(row) + "\n" for row in rows)
-        (tmp_path / "bench" / name / "test.jsonl").write_text(text)
+        json_lines.write(tmp_path / "bench" / name / "test.jsonl", rows)
     return tmp_path / "bench"
 
 
@@ -221,7 +221,7 @@ def test_a_restart_repeats_no_finished_batch(
 
 def test_batches_are_of_like_length(tiny_expert: Path, source: Path, tmp_path: Path) -> None:
     rows = [{"question": "long " * n + "1 + 1?", "answer": "2"} for n in (9, 1, 8, 2)]
-    (source / "easy" / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    json_lines.write(source / "easy" / "test.jsonl", rows)
     engine = Told(right)
     config = settings(source, problem_sets=("easy",), n_problems=None)
     scores, _ = written(tiny_expert, config, tmp_path / "out", engine)

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import call, faults
 from test_benchmarks import DEMOS, MATH, MMLU, put
-from test_cli import call, faults
 
 from lightreasoner.data import sources
 from lightreasoner.inference import prompts

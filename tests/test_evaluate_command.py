@@ -10,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from test_cli import call, faults
-from test_endpoint import completion, scripted, served, served_models, status  # noqa: F401
+from command_line import call, faults
+from test_endpoint import completion, scripted, served_models, status
 
 from lightreasoner.config import dump
 from lightreasoner.data import microworld
@@ -84,7 +84,7 @@ def test_the_result_of_another_model_has_its_own_place(data: str) -> None:
     assert len(list(Path("home/evaluations").iterdir())) == 2
 
 
-def test_a_server_answers_as_the_model_does_in_process(data: str, served: str) -> None:  # noqa: F811
+def test_a_server_answers_as_the_model_does_in_process(data: str, served: str) -> None:
     """All twelve texts agree; a float32 near-tie could part them on another machine."""
     assert call(*arguments(data)).exit_code == 0
     here = scores()
@@ -137,6 +137,7 @@ def test_a_servers_answers_replace_earlier_ones_if_told_to(data: str) -> None:
         assert len(server.asked) == 1
 
 
+@pytest.mark.slow
 def test_two_at_once_ask_a_server_in_turn(data: str) -> None:
     """Both have all answers, and the second asks for its own after the first has its result."""
     with scripted(served_models("m"), *[completion(r"\boxed{1}")]) as server:
@@ -176,7 +177,7 @@ def test_mistakes_are_one_line_before_anything_is_asked(
     assert fault in line
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_killed_at_any_moment_it_ends_with_the_same_bytes(data: str, tmp_path: Path) -> None:
     """SIGKILL after 1, 2, ... finished shards of four; none of them is generated again."""
     words = arguments(data, "--set", "compute.batch_size=1")

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import write_model
+from tiny_models import write_model
 from transformers import AutoModelForCausalLM
 
 from lightreasoner.config import Compute, Generate

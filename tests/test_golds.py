@@ -5,13 +5,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import json_lines
 import pytest
+from command_line import call, faults
 from hypothesis import given
 from hypothesis import strategies as st
 from test_benchmarks import ASDIV, MATH, OLYMPIAD, SVAMP
-from test_cli import call, faults
 from test_grade_cli import SHARED, write
-from test_grade_cli import read as read_lines
 
 from lightreasoner.data import golds, sources
 from lightreasoner.data.problems import Problem
@@ -226,7 +226,7 @@ def test_grade_reads_them_and_says_how(tmp_path: Path) -> None:
     source, out = write(tmp_path / "in.jsonl", *rows), tmp_path / "out.jsonl"
     result = call("grade", str(source), str(out))
     assert result.exit_code == 0, result.stderr
-    assert {(row["gold"], row["qwen"], row["strict"]) for row in read_lines(out)} == {
+    assert {(row["gold"], row["qwen"], row["strict"]) for row in json_lines.read(out)} == {
         ("7", "correct", "correct")
     }
     said = "2 behind `the answer is` or the like, 1 behind ####, 1 in a box, 1 as given"

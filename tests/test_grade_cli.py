@@ -1,12 +1,12 @@
 """`lightreasoner grade`, through the real command line."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
+import json_lines
 import pytest
-from test_cli import call, faults
+from command_line import call, faults
 
 GSM8K = {"question": "2 + 2?", "answer": "2 + 2 = 4\n#### 4"}
 MATH = {"problem": "Half?", "solution": r"So \boxed{\frac{1}{2}}."}
@@ -14,12 +14,7 @@ SHARED = Path(os.environ.get("LIGHTREASONER_SHARED", Path(__file__).parents[2] /
 
 
 def write(path: Path, *rows: Any) -> Path:
-    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
-    return path
-
-
-def read(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return json_lines.write(path, rows)
 
 
 def test_adds_both_verdicts_and_keeps_the_rest(tmp_path: Path) -> None:
@@ -36,7 +31,7 @@ def test_adds_both_verdicts_and_keeps_the_rest(tmp_path: Path) -> None:
         {"gold": r"\frac{1}{2}", "pred": "50", "qwen": "wrong", "strict": "correct"},
         {"gold": "7", "pred": "", "qwen": "unparsed", "strict": "unparsed"},
     ]
-    assert read(out) == [{**row, **more} for row, more in zip(rows, added, strict=True)]
+    assert json_lines.read(out) == [{**row, **more} for row, more in zip(rows, added, strict=True)]
     assert "gsm8k strict: n 1, correct 0, wrong 1, unparsed 0, timeout 0" in result.stdout
 
 
@@ -78,15 +73,15 @@ def test_nothing_to_grade_is_an_error(tmp_path: Path) -> None:
     assert "none.jsonl" in line
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_agrees_with_the_official_verdict_on_recorded_responses(tmp_path: Path) -> None:
     files = [file for file in SHARED.glob("parity/*.jsonl") if "prompts" not in file.name]
     if not files:
         pytest.skip(f"no records in {SHARED}/parity")
-    rows = [row for file in sorted(files) for row in read(file)]
+    rows = [row for file in sorted(files) for row in json_lines.read(file)]
     out = tmp_path / "out.jsonl"
     assert call("grade", str(write(tmp_path / "in.jsonl", *rows)), str(out)).exit_code == 0
-    graded = [row for row in read(out) if row["qwen"] != "timeout"]
+    graded = [row for row in json_lines.read(out) if row["qwen"] != "timeout"]
     assert len(graded) >= len(rows) - 3
     for row in graded:
         found = (row["gold"], row["pred"] or None, row["qwen"] == "correct")

@@ -1,18 +1,19 @@
 """Both verdicts through the real process: outcomes, limits, what hostile answers cost."""
 
+import contextlib
 import functools
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
 import pytest
+from graded_calls import called, stumbling, waiting, working
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -100,7 +101,8 @@ def test_hostile_answers_cost_their_limit_and_no_other_answer_its_verdict(
             expected[len(asked)] = ("correct", "correct") if k % 2 else ("wrong", "wrong")
             gold = (2 * number + k) / 4 if k % 2 else number + 100.5
             asked.append(answer(rf"\boxed{{\frac{{{2 * number + k}}}{{4}}}}", str(gold)))
-    found = grade(asked)
+    with grade.kept():  # a process that is in this folder
+        found = grade(asked)
     assert {row: (found[row].qwen, found[row].strict) for row in expected} == expected
     hostile = [each for row, each in enumerate(found) if row not in expected]
     assert {each.qwen for each in hostile} <= {"timeout", "wrong"}
@@ -110,22 +112,9 @@ def test_hostile_answers_cost_their_limit_and_no_other_answer_its_verdict(
     assert list(tmp_path.iterdir()) == []
 
 
-def waiting(seconds: float) -> str:
-    """What a worker does on a machine that gives it no processor."""
-    time.sleep(seconds)
-    return "done"
-
-
-def working(seconds: float) -> str:
-    end = time.process_time() + seconds
-    while time.process_time() < end:
-        pass
-    return "done"
-
-
 def test_a_limit_is_of_work_not_of_waiting() -> None:
     with worker._pool(1) as pool:
-        ask = functools.partial(worker._map, pool, limit=0.2)
+        ask = functools.partial(worker._map, pool, limit=0.4)
         assert list(ask(waiting, [(0.6,)])) == ["done"]
         assert list(ask(working, [(0.05,), (9,), (0.05,)])) == ["done", None, "done"]
 
@@ -133,18 +122,13 @@ def test_a_limit_is_of_work_not_of_waiting() -> None:
 def test_a_step_that_waits_for_ever_ends_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "PATIENCE", 2)
     with worker._pool(1) as pool:
-        assert list(worker._map(pool, waiting, [(60,), (0.1,)], 0.5)) == [None, "done"]
+        assert list(worker._map(pool, waiting, [(60,), (0.1,)], 1.5)) == [None, "done"]
 
 
 def test_a_gold_answer_that_cannot_be_read_in_time_is_named() -> None:
     hostile = Problem("math/9", "q", "7" * 30_000_000, "")
     with pytest.raises(ProblemsError, match=r"problem math/9: .* cannot be normalised in 3 s"):
         grade([answer("7", "7"), Answer("7", hostile, "math")])
-
-
-def stumbling(asked: Answer) -> str:
-    """A verdict with a fault of its own."""
-    return str(1 / int(asked.response))
 
 
 def test_a_fault_costs_one_answer_its_verdict_and_is_told(
@@ -157,13 +141,6 @@ def test_a_fault_costs_one_answer_its_verdict_and_is_told(
     assert found == ["1.0", None, "1.0"]
     said = json.loads(capsys.readouterr().out)
     assert said["warning"].startswith("problem math/b: stumbling failed (ZeroDivisionError: ")
-
-
-def called(where: str, what: str) -> str:
-    """Leaves a line for each call."""
-    with Path(where).open("a") as file:
-        file.write(what + "\n")
-    return what.upper()
 
 
 def test_equal_comparisons_are_made_once(tmp_path: Path) -> None:
@@ -242,9 +219,8 @@ thread.join()
 
 def test_a_grader_that_dies_is_an_error() -> None:
     def kill(done: int, total: int) -> None:
-        for child in psutil.Process().children():
-            if "lightreasoner.grading.worker" in child.cmdline():
-                child.kill()
+        for pid in graders():
+            os.kill(pid, signal.SIGKILL)
 
     with pytest.raises(GradingError, match=r"stopped after 0 of 3 answers \(exit status -9\)"):
         grade([answer(r"\boxed{x+1}", "1+x")] * 3, kill)
@@ -261,13 +237,30 @@ def test_an_error_while_it_runs_leaves_no_process_behind() -> None:
     assert threading.active_count() == len(threading.enumerate())
 
 
+def test_calls_share_a_process_until_one_fails() -> None:
+    def fail(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    before, asked = graders(), [answer("7", "7")]
+    with grade.kept():
+        assert [grade(asked), grade(asked)] == 2 * [grade(asked)]
+        (first,) = graders() - before
+        with pytest.raises(KeyboardInterrupt):
+            grade(asked, fail)
+        assert graders() == before
+        grade(asked)
+        (second,) = graders() - before
+        assert second != first
+    assert graders() == before
+
+
 def graders() -> set[int]:
-    children = psutil.Process(os.getpid()).children()
-    return {child.pid for child in children if child.is_running() and _grades(child.cmdline())}
-
-
-def _grades(command: Sequence[str]) -> bool:
-    return "lightreasoner.grading.worker" in command
+    found = set()
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):  # gone meanwhile
+            if "lightreasoner.grading.worker" in child.cmdline():
+                found.add(child.pid)
+    return found
 
 
 @settings(deadline=None, max_examples=3)

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import json_lines
 import pytest
 
 from lightreasoner.data import benchmarks, hub, sources
@@ -60,7 +61,7 @@ def card(repository: Path, configs: dict[str, dict[str, str]]) -> None:
 
 def lines(path: Path, *rows: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    json_lines.write(path, rows)
 
 
 def read(name: str, split: str = "test") -> list[tuple[str, str, str]]:

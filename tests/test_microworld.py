@@ -187,12 +187,14 @@ def _names(directory: Path) -> set[str]:
     return {path.relative_to(directory).as_posix() for path in directory.rglob("*.*")}
 
 
+@pytest.mark.slow
 def test_a_tiny_build_writes_the_files_that_are_shipped(tiny):
     assert _names(tiny) == _names(MODELS)
     assert read_checksums(tiny) == checksums(tiny)
     assert Recipe.model_validate_json((tiny / "recipe.json").read_text()).tokenizer_documents == 200
 
 
+@pytest.mark.slow
 def test_a_tiny_build_states_seed_commit_and_counts_in_its_cards(tiny):
     for role in ROLES:
         card = (tiny / role / "README.md").read_text()
@@ -201,6 +203,7 @@ def test_a_tiny_build_states_seed_commit_and_counts_in_its_cards(tiny):
         assert re.search(r"\| tuned \| .*n = 4 \|.*\| \d of 4 \|", card)
 
 
+@pytest.mark.slow
 def test_a_build_is_a_function_of_its_seed(tiny, tmp_path):
     recipe = Recipe.model_validate_json((tiny / "recipe.json").read_text())
     build(tmp_path / "again", seed=5, recipe=recipe)
@@ -209,6 +212,7 @@ def test_a_build_is_a_function_of_its_seed(tiny, tmp_path):
     assert {name for name in again if again[name] != before[name]} <= cards
 
 
+@pytest.mark.slow
 def test_a_build_does_not_write_into_a_full_directory(tiny):
     with pytest.raises(ArtifactError, match=r"holds other files \(.*\); choose a new directory"):
         build(tiny, seed=5)

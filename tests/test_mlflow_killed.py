@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from ports import free_port
 
 from flows import environment
 from flows.servers import local
@@ -31,7 +31,7 @@ STAGES = {
 }  # fmt: skip
 UPDATES = 300
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.nightly,
     pytest.mark.timeout(1200),
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning"),
 ]
@@ -84,12 +84,6 @@ def place(tmp_path: Path, tiny_params: Params) -> Place:
     return Place(tmp_path)
 
 
-def free() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def answers(address: str) -> bool:
     with contextlib.suppress(OSError):
         urllib.request.urlopen(f"{address}/health", timeout=2).close()
@@ -135,7 +129,7 @@ def test_the_server_of_up_is_killed(place: Place, comes_back: bool) -> None:
     Measured on two busy cores, the default pipeline with 60 problems: 74 and 93 s undisturbed, 99 s
     with a server that was started again, 78 s with one that stayed away.
     """
-    ports = ("--prefect-port", str(free()), "--mlflow-port", str(free()))
+    ports = ("--prefect-port", str(free_port()), "--mlflow-port", str(free_port()))
     place.call("up", "--detach", *ports)
     keeper = Manager(place.home)
     try:
@@ -193,7 +187,7 @@ def mlflow_server(folder: Path, port: int) -> Iterator["subprocess.Popen[bytes]"
 
 def test_a_server_elsewhere_is_killed(place: Place) -> None:
     """What it misses waits under home; `sync` sends it, and the same run again registers."""
-    port, folder = free(), place.folder / "elsewhere"
+    port, folder = free_port(), place.folder / "elsewhere"
     there = Place(place.folder, f"http://127.0.0.1:{port}")
     with mlflow_server(folder, port) as server:
         process = there.start("run")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import SPECIAL, write_tokenizer
 from safetensors.torch import load_file, save_file
+from tiny_models import SPECIAL, write_tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from lightreasoner.errors import ModelError

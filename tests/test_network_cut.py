@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import cut_network
 import pytest
 import yaml
+from ports import free_port
 
 from flows import environment
 from lightreasoner.config import Params
@@ -96,12 +96,6 @@ def asked(folder: Path, *command: str) -> list[str]:
     return report.read_text(encoding="utf-8").splitlines()
 
 
-def free() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @cut
 def test_who_asks_outside_is_seen(tmp_path: Path) -> None:
     found = asked(tmp_path, "-c", ASK)
@@ -111,14 +105,14 @@ def test_who_asks_outside_is_seen(tmp_path: Path) -> None:
 
 
 @cut
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(900)
 def test_a_run_asks_nobody(folder: Path) -> None:
     assert asked(folder, "-c", CONSOLE, "run") == []
 
 
 @cut
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(900)
 def test_up_and_a_run_by_its_api_ask_nobody(folder: Path) -> None:
-    assert asked(folder, "-c", SESSION, str(free()), str(free())) == []
+    assert asked(folder, "-c", SESSION, str(free_port()), str(free_port())) == []

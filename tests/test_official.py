@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import json_lines
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -135,15 +136,15 @@ def test_the_unit_words_are_the_official_ones() -> None:
 
 @pytest.mark.parametrize("name", RECORDS)
 def test_a_sample_agrees_with_official_verdicts(name: str) -> None:
-    records = read(RECORDS[name])
+    records = json_lines.read(RECORDS[name])
     assert not list(disagreements(records[:: max(1, len(records) // SAMPLE)]))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", RECORDS)
 def test_all_agree_with_official_verdicts(name: str) -> None:
     """45 s for 4,547 responses; one pair takes 3 s or more, and is wrong after all."""
-    assert not list(disagreements(read(RECORDS[name])))
+    assert not list(disagreements(json_lines.read(RECORDS[name])))
 
 
 def disagreements(records: list[dict[str, Any]]) -> Iterator[tuple[Any, ...]]:
@@ -158,8 +159,3 @@ def disagreements(records: list[dict[str, Any]]) -> Iterator[tuple[Any, ...]]:
             (is_correct(response, benchmark, answer), record["official_correct"]),
         ]
         yield from ((record["id"], ours, theirs) for ours, theirs in pairs if ours != theirs)
-
-
-def read(path: Path) -> list[dict[str, Any]]:
-    with path.open(encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]

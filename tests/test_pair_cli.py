@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from conftest import write_model, write_tokenizer
-from test_cli import call, faults
+from command_line import call, faults
+from tiny_models import write_model, write_tokenizer
 from typer.testing import Result
 
 from lightreasoner import config

@@ -6,7 +6,7 @@ import logging
 import re
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +22,6 @@ from prefect.client.schemas.filters import FlowRunFilterStateName as StateName
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.results import ResultRecord, ResultRecordMetadata
 from prefect.serializers import PickleSerializer
-from prefect.testing.utilities import prefect_test_harness
 from rich.console import Console
 from written_scores import write_scores
 
@@ -45,37 +44,17 @@ from tasks.stages import StageRun, run_stage
 from tasks.tracking import lookup, mlflow_runs
 
 pytestmark = [
+    pytest.mark.usefixtures("prefect_api"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of Prefect and of MLflow
     pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning"),
 ]
 NAMES = [stage.name for stage in GRAPH]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def prefect_api() -> Iterator[None]:
-    """A Prefect API of the tests' own, on a database of its own (about 10 s to start)."""
-    with prefect_test_harness(server_startup_timeout=180):
-        yield
-
-
 @pytest.fixture(scope="module")
-def params(tiny_expert: Path, tiny_amateur: Path, problems_file: Path) -> Params:
-    """Parameters of a pipeline of seconds: two random models, six problems, two updates."""
-    problems = {"source": str(problems_file), "n_problems": 6}
-    tree: dict[str, Any] = {
-        "models": {"expert": str(tiny_expert), "amateur": str(tiny_amateur)},
-        "compute": {"device": "cpu"},
-        "prepare": {**problems, "problem_set": "small"},
-        "generate": {"max_new_tokens": 6},
-        "score": {},
-        "select": {"beta": 0.0},
-        "finetune": {"updates": 2, "samples_per_update": 4, "samples_per_forward": 4},
-        "merge": {"parity_prompts": 2},
-        "evaluate": {**problems, "problem_sets": ["small"], "max_new_tokens": 4},
-        "register": {"name": "tiny"},
-        "sft": {"n_problems": 6, "max_new_tokens": 4, "updates": 1},
-    }
-    return config.parse(tree, "test")
+def params(tiny_params: Params) -> Params:
+    """Parameters of a pipeline of seconds."""
+    return tiny_params
 
 
 def changed(params: Params, **sections: dict[str, Any]) -> Params:
@@ -178,9 +157,11 @@ def test_no_record_of_prefects_cache_is_loaded(
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(new_database: Callable[[Path], str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home for whole pipelines."""
-    return tmp_path_factory.mktemp("home")
+    where = tmp_path_factory.mktemp("home")
+    new_database(where)
+    return where
 
 
 @pytest.fixture(autouse=True)

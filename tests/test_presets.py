@@ -9,6 +9,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import json_lines
 import mlflow
 import paper_models
 import pyarrow.parquet as pq
@@ -33,9 +34,10 @@ pytestmark = [
     pytest.mark.timeout(900),
 ]
 PAPER = [name for name in PRESETS if name != "microworld"]
-IN_EVERY_RUN = "deepseek-r1-distill-qwen-1.5b"
+SLOW = ("deepseek-r1-distill-qwen-1.5b",)
 NAMES = [
-    name if name == IN_EVERY_RUN else pytest.param(name, marks=pytest.mark.slow) for name in PAPER
+    pytest.param(name, marks=pytest.mark.slow if name in SLOW else pytest.mark.nightly)
+    for name in PAPER
 ]
 SOLVED = {"problem": "What is $1+1$?", "solution": r"It is $\boxed{2}$."}
 ROWS: dict[str, dict[str, Any]] = {
@@ -66,18 +68,14 @@ def benchmarks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("benchmarks")
     for name, row in ROWS.items():
         (folder / name).mkdir()
-        _write(folder / name / "test.jsonl", [row] * 2)
+        json_lines.write(folder / name / "test.jsonl", [row] * 2)
     demos = [[f"Question {n}?", f"The answer is ({n})."] for n in range(5)]
     (folder / "mmlu_stem" / "demos.json").write_text(json.dumps(demos), encoding="utf-8")
-    _write(
+    json_lines.write(
         folder / "train.jsonl",
         [{"question": f"What is {n} + 1?", "answer": f"#### {n + 1}"} for n in range(8)],
     )
     return folder
-
-
-def _write(path: Path, rows: list[dict[str, Any]]) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 def tiny(name: str, expert: Path, amateur: Path, benchmarks: Path) -> Params:

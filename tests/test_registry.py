@@ -3,13 +3,12 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from hypothesis import strategies as st
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.utils import validation
+from ports import free_port
 from pydantic import ValidationError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -99,10 +99,10 @@ print(json.dumps(answer))
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(new_database: Callable[[Path], str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with an MLflow database of its own."""
     path = tmp_path_factory.mktemp("home")
-    mlflow_runs.configure(_sqlite(path), path)
+    mlflow_runs.configure(new_database(path), path)
     return path
 
 
@@ -155,7 +155,7 @@ def _python(script: str, *arguments: str) -> "subprocess.Popen[str]":
 
 
 def _answer(process: "subprocess.Popen[str]") -> dict[str, Any]:
-    out, errors = process.communicate(timeout=120)
+    out, errors = process.communicate(timeout=240)
     assert process.returncode == 0, errors
     answer: dict[str, Any] = json.loads(out.splitlines()[-1])
     return answer
@@ -313,6 +313,7 @@ def test_a_version_made_meanwhile_wins(
     assert _versions("micro") == ["1"]
 
 
+@pytest.mark.slow
 def test_two_processes_on_a_new_database_register_once_and_load_no_model(
     model: Artifact, tmp_path: Path
 ) -> None:
@@ -371,24 +372,17 @@ def test_a_registry_that_is_away_is_one_clear_error(
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     try:
-        mlflow_runs.configure(f"http://127.0.0.1:{_free_port()}", home)
+        mlflow_runs.configure(f"http://127.0.0.1:{free_port()}", home)
         with pytest.raises(versions.RegistryError, match=f"the model is at {model.path}"):
             versions.register(model, outcomes, PARAMS, None)
     finally:
         mlflow_runs.configure(_sqlite(home), home)
 
 
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-    return port
-
-
 @contextmanager
 def _server(home: Path) -> Iterator[str]:
     """`mlflow server` over the home's database and artifacts; its address. Starts in 20 s."""
-    port = _free_port()
+    port = free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
     command += ["--port", str(port), "--backend-store-uri", _sqlite(home), "--workers", "1"]
     command += ["--artifacts-destination", str(home / "mlflow" / "artifacts"), "--serve-artifacts"]

@@ -11,9 +11,9 @@ single-token labels make up 2 of 4 without beta and 0 of 2 with it: 50 points mo
 
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pytest
+import written_steps
 from typer.testing import CliRunner, Result
 
 from lightreasoner.cli import app
@@ -24,26 +24,18 @@ from lightreasoner.storage import tables
 
 
 def write_steps(directory: Path) -> Path:
-    directory.mkdir()
-    probabilities = [[1.0], [0.9, 0.1], [0.6, 0.4], [0.6, 0.3, 0.1]]
-    logs = [np.log(row).tolist() for row in probabilities]
-    table = pa.table(
-        [
-            ["a", "a", "a", "b"],
-            [0, 1, 2, 0],
-            [0.05, 0.4, 0.5, 3.0],
-            [0.1] * 4,
-            [0.1] * 4,
-            [5, 6, 7, 8],
-            [5, 6, 7, 9],
-            [[5], [6, 7], [7, 8], [8, 9, 10]],
-            logs,
-            logs,
-        ],
-        schema=tables.STEPS,
-    )
-    tables.write(table, tables.STEPS, directory / "steps.parquet", {"alpha_min": 0.01})
-    return directory
+    """The steps above; the amateur's stored probabilities are the expert's."""
+    rows = [
+        ("a", 0, 0.05, 5, 5, [1.0]),
+        ("a", 1, 0.4, 6, 6, [0.9, 0.1]),
+        ("a", 2, 0.5, 7, 7, [0.6, 0.4]),
+        ("b", 0, 3.0, 8, 9, [0.6, 0.3, 0.1]),
+    ]
+    steps = [
+        (name, step, kl, 0.1, 0.1, e, a, {e + n: (p, p) for n, p in enumerate(label)})
+        for name, step, kl, e, a, label in rows
+    ]
+    return written_steps.write_steps(directory, steps)
 
 
 def write_samples(

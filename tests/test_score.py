@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from conftest import write_model
+from tiny_models import write_model
 from transformers import AutoModelForCausalLM
 
 from lightreasoner.config import Compute, Score

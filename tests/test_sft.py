@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from conftest import write_model
+from tiny_models import write_model
 
 from lightreasoner.config import Compute
 from lightreasoner.data import problems

@@ -18,7 +18,7 @@ from flows import environment
 from lightreasoner.config import Params
 
 CONSOLE = "from flows.cli import main; main()"
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.nightly, pytest.mark.timeout(900)]
 
 
 @pytest.fixture

@@ -386,7 +386,7 @@ def digests(job: "subprocess.Popen[str]") -> str:
         return job.communicate()[0].splitlines()[-1]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(900)
 def test_killed_at_twenty_moments_it_ends_with_the_same_bytes(tmp_path: Path) -> None:
     """SIGKILL at random moments of generate and score; each finished shard is kept."""

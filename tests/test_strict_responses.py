@@ -4,11 +4,11 @@ strict_responses.jsonl holds responses with right and wrong answers of each kind
 test. Responses that were judged by others, where they are at hand, tell how that carries over.
 """
 
-import json
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import json_lines
 import pytest
 from test_strict import SHARED, problem, problem_of, verdict
 
@@ -21,14 +21,9 @@ AGREEMENT = 0.92
 WRONG_ACCEPTANCES = 1
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
-    return [json.loads(line) for line in lines if line]
-
-
 def by_kind() -> dict[str, list[dict[str, Any]]]:
     kinds = defaultdict(list)
-    for case in read(CASES):
+    for case in json_lines.read(CASES):
         kinds[case["kind"]].append(case)
     return kinds
 
@@ -51,7 +46,7 @@ def test_each_kind_of_response(kind: str) -> None:
 
 @pytest.mark.skipif(not JUDGED.exists(), reason=f"no judged responses in {JUDGED}")
 def test_agrees_with_judged_responses() -> None:
-    cases = [(case, problem_of(case | {"id": "set/00000"})) for case in read(JUDGED)]
+    cases = [(case, problem_of(case | {"id": "set/00000"})) for case in json_lines.read(JUDGED)]
     verdicts = [
         (verdict(case["response"], problem, case["benchmark"]), case["truth"])
         for case, problem in cases

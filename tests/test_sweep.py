@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from mlflow import MlflowClient
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from prefect.testing.utilities import prefect_test_harness
 
 from flows import environment as homes
 from flows import evaluation, pipeline, sweep
@@ -27,22 +26,19 @@ from tasks.registry import lookup
 from tasks.tracking import mlflow_runs
 
 pytestmark = [
+    pytest.mark.usefixtures("prefect_api"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of Prefect and of MLflow
     pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning"),
 ]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def prefect_api() -> Iterator[None]:
-    """A Prefect API of the tests' own."""
-    with prefect_test_harness(server_startup_timeout=180):
-        yield
-
-
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def home(
+    new_database: Callable[[Path], str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
     """The flows' home, with an MLflow database of its own."""
     where = tmp_path_factory.mktemp("home")
+    new_database(where)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LIGHTREASONER_HOME", str(where))
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)

@@ -6,7 +6,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import mlflow
@@ -14,6 +14,7 @@ import pytest
 import stored_pipeline
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from ports import free_port
 
 from lightreasoner.pipeline.graph import GRAPH, STAGES
 from lightreasoner.pipeline.store import Outcome
@@ -26,10 +27,10 @@ PARAMS = stored_pipeline.params()
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home with an MLflow database of its own (making one takes 2 to 4 s)."""
+def home(new_database: Callable[[Path], str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with an MLflow database of its own."""
     path = tmp_path_factory.mktemp("home")
-    mlflow_runs.configure(f"sqlite:///{path}/mlflow/mlflow.db", path)
+    mlflow_runs.configure(new_database(path), path)
     return path
 
 
@@ -351,9 +352,7 @@ def test_what_no_database_takes_is_said_and_left_out(
 @pytest.fixture
 def gone() -> str:
     """The address of a server on this machine that is not there."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{free.getsockname()[1]}"
+    return f"http://127.0.0.1:{free_port()}"
 
 
 def test_a_server_that_goes_away_and_hangs_holds_no_stage_up(

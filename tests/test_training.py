@@ -152,7 +152,7 @@ def test_a_damaged_checkpoint_is_left_out_by_name(
     assert tune(tiny_expert, samples_dir, tmp_path / "again", scratch, Silent()) == whole
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_killed_at_random_moments_it_ends_at_the_same_bytes(
     tiny_expert: Path, samples_dir: Path, tmp_path: Path
 ) -> None:

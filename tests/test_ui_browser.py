@@ -8,7 +8,6 @@ import contextlib
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections import defaultdict
@@ -22,6 +21,7 @@ import dvc_checkout
 import httpx
 import psutil
 import pytest
+from ports import free_port
 from test_deployment import checkpoints, until
 
 from flows import environment, registering
@@ -93,12 +93,6 @@ class Servers:
         return {"/".join(path.parts[-3:-1]): path.stat().st_mtime for path in found}
 
 
-def free() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def environ(where: Path) -> dict[str, str]:
     """That of somebody's shell: nothing of the tests' own Prefect and MLflow."""
     ours = ("PREFECT_", "MLFLOW_", "LIGHTREASONER_")
@@ -115,7 +109,7 @@ def command(*arguments: str) -> list[str]:
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     """One cold `lightreasoner up`, ended whatever happens."""
     where = tmp_path_factory.mktemp("ui") / "home"
-    ports = free(), free()
+    ports = free_port(), free_port()
     options = ["--prefect-port", str(ports[0]), "--mlflow-port", str(ports[1])]
     up = command("up", "--detach", "--params", str(ROOT / "params.yaml"), *options)
     try:

@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 import standins
+from ports import free_port
 
 from flows.environment import ROOT
 from flows.servers import local, manager, up
@@ -34,12 +35,6 @@ def home() -> Iterator[Path]:
         Manager(path).stop()
 
 
-def free() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def until(true: Callable[[], object], seconds: float = 30) -> None:
     end = time.monotonic() + seconds
     while not true():
@@ -53,7 +48,7 @@ THREE: Plan = {"first": (0, 0), "second": (0, 0), "last": (0, 0)}
 
 
 def rows_of(plan: Plan) -> list[list[object]]:
-    return [[name, free(), *times] for name, times in plan.items()]
+    return [[name, free_port(), *times] for name, times in plan.items()]
 
 
 def detached(home: Path, plan: Plan) -> list[Service]:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import stored_pipeline
-from conftest import write_model
 from huggingface_hub import ModelCard
 from test_merge import make_adapter
+from tiny_models import write_model
 from typer.testing import CliRunner
 
 from flows import environment as homes

@@ -10,12 +10,12 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from command_line import call, faults
 from hypothesis import given
 from hypothesis import strategies as st
 from test_authors import LINE
 from test_authors import write_lines as write_samples
 from test_benchmarks import DEMOS, MMLU, SHARED, put
-from test_cli import call, faults
 
 from lightreasoner.authors import jsonl
 from lightreasoner.data import problems, sources, user_files

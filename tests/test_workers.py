@@ -65,6 +65,7 @@ class Squares:
 RANGES = [range(start, start + 3) for start in range(0, 12, 3)]
 
 
+@pytest.mark.slow
 def test_pieces_come_from_other_processes() -> None:
     with crew(Squares, TWO) as workers:
         found = dict(workers.pieces(RANGES))
@@ -75,7 +76,7 @@ def test_pieces_come_from_other_processes() -> None:
         assert os.getpid() not in table["process"].to_pylist()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("make", "workers", "said"),
     [
@@ -93,6 +94,7 @@ def test_what_goes_wrong_there_is_an_error_here(
         list(found.pieces(RANGES))
 
 
+@pytest.mark.slow
 def test_the_stages_write_the_same_with_two_workers(
     tiny_expert: Path, tiny_amateur: Path, tmp_path: Path
 ) -> None:

@@ -13,6 +13,8 @@ MARKS: dict[str, dict[str, Any]] = {
     "+": {"qwen": "correct", "strict": "correct", "extracted": "4", "response": r"\boxed{4}"},
     # right by the toolkit's alone: a last number, no box, no answer
     "~": {"qwen": "correct", "strict": "unparsed", "extracted": None, "response": "It is 4"},
+    # right by the toolkit's alone, where it reads on behind the box
+    "t": {"qwen": "correct", "strict": "wrong", "extracted": "5", "response": r"\boxed{5}, no, 4"},
     # right by the strict one alone
     "!": {"qwen": "wrong", "strict": "correct", "extracted": "50%", "response": r"\boxed{50\%}"},
     # wrong by both

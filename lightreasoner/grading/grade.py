@@ -13,13 +13,14 @@ Responses are written by models, and algebra on them can take for ever or all of
 are graded in processes of their own (grading_process.py), which are killed at the limit.
 """
 
+import contextlib
 import json
 import logging
 import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import IO
 
@@ -42,11 +43,11 @@ def grade(
     """
     if not answers:
         return []
-    command = [sys.executable, "-m", _worker_module(), str(workers or usable_cores())]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    with _process() as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        sender = threading.Thread(target=_send, args=(answers, process.stdin))
+        batch = {"workers": workers or usable_cores(), "answers": list(map(asdict, answers))}
+        sender = threading.Thread(target=_send, args=(batch, process.stdin))
         sender.start()
         try:
             grades = _receive(process.stdout, len(answers), on_done)
@@ -55,12 +56,68 @@ def grade(
             raise
         finally:
             sender.join()
-    if process.returncode or len(grades) != len(answers):
-        raise GradingError(
-            f"grading stopped after {len(grades)} of {len(answers)} answers (exit status "
-            f"{process.returncode}); see above for its reason and start again"
-        )
+        if len(grades) != len(answers):
+            raise GradingError(
+                f"grading stopped after {len(grades)} of {len(answers)} answers (exit status "
+                f"{process.wait()}); see above for its reason and start again"
+            )
     return grades
+
+
+class _Keeper:
+    """The process that grades, for one call at a time."""
+
+    def __init__(self) -> None:
+        self.turn = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._owner = os.getpid()
+
+    def process(self) -> "subprocess.Popen[bytes]":
+        """The process, started if there is none; a fork's is its parent's."""
+        if self._process is None or self._owner != os.getpid():
+            command = [sys.executable, "-m", _worker_module()]
+            self._owner = os.getpid()
+            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        return self._process
+
+    def end(self) -> None:
+        """Let the process end, which it does when there is nothing more to read."""
+        if self._process is not None and self._owner == os.getpid():
+            with contextlib.suppress(BrokenPipeError), self._process:
+                pass
+        self._process = None
+
+
+_kept: _Keeper | None = None
+
+
+@contextlib.contextmanager
+def kept() -> Iterator[None]:
+    """Within this block all calls of `grade` share a process, which takes seconds to start.
+
+    Calls at once take turns then.
+    """
+    global _kept
+    before, _kept = _kept, _Keeper()
+    try:
+        yield
+    finally:
+        keeper, _kept = _kept, before
+        keeper.end()
+
+
+@contextlib.contextmanager
+def _process() -> Iterator["subprocess.Popen[bytes]"]:
+    """The process for a call; after an error the next one starts anew."""
+    keeper = _kept or _Keeper()
+    with keeper.turn:
+        is_fine = False
+        try:
+            yield keeper.process()
+            is_fine = True
+        finally:
+            if not is_fine or keeper is not _kept:
+                keeper.end()
 
 
 def usable_cores() -> int:
@@ -74,19 +131,16 @@ def _worker_module() -> str:
     return worker.__name__
 
 
-def _send(answers: Sequence[Answer], pipe: IO[bytes]) -> None:
-    """Write all answers, one JSON object a line; a reader that is gone shows in its exit status."""
-    try:
-        with pipe:
-            for answer in answers:
-                pipe.write(json.dumps(asdict(answer)).encode() + b"\n")
-    except BrokenPipeError:
-        pass
+def _send(batch: dict[str, object], pipe: IO[bytes]) -> None:
+    """Write a batch, a JSON line; a reader that is gone shows in its exit status."""
+    with contextlib.suppress(BrokenPipeError):
+        pipe.write(json.dumps(batch).encode() + b"\n")
+        pipe.flush()
 
 
 def _receive(pipe: IO[bytes], total: int, on_done: Callable[[int, int], None]) -> list[Grade]:
-    grades = []
-    for line in pipe:
+    grades: list[Grade] = []
+    while len(grades) < total and (line := pipe.readline()):
         said = json.loads(line)
         if "done" in said:
             on_done(said["done"], total)

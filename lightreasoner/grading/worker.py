@@ -1,6 +1,6 @@
-"""The process that grades: JSON lines of answers in, JSON lines of grades out.
+"""The process that grades: a JSON line for a batch of answers in, JSON lines of grades out.
 
-    python -m lightreasoner.grading.worker WORKERS
+    python -m lightreasoner.grading.worker
 
 It is a program of its own so that its workers fork from one that holds no model and no threads, and
 are there again in milliseconds after one was killed. An answer passes three steps, each with its
@@ -244,9 +244,14 @@ def _limit_worker() -> None:
 
 
 def main() -> None:
-    """Grade all answers of stdin; say `{"done": n}` meanwhile, then the grades in order."""
-    answers = [_answer(json.loads(line)) for line in sys.stdin]
-    with _pool(int(sys.argv[1])) as pool:
+    """Grade each batch of stdin; say `{"done": n}` meanwhile, then the grades in order."""
+    for line in sys.stdin:
+        batch = json.loads(line)
+        _grade([_answer(row) for row in batch["answers"]], batch["workers"])
+
+
+def _grade(answers: Sequence[Answer], workers: int) -> None:
+    with _pool(workers) as pool:
         try:
             found = grades(pool, answers, lambda done: _say({"done": done}))
         except ProblemsError as error:
