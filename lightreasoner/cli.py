@@ -6,6 +6,7 @@ Every stage command takes its result from the store under --home, or computes it
 it in place at --out by hard link. `flows/cli.py` adds the commands that need Prefect and MLflow.
 """
 
+import importlib.metadata
 import inspect
 import logging
 import time
@@ -120,8 +121,22 @@ def command_name(stage: Stage) -> str:
     return stage.name.replace("_", "-")
 
 
+def _show_version(is_asked: bool) -> None:
+    if is_asked:
+        try:
+            version = importlib.metadata.version("lightreasoner")
+        except importlib.metadata.PackageNotFoundError:  # a bare machine runs the checkout as it is
+            version = "(a checkout that is not installed)"
+        typer.echo(f"lightreasoner {version}")
+        raise typer.Exit()
+
+
 def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
+    ] = False,
 ) -> None:
     log_to_stderr("lightreasoner", logging.DEBUG if debug else logging.INFO)
     # transformers tells peft's developers what will change; a user can do nothing about it.
