@@ -59,7 +59,7 @@ check: setup
 
 # The documentation as a site, in build/site/; a warning is an error.
 docs: setup
-	.venv/bin/python -m mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --quiet --strict
 
 # After a change of the stages or of what they import.
 dvc.yaml: setup

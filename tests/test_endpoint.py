@@ -1,7 +1,7 @@
 """The engine that asks a server: a real one of another project's, and real ones that misbehave.
 
 The first is `transformers serve`, on the micro-world's expert. Its /v1/models lists what is in the
-hub's cache, so the expert is put into a cache of its own (docs/serving.md).
+hub's cache, so the expert is put into a cache of its own (docs/how-to/serving.md).
 """
 
 import json
