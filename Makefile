@@ -5,7 +5,7 @@
 #   make up ARGS=--detach                             servers in the background; make status, make down
 #   make setup PYTHON=python3.12                      another interpreter (3.11, 3.12, 3.13)
 
-.PHONY: setup run up down status test test-slow test-browser bench check docs dvc.yaml lock clean
+.PHONY: setup run up down status test test-slow test-browser bench microworld check docs dvc.yaml lock clean
 .NOTPARALLEL:
 
 # Nothing here reports to anyone.
@@ -47,9 +47,13 @@ test-browser: setup
 # Speed on this machine, to .lightreasoner/bench/.
 # BENCH="--set models.expert=DIR --set models.amateur=DIR" for another pair.
 bench: setup
-	.venv/bin/lightreasoner bench sampling $(BENCH)
-	.venv/bin/lightreasoner bench training $(BENCH)
-	.venv/bin/lightreasoner bench grading
+	.venv/bin/python -m benchmarks.bench sampling $(BENCH)
+	.venv/bin/python -m benchmarks.bench training $(BENCH)
+	.venv/bin/python -m benchmarks.bench grading
+
+# The embedded expert and amateur, trained from scratch: make microworld OUT=my-models
+microworld: setup
+	.venv/bin/python -m recipes.microworld train --out $(OUT) $(ARGS)
 
 check: setup
 	.venv/bin/ruff check .
@@ -63,7 +67,7 @@ docs: setup
 
 # After a change of the stages or of what they import.
 dvc.yaml: setup
-	.venv/bin/python -m flows.dvcfile > $@.new && mv $@.new $@
+	.venv/bin/python -m flows.dvc.dvcfile > $@.new && mv $@.new $@
 
 # Resolves pyproject.toml anew, for Python 3.11 to 3.13 (needs uv on PATH; commit the result).
 # To move to newer versions: make lock ARGS=--upgrade

@@ -17,18 +17,21 @@ from prefect import flow
 from prefect.artifacts import create_table_artifact
 from prefect.runtime import flow_run
 
-from flows import home, naming, servers
-from flows.form import Form
+from flows import environment
+from flows.forms import naming
+from flows.forms.form import Form
 from flows.pipeline import let_interface_see_lines, run_stages
-from lightreasoner import artifacts, comparison
-from lightreasoner.comparison import Result, Tuning
+from flows.servers import local
 from lightreasoner.config import Params
 from lightreasoner.errors import SelectionError
-from lightreasoner.fingerprint import git_commit, package_versions
-from lightreasoner.methods import METHODS, NAMES, Name, named, params_of, stages_of
-from lightreasoner.stages import Inputs, external_inputs, resolved
-from tasks import tracking
+from lightreasoner.experiments import comparison
+from lightreasoner.experiments.comparison import Result, Tuning
+from lightreasoner.experiments.methods import METHODS, NAMES, Name, named, params_of, stages_of
+from lightreasoner.pipeline.graph import Inputs, external_inputs, resolved
+from lightreasoner.storage import artifacts
+from lightreasoner.storage.fingerprint import git_commit, package_versions
 from tasks.stages import StageRun
+from tasks.tracking import mlflow_runs
 
 log = logging.getLogger(__name__)
 
@@ -47,13 +50,13 @@ def compare(params: Form, methods: tuple[Name, ...] = NAMES) -> dict[str, Any]:
     """
     let_interface_see_lines()
     naming.tag(params)
-    where = home.home()
+    where = environment.home()
     values = under_one_prompt(params.values())
     names = named(("base", *methods))
     inputs = checked_inputs(values, names)
-    servers.track(where)
+    local.track(where)
     run_name = flow_run.name or "lightreasoner-compare"
-    with tracking.pipeline_run(values, run_name, kind="comparison") as run:
+    with mlflow_runs.pipeline_run(values, run_name, kind="comparison") as run:
         results = run_methods(names, inputs, values, where, run)
         found = {**comparison.compare(results, values), **conditions(values)}
         publish(found, where, "compare", "comparison", run)
@@ -138,7 +141,7 @@ def publish(found: Mapping[str, Any], where: Path, name: str, key: str, run: str
         key=key,
         description="\n\n".join(comparison.notes(found)),
     )
-    tracking.log_comparison(run, comparison.metrics(found), files)
+    mlflow_runs.log_comparison(run, comparison.metrics(found), files)
 
 
 def refuse_if_all_failed(results: Mapping[comparison.Named, Result | str]) -> None:

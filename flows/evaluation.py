@@ -11,12 +11,16 @@ from prefect import flow
 from prefect.artifacts import create_table_artifact
 from prefect.runtime import flow_run
 
-from flows import home, naming, servers, summary
+from flows import environment
 from flows.compare import conditions
-from flows.form import EvaluationForm
+from flows.forms import naming
+from flows.forms.form import EvaluationForm
 from flows.pipeline import let_interface_see_lines, run_stages
-from lightreasoner.stages import STAGES, external_inputs
-from tasks import measures, registered, tracking
+from flows.results import terminal
+from flows.servers import local
+from lightreasoner.pipeline.graph import STAGES, external_inputs
+from tasks.registry import lookup
+from tasks.tracking import measures, mlflow_runs
 
 EVALUATE = STAGES["evaluate"]
 
@@ -33,12 +37,12 @@ def evaluation(params: EvaluationForm) -> dict[str, Any]:
     """
     let_interface_see_lines()
     naming.tag(params)
-    where, values = home.home(), params.values()
+    where, values = environment.home(), params.values()
     inputs = external_inputs(values, ("benchmark_source",))
-    servers.track(where)
-    inputs["model"] = registered.resolve(params.model, where)
+    local.track(where)
+    inputs["model"] = lookup.resolve(params.model, where)
     run_name = flow_run.name or "lightreasoner-evaluation"
-    with tracking.pipeline_run(values, run_name, kind="evaluation") as run:
+    with mlflow_runs.pipeline_run(values, run_name, kind="evaluation") as run:
         runs = run_stages((EVALUATE,), inputs, values, where, run)
         scores = runs["evaluate"].outcome.artifact.path
         found = {
@@ -48,7 +52,7 @@ def evaluation(params: EvaluationForm) -> dict[str, Any]:
             **conditions(values),
         }
         said = {"model": params.model, "digest": found["digest"]}
-        tracking.log_numbers(run, measures.of_payload("evaluate", scores), said)
+        mlflow_runs.log_numbers(run, measures.of_payload("evaluate", scores), said)
         _publish(found)
     return found
 
@@ -57,8 +61,8 @@ def _publish(found: dict[str, Any]) -> None:
     """Show the table in Prefect's interface."""
     create_table_artifact(
         [
-            dict(zip(summary.EVALUATION_HEADINGS, row, strict=True))
-            for row in summary.evaluation_rows(found["scores"])
+            dict(zip(terminal.EVALUATION_HEADINGS, row, strict=True))
+            for row in terminal.evaluation_rows(found["scores"])
         ],
         key="evaluation",
         description=f"{found['model']} (digest {found['digest']}): pass@1 by both verdicts with "

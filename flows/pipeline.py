@@ -9,13 +9,16 @@ from typing import Any
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows import home, latest, naming, records, servers, shown
-from flows.form import Form
+from flows import environment
+from flows.forms import naming
+from flows.forms.form import Form
+from flows.results import prefect_page, records, report_json
+from flows.servers import local
 from lightreasoner.config import Params
-from lightreasoner.stages import GRAPH, Inputs, Stage, external_inputs
-from lightreasoner.store import peak_memory_mib, reset_peak_memory, stage_key
-from tasks import tracking
+from lightreasoner.pipeline.graph import GRAPH, Inputs, Stage, external_inputs
+from lightreasoner.pipeline.store import peak_memory_mib, reset_peak_memory, stage_key
 from tasks.stages import StageRun, decide_champion, register, run_stage
+from tasks.tracking import mlflow_runs
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +37,7 @@ def lightreasoner(params: Form) -> dict[str, Any]:
     """
     let_interface_see_lines()
     naming.tag(params)
-    return run_pipeline(params.values(), home.home())
+    return run_pipeline(params.values(), environment.home())
 
 
 def run_pipeline(params: Params, where: Path) -> dict[str, Any]:
@@ -43,21 +46,21 @@ def run_pipeline(params: Params, where: Path) -> dict[str, Any]:
     Report and record are there before the registry is asked, and are completed after.
     """
     inputs = external_inputs(params)
-    name, uri = flow_run.name or "lightreasoner", home.tracking_uri(where)
-    servers.track(where)
-    with tracking.pipeline_run(params, name) as run:
+    name, uri = flow_run.name or "lightreasoner", environment.tracking_uri(where)
+    local.track(where)
+    with mlflow_runs.pipeline_run(params, name) as run:
         runs = run_stages(GRAPH, inputs, params, where, run)
-        tracking.log_report(run, runs["report"].outcome)
-        ids = {"name": name, "prefect": str(flow_run.id), "mlflow": tracking.run_here(run)}
+        mlflow_runs.log_report(run, runs["report"].outcome)
+        ids = {"name": name, "prefect": str(flow_run.id), "mlflow": mlflow_runs.run_here(run)}
         _keep(ids, params, runs, where)
         log.info("%-24s %s", "report", where / "latest" / "report.html")
         registering = _register(runs, inputs, params, where, run)
-        ids["mlflow"] = tracking.run_here(run)
+        ids["mlflow"] = mlflow_runs.run_here(run)
         report, record = _keep(ids, params, runs, where, registering)
-        addresses = shown.addresses(uri, run, report["registered_model"])
-        finished = shown.Finished(record, report, runs, params, addresses)
-        shown.publish(finished)
-        tracking.describe(run, shown.markdown(finished))
+        addresses = prefect_page.addresses(uri, run, report["registered_model"])
+        finished = prefect_page.Finished(record, report, runs, params, addresses)
+        prefect_page.publish(finished)
+        mlflow_runs.describe(run, prefect_page.markdown(finished))
     return report
 
 
@@ -66,11 +69,11 @@ def _keep(
     params: Params,
     runs: dict[str, StageRun],
     where: Path,
-    registering: latest.Registering | None = None,
+    registering: report_json.Registering | None = None,
 ) -> tuple[dict[str, Any], records.Record]:
     """Write `latest` and the run's record; without `registering`, as if that failed."""
-    report = latest.describe(runs, registering)
-    latest.write(where, runs["report"].outcome.artifact, report)
+    report = report_json.describe(runs, registering)
+    report_json.write(where, runs["report"].outcome.artifact, report)
     record = records.of(ids, params, runs, report["registered_model"])
     records.keep(where, record)
     return report, record
@@ -100,7 +103,7 @@ def run_stages(
         key = stage_key(stage, needed, params)
         if key not in shared:
             shared[key] = run_stage(stage, needed, params, where, pipeline_run, feeding, label)
-            _say(tracking.run_name(stage, label), shared[key])
+            _say(mlflow_runs.run_name(stage, label), shared[key])
         runs[stage.name] = shared[key]
         artifacts[stage.output] = shared[key].outcome.artifact
     return runs
@@ -113,7 +116,7 @@ def _say(name: str, run: StageRun) -> None:
 
 def _register(
     runs: dict[str, StageRun], inputs: Inputs, params: Params, where: Path, pipeline_run: str
-) -> latest.Registering:
+) -> report_json.Registering:
     clock = time.perf_counter()
     reset_peak_memory()
     outcomes = {name: run.outcome for name, run in runs.items()}
@@ -131,7 +134,7 @@ def _register(
     source = inputs["benchmark_source"]
     gated = decide_champion(registered, outcomes, params, source, where, pipeline_run)
     log.info("%-24s %s", "gate", gated.decision.verdict)
-    return latest.Registering(registered, seconds, peak, gated)
+    return report_json.Registering(registered, seconds, peak, gated)
 
 
 def let_interface_see_lines() -> None:

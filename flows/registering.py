@@ -5,14 +5,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from flows import servers
-from lightreasoner.artifacts import Artifact
+from flows.servers import local
 from lightreasoner.config import Params
 from lightreasoner.errors import ArtifactError
+from lightreasoner.pipeline.graph import GRAPH, STAGES, Inputs, external_inputs
+from lightreasoner.pipeline.store import Outcome, Store, stage_key
 from lightreasoner.progress import TerminalBar
-from lightreasoner.stages import GRAPH, STAGES, Inputs, external_inputs
-from lightreasoner.store import Outcome, Store, stage_key
-from tasks import gate, registry, tracking
+from lightreasoner.storage.artifacts import Artifact
+from tasks.registry import gate, versions
+from tasks.tracking import mlflow_runs
 
 
 def register(params: Params, model: Artifact, where: Path) -> dict[str, Any]:
@@ -28,12 +29,12 @@ def register(params: Params, model: Artifact, where: Path) -> dict[str, Any]:
             f"{model.path}: has digest {model.digest}, but the model of these parameters has "
             f"{expected.digest}; run `dvc repro` first"
         )
-    servers.track(where)
-    with tracking.pipeline_run(params, "dvc repro") as run:
+    local.track(where)
+    with mlflow_runs.pipeline_run(params, "dvc repro") as run:
         for name, outcome in outcomes.items():
-            tracking.replay_stage(run, STAGES[name], outcome, where)
-        tracking.log_report(run, outcomes["report"])
-        registered = registry.register(expected, outcomes, params, run)
+            mlflow_runs.replay_stage(run, STAGES[name], outcome, where)
+        mlflow_runs.log_report(run, outcomes["report"])
+        registered = versions.register(expected, outcomes, params, run)
         source = external_inputs(params, ["benchmark_source"])["benchmark_source"]
         evaluate = partial(_evaluate_champion, params, where, run)
         gated = gate.run(registered, outcomes, params, source, where, evaluate)
@@ -46,7 +47,7 @@ def _evaluate_champion(params: Params, where: Path, run: str, inputs: Inputs) ->
     stage = STAGES["evaluate"]
     with TerminalBar("evaluate (champion)") as bar:
         outcome = Store(where).run(stage, inputs, params, bar)
-    tracking.replay_stage(run, stage, outcome, where, "champion")
+    mlflow_runs.replay_stage(run, stage, outcome, where, "champion")
     return outcome
 
 

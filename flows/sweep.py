@@ -15,7 +15,7 @@ from typing import Any
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows import home, naming, servers
+from flows import environment
 from flows.compare import (
     conditions,
     publish,
@@ -23,15 +23,17 @@ from flows.compare import (
     tuned_result,
     under_one_prompt,
 )
-from flows.form import SweepForm
+from flows.forms import naming
+from flows.forms.form import SweepForm
 from flows.pipeline import let_interface_see_lines, run_stages
-from lightreasoner import comparison
-from lightreasoner.comparison import Result
+from flows.servers import local
 from lightreasoner.config import Params
 from lightreasoner.errors import SelectionError
-from lightreasoner.stages import STAGES, Inputs, external_inputs
-from tasks import measures, tracking
+from lightreasoner.experiments import comparison
+from lightreasoner.experiments.comparison import Result
+from lightreasoner.pipeline.graph import STAGES, Inputs, external_inputs
 from tasks.stages import StageRun
+from tasks.tracking import measures, mlflow_runs
 
 log = logging.getLogger(__name__)
 
@@ -58,13 +60,13 @@ def sweep(params: SweepForm) -> dict[str, Any]:
     """
     let_interface_see_lines()
     naming.tag(params)
-    where = home.home()
+    where = environment.home()
     points = {point_name(point): point for point in map(under_one_prompt, params.points())}
     first = next(iter(points.values()))
     inputs = external_inputs(first)
-    servers.track(where)
+    local.track(where)
     run_name = flow_run.name or "lightreasoner-sweep"
-    with tracking.pipeline_run(under_one_prompt(params.values()), run_name, kind="sweep") as run:
+    with mlflow_runs.pipeline_run(under_one_prompt(params.values()), run_name, kind="sweep") as run:
         results = run_points(points, inputs, where, run)
         found = {**described(results, points), **conditions(first)}
         publish(found, where, "sweep", "sweep", run)
@@ -100,15 +102,15 @@ def _run_point(
     shared: dict[str, StageRun],
 ) -> Result | str:
     values = {"alpha": f"{params.select.alpha:g}", "beta": f"{params.select.beta:g}"}
-    with tracking.nested_run(sweep_run, name, values) as run:
+    with mlflow_runs.nested_run(sweep_run, name, values) as run:
         try:
             runs = run_stages(CHAIN, inputs, params, where, run, name, shared)
         except SelectionError as error:
             log.warning("%s: %s", name, error)
-            tracking.log_numbers(run, {}, values)
+            mlflow_runs.log_numbers(run, {}, values)
             return str(error)
         result = tuned_result(runs, "select", params)
-        tracking.log_numbers(run, measures.of_payload("evaluate", result.scores), values)
+        mlflow_runs.log_numbers(run, measures.of_payload("evaluate", result.scores), values)
         return result
 
 

@@ -1,6 +1,6 @@
 """An expert's row of the paper's Table 1: the pipeline, then both models under both prompts.
 
-A gain under two prompts is taken apart into format and reasoning (lightreasoner/gains.py). What the
+A gain under two prompts is taken apart into format and reasoning (evaluation/gains.py). What the
 pipeline has made is taken from the store, the two cells that it grades included. Nothing is
 registered.
 
@@ -17,17 +17,20 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.runtime import flow_run
 
-from flows import home, naming, servers
+from flows import environment
 from flows.compare import conditions
-from flows.form import Form
+from flows.forms import naming
+from flows.forms.form import Form
 from flows.pipeline import let_interface_see_lines, run_stages
-from lightreasoner import artifacts, presets
-from lightreasoner import table1 as table
+from flows.servers import local
+from lightreasoner import presets
 from lightreasoner.config import Params
-from lightreasoner.gains import Cell
-from lightreasoner.stages import STAGES, Inputs, external_inputs
-from tasks import tracking
+from lightreasoner.evaluation.gains import Cell
+from lightreasoner.experiments import table1 as table
+from lightreasoner.pipeline.graph import STAGES, Inputs, external_inputs
+from lightreasoner.storage import artifacts
 from tasks.stages import StageRun
+from tasks.tracking import mlflow_runs
 
 TUNING = tuple(
     STAGES[name] for name in ("prepare", "generate", "score", "select", "finetune", "merge")
@@ -48,11 +51,11 @@ def table1(params: Form) -> dict[str, Any]:
     """
     let_interface_see_lines()
     naming.tag(params)
-    where, values = home.home(), params.values()
+    where, values = environment.home(), params.values()
     inputs = external_inputs(values)
-    servers.track(where)
+    local.track(where)
     run_name = flow_run.name or "lightreasoner-table1"
-    with tracking.pipeline_run(values, run_name, kind="table1") as run:
+    with mlflow_runs.pipeline_run(values, run_name, kind="table1") as run:
         scores = run_cells(inputs, values, where, run)
         expert = presets.of_expert(values.models.expert)
         found = {**table.table1(scores, *styles(values), expert), **conditions(values)}
@@ -92,4 +95,4 @@ def _publish(found: Mapping[str, Any], where: Path, run: str) -> None:
     artifacts.write_text(files[0], json.dumps(found, indent=1) + "\n")
     artifacts.write_text(files[1], text)
     create_markdown_artifact(text, key="table1", description="An expert's row of Table 1.")
-    tracking.log_comparison(run, table.metrics(found), files)
+    mlflow_runs.log_comparison(run, table.metrics(found), files)

@@ -2,7 +2,7 @@
 
 import os
 
-from lightreasoner.cli import application
+from lightreasoner.cli.app import application
 from lightreasoner.repeatable import CUBLAS
 
 if __name__ == "__main__":

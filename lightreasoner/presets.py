@@ -20,9 +20,9 @@ how many such ids were read, and leaves them out of both distributions.
 
 from typing import Any, Literal, get_args
 
-from lightreasoner import hub
 from lightreasoner.config import Params, parse
-from lightreasoner.published import BENCHMARKS
+from lightreasoner.data import hub
+from lightreasoner.paper import BENCHMARKS
 
 Name = Literal[
     "microworld",

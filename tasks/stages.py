@@ -24,13 +24,15 @@ from prefect.states import Completed, State
 from prefect.task_engine import TaskRunTimeoutError
 from prefect.tasks import Task
 
-from lightreasoner.artifacts import Artifact
 from lightreasoner.config import Params
 from lightreasoner.errors import LightReasonerError
+from lightreasoner.pipeline.graph import STAGES, Inputs, Stage
+from lightreasoner.pipeline.store import Outcome, Store, stage_key
 from lightreasoner.progress import TerminalBar, Watcher
-from lightreasoner.stages import STAGES, Inputs, Stage
-from lightreasoner.store import Outcome, Store, stage_key
-from tasks import accelerator, gate, registry, tracking
+from lightreasoner.storage.artifacts import Artifact
+from tasks import accelerator
+from tasks.registry import gate, versions
+from tasks.tracking import mlflow_runs
 
 RETRY_SECONDS = [5.0, 30.0]
 LIGHT_SECONDS = 3600
@@ -83,13 +85,13 @@ def run_stage(
     Raises what the stage raises.
     """
     clock = time.perf_counter()
-    named = stage_task(stage, home).with_options(task_run_name=tracking.run_name(stage, label))
+    named = stage_task(stage, home).with_options(task_run_name=mlflow_runs.run_name(stage, label))
     state: State[Any] = named(
         inputs, params, pipeline_run, label, return_state=True, wait_for=wait_for
     )
     outcome: Outcome = state.result()
     if outcome.cached:
-        tracking.replay_stage(pipeline_run, stage, outcome, home, label)
+        mlflow_runs.replay_stage(pipeline_run, stage, outcome, home, label)
     return StageRun(outcome, state, time.perf_counter() - clock)
 
 
@@ -133,17 +135,17 @@ def _outcome(
 def _computed(
     stage: Stage, inputs: Inputs, params: Params, store: Store, pipeline_run: str, label: str
 ) -> Outcome:
-    name = tracking.run_name(stage, label)
+    name = mlflow_runs.run_name(stage, label)
     with (
         accelerator.turn(stage.name, store.home),
         TerminalBar(name) as bar,
-        tracking.stage_run(pipeline_run, stage, label) as run,
+        mlflow_runs.stage_run(pipeline_run, stage, label) as run,
     ):
         # What loads no model takes seconds: a bar of it would only fill the run's page.
         shown = [ProgressArtifact(stage)] if stage.name in accelerator.HEAVY else []
         watcher = Together([bar, *shown, run])
         outcome = store.run(stage, inputs, params, watcher)
-        tracking.log_outcome(run.run_id, outcome)
+        mlflow_runs.log_outcome(run.run_id, outcome)
     return outcome
 
 
@@ -158,9 +160,9 @@ def _computed(
 )
 def register(
     model: Artifact, outcomes: Mapping[str, Outcome], params: Params, pipeline_run: str
-) -> registry.Registered:
+) -> versions.Registered:
     """Register the merged model; the registry itself says whether it has it already."""
-    return registry.register(model, outcomes, params, pipeline_run)
+    return versions.register(model, outcomes, params, pipeline_run)
 
 
 @task(
@@ -172,7 +174,7 @@ def register(
     retry_condition_fn=may_pass,
 )
 def decide_champion(
-    registered: registry.Registered,
+    registered: versions.Registered,
     outcomes: Mapping[str, Outcome],
     params: Params,
     source: Artifact,

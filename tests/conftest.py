@@ -14,10 +14,12 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-from flows import home
-from lightreasoner import config, problems, tables
+from flows import environment
+from lightreasoner import config
 from lightreasoner.config import Params
-from lightreasoner.problems import Problem
+from lightreasoner.data import problems
+from lightreasoner.data.problems import Problem
+from lightreasoner.storage import tables
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 CHAT_TEMPLATE = (
@@ -30,12 +32,12 @@ def pytest_configure(config: pytest.Config) -> None:
     """Before any test imports Prefect: nothing phones home, and no state is the user's."""
     folder = tempfile.TemporaryDirectory(prefix="lightreasoner-tests-")
     config.add_cleanup(folder.cleanup)
-    home.prepare_environment(Path(folder.name))
+    environment.prepare_environment(Path(folder.name))
 
 
 @pytest.fixture(autouse=True)
 def shell() -> Iterator[None]:
-    """What a command line sets in the environment (flows/home.py) ends with its test.
+    """What a command line sets in the environment (flows/environment.py) ends with its test.
 
     But for what Ray reads once in a process, its token.
     """

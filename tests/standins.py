@@ -10,9 +10,9 @@ import sys
 import urllib.request
 from pathlib import Path
 
-from flows import up
-from flows.manager import Manager, ServerError, Service
-from flows.servers import Servers
+from flows.servers import up
+from flows.servers.local import Servers
+from flows.servers.manager import Manager, ServerError, Service
 
 SERVER = str(Path(__file__).with_name("standin_server.py"))
 

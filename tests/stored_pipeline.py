@@ -7,11 +7,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lightreasoner import artifacts, config, tables
-from lightreasoner.artifacts import Artifact
+from lightreasoner import config
 from lightreasoner.config import Params
-from lightreasoner.stages import GRAPH, Stage, external_inputs
-from lightreasoner.store import Outcome, Store, describe, stage_key, write_manifest
+from lightreasoner.pipeline.graph import GRAPH, Stage, external_inputs
+from lightreasoner.pipeline.store import Outcome, Store, describe, stage_key, write_manifest
+from lightreasoner.storage import artifacts, tables
+from lightreasoner.storage.artifacts import Artifact
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 SOURCES = {

@@ -13,9 +13,11 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from test_merge import load, make_adapter
 
-from lightreasoner import adapters, artifacts, models
-from lightreasoner.artifacts import Artifact
 from lightreasoner.errors import ArtifactError
+from lightreasoner.inference import loading
+from lightreasoner.storage import artifacts
+from lightreasoner.storage.artifacts import Artifact
+from lightreasoner.tuning import adapters
 
 SHARED = Path(os.environ.get("LIGHTREASONER_SHARED", Path(__file__).parents[2] / "shared"))
 WITNESSES = SHARED / "cases" / "files"
@@ -114,7 +116,7 @@ def test_an_adapter_of_another_size_is_named(tiny_amateur: Path, adapter_dir: Pa
     ],
 )
 def test_adapters_that_were_merged_though_they_are_not_whole(name: str, said: str) -> None:
-    line = refused(WITNESSES / name, models.resolve("microworld/expert"))
+    line = refused(WITNESSES / name, loading.resolve("microworld/expert"))
     assert re.search(said.replace(" layers", ".*layers"), line)
 
 
@@ -227,7 +229,7 @@ def test_a_base_may_be_named_by_its_directory(
         set_fields(adapter_dir, base_model_name_or_path=base)
         accepted(adapter_dir, expert)
     set_fields(adapter_dir, base_model_name_or_path="microworld/expert")
-    accepted(adapter_dir, models.resolve("microworld/expert"))
+    accepted(adapter_dir, loading.resolve("microworld/expert"))
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightreasoner import official
-from lightreasoner.answers import bare_answer, gold
+from lightreasoner.qwen_math import toolkit
+from lightreasoner.qwen_math.answers import bare_answer, gold
 
 GOLDS = [
     ("gsm8k", "1,002", "1,002"),
@@ -62,4 +62,4 @@ def test_a_solutions_gold_is_what_a_response_of_the_same_text_gives(
     text: str, benchmark: str
 ) -> None:
     for solution in text, "\\boxed{" + text, f"The answer is {text}":
-        assert gold(bare_answer(solution), benchmark) == official.extract(solution, benchmark)
+        assert gold(bare_answer(solution), benchmark) == toolkit.extract(solution, benchmark)

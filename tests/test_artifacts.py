@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from safetensors import SafetensorError
 
-from lightreasoner import artifacts
-from lightreasoner.artifacts import Artifact
 from lightreasoner.errors import ArtifactError, DiskFullError
+from lightreasoner.storage import artifacts
+from lightreasoner.storage.artifacts import Artifact
 
 
 def test_a_files_digest_is_its_md5(tmp_path: Path) -> None:

@@ -21,29 +21,24 @@ from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
-from lightreasoner import (
-    artifacts,
-    authors,
-    boundaries,
-    cli,
-    exchange,
-    models,
-    problems,
-    samples,
-    tables,
-)
-from lightreasoner.boundaries import recover
+from lightreasoner.authors import convert, jsonl, token_boundaries
+from lightreasoner.authors.token_boundaries import recover
+from lightreasoner.cli import app
 from lightreasoner.config import Compute, Finetune
+from lightreasoner.data import problems
+from lightreasoner.data.problems import Problem
 from lightreasoner.errors import ArtifactError, ProblemsError
-from lightreasoner.finetune import write_adapter
+from lightreasoner.inference import loading
+from lightreasoner.inference.prompts import encode
 from lightreasoner.presets import PRESETS
-from lightreasoner.problems import Problem
 from lightreasoner.progress import Silent
-from lightreasoner.prompts import encode
-from lightreasoner.rows import check_samples
-from lightreasoner.stages import Workspace
+from lightreasoner.sampling import sample_stats
+from lightreasoner.storage import artifacts, tables
+from lightreasoner.storage.artifacts import Workspace
+from lightreasoner.tuning.finetune import write_adapter
+from lightreasoner.tuning.rows import check_samples
 
-MICROWORLD = models.MICROWORLD / "expert"
+MICROWORLD = loading.MICROWORLD / "expert"
 A, B, C, D, AB, BC, DD = range(7)
 
 
@@ -69,7 +64,7 @@ def test_another_spelling_of_equal_length_contradicts_an_earlier_row() -> None:
     """Written ab, c, d: "ab" is ab, and "abc" is a, bc: two tokens that do not begin with it."""
     ids, reasons = recover(rows_of([AB, C, D], spelling()), spelling())
     assert ids == [AB]
-    late = boundaries.OTHER_PREFIX
+    late = token_boundaries.OTHER_PREFIX
     assert reasons == [None, None, late, late]
 
 
@@ -88,7 +83,7 @@ def test_a_spelling_of_equal_length_contradicts_an_earlier_row_that_is_unreadabl
     assert ids == []
     assert reasons == [
         "its prefix has 1 tokens when tokenised again, not 2",
-        boundaries.OTHER_PREFIX,
+        token_boundaries.OTHER_PREFIX,
     ]
 
 
@@ -115,7 +110,7 @@ def test_text_that_the_tokenizer_loses_is_named() -> None:
 
 def test_a_prefix_within_a_character_is_read_from_a_later_row(tiny_expert: Path) -> None:
     """The tiny tokenizer has a token a byte: é is two, and the first alone decodes to U+FFFD."""
-    tokenizer = models.load_tokenizer(tiny_expert)
+    tokenizer = loading.load_tokenizer(tiny_expert)
     ids = tokenizer("né.")["input_ids"]
     assert len(ids) == 4
     rows = rows_of(ids, tokenizer)
@@ -133,7 +128,7 @@ def test_the_order_of_the_rows_does_not_count() -> None:
 @given(st.text(alphabet=st.characters(codec="utf-8", exclude_categories=("Cs",)), max_size=40))
 def test_every_prefix_of_the_tokenizers_own_spelling_is_recovered(text: str) -> None:
     """What boundaries.py says of byte-pair tokenizers, on the shipped expert's."""
-    tokenizer = models.load_tokenizer(MICROWORLD)
+    tokenizer = loading.load_tokenizer(MICROWORLD)
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     if "\ufffd" in text:
         return
@@ -185,13 +180,13 @@ def write_lines(path: Path, *rows: dict[str, Any] | str) -> Path:
 
 
 def test_a_line_is_read_as_it_was_written(tiny_expert: Path, tmp_path: Path) -> None:
-    tokenizer = models.load_tokenizer(tiny_expert)
+    tokenizer = loading.load_tokenizer(tiny_expert)
     path = write_lines(tmp_path / "a.jsonl", LINE, "", LINE)
-    first, second = authors.read(path, tokenizer)
-    assert first == authors.Line(1, "What is 1 + 1?", 1, "1", [10, 12], [0.75, 0.25], 0.5)
+    first, second = jsonl.read(path, tokenizer)
+    assert first == jsonl.Line(1, "What is 1 + 1?", 1, "1", [10, 12], [0.75, 0.25], 0.5)
     assert second == dataclasses.replace(first, number=3)
-    assert json.loads(authors.write_line(first, tokenizer)) == LINE
-    assert list(json.loads(authors.write_line(first, tokenizer))) == list(LINE)
+    assert json.loads(jsonl.write_line(first, tokenizer)) == LINE
+    assert list(json.loads(jsonl.write_line(first, tokenizer))) == list(LINE)
 
 
 @pytest.mark.parametrize(
@@ -227,7 +222,7 @@ def test_a_malformed_line_is_named(
     bad = change if isinstance(change, str) else {**LINE, **change}
     path = write_lines(tmp_path / "a.jsonl", LINE, bad)
     with pytest.raises(ArtifactError, match=message) as caught:
-        authors.read(path, models.load_tokenizer(tiny_expert))
+        jsonl.read(path, loading.load_tokenizer(tiny_expert))
     assert str(caught.value).startswith(f"{path}:2: ")
     assert "\n" not in str(caught.value)
 
@@ -237,16 +232,16 @@ def test_a_missing_field_is_named(name: str, tiny_expert: Path, tmp_path: Path) 
     rest = {key: value for key, value in LINE.items() if key != name}
     path = write_lines(tmp_path / "a.jsonl", rest)
     with pytest.raises(ArtifactError, match=f"a.jsonl:1: {name} is missing; the fields are"):
-        authors.read(path, models.load_tokenizer(tiny_expert))
+        jsonl.read(path, loading.load_tokenizer(tiny_expert))
 
 
 def test_an_empty_file_and_other_encodings_are_named(tiny_expert: Path, tmp_path: Path) -> None:
-    tokenizer = models.load_tokenizer(tiny_expert)
+    tokenizer = loading.load_tokenizer(tiny_expert)
     path = tmp_path / "a.jsonl"
     for content, message in ((b"\n", "no samples in the file"), (b"\xff{}", "not UTF-8 text")):
         path.write_bytes(content)
         with pytest.raises(ArtifactError, match=message):
-            authors.read(path, tokenizer)
+            jsonl.read(path, tokenizer)
 
 
 TEXTS = {"set/00000": "1+1=2, née", "set/00001": "so 2."}
@@ -257,7 +252,7 @@ Rows = list[tuple[str, int, list[int], list[float], float]]
 def write_set(directory: Path, expert: Path, rows: Rows, seeded: list[int] | None = None) -> Path:
     """A sample set over the two problems, and `problems.jsonl` beside its tables."""
     directory.mkdir(parents=True)
-    tokenizer = models.load_tokenizer(expert)
+    tokenizer = loading.load_tokenizer(expert)
     columns = list(map(list, zip(*rows, strict=True)))
     tables.write(pa.table(columns, tables.SAMPLES), tables.SAMPLES, directory / "samples.parquet")
     encoded = [encode(QUESTIONS[id_], "qwen25-math-cot", tokenizer) for id_ in TEXTS]
@@ -304,13 +299,13 @@ def test_there_and_back_gives_the_same_samples(
     cut = TEXTS["set/00000"].encode().index("é".encode()) + 1
     is_last = not any(id_ == "set/00000" and step > cut for id_, step, *_ in rows)
     lost = [row[1] for row in rows if row[:2] == ("set/00000", cut) and is_last]
-    written = exchange.export_file(ours, ours, tiny_expert, root / "a.jsonl")
-    result = exchange.import_file(
+    written = convert.export_file(ours, ours, tiny_expert, root / "a.jsonl")
+    result = convert.import_file(
         root / "a.jsonl", tiny_expert, "qwen25-math-cot", ours, root / "back"
     )
     assert written == len(rows) == result.rows
     assert [row.step for row in result.excluded] == lost
-    counts = samples.diff(ours, root / "back").counts
+    counts = sample_stats.diff(ours, root / "back").counts
     assert counts == {
         "equal": len(rows) - len(lost), "label": 0, "prefix": 0, "first": len(lost), "second": 0
     }  # fmt: skip
@@ -325,14 +320,14 @@ def test_rows_without_a_boundary_are_counted_and_named(tiny_expert: Path, tmp_pa
     bad = {**LINE, "prompt_id": "second", "prefix": "1é", "step": 2}
     late = {**LINE, "prompt_id": "second", "prefix": "1é+", "step": 3}
     path = write_lines(tmp_path / "a.jsonl", good, bad, {**LINE, "prompt_id": "second"}, late)
-    result = exchange.import_file(path, tiny_expert, "authors", None, tmp_path / "set")
+    result = convert.import_file(path, tiny_expert, "authors", None, tmp_path / "set")
     why = "its prefix has {} tokens when tokenised again, not {}"
-    assert result == exchange.Imported(
+    assert result == convert.Imported(
         4,
         2,
         [
-            exchange.Excluded(2, "authors/00001", 2, why.format(3, 2)),
-            exchange.Excluded(4, "authors/00001", 3, why.format(4, 3)),
+            convert.Excluded(2, "authors/00001", 2, why.format(3, 2)),
+            convert.Excluded(4, "authors/00001", 3, why.format(4, 3)),
         ],
     )
     with (tmp_path / "set" / "excluded.csv").open(newline="", encoding="utf-8") as file:
@@ -348,7 +343,7 @@ def test_rows_without_a_boundary_are_counted_and_named(tiny_expert: Path, tmp_pa
 
 def test_a_step_that_stands_twice_is_left_out_once(tiny_expert: Path, tmp_path: Path) -> None:
     path = write_lines(tmp_path / "a.jsonl", LINE, LINE)
-    result = exchange.import_file(path, tiny_expert, "authors", None, tmp_path / "set")
+    result = convert.import_file(path, tiny_expert, "authors", None, tmp_path / "set")
     (left_out,) = result.excluded
     assert (left_out.line, left_out.reason) == (
         2,
@@ -360,7 +355,7 @@ def test_a_prefix_beyond_the_context_is_left_out(tiny_expert: Path, tmp_path: Pa
     """The tiny model reads 1024 tokens."""
     long = {**LINE, "prefix": "1" * 1000, "step": 1000}
     path = write_lines(tmp_path / "a.jsonl", LINE, long)
-    result = exchange.import_file(path, tiny_expert, "authors", None, tmp_path / "set")
+    result = convert.import_file(path, tiny_expert, "authors", None, tmp_path / "set")
     assert [row.reason for row in result.excluded] == [
         "prompt and prefix exceed the model's context"
     ]
@@ -369,7 +364,7 @@ def test_a_prefix_beyond_the_context_is_left_out(tiny_expert: Path, tmp_path: Pa
 def test_a_file_without_a_single_boundary_is_an_error(tiny_expert: Path, tmp_path: Path) -> None:
     path = write_lines(tmp_path / "a.jsonl", {**LINE, "step": 5})
     with pytest.raises(ArtifactError, match="none of 1 rows can be imported; the first, line 1"):
-        exchange.import_file(path, tiny_expert, "authors", None, tmp_path / "set")
+        convert.import_file(path, tiny_expert, "authors", None, tmp_path / "set")
     assert not (tmp_path / "set").exists()
 
 
@@ -378,7 +373,7 @@ def test_nothing_is_overwritten(tiny_expert: Path, tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "thesis.txt").touch()
     with pytest.raises(ArtifactError, match=r"set: holds other files \(thesis.txt\); choose a new"):
-        exchange.import_file(path, tiny_expert, "authors", None, tmp_path / "set")
+        convert.import_file(path, tiny_expert, "authors", None, tmp_path / "set")
 
 
 def test_prompt_and_prefix_are_tokenised_apart(tmp_path: Path) -> None:
@@ -406,14 +401,14 @@ def test_a_question_that_is_not_among_the_problems(tiny_expert: Path, tmp_path: 
     ours = write_set(tmp_path / "ours", tiny_expert, [("set/00000", 1, [10], [1.0], 0.5)])
     path = write_lines(tmp_path / "a.jsonl", {**LINE, "prompt_id": "Another?"})
     with pytest.raises(ProblemsError, match=r"a.jsonl:1: the question 'Another\?' is not in"):
-        exchange.import_file(path, tiny_expert, "authors", ours, tmp_path / "set")
+        convert.import_file(path, tiny_expert, "authors", ours, tmp_path / "set")
 
 
 def test_an_export_needs_the_problems(tiny_expert: Path, tmp_path: Path) -> None:
     ours = write_set(tmp_path / "ours", tiny_expert, [("set/00000", 1, [10], [1.0], 0.5)])
     problems.write([Problem("other", "What?", "2", "")], ours / "problems.jsonl")
     with pytest.raises(ProblemsError, match="no problem set/00000; give the problems"):
-        exchange.export_file(ours, ours, tiny_expert, tmp_path / "a.jsonl")
+        convert.export_file(ours, ours, tiny_expert, tmp_path / "a.jsonl")
     assert not (tmp_path / "a.jsonl").exists()
 
 
@@ -424,26 +419,26 @@ def test_several_trajectories_of_a_problem_are_warned_of(
     rows = [("set/00000", 1, [10], [1.0], 0.5), ("set/00001", 2, [10], [1.0], 0.5)]
     ours = write_set(tmp_path / "ours", tiny_expert, rows)
     with caplog.at_level(logging.WARNING, "lightreasoner"):
-        exchange.export_file(ours, ours, tiny_expert, tmp_path / "one.jsonl")
+        convert.export_file(ours, ours, tiny_expert, tmp_path / "one.jsonl")
     assert not caplog.text
     for name, schema in (("samples", tables.SAMPLES), ("trajectories", tables.TRAJECTORIES)):
         table = tables.read(ours / f"{name}.parquet", schema).to_pylist()
         table[1]["problem_id"] = "set/00000#1"
         tables.write(pa.Table.from_pylist(table, schema), schema, ours / f"{name}.parquet")
     with caplog.at_level(logging.WARNING, "lightreasoner"):
-        assert exchange.export_file(ours, ours, tiny_expert, tmp_path / "a.jsonl") == 2
+        assert convert.export_file(ours, ours, tiny_expert, tmp_path / "a.jsonl") == 2
     assert "1 of 1 problems have samples of several trajectories, the first is set/" in caplog.text
     style = "qwen25-math-cot"
-    result = exchange.import_file(tmp_path / "a.jsonl", tiny_expert, style, ours, tmp_path / "back")
+    result = convert.import_file(tmp_path / "a.jsonl", tiny_expert, style, ours, tmp_path / "back")
     (left_out,) = result.excluded
-    assert (left_out.line, left_out.reason) == (2, boundaries.OTHER_PREFIX)
+    assert (left_out.line, left_out.reason) == (2, token_boundaries.OTHER_PREFIX)
 
 
 @pytest.mark.parametrize("batching", ["trajectory", "sample"])
 def test_an_import_is_trained_on_directly(batching: str, tiny_expert: Path, tmp_path: Path) -> None:
     rows = [{**LINE, "step": step, "prefix": "1+1=2"[:step]} for step in range(5)]
     path = write_lines(tmp_path / "a.jsonl", *rows)
-    exchange.import_file(path, tiny_expert, "authors", None, tmp_path / "set")
+    convert.import_file(path, tiny_expert, "authors", None, tmp_path / "set")
     problems.write([Problem("other", "What?", "2", "")], tmp_path / "problems.jsonl")
     config = Finetune.model_validate({"updates": 2, "batching": batching})
     (tmp_path / "adapter").mkdir()
@@ -462,7 +457,7 @@ def test_an_import_is_trained_on_directly(batching: str, tiny_expert: Path, tmp_
 def test_weights_that_sum_to_nearly_1_are_normalised(tiny_expert: Path, tmp_path: Path) -> None:
     row = {**LINE, "weights": [0.6, 0.396]}
     path = write_lines(tmp_path / "a.jsonl", row)
-    exchange.import_file(path, tiny_expert, "authors", None, tmp_path / "set")
+    convert.import_file(path, tiny_expert, "authors", None, tmp_path / "set")
     check_samples(tmp_path / "set", tiny_expert)
     found = tables.read(tmp_path / "set" / "samples.parquet", tables.SAMPLES)["weights"][0]
     assert found.as_py() == pytest.approx([0.6 / 0.996, 0.396 / 0.996])
@@ -477,11 +472,11 @@ def test_the_commands_go_there_and_back(
             "models": PRESETS["microworld"].models.model_copy(update={"expert": str(tiny_expert)})
         }
     )
-    Path("params.yaml").write_text(cli.config.dump(params), encoding="utf-8")
+    Path("params.yaml").write_text(app.config.dump(params), encoding="utf-8")
     write_set(Path("ours"), tiny_expert, [("set/00000", 1, [10], [1.0], 0.5)])
 
     def call(*arguments: str) -> str:
-        result = CliRunner().invoke(cli.application(), ["samples", *arguments])
+        result = CliRunner().invoke(app.application(), ["samples", *arguments])
         assert result.exit_code == 0, result.output
         return result.stdout
 

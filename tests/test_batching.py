@@ -5,9 +5,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lightreasoner import models
-from lightreasoner.batching import fitting_rows, rows_within, shard_prompts
 from lightreasoner.config import Compute
+from lightreasoner.inference import loading
+from lightreasoner.inference.batching import fitting_rows, rows_within, shard_prompts
 
 GB = 10**9
 
@@ -17,7 +17,7 @@ def test_rows_are_what_the_whole_memory_holds(tiny_expert: Path) -> None:
     259 bytes; a prompt's token in reading: 256 + (3 x 64 + 8 x 32) x 4 bytes, 1,024 at a time.
 
     What is free at the moment does not count, so that a second run plans as the first did."""
-    model = models.load_model(tiny_expert, "cpu", "float32")
+    model = loading.load_model(tiny_expert, "cpu", "float32")
     weights = 4 * model.num_parameters()
     tokens = psutil.virtual_memory().total // 100_000  # 40 rows or so
     quarter = int(0.25 * (psutil.virtual_memory().total - weights))
@@ -44,20 +44,20 @@ def test_rows_of_the_papers_models_in_bfloat16(
 
 
 def test_a_shard_fills_each_row_four_times(tiny_expert: Path) -> None:
-    model = models.load_model(tiny_expert, "cpu", "float32")
+    model = loading.load_model(tiny_expert, "cpu", "float32")
     assert shard_prompts(model, 100, 10**6, Compute()) == 4 * 128
     assert shard_prompts(model, 100, 10**6, Compute(batch_size=5)) == 20
 
 
 def test_each_worker_gets_a_shard(tiny_expert: Path) -> None:
-    model = models.load_model(tiny_expert, "cpu", "float32")
+    model = loading.load_model(tiny_expert, "cpu", "float32")
     assert shard_prompts(model, 100, 90, Compute(workers=4)) == 23
     assert shard_prompts(model, 100, 3, Compute(workers=4)) == 1
 
 
 def test_on_a_cpu_a_shard_is_a_minute_or_each_row_once(tiny_expert: Path) -> None:
     """6e12 FLOP, 2 a parameter and token, are a minute of two cores."""
-    model = models.load_model(tiny_expert, "cpu", "float32")
+    model = loading.load_model(tiny_expert, "cpu", "float32")
     tokens = int(3e12 / model.num_parameters() / 12)
     assert shard_prompts(model, tokens, 10**6, Compute(batch_size=5)) == 12
     assert shard_prompts(model, tokens, 10**6, Compute(batch_size=30)) == 30

@@ -10,34 +10,37 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
-from lightreasoner import bench, bench_grading, bench_training, cli, config, models
+from benchmarks import grading, sampling, training
+from lightreasoner import config
+from lightreasoner.cli import app
 from lightreasoner.config import Finetune
-from lightreasoner.finetune import plan_updates, with_lora
-from lightreasoner.forward import hidden_states, logits_of
-from lightreasoner.loss import collate, summed_divergence
+from lightreasoner.inference import loading
+from lightreasoner.inference.forward import hidden_states, logits_of
 from lightreasoner.presets import PRESETS
 from lightreasoner.progress import Silent
-from lightreasoner.rows import read_rows, split_row
+from lightreasoner.tuning.finetune import plan_updates, with_lora
+from lightreasoner.tuning.loss import collate, summed_divergence
+from lightreasoner.tuning.rows import read_rows, split_row
 
 
 @pytest.mark.parametrize("length", [1, 7])
 def test_flop_are_torchs_count(tiny_expert: Path, length: int) -> None:
     """torch counts attention over all L x L pairs; the causal ones are L (L + 1) / 2."""
-    model = models.load_model(tiny_expert, "cpu", "float32")
+    model = loading.load_model(tiny_expert, "cpu", "float32")
     # It does not count the fused kernel of the CPU.
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         states = hidden_states(model, torch.zeros(1, length, dtype=torch.long))
         logits_of(model, states[0])
     width = model.config.num_hidden_layers * model.config.hidden_size
     beyond = 4 * width * (length**2 - length * (length + 1) // 2)
-    ours = bench.decoder_flop(model, [length]) + bench.head_flop(model, length)
+    ours = sampling.decoder_flop(model, [length]) + sampling.head_flop(model, length)
     assert ours + beyond == counter.get_total_flops()
 
 
 def test_the_figures_are_written(
     tiny_expert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench, "MATRIX", 64)
+    monkeypatch.setattr(sampling, "MATRIX", 64)
     monkeypatch.chdir(tmp_path)
     amateur = write_model(tmp_path / "amateur", seed=2, hidden=16, layers=1)
     Path("params.yaml").write_text(config.dump(PRESETS["microworld"]), encoding="utf-8")
@@ -48,7 +51,7 @@ def test_the_figures_are_written(
         "generate.max_new_tokens": 4,
     }
     options = [part for key, value in given.items() for part in ("--set", f"{key}={value}")]
-    result = CliRunner().invoke(cli.application(), ["bench", "sampling", *options, "--naive", "1"])
+    result = CliRunner().invoke(app.application(), ["bench", "sampling", *options, "--naive", "1"])
     assert result.exit_code == 0, result.output
     found = json.loads(Path(".lightreasoner/bench/sampling.json").read_text(encoding="utf-8"))
     assert found["score"]["steps"] == found["generate"]["new_tokens"] <= 12
@@ -61,12 +64,12 @@ def test_the_figures_are_written(
 def test_training_is_timed_beside_a_plain_trainer(
     tiny_expert: Path, samples_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench, "MATRIX", 64)
+    monkeypatch.setattr(sampling, "MATRIX", 64)
     monkeypatch.chdir(tmp_path)
     Path("params.yaml").write_text(config.dump(PRESETS["microworld"]), encoding="utf-8")
     given = ["--set", f"models.expert={tiny_expert}", "--set", "finetune.samples_per_update=3"]
     command = ["bench", "training", *given, "--samples", str(samples_dir), "--updates", "2"]
-    result = CliRunner().invoke(cli.application(), command)
+    result = CliRunner().invoke(app.application(), command)
     assert result.exit_code == 0, result.output
     found = json.loads(Path(".lightreasoner/bench/training.json").read_text(encoding="utf-8"))
     assert found["sample"]["samples"] == 6
@@ -79,11 +82,11 @@ def test_the_plain_trainer_has_the_same_loss(tiny_expert: Path, samples_dir: Pat
     """Dense labels and whole logits against sparse labels at their positions."""
     settings = Finetune(updates=5, samples_per_update=4, learning_rate=1e-2, lora_dropout=0.0)
     updates = list(plan_updates(read_rows(samples_dir, "sample"), settings))
-    model = with_lora(models.load_model(tiny_expert, "cpu", "float32"), settings)
+    model = with_lora(loading.load_model(tiny_expert, "cpu", "float32"), settings)
     updates = [[[part for row in f for part in split_row(row)] for f in u] for u in updates]
     rows = [row for forward in updates[0] for row in forward]
     ours = summed_divergence(model.get_base_model(), collate(rows, torch.device("cpu"))).item()
-    plain = bench_training.train_plainly(model, updates, settings, Silent())
+    plain = training.train_plainly(model, updates, settings, Silent())
     assert plain[0] == pytest.approx(ours / len(rows), rel=1e-5)
     assert plain[-1] < plain[0]
 
@@ -94,7 +97,7 @@ def test_grading_is_timed_with_hostile_answers_among_others(
     """Of 80 made answers every second is right, by the strict verdict; a verdict never changes."""
     monkeypatch.chdir(tmp_path)
     command = ["bench", "grading", "--answers", "80"]
-    result = CliRunner().invoke(cli.application(), command)
+    result = CliRunner().invoke(app.application(), command)
     assert result.exit_code == 0, result.output
     found = json.loads(Path(".lightreasoner/bench/grading.json").read_text(encoding="utf-8"))
     assert found["outcomes"]["strict"] == {"wrong": 40, "correct": 40}
@@ -104,4 +107,4 @@ def test_grading_is_timed_with_hostile_answers_among_others(
 
 
 def test_made_answers_are_the_same_for_the_same_seed() -> None:
-    assert bench_grading.made(30, 1) == bench_grading.made(30, 1) != bench_grading.made(30, 2)
+    assert grading.made(30, 1) == grading.made(30, 1) != grading.made(30, 2)

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
-from lightreasoner import official, prompts, sources
-from lightreasoner.benchmarks import BENCHMARKS
 from lightreasoner.config import PromptStyle
+from lightreasoner.data import sources
+from lightreasoner.data.benchmarks import BENCHMARKS
+from lightreasoner.data.problems import Demo, Problem
 from lightreasoner.errors import ProblemsError
-from lightreasoner.problems import Demo, Problem
+from lightreasoner.inference import prompts
+from lightreasoner.qwen_math import toolkit
 
 SHARED = Path(os.environ.get("LIGHTREASONER_SHARED", Path(__file__).parents[2] / "shared"))
 """Where the toolkit's files and the digests of its prompts are, on machines that have them."""
@@ -105,7 +107,7 @@ def test_an_answer_of_which_the_toolkit_leaves_nothing_is_one(tmp_path: Path) ->
     """`east` is among its unit words; so is its gold answer in math500."""
     (problem,) = read(put(tmp_path, "math", MATH | {"solution": r"\boxed{\text{east}}"}), "math")
     assert problem.answer == r"\text{east}"
-    assert official.gold(problem.answer, "math") == ""
+    assert toolkit.gold(problem.answer, "math") == ""
 
 
 @pytest.mark.parametrize("name", ["gsm8k", *BENCHMARKS])
@@ -227,7 +229,7 @@ def test_prompts_and_golds_are_the_toolkits_to_the_byte(name: str) -> None:
     problems, demos = read(source, name), sources.demos(source, name)
     found = [
         {
-            "gold": official.gold(problem.answer, name),
+            "gold": toolkit.gold(problem.answer, name),
             "sha_qwen25": _digest(problem.question, "qwen25-math-cot", demos),
             "sha_cot": _digest(problem.question, "cot", demos),
         }

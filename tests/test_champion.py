@@ -17,15 +17,18 @@ from mlflow import MlflowClient
 from written_scores import write_scores
 
 from flows import registering
-from lightreasoner import artifacts, config, sources
-from lightreasoner.artifacts import Artifact
+from lightreasoner import config
 from lightreasoner.config import Params
+from lightreasoner.data import sources
 from lightreasoner.errors import ArtifactError
+from lightreasoner.pipeline.graph import STAGES, Inputs, external_inputs
+from lightreasoner.pipeline.store import MANIFEST_FIELDS, Outcome, Store, stage_key, write_manifest
 from lightreasoner.progress import Silent
-from lightreasoner.stages import STAGES, Inputs, external_inputs
-from lightreasoner.store import MANIFEST_FIELDS, Outcome, Store, stage_key, write_manifest
-from tasks import gate, registry, route, tracking
-from tasks.gate import Gated
+from lightreasoner.storage import artifacts
+from lightreasoner.storage.artifacts import Artifact
+from tasks.registry import gate, versions
+from tasks.registry.gate import Gated
+from tasks.tracking import mlflow_runs, route
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's
 PARAMS = stored_pipeline.params()
@@ -41,10 +44,10 @@ import json, sys, time
 from pathlib import Path
 
 import test_champion
-from tasks import gate, route, tracking
+from tasks.tracking import mlflow_runs
 
 uri, home, name, marks, ready = sys.argv[1:]
-tracking.configure(uri, Path(home))
+mlflow_runs.configure(uri, Path(home))
 world = test_champion.World(Path(home), Path(home).parent / "model")
 candidate = world.candidate(name, marks)
 candidate.version()
@@ -110,9 +113,9 @@ class Candidate:
         self.world, self.outcomes, self.params = world, outcomes, params
         self.digest = outcomes["merge"].artifact.digest
 
-    def register(self) -> registry.Registered:
+    def register(self) -> versions.Registered:
         """Register the model, or find its version."""
-        return registry.register(self.outcomes["merge"].artifact, self.outcomes, self.params, None)
+        return versions.register(self.outcomes["merge"].artifact, self.outcomes, self.params, None)
 
     def version(self) -> str:
         """Its version in the registry."""
@@ -164,7 +167,7 @@ def world(prepared: Path, tiny_expert: Path, tmp_path: Path) -> World:
     home = tmp_path / "home"
     (home / "mlflow").mkdir(parents=True)
     database = shutil.copy(prepared, home / "mlflow" / "mlflow.db")
-    tracking.configure(f"sqlite:///{database}", home)
+    mlflow_runs.configure(f"sqlite:///{database}", home)
     return World(home, tiny_expert)
 
 
@@ -243,7 +246,7 @@ def test_a_champion_by_hand_that_is_the_candidate_says_so(world: World) -> None:
 def test_a_champion_of_unknown_origin_stays(world: World) -> None:
     candidate, other = world.candidate("a", GOOD), world.candidate("b", BETTER)
     other.gate()
-    MlflowClient().delete_model_version_tag("micro", other.version(), registry.DIGEST_TAG)
+    MlflowClient().delete_model_version_tag("micro", other.version(), versions.DIGEST_TAG)
     found = candidate.gate()
     assert found.decision.verdict == "kept"
     assert "it has no tag digest.model, so it was not registered here" in found.decision.reason
@@ -391,7 +394,7 @@ def test_a_champion_without_scores_is_graded_from_the_registrys_files(
 
     def evaluate(wanted: Inputs) -> Outcome:
         assert wanted["model"].digest == champion.digest
-        return registering._evaluate_champion(params, world.home, tracking.UNTRACKED, wanted)
+        return registering._evaluate_champion(params, world.home, mlflow_runs.UNTRACKED, wanted)
 
     found = candidate.gate(evaluate)
     assert (found.decision.verdict, found.champion, found.decision.n) == ("kept", "1", 6)

@@ -17,13 +17,16 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from flows import cli as flows_cli
-from flows import home, servers, up
-from lightreasoner import artifacts, cli, config
+from flows import environment
+from flows.cli.app import app as flows_cli
+from flows.servers import local, up
+from lightreasoner import config
+from lightreasoner.cli import app, options
+from lightreasoner.pipeline.graph import STAGES
 from lightreasoner.presets import PRESETS
-from lightreasoner.stages import STAGES
+from lightreasoner.storage import artifacts
 
-COMMANDS = [cli.command_name(stage) for stage in STAGES.values()]
+COMMANDS = [options.command_name(stage) for stage in STAGES.values()]
 FLOWS = ["run", "compare", "sweep", "table1", "register", "up"]
 OTHERS = [
     "preset", "microworld", "prompts", "grade", "explain", "push", "publish", "down", "status",
@@ -69,9 +72,9 @@ def test_every_command_has_help_with_an_example(name: str) -> None:
         assert "--set SECTION.KEY=VALUE" in result.stdout
 
 
-@pytest.mark.parametrize("name", cli.EXAMPLES)
+@pytest.mark.parametrize("name", app.EXAMPLES)
 def test_the_examples_name_real_parameters(name: str) -> None:
-    words = cli.EXAMPLES[name].split()
+    words = app.EXAMPLES[name].split()
     overrides = [value for option, value in itertools.pairwise(words) if option == "--set"]
     tree = PRESETS["microworld"].model_dump(mode="json")
     for override in overrides:
@@ -177,8 +180,8 @@ def test_debug_shows_the_traceback(workspace: Path) -> None:
 
 
 def test_both_command_lines_know_their_version() -> None:
-    for app in (flows_cli.application(), cli.application()):
-        result = CliRunner().invoke(app, ["--version"])
+    for each in (flows_cli.application(), app.application()):
+        result = CliRunner().invoke(each, ["--version"])
         assert result.exit_code == 0
         assert result.stdout == f"lightreasoner {importlib.metadata.version('lightreasoner')}\n"
 
@@ -206,13 +209,13 @@ def test_an_unknown_preset_lists_the_presets(workspace: Path) -> None:
     assert (workspace / "params.yaml").read_bytes() == before
 
 
-def python(code: str, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+def python(code: str, *arguments: str, **environ: str) -> "subprocess.CompletedProcess[str]":
     """Run Python code in a process of its own, in the checkout's environment."""
     return subprocess.run(
         [sys.executable, "-c", code, *arguments],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(home.ROOT), **environment},
+        env={**os.environ, "PYTHONPATH": str(environment.ROOT), **environ},
         timeout=120,
         check=False,
     )
@@ -225,7 +228,7 @@ def python(code: str, *arguments: str, **environment: str) -> "subprocess.Comple
 def test_help_and_bad_parameters_load_nothing_heavy(arguments: list[str]) -> None:
     code = f"""
 import sys
-from flows.cli import main
+from flows.cli.app import main
 sys.argv[1:] = {arguments!r}
 try:
     main()
@@ -260,12 +263,12 @@ def test_the_console_script_has_its_store_at_home(workspace: Path) -> None:
 def test_the_environment_is_prepared_but_not_overruled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(home.os, "environ", {"MLFLOW_HTTP_REQUEST_TIMEOUT": "60"})
-    home.prepare_environment(tmp_path)
-    assert home.os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "60"
-    assert home.os.environ["DO_NOT_TRACK"] == "true"
-    assert home.os.environ["PREFECT_HOME"] == str(tmp_path / "prefect")
-    assert home.os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    monkeypatch.setattr(environment.os, "environ", {"MLFLOW_HTTP_REQUEST_TIMEOUT": "60"})
+    environment.prepare_environment(tmp_path)
+    assert environment.os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "60"
+    assert environment.os.environ["DO_NOT_TRACK"] == "true"
+    assert environment.os.environ["PREFECT_HOME"] == str(tmp_path / "prefect")
+    assert environment.os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
 
 
 def test_the_bare_module_prepares_cublas(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,8 +290,8 @@ def test_a_worktree_shares_the_main_checkouts_home(tmp_path: Path) -> None:
     git("init", "-q")
     git("commit", "-q", "--allow-empty", "-m", "first")
     git("worktree", "add", "-q", str(tmp_path / "other"))
-    assert home._main_checkout(tmp_path / "other") == tmp_path / "main"
-    assert home._main_checkout(tmp_path / "main") == tmp_path / "main"
+    assert environment._main_checkout(tmp_path / "other") == tmp_path / "main"
+    assert environment._main_checkout(tmp_path / "main") == tmp_path / "main"
 
 
 def test_a_taken_port_is_named(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -311,14 +314,14 @@ def test_servers_that_do_not_answer_are_not_used(
     gone = f"http://127.0.0.1:{_free()}"
     file = tmp_path / "servers.json"
     file.write_text(json.dumps({"prefect": gone, "mlflow": gone, "pid": os.getpid()}), "utf-8")
-    assert servers.running(tmp_path) is None
-    line = servers.connect(tmp_path)
+    assert local.running(tmp_path) is None
+    line = local.connect(tmp_path)
     assert line == (
         f"records: Prefect {tmp_path}/prefect, MLflow sqlite:///{tmp_path}/mlflow/mlflow.db; "
         "no server runs, `lightreasoner up` shows them"
     )
     file.write_text("{", encoding="utf-8")
-    assert servers.running(tmp_path) is None
+    assert local.running(tmp_path) is None
 
 
 def test_a_prefect_server_that_is_down_is_named(
@@ -345,11 +348,11 @@ def test_up_serves_runs_and_ends_with_all_its_processes(workspace: Path) -> None
     """Both servers and the deployment answer, `run`'s address is announced, SIGTERM ends all."""
     where, ports = workspace / "home", (_free(), _free())
     options = ["up", "--prefect-port", str(ports[0]), "--mlflow-port", str(ports[1])]
-    environment = {**os.environ, "PYTHONPATH": str(home.ROOT), "LIGHTREASONER_HOME": str(where)}
+    environ = {**os.environ, "PYTHONPATH": str(environment.ROOT), "LIGHTREASONER_HOME": str(where)}
     log = workspace / "up.log"
     with log.open("wb") as file:
         process = subprocess.Popen(
-            [sys.executable, "-c", CONSOLE, *options], env=environment, stdout=file, stderr=file
+            [sys.executable, "-c", CONSOLE, *options], env=environ, stdout=file, stderr=file
         )
     try:
         end = time.monotonic() + 400
@@ -357,12 +360,12 @@ def test_up_serves_runs_and_ends_with_all_its_processes(workspace: Path) -> None
             assert process.poll() is None, log.read_text(encoding="utf-8")
             assert time.monotonic() < end
             time.sleep(0.5)
-        places = servers.running(where)
+        places = local.running(where)
         assert places is not None
         assert up.status(where)
-        for flow in servers.DEPLOYED:
+        for flow in local.DEPLOYED:
             address = f"{places.prefect}/api/deployments/name/{flow}/local"
-            answer = servers._get(address, home.login(where))
+            answer = local._get(address, environment.login(where))
             form = json.loads(answer)["parameters"]["params"]
             assert form["preset"] == "microworld"
     finally:
@@ -375,7 +378,7 @@ def test_up_serves_runs_and_ends_with_all_its_processes(workspace: Path) -> None
 
 def test_every_stage_has_an_example() -> None:
     for stage in STAGES.values():
-        assert "\n  Example: lightreasoner " in call(cli.command_name(stage), "--help").stdout
+        assert "\n  Example: lightreasoner " in call(options.command_name(stage), "--help").stdout
 
 
 @pytest.mark.parametrize(
@@ -442,7 +445,7 @@ def test_a_relative_path_of_mlflows_database_is_refused(
     assert line.endswith('give the whole path, such as "sqlite:///$PWD/mlflow.db"')
     for whole in (f"sqlite:///{workspace}/mlflow.db", "http://127.0.0.1:5000"):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", whole)
-        assert home.tracking_uri(workspace / "home") == whole
+        assert environment.tracking_uri(workspace / "home") == whole
 
 
 def test_a_run_ends_with_where_its_records_can_be_seen(
@@ -450,11 +453,11 @@ def test_a_run_ends_with_where_its_records_can_be_seen(
 ) -> None:
     for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)
-    assert servers.pages(tmp_path) == "make up"
+    assert local.pages(tmp_path) == "make up"
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:4201/api")
-    assert servers.pages(tmp_path) == "http://127.0.0.1:4201"
+    assert local.pages(tmp_path) == "http://127.0.0.1:4201"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5001")
-    assert servers.pages(tmp_path) == "http://127.0.0.1:4201  http://127.0.0.1:5001"
+    assert local.pages(tmp_path) == "http://127.0.0.1:4201  http://127.0.0.1:5001"
 
 
 @pytest.mark.parametrize("option", ["--betas", "--alphas"])

@@ -8,11 +8,12 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from lightreasoner import comparison, tables
-from lightreasoner.comparison import Result, Tuning
 from lightreasoner.config import Finetune
 from lightreasoner.errors import ArtifactError
+from lightreasoner.experiments import comparison
+from lightreasoner.experiments.comparison import Result, Tuning
 from lightreasoner.presets import PRESETS
+from lightreasoner.storage import tables
 
 PARAMS = PRESETS["microworld"]
 

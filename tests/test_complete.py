@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from flows import home
-from lightreasoner import complete
+from flows import environment
+from lightreasoner.cli import completion
 from lightreasoner.presets import NAMES
 
 CONSOLE = "from flows.cli import main; main()"
@@ -26,9 +26,9 @@ finally:
 
 def lightreasoner(*arguments: str, **variables: str) -> str:
     """What the console script prints."""
-    environment = {**os.environ, "PYTHONPATH": str(home.ROOT), **variables}
+    environ = {**os.environ, "PYTHONPATH": str(environment.ROOT), **variables}
     command = [sys.executable, "-c", TIMED, *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, env=environ, capture_output=True, text=True)
     assert "AssertionError" not in done.stderr, done.stderr
     return done.stdout
 
@@ -71,16 +71,16 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_values() -> None:
-    assert complete.presets("") == list(NAMES)
-    assert complete.styles("qwen") == ["qwen25-math-cot"]
-    assert complete.benchmarks("gsm8k,mine") == ["gsm8k,minerva_math"]
-    assert "chain_sum" in complete.benchmarks("")
-    assert complete.benchmarks("math") == ["math", "math500"]
-    assert complete.methods("sft,go") == ["sft,gold"]
-    assert "sft" not in complete.methods("sft,")
-    assert complete.parameters("compute.dtype=f") == ["compute.dtype=float32"]
-    assert complete.parameters("compute.gradient_checkpointing=") == [
+    assert completion.presets("") == list(NAMES)
+    assert completion.styles("qwen") == ["qwen25-math-cot"]
+    assert completion.benchmarks("gsm8k,mine") == ["gsm8k,minerva_math"]
+    assert "chain_sum" in completion.benchmarks("")
+    assert completion.benchmarks("math") == ["math", "math500"]
+    assert completion.methods("sft,go") == ["sft,gold"]
+    assert "sft" not in completion.methods("sft,")
+    assert completion.parameters("compute.dtype=f") == ["compute.dtype=float32"]
+    assert completion.parameters("compute.gradient_checkpointing=") == [
         "compute.gradient_checkpointing=true",
         "compute.gradient_checkpointing=false",
     ]
-    assert complete.parameters("nope.nope=") == []
+    assert completion.parameters("nope.nope=") == []

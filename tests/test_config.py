@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lightreasoner import config, hub, presets, published, sources
+from lightreasoner import config, paper, presets
+from lightreasoner.data import hub, sources
 from lightreasoner.errors import ConfigError
 from lightreasoner.presets import PRESETS
 
@@ -53,9 +54,9 @@ def test_the_papers_presets_hold_the_papers_settings() -> None:
 
 def test_the_papers_presets_are_graded_on_its_seven_benchmarks() -> None:
     """Each is pinned on the hub; no preset is refused before anything is fetched."""
-    for name in published.TABLE_1:
+    for name in paper.TABLE_1:
         evaluate = PRESETS[name].evaluate
-        assert (evaluate.source, evaluate.problem_sets) == ("hub", published.BENCHMARKS)
+        assert (evaluate.source, evaluate.problem_sets) == ("hub", paper.BENCHMARKS)
         assert set(evaluate.problem_sets) <= hub.SETS.keys()
         sources.check(evaluate.source, evaluate.problem_sets, "test", evaluate.n_problems)
 
@@ -72,7 +73,7 @@ def test_each_preset_has_its_best_fitting_prompts() -> None:
 
 def test_a_preset_is_found_by_its_expert() -> None:
     assert {presets.of_expert(PRESETS[name].models.expert) for name in PRESETS} == set(PRESETS)
-    assert published.TABLE_1.keys() == PRESETS.keys() - {"microworld"}
+    assert paper.TABLE_1.keys() == PRESETS.keys() - {"microworld"}
     assert presets.of_expert("Qwen/Qwen2.5-Math-1.5B") is None
 
 

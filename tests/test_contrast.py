@@ -14,7 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightreasoner.contrast import (
+from lightreasoner.sampling.contrast import (
     entropy,
     kl_divergence,
     plausible,

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from written_steps import write_samples, write_steps
 
-from lightreasoner import cost
 from lightreasoner.errors import ArtifactError
+from lightreasoner.report import cost
 
 TRAJECTORIES = [
     ("a", [1, 2, 3], [5] * 4, "length"),

@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from lightreasoner import models
-from lightreasoner.decode import Completion, decode
+from lightreasoner.inference import loading
+from lightreasoner.inference.decode import Completion, decode
 
 SEEDS = [11, 12, 13, 14, 15]
 PROMPTS = [[10, 20, 30], [7], [1, 2, 3, 4, 5, 6, 7, 8], [99, 98], [200, 100, 50, 25]]
@@ -19,7 +19,7 @@ STOPS = {258, *range(60, 90)}
 def completions(
     directory: Path, prompts: list[list[int]] = PROMPTS, **options: object
 ) -> list[Completion]:
-    model = models.load_model(directory, "cpu", "float32")
+    model = loading.load_model(directory, "cpu", "float32")
     return decode(model, prompts, STOPS, max_new_tokens=24, **options)  # type: ignore[arg-type]
 
 
@@ -80,7 +80,7 @@ def test_rows_that_end_are_filled_again(
 ) -> None:
     """Each prompt as if it were alone, and most rows at work: 60 prompts in 8 rows one batch after
     the other would take a live row in two."""
-    model = models.load_model(tiny_expert, "cpu", "float32")
+    model = loading.load_model(tiny_expert, "cpu", "float32")
     steps: list[int] = []
 
     def count(_: object, args: object, kwargs: dict[str, Any], output: object) -> None:

@@ -26,8 +26,9 @@ from prefect.exceptions import PrefectHTTPStatusError
 from prefect.states import Cancelling
 from prefect.utilities.callables import parameter_schema
 
-from flows import deployment, home, servers, watch
-from flows.form import Form
+from flows import deployments, environment
+from flows.forms.form import Form
+from flows.servers import local, watch
 from lightreasoner import config
 from lightreasoner.config import Params
 from lightreasoner.presets import PRESETS
@@ -41,11 +42,11 @@ Started = Iterator[subprocess.Popen[bytes]]
 
 def test_every_flow_is_deployed_with_its_form_filled_in() -> None:
     params = config.changed(PRESETS["qwen2.5-math-7b"], ["select.beta=0.5", "generate.seed=1"])
-    made = {each.flow_name: each for each in deployment.deployments(params)}
-    assert tuple(made) == servers.DEPLOYED
+    made = {each.flow_name: each for each in deployments.deployments(params)}
+    assert tuple(made) == local.DEPLOYED
     for each in made.values():
         assert each.parameters["params"]["preset"] == "qwen2.5-math-7b"
-        assert deployment.TAG in (each.tags or [])
+        assert deployments.TAG in (each.tags or [])
     said = made["lightreasoner"].parameters["params"]
     assert said == {"preset": "qwen2.5-math-7b", "beta": 0.5, "more": ["generate.seed=1"]}
     evaluation = made["lightreasoner-evaluation"].parameters["params"]
@@ -53,9 +54,9 @@ def test_every_flow_is_deployed_with_its_form_filled_in() -> None:
     assert "more" not in evaluation
 
 
-@pytest.mark.parametrize("tag", deployment.FLOWS)
+@pytest.mark.parametrize("tag", deployments.FLOWS)
 def test_every_field_of_every_form_explains_itself(tag: str) -> None:
-    flow, form = deployment.FLOWS[tag]
+    flow, form = deployments.FLOWS[tag]
     schema = parameter_schema(flow).model_dump()
     fields = schema["definitions"][form.__name__]["properties"]
     assert fields["preset"]["enum"] == list(PRESETS)
@@ -77,17 +78,22 @@ def test_prefect_yaml_has_the_same_deployments_and_no_place() -> None:
     assert ": /" not in text
     tree = yaml.safe_load(text)
     made = {each["tags"][1]: each for each in tree["deployments"]}
-    assert list(made) == list(deployment.FLOWS)
-    known = {**home.NO_PHONING_HOME, **home.QUIET, **home.TURNS, **home.BOUNDED}
+    assert list(made) == list(deployments.FLOWS)
+    known = {
+        **environment.NO_PHONING_HOME,
+        **environment.QUIET,
+        **environment.TURNS,
+        **environment.BOUNDED,
+    }
     for tag, each in made.items():
-        flow, _ = deployment.FLOWS[tag]
+        flow, _ = deployments.FLOWS[tag]
         module, _, name = each["entrypoint"].rpartition(".")
         assert getattr(sys.modules[module], name) is flow
-        assert each["build"][0]["flows.deployment.read_form"]["flow"] == tag
-        assert each["work_pool"]["name"] == deployment.NAME
-        environment = each["work_pool"]["job_variables"]["env"]
-        assert {key: known[key] for key in environment} == environment
-        assert home.NO_PHONING_HOME.keys() - environment.keys() == {
+        assert each["build"][0]["flows.deployments.read_form"]["flow"] == tag
+        assert each["work_pool"]["name"] == deployments.NAME
+        environ = each["work_pool"]["job_variables"]["env"]
+        assert {key: known[key] for key in environ} == environ
+        assert environment.NO_PHONING_HOME.keys() - environ.keys() == {
             # Of servers alone.
             "PREFECT_SERVER_ANALYTICS_ENABLED",
             "PREFECT_SERVER_UI_V2_ENABLED",
@@ -112,7 +118,7 @@ class Server:
 
     api: str
     home: Path
-    environment: dict[str, str]
+    environ: dict[str, str]
 
     def client(self) -> SyncPrefectClient:
         return SyncPrefectClient(self.api, auth_string=LOGIN)
@@ -153,12 +159,12 @@ def until(holds: Callable[[], bool], seconds: float, said: Callable[[], str] = l
 
 
 @contextlib.contextmanager
-def started(module: list[str], environment: dict[str, str], log: Path, cwd: Path) -> Started:
+def started(module: list[str], environ: dict[str, str], log: Path, cwd: Path) -> Started:
     """A process of ours, ended with all of its children."""
     with log.open("wb") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", *module],
-            env=environment,
+            env=environ,
             cwd=cwd,
             stdout=file,
             stderr=subprocess.STDOUT,
@@ -189,7 +195,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     api = f"http://127.0.0.1:{port}/api"
-    environment = {
+    environ = {
         **os.environ,
         "LIGHTREASONER_HOME": str(where),
         "PREFECT_HOME": str(where / "prefect"),
@@ -199,11 +205,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         "PYTHONPATH": str(ROOT),
         "OMP_NUM_THREADS": "1",
     }
-    environment.pop("MLFLOW_TRACKING_URI", None)
+    environ.pop("MLFLOW_TRACKING_URI", None)
     command = ["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    with started(command, environment, where / "server.log", where):
+    with started(command, environ, where / "server.log", where):
         until(lambda: answers(f"{api}/health"), 180)
-        yield Server(api, where, environment)
+        yield Server(api, where, environ)
 
 
 def answers(address: str) -> bool:
@@ -218,9 +224,9 @@ def runner(server: Server, tiny_params: Params) -> Iterator[Server]:
     """The server, with the runner of the deployments."""
     said, log = server.home / "params.json", server.home / "runner.log"
     said.write_text(tiny_params.model_dump_json(), encoding="utf-8")
-    command = ["flows.deployment", str(said)]
-    address = f"{server.api}/deployments/name/{servers.DEPLOYED[-1]}/local"
-    with started(command, server.environment, log, server.home) as process:
+    command = ["flows.deployments", str(said)]
+    address = f"{server.api}/deployments/name/{local.DEPLOYED[-1]}/local"
+    with started(command, server.environ, log, server.home) as process:
         until(lambda: answers(address) or not alive(process), 120)
         assert alive(process), log.read_text(encoding="utf-8")
         yield server
@@ -317,7 +323,7 @@ def test_a_killed_run_becomes_crashed_and_gives_its_turn_back(
     longer = config.changed(tiny_params, ["finetune.updates=5000", "finetune.seed=4"])
     file.write_text(config.dump(longer), encoding="utf-8")
     code = ["-c", "from flows.cli import main; main()", "run", "--params", str(file)]
-    process = subprocess.Popen([sys.executable, *code], env=runner.environment, cwd=tmp_path)
+    process = subprocess.Popen([sys.executable, *code], env=runner.environ, cwd=tmp_path)
     with runner.client() as client:
         until(lambda: accelerator.ensure_limit(client) == (1, 1), 120)
         (run,) = client.read_flow_runs(flow_run_filter=RUNNING)
@@ -348,12 +354,12 @@ def test_prefect_deploy_works_from_a_fresh_checkout(server: Server, tmp_path: Pa
         if (ROOT / name).is_file():
             (checkout / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, checkout / name)
-    environment = {**server.environment, "PYTHONPATH": str(checkout)}
+    environ = {**server.environ, "PYTHONPATH": str(checkout)}
 
     def call(*command: str) -> str:
         done = subprocess.run(
             [sys.executable, "-m", "prefect", *command],
-            env=environment,
+            env=environ,
             cwd=checkout,
             capture_output=True,
             text=True,
@@ -363,11 +369,11 @@ def test_prefect_deploy_works_from_a_fresh_checkout(server: Server, tmp_path: Pa
 
     call("work-pool", "create", "local", "--type", "process")
     said = call("deploy", "--all")
-    assert said.count("successfully created") == len(deployment.FLOWS)
+    assert said.count("successfully created") == len(deployments.FLOWS)
     assert call("deploy", "--all")
     assert "name: local" in (checkout / "prefect.yaml").read_text(encoding="utf-8")
     command = ["prefect", "worker", "start", "--pool", "local", "--limit", "2"]
-    with started(command, environment, tmp_path / "worker.log", checkout):
+    with started(command, environ, tmp_path / "worker.log", checkout):
         run = server.start(
             "lightreasoner-evaluation",
             "pool",

@@ -16,12 +16,13 @@ from typing import Any
 
 import httpx
 import pytest
-from test_ui_browser import command, environment, free
+from test_ui_browser import command, environ, free
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from flows import home, servers
-from flows.manager import Manager
+from flows import environment
+from flows.servers import local
+from flows.servers.manager import Manager
 from lightreasoner.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
@@ -29,11 +30,12 @@ EVIL = "http://evil.example"
 OWN_SERVER = """
 import os, sys
 from pathlib import Path
-from flows import home, servers
+from flows import environment
+from flows.servers import local
 where = Path(os.environ["LIGHTREASONER_HOME"])
-home.prepare_environment(where)
-servers.connect(where)
-servers.start_own_prefect(where)
+environment.prepare_environment(where)
+local.connect(where)
+local.start_own_prefect(where)
 from prefect.client.orchestration import get_client
 with get_client(sync_client=True) as client:
     client.read_flows()
@@ -51,21 +53,21 @@ def test_a_login_is_made_once_for_its_user_alone(tmp_path: Path) -> None:
     where = tmp_path / "home"
     where.mkdir(mode=0o755)
     with ThreadPoolExecutor(8) as pool:
-        (made,) = set(pool.map(home.login, [where] * 8))
+        (made,) = set(pool.map(environment.login, [where] * 8))
     user, _, secret = made.partition(":")
     assert user == "lightreasoner"
     assert len(secret) == 32
-    assert home.login(where) == made
-    assert home.login(tmp_path / "other") != made
+    assert environment.login(where) == made
+    assert environment.login(tmp_path / "other") != made
     assert mode(where) == 0o700
-    assert mode(where / home.LOGIN) == 0o600
+    assert mode(where / environment.LOGIN) == 0o600
 
 
 def test_a_folder_of_all_users_is_no_home(tmp_path: Path) -> None:
     """/tmp is one: there anybody may put a login of his own in place before ours."""
     tmp_path.chmod(0o1777)
     with pytest.raises(ConfigError, match="all users may write there; name a folder of your own"):
-        home.login(tmp_path)
+        environment.login(tmp_path)
     assert mode(tmp_path) == 0o1777
 
 
@@ -74,9 +76,9 @@ def test_only_the_server_of_this_home_is_told_the_login(
 ) -> None:
     ours, theirs = "http://127.0.0.1:4200/api", "http://127.0.0.1:4201/api"
     for url, auth, told in (
-        (None, None, home.login(tmp_path)),
-        (ours, None, home.login(tmp_path)),
-        (ours, "me:of another server", home.login(tmp_path)),
+        (None, None, environment.login(tmp_path)),
+        (ours, None, environment.login(tmp_path)),
+        (ours, "me:of another server", environment.login(tmp_path)),
         (theirs, None, None),
         (theirs, "me:mine", "me:mine"),
     ):
@@ -87,7 +89,7 @@ def test_only_the_server_of_this_home_is_told_the_login(
                 if value is not None:
                     shell.setenv(name, value)
             shell.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
-            home.use_servers(tmp_path, ours, "http://127.0.0.1:5000")
+            environment.use_servers(tmp_path, ours, "http://127.0.0.1:5000")
             assert os.environ["PREFECT_API_URL"] == (url or ours)
             assert os.environ.get("PREFECT_API_AUTH_STRING") == told
 
@@ -146,19 +148,19 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     start = command("up", "--detach", "--params", str(ROOT / "params.yaml"), *options)
     try:
         done = subprocess.run(
-            start, env=environment(where), cwd=where.parent, check=True, capture_output=True
+            start, env=environ(where), cwd=where.parent, check=True, capture_output=True
         )
         (where.parent / "said").write_bytes(done.stdout + done.stderr)
         yield where
     finally:
-        subprocess.run(command("down"), env=environment(where), cwd=where.parent, check=True)
+        subprocess.run(command("down"), env=environ(where), cwd=where.parent, check=True)
 
 
 @pytest.fixture(scope="module")
 def door(up: Path) -> Door:
-    places = servers.announced(up)
+    places = local.announced(up)
     assert places is not None
-    return Door(places.prefect, home.login(up))
+    return Door(places.prefect, environment.login(up))
 
 
 @pytest.mark.slow
@@ -206,25 +208,27 @@ def test_a_websocket_needs_the_login(door: Door) -> None:
 @pytest.mark.timeout(600)
 def test_the_login_stands_in_its_file_alone(up: Path) -> None:
     """Neither in what is printed, logged or kept, nor in a command line, which all users read."""
-    _, _, secret = home.login(up).partition(":")
+    _, _, secret = environment.login(up).partition(":")
     assert [mode(up / name) for name in (".", "logs", "up")] == [0o700] * 3
     files = [file for file in up.parent.rglob("*") if file.is_file()]
-    assert [file.name for file in files if secret.encode() in file.read_bytes()] == [home.LOGIN]
+    assert [file.name for file in files if secret.encode() in file.read_bytes()] == [
+        environment.LOGIN
+    ]
     processes = Manager(up).left()
     assert len(processes) >= 4
     assert not [each for each in processes if secret in " ".join(each.cmdline())]
     said = (up.parent / "said").read_text(encoding="utf-8")
-    assert f"the line in {up / home.LOGIN} is the password of Prefect's page" in said
+    assert f"the line in {up / environment.LOGIN} is the password of Prefect's page" in said
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_our_own_clients_have_the_login(up: Path, door: Door) -> None:
     """`status` asks Prefect whether the runner polls; a server by another name is told nothing."""
-    done = subprocess.run(command("status"), env=environment(up), capture_output=True, text=True)
+    done = subprocess.run(command("status"), env=environ(up), capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
     address = door.address.replace("127.0.0.1", "localhost")
-    shell = {**environment(up), "PREFECT_API_URL": f"{address}/api"}
+    shell = {**environ(up), "PREFECT_API_URL": f"{address}/api"}
     run = command("run", "--params", str(ROOT / "params.yaml"))
     done = subprocess.run(run, env=shell, cwd=up.parent, capture_output=True, text=True)
     assert done.returncode == 2
@@ -237,7 +241,7 @@ def test_our_own_clients_have_the_login(up: Path, door: Door) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_mlflow_refuses_foreign_names_and_paths_that_lead_out(up: Path) -> None:
-    places = servers.announced(up)
+    places = local.announced(up)
     assert places is not None
     search = f"{places.mlflow}/api/2.0/mlflow/experiments/search?max_results=1"
     create = f"{places.mlflow}/api/2.0/mlflow/experiments/create"
@@ -271,7 +275,7 @@ def test_the_server_of_a_run_of_its_own_is_locked(tmp_path: Path) -> None:
     where = tmp_path / "home"
     with subprocess.Popen(
         [sys.executable, "-c", OWN_SERVER],
-        env=environment(where),
+        env=environ(where),
         cwd=tmp_path,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -280,7 +284,7 @@ def test_the_server_of_a_run_of_its_own_is_locked(tmp_path: Path) -> None:
         assert process.stdout
         with contextlib.closing(process.stdin):  # type: ignore[type-var]
             address = process.stdout.readline().partition("/api")[0]
-            door = Door(address, home.login(where))
+            door = Door(address, environment.login(where))
             asked = [("POST", "flow_runs/filter", {}), ("POST", "flows/", {"name": "evil"})]
             refuses_strangers(door, asked)
             assert door.ask("POST", "flows/count", json={}).json() == 0

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightreasoner.drawing import choose, draw
 from lightreasoner.errors import ModelError
+from lightreasoner.inference.drawing import choose, draw
 
 LAST = 1 - 2.0**-53
 """The largest number that a generator gives."""

@@ -5,10 +5,10 @@ from typing import Any
 
 import yaml
 
-from flows import dvcfile
+from flows.dvc import dvcfile
 from lightreasoner import config
 from lightreasoner.config import Params
-from lightreasoner.stages import GRAPH
+from lightreasoner.pipeline.graph import GRAPH
 
 ROOT = Path(__file__).parents[1]
 

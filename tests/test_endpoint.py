@@ -25,19 +25,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightreasoner import models, prompts
-from lightreasoner.decode import Completion, decode
-from lightreasoner.endpoint import Endpoint
-from lightreasoner.engines import Engine, Response
+from lightreasoner.data import microworld
 from lightreasoner.errors import EndpointError
-from lightreasoner.microworld import world
+from lightreasoner.inference import loading, prompts
+from lightreasoner.inference.decode import Completion, decode
+from lightreasoner.inference.engine import Engine, Response
+from lightreasoner.inference.openai_engine import Endpoint
 
-EXPERT = models.MICROWORLD / "expert"
+EXPERT = loading.MICROWORLD / "expert"
 NAME = "lightreasoner/expert"
 QUESTIONS = [
     problem.question
     for name, n in (("tuned", 8), ("transfer", 4), ("chain_sum", 4))
-    for problem in world.draw(name, "evaluate", n, seed=3)  # type: ignore[arg-type]
+    for problem in microworld.draw(name, "evaluate", n, seed=3)  # type: ignore[arg-type]
 ]
 MAX_NEW_TOKENS = 96
 NEAR_TIE = 1e-3
@@ -96,7 +96,7 @@ def endpoint(url: str, **options: Any) -> Endpoint:
 @pytest.mark.parametrize("style", ["qwen25-math-cot", "cot"])
 def test_a_real_server_gives_what_decoding_in_process_gives(served: str, style: Any) -> None:
     """All 16 texts of both styles were equal, and their counts of tokens (no stop word cut any)."""
-    tokenizer = models.load_tokenizer(EXPERT)
+    tokenizer = loading.load_tokenizer(EXPERT)
     completions = decoded(QUESTIONS, style)
     engine: Engine = endpoint(
         served,
@@ -120,7 +120,7 @@ def test_a_real_server_gives_what_decoding_in_process_gives(served: str, style: 
 def test_a_real_server_stops_where_it_is_told(served: str) -> None:
     """The text before a stop word is what comes without it; a limit is a limit."""
     asking = endpoint(served, model=NAME, max_new_tokens=MAX_NEW_TOKENS)
-    prompt = prompts.render(QUESTIONS[0], "qwen25-math-cot", models.load_tokenizer(EXPERT))
+    prompt = prompts.render(QUESTIONS[0], "qwen25-math-cot", loading.load_tokenizer(EXPERT))
     (whole,) = asking.respond([prompt], [0])
     (cut,) = endpoint(
         served, model=NAME, max_new_tokens=MAX_NEW_TOKENS, stop=("answer is",)
@@ -143,24 +143,24 @@ def test_a_real_server_names_what_it_serves(served: str) -> None:
 
 
 def decoded(questions: list[str], style: Any) -> list[Completion]:
-    tokenizer = models.load_tokenizer(EXPERT)
+    tokenizer = loading.load_tokenizer(EXPERT)
     return decode(
-        models.load_model(EXPERT, "cpu", "float32"),
+        loading.load_model(EXPERT, "cpu", "float32"),
         [prompts.encode(question, style, tokenizer) for question in questions],
-        models.stop_ids(EXPERT, tokenizer),
+        loading.stop_ids(EXPERT, tokenizer),
         MAX_NEW_TOKENS,
     )
 
 
 def tie(question: str, style: Any, completion: Completion, text: str) -> float:
     """How far apart, in nats, the two best tokens are where the completion leaves `text`."""
-    tokenizer = models.load_tokenizer(EXPERT)
+    tokenizer = loading.load_tokenizer(EXPERT)
     same = 0
     while text.startswith(tokenizer.decode(completion.ids[: same + 1]).strip()):
         same += 1
     ids = prompts.encode(question, style, tokenizer) + completion.ids[:same]
     with torch.no_grad():
-        logits = models.load_model(EXPERT, "cpu", "float32")(torch.tensor([ids])).logits[0, -1]
+        logits = loading.load_model(EXPERT, "cpu", "float32")(torch.tensor([ids])).logits[0, -1]
     best, second = logits.log_softmax(-1).topk(2).values.tolist()
     return best - second
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from sympy.parsing.sympy_parser import parse_expr
 
-from lightreasoner.equivalence import is_equal, standalone_choice
+from lightreasoner.qwen_math.equivalence import is_equal, standalone_choice
 
 EQUAL = [
     # the same text, up to case

@@ -7,14 +7,16 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lightreasoner import artifacts, evaluate, inprocess, models, prompts, tables
 from lightreasoner.config import Compute, Evaluate
-from lightreasoner.decode import Completion
-from lightreasoner.engines import Engine, Response
 from lightreasoner.errors import ProblemsError
-from lightreasoner.normalisation import normalise
+from lightreasoner.evaluation import evaluate
+from lightreasoner.inference import loading, prompts, transformers_engine
+from lightreasoner.inference.decode import Completion
+from lightreasoner.inference.engine import Engine, Response
 from lightreasoner.progress import Silent
-from lightreasoner.stages import Workspace
+from lightreasoner.qwen_math.normalise import normalise
+from lightreasoner.storage import artifacts, tables
+from lightreasoner.storage.artifacts import Workspace
 
 CPU = Compute(device="cpu", dtype="float32", batch_size=4)
 
@@ -84,7 +86,9 @@ def test_all_sets_are_read_before_the_model(
     tiny_expert: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
     (source / "easy" / "test.jsonl").write_text(damage)
-    monkeypatch.setattr("lightreasoner.models.load_model", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr(
+        "lightreasoner.inference.loading.load_model", lambda *_: pytest.fail("loaded")
+    )
     with pytest.raises(ProblemsError, match=r"easy/test\.jsonl"):
         written(tiny_expert, settings(source), tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
@@ -93,7 +97,9 @@ def test_all_sets_are_read_before_the_model(
 def test_a_prompt_that_leaves_no_room_is_refused(
     tiny_expert: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lightreasoner.models.load_model", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr(
+        "lightreasoner.inference.loading.load_model", lambda *_: pytest.fail("loaded")
+    )
     with pytest.raises(ProblemsError, match=r"hard/test/\d+.*context of 1024; .*or lower"):
         written(tiny_expert, settings(source, max_new_tokens=1000), tmp_path / "out")
 
@@ -105,14 +111,14 @@ def test_demos_precede_the_questions_of_their_set_alone(
     (source / "mmlu_stem").mkdir()
     (source / "mmlu_stem" / "test.jsonl").write_text(json.dumps(row))
     (source / "mmlu_stem" / "demos.json").write_text(json.dumps([["demo", "D"]] * 5))
-    tokenizer = models.load_tokenizer(tiny_expert)
+    tokenizer = loading.load_tokenizer(tiny_expert)
     asked: list[str] = []
 
     def answer(model: object, prompt_ids: list[list[int]], *_: object, **__: object) -> list:
         asked.extend(tokenizer.decode(ids) for ids in prompt_ids)
         return [Completion(tokenizer(r"\boxed{B}")["input_ids"], "length")] * len(prompt_ids)
 
-    monkeypatch.setattr(inprocess, "decode", answer)
+    monkeypatch.setattr(transformers_engine, "decode", answer)
     config = settings(source, problem_sets=("easy", "mmlu_stem"), n_problems=1, style="cot")
     scores, _ = written(tiny_expert, config, tmp_path / "out")
     assert [prompt.count("Question: demo\nAnswer: D\n\n\n") for prompt in asked] == [0, 5]
@@ -148,10 +154,10 @@ def test_a_response_is_what_stands_before_its_end(
     verdict: str,
     kept_reason: str,
 ) -> None:
-    tokenizer = models.load_tokenizer(tiny_expert)
+    tokenizer = loading.load_tokenizer(tiny_expert)
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     monkeypatch.setattr(
-        inprocess,
+        transformers_engine,
         "decode",
         lambda model, prompts, *_, **__: [Completion(ids, reason)] * len(prompts),
     )

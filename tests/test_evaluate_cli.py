@@ -13,7 +13,8 @@ import pytest
 from test_benchmarks import DEMOS, MATH, MMLU, put
 from test_cli import call, faults
 
-from lightreasoner import prompts, sources
+from lightreasoner.data import sources
+from lightreasoner.inference import prompts
 
 SHARED = Path(os.environ.get("LIGHTREASONER_SHARED", Path(__file__).parents[2] / "shared"))
 SETS = ("asdiv", "gsm8k", "minerva_math", "mmlu_stem", "olympiadbench", "svamp")

@@ -13,12 +13,13 @@ import pytest
 from test_cli import call, faults
 from test_endpoint import completion, scripted, served, served_models, status  # noqa: F401
 
-from lightreasoner import models, tables
 from lightreasoner.config import dump
-from lightreasoner.microworld import world
+from lightreasoner.data import microworld
+from lightreasoner.inference import loading
 from lightreasoner.presets import PRESETS
+from lightreasoner.storage import tables
 
-EXPERT = models.MICROWORLD / "expert"
+EXPERT = loading.MICROWORLD / "expert"
 N = 6
 
 
@@ -31,7 +32,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         (tmp_path / "sets" / name).mkdir(parents=True)
         rows = [
             json.dumps({"question": problem.question, "answer": problem.answer}) + "\n"
-            for problem in world.draw(name, "evaluate", N, seed=5)  # type: ignore[arg-type]
+            for problem in microworld.draw(name, "evaluate", N, seed=5)  # type: ignore[arg-type]
         ]
         (tmp_path / "sets" / name / "test.jsonl").write_text("".join(rows), encoding="utf-8")
     return str(tmp_path / "sets")
@@ -161,7 +162,9 @@ def test_two_at_once_ask_a_server_in_turn(data: str) -> None:
 def test_mistakes_are_one_line_before_anything_is_asked(
     data: str, more: tuple[str, ...], fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lightreasoner.models.load_model", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr(
+        "lightreasoner.inference.loading.load_model", lambda *_: pytest.fail("loaded")
+    )
     monkeypatch.setattr("openai._base_client.MAX_RETRY_DELAY", 0.01)
     (line,) = faults(call(*arguments(data, *more)))
     assert fault in line

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from written_steps import SAMPLES, STEPS, write_samples, write_steps
 from written_steps import write_tokenizer as write_model
 
-from lightreasoner import explain
 from lightreasoner.errors import ArtifactError, ProblemsError
-from lightreasoner.explain import Candidate, Scored, Step
-from lightreasoner.tokens import Token
+from lightreasoner.inference.token_text import Token
+from lightreasoner.report import trajectories
+from lightreasoner.report.trajectories import Candidate, Scored, Step
 
 AND, PART, BOLD = Token(" &"), Token("⟨E2⟩"), Token("<b>")
 
@@ -22,7 +22,7 @@ AND, PART, BOLD = Token(" &"), Token("⟨E2⟩"), Token("<b>")
 def read(root: Path, **changed: Any) -> Scored:
     """The hand-made steps and samples, some of them changed."""
     steps = {name: changed[name] for name in ("steps", "trajectories") if name in changed}
-    return explain.read(
+    return trajectories.read(
         write_steps(root / "steps", **steps),
         write_samples(root / "samples", changed.get("samples", SAMPLES)),
         write_model(root / "model"),
@@ -35,7 +35,7 @@ def scored(tmp_path: Path) -> Scored:
 
 
 def test_a_sample_by_hand(scored: Scored) -> None:
-    found = explain.trajectory(scored, "set/p0")
+    found = trajectories.trajectory(scored, "set/p0")
     assert [step.token for step in found.steps] == [BOLD, AND, Token("\n")]
     assert (found.prompt, found.finish_reason) == ((Token("Q"), Token("\n")), "length")
     (sample,) = found.samples
@@ -50,20 +50,20 @@ def test_a_sample_by_hand(scored: Scored) -> None:
 
 
 def test_a_step_that_is_no_sample(scored: Scored) -> None:
-    first = explain.trajectory(scored, "set/p0").steps[0]
+    first = trajectories.trajectory(scored, "set/p0").steps[0]
     assert (first.is_sample, first.level, first.amateur_elsewhere) == (False, 0, None)
     assert [each.token for each in first.candidates] == [BOLD, AND]
     assert all(each.weight is None for each in first.candidates)
 
 
 def test_special_tokens_are_told_apart(scored: Scored) -> None:
-    last = explain.trajectory(scored, "set/p1").steps[-1]
+    last = trajectories.trajectory(scored, "set/p1").steps[-1]
     assert last.token == Token("<|end|>", special=True)
-    assert last.level == len(explain.KL_EDGES)
+    assert last.level == len(trajectories.KL_EDGES)
 
 
 def test_each_side_has_its_own_order(scored: Scored) -> None:
-    last = explain.trajectory(scored, "set/p1").steps[-1]
+    last = trajectories.trajectory(scored, "set/p1").steps[-1]
     assert [each.token.text for each in last.by_expert(1)] == ["<|end|>"]
     assert [each.token.text for each in last.by_amateur(1)] == ["2"]
     assert len(last.top(1)) == 2
@@ -72,13 +72,15 @@ def test_each_side_has_its_own_order(scored: Scored) -> None:
 def test_a_label_on_a_token_that_was_not_stored(tmp_path: Path) -> None:
     """select.label one_hot takes the token that the expert wrote, likely or not."""
     scored = read(tmp_path, samples=[("set/p0", 0, {2: 1.0}, 0.1)])
-    (sample,) = explain.trajectory(scored, "set/p0").samples
+    (sample,) = trajectories.trajectory(scored, "set/p0").samples
     assert sample.candidates[-1] == Candidate(Token("2"), None, None, 1.0, False)
     assert sample.candidates[-1] in sample.top(1)
 
 
 def test_a_step_that_was_left_out_is_not_scored(tmp_path: Path) -> None:
-    found = explain.trajectory(read(tmp_path, steps=[STEPS[0], *STEPS[2:]], samples=[]), "set/p0")
+    found = trajectories.trajectory(
+        read(tmp_path, steps=[STEPS[0], *STEPS[2:]], samples=[]), "set/p0"
+    )
     assert (found.steps[1].kl, found.steps[1].level, found.steps[1].candidates) == (None, None, ())
     assert found.samples == []
 
@@ -92,27 +94,27 @@ def test_a_step_that_was_left_out_is_not_scored(tmp_path: Path) -> None:
 )
 def test_steps_of_another_trajectory_are_refused(tmp_path: Path, changed: dict[str, Any]) -> None:
     with pytest.raises(ArtifactError, match=r"set/p0, step [13]: .* do not belong together"):
-        explain.trajectory(read(tmp_path, **changed), "set/p0")
+        trajectories.trajectory(read(tmp_path, **changed), "set/p0")
 
 
 def test_samples_of_other_steps_are_refused(tmp_path: Path) -> None:
     steps, model = write_steps(tmp_path / "steps"), write_model(tmp_path / "model")
     samples = write_samples(tmp_path / "samples", steps_digest="0" * 32 + ".dir")
     with pytest.raises(ArtifactError, match="was not selected from"):
-        explain.read(steps, samples, model)
+        trajectories.read(steps, samples, model)
 
 
 def test_a_directory_without_a_tokenizer_is_named(tmp_path: Path) -> None:
     steps, samples = write_steps(tmp_path / "steps"), write_samples(tmp_path / "samples")
     with pytest.raises(ArtifactError, match=r"none: no tokenizer\.json; give the directory of"):
-        explain.read(steps, samples, tmp_path / "none")
+        trajectories.read(steps, samples, tmp_path / "none")
 
 
 def test_levels_count_the_edges_that_kl_exceeds() -> None:
     def level(kl: float) -> int | None:
         return Step(0, AND, kl, 0.0, 0.0, None, ()).level
 
-    edges = explain.KL_EDGES
+    edges = trajectories.KL_EDGES
     assert [level(edge) for edge in (0.0, *edges)] == [0, *range(len(edges))]
     assert [level(edge + 1e-6) for edge in edges] == [*range(1, len(edges) + 1)]
 
@@ -127,7 +129,7 @@ def test_the_first_of_the_draw_are_shown_and_those_with_most_samples(tmp_path: P
         steps=[(id_, step, *STEPS[0][2:]) for id_ in ids for step in range(3)],
         samples=[(id_, step, {5: 1.0}, 0.1) for id_, n in counts.items() for step in range(n)],
     )
-    assert explain.chosen(scored) == {
+    assert trajectories.chosen(scored) == {
         "a": "first", "b": "first", "c": "first", "f": "most", "d": "most", "g": "most",
     }  # fmt: skip
 
@@ -145,7 +147,7 @@ IDS = ["set/train/001", "set/train/002", "set/test/002", "other/train/001#1"]
     ],
 )
 def test_an_id_or_one_of_its_ends_is_enough(wanted: str, found: str) -> None:
-    assert explain.find(IDS, wanted) == found
+    assert trajectories.find(IDS, wanted) == found
 
 
 @pytest.mark.parametrize(
@@ -159,14 +161,14 @@ def test_an_id_or_one_of_its_ends_is_enough(wanted: str, found: str) -> None:
 )
 def test_ids_near_a_wrong_one_are_named(wanted: str, message: str) -> None:
     with pytest.raises(ProblemsError, match=message):
-        explain.find(IDS, wanted)
+        trajectories.find(IDS, wanted)
 
 
 @given(st.text(max_size=20))
 def test_whatever_is_wanted_is_found_or_refused_in_one_line(wanted: str) -> None:
     message = ""
     try:
-        found = explain.find(IDS, wanted)
+        found = trajectories.find(IDS, wanted)
     except ProblemsError as error:
         found, message = IDS[0], str(error)
     assert found in IDS
@@ -184,8 +186,8 @@ def _luminance(colour: str) -> float:
 @pytest.mark.parametrize(("theme", "direction"), [("light", -1), ("dark", 1)])
 def test_shades_are_ordered_by_lightness_and_can_be_read(theme: str, direction: int) -> None:
     """Lightness alone says the order, so colour-blind readers lose nothing; text has 4.5 to 1."""
-    shades = explain.SHADES[theme]
-    assert len(shades) == len(explain.KL_EDGES)
+    shades = trajectories.SHADES[theme]
+    assert len(shades) == len(trajectories.KL_EDGES)
     papers = [direction * _luminance(paper) for paper, _ in shades]
     assert papers == sorted(papers)
     for pair in shades:
@@ -195,6 +197,7 @@ def test_shades_are_ordered_by_lightness_and_can_be_read(theme: str, direction: 
 
 def test_explaining_loads_no_model_library() -> None:
     code = (
-        "import sys, lightreasoner.explain; assert not {'torch', 'transformers'} & {*sys.modules}"
+        "import sys, lightreasoner.report.trajectories\n"
+        "assert not {'torch', 'transformers'} & {*sys.modules}"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -10,8 +10,9 @@ from typer.testing import CliRunner, Result
 from written_steps import write_samples, write_steps
 from written_steps import write_tokenizer as write_model
 
-from lightreasoner import cli, explain, explain_cli
-from lightreasoner.explain import Trajectory
+from lightreasoner.cli import app, explain
+from lightreasoner.report import trajectories
+from lightreasoner.report.trajectories import Trajectory
 
 # The written token and its neighbours, their KL as blocks, the samples' marks.
 FIRST = """\
@@ -27,7 +28,7 @@ Q
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A current folder with everything where the stages' commands put it."""
     monkeypatch.chdir(tmp_path)
-    root = tmp_path / cli.DATA
+    root = tmp_path / app.DATA
     root.mkdir(parents=True)
     write_steps(root / "steps")
     write_samples(root / "samples")
@@ -36,7 +37,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def call(*arguments: str) -> Result:
-    return CliRunner().invoke(cli.application(), ["explain", *arguments])
+    return CliRunner().invoke(app.application(), ["explain", *arguments])
 
 
 def test_without_colour_blocks_and_marks_say_it(data: Path) -> None:
@@ -58,16 +59,16 @@ def test_the_table_has_each_sample(data: Path) -> None:
 def colours(trajectory: Trajectory, theme: str, **options: object) -> str:
     file = io.StringIO()
     console = Console(file=file, width=60, force_terminal=True, color_system="truecolor", **options)  # type: ignore[call-overload]
-    for line in explain_cli.response(trajectory.steps, console, theme):
+    for line in explain.response(trajectory.steps, console, theme):
         console.print(line)
     return file.getvalue()
 
 
-@pytest.mark.parametrize("theme", explain.SHADES)
+@pytest.mark.parametrize("theme", trajectories.SHADES)
 def test_with_colour_a_token_has_its_shade(data: Path, theme: str) -> None:
-    scored = explain.read(data / "steps", data / "samples", data / "model")
-    last = explain.trajectory(scored, "set/p1")
-    paper, _ = explain.SHADES[theme][-1]
+    scored = trajectories.read(data / "steps", data / "samples", data / "model")
+    last = trajectories.trajectory(scored, "set/p1")
+    paper, _ = trajectories.SHADES[theme][-1]
     red, green, blue = (int(paper[at : at + 2], 16) for at in (1, 3, 5))
     text = colours(last, theme)
     assert f"48;2;{red};{green};{blue}m<|end|>" in text
@@ -112,4 +113,4 @@ def test_the_example_of_the_help_names_a_real_option() -> None:
     text = call("--help").stdout
     assert "Example: lightreasoner explain" in text
     assert "--steps" in text
-    assert json.dumps(str(cli.DATA / "steps"))[1:-1] in text.replace("\n", "").replace(" ", "")
+    assert json.dumps(str(app.DATA / "steps"))[1:-1] in text.replace("\n", "").replace(" ", "")

@@ -14,14 +14,15 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers.models.qwen2 import modeling_qwen2
 
-from lightreasoner import artifacts, models, tables
 from lightreasoner.config import Compute, Finetune
 from lightreasoner.errors import ModelError
-from lightreasoner.finetune import objective, plan_updates, with_lora, write_adapter
-from lightreasoner.loss import collate, summed_divergence
+from lightreasoner.inference import loading
 from lightreasoner.progress import Silent
-from lightreasoner.rows import Row, read_rows, split_row
-from lightreasoner.stages import Workspace
+from lightreasoner.storage import artifacts, tables
+from lightreasoner.storage.artifacts import Workspace
+from lightreasoner.tuning.finetune import objective, plan_updates, with_lora, write_adapter
+from lightreasoner.tuning.loss import collate, summed_divergence
+from lightreasoner.tuning.rows import Row, read_rows, split_row
 
 CPU = Compute(device="cpu", dtype="float32")
 SMALL = {"updates": 4, "samples_per_update": 6, "samples_per_forward": 4, "learning_rate": 1e-2}
@@ -47,7 +48,7 @@ def gradients(directory: Path, forwards: list[list[Row]], dtype: str) -> torch.T
     """Loss and all LoRA gradients of one update, with a fixed adapter and no dropout."""
     torch.manual_seed(0)
     config = settings(lora_dropout=0.0)
-    model = with_lora(models.load_model(directory, "cpu", dtype), config)
+    model = with_lora(loading.load_model(directory, "cpu", dtype), config)
     for name, weight in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.05)
@@ -98,7 +99,7 @@ def test_gradients_equal_a_dense_oracle(
     if dtype == "float64":
         found = gradients(tiny_expert, [rows], dtype)
     torch.manual_seed(0)
-    model = with_lora(models.load_model(tiny_expert, "cpu", dtype), settings(lora_dropout=0.0))
+    model = with_lora(loading.load_model(tiny_expert, "cpu", dtype), settings(lora_dropout=0.0))
     for name, weight in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.05)
@@ -123,8 +124,8 @@ def test_a_pad_position_gives_another_loss(tiny_expert: Path, samples_dir: Path)
     """deviations.md: right padding and logits[:, -1] train on a pad for all but the longest; the
     oracle is the authors' own reading of a padded batch."""
     rows = read_rows(samples_dir, "sample")
-    model = models.load_model(tiny_expert, "cpu", "float32")
-    tokenizer = models.load_tokenizer(tiny_expert)
+    model = loading.load_model(tiny_expert, "cpu", "float32")
+    tokenizer = loading.load_tokenizer(tiny_expert)
     tokenizer.pad_token = None  # not every tokenizer has one
     there = objective(settings(batching="sample", reference=["last_column"]), tokenizer)
     here = objective(settings(), tokenizer)
@@ -151,8 +152,8 @@ def test_special_tokens_can_be_left_out_as_the_authors_do(
     weight with it, and pi is over the first 256 ids alone."""
     row = split_row(read_rows(samples_dir, "trajectory")[0])[0]
     row = Row(row.problem_id, row.input_ids, row.positions, [([40, 258], [0.6, 0.4])])
-    model = models.load_model(tiny_expert, "cpu", "float32")
-    tokenizer = models.load_tokenizer(tiny_expert)
+    model = loading.load_model(tiny_expert, "cpu", "float32")
+    tokenizer = loading.load_tokenizer(tiny_expert)
     assert tokenizer.vocab_size == 256
     aim = objective(settings(reference=["ordinary_tokens"]), tokenizer)
     found = summed_divergence(model, aim.collate([row], torch.device("cpu")), aim.vocabulary)
@@ -291,13 +292,13 @@ def test_what_is_no_linear_layer_takes_no_adapter(
     tiny_expert: Path, target: str, found: str
 ) -> None:
     """An embedding's adapter would be refused at merge, its tuning lost: the head is tied to it."""
-    model = models.load_model(tiny_expert, "cpu", "float32")
+    model = loading.load_model(tiny_expert, "cpu", "float32")
     with pytest.raises(ModelError, match=f"target_modules {target}: names {found}.* not a linear"):
         with_lora(model, Finetune(target_modules=("q_proj", target)))
 
 
 def test_a_layer_may_be_named_in_full(tiny_expert: Path) -> None:
-    model = models.load_model(tiny_expert, "cpu", "float32")
+    model = loading.load_model(tiny_expert, "cpu", "float32")
     tuned = with_lora(model, Finetune(target_modules=("model.layers.0.self_attn.q_proj",)))
     assert sum("lora_A" in name for name, _ in tuned.named_parameters()) == 1
 
@@ -306,7 +307,7 @@ def test_the_end_token_is_trained(tiny_expert: Path, samples_dir: Path) -> None:
     """deviations.md: ids past `tokenizer.vocab_size`, such as <|im_end|>, stay in the labels."""
     row = read_rows(samples_dir, "sample")[0]
     end = Row(row.problem_id, row.input_ids, row.positions, [([258], [1.0])])
-    model = models.load_model(tiny_expert, "cpu", "float32")
+    model = loading.load_model(tiny_expert, "cpu", "float32")
     with torch.no_grad():
         found = summed_divergence(model, collate([end], torch.device("cpu")))
         logits = model(torch.tensor([row.input_ids])).logits[0, -1]
@@ -314,7 +315,7 @@ def test_the_end_token_is_trained(tiny_expert: Path, samples_dir: Path) -> None:
 
 
 def test_the_head_takes_no_adapter(tiny_expert: Path) -> None:
-    model = models.load_model(tiny_expert, "cpu", "float32")
+    model = loading.load_model(tiny_expert, "cpu", "float32")
     with pytest.raises(ModelError, match=r"the loss holds lm_head fixed"):
         with_lora(model, Finetune(target_modules=("q_proj", "lm_head")))
 
@@ -331,7 +332,7 @@ def test_held_out_problems_are_measured_and_named(
     assert written["kept_update"] == 6
     assert curve["update"].tolist() == [0, 4, 6]
     row = next(r for r in read_rows(samples_dir, "trajectory") if [r.problem_id] == held_out)
-    model = models.load_model(tiny_expert, "cpu", "float32")
+    model = loading.load_model(tiny_expert, "cpu", "float32")
     with torch.no_grad():
         logits = model(torch.tensor([row.input_ids])).logits[0, row.positions]
         loss = summed_divergence(model, collate([row], torch.device("cpu"))) / len(row.positions)
@@ -340,7 +341,7 @@ def test_held_out_problems_are_measured_and_named(
     assert curve["loss"][0] == pytest.approx(loss.item(), rel=1e-5)
     assert curve["entropy"][0] == pytest.approx(entropy.item(), rel=1e-5)
     text = " so it is 7\nThe answer is \\boxed{7}."
-    solution = models.load_tokenizer(tiny_expert)(text)["input_ids"]
+    solution = loading.load_tokenizer(tiny_expert)(text)["input_ids"]
     prompt = row.input_ids[: row.positions[0] + 1 - {"a": 0, "b": 1, "c": 0}[held_out[0]]]
     with torch.no_grad():
         logits = model(torch.tensor([prompt + solution])).logits[0].double().log_softmax(-1)
@@ -383,7 +384,7 @@ def test_patience_stops_and_keeps_the_best_adapter(
     written = json.loads((tmp_path / "out" / "validation.json").read_text())
     assert written["kept_update"] == curve["update"][best] < curve["update"].iloc[-1]
     model = PeftModel.from_pretrained(
-        models.load_model(tiny_expert, "cpu", "float32"), str(tmp_path / "out")
+        loading.load_model(tiny_expert, "cpu", "float32"), str(tmp_path / "out")
     )
     held_out = json.loads((tmp_path / "out" / "validation.json").read_text())["problem_ids"]
     rows = [r for r in read_rows(samples_dir, "trajectory") if r.problem_id in held_out]

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lightreasoner import fingerprint
-from lightreasoner.stages import BASELINES, GRAPH, STAGES
+from lightreasoner.pipeline.graph import BASELINES, GRAPH, STAGES
+from lightreasoner.storage import fingerprint
 
 
 @pytest.fixture
@@ -58,13 +58,13 @@ def test_configuration_is_no_code(package: Path) -> None:
 
 
 def test_imports_within_functions_count() -> None:
-    names = {path.name for path in fingerprint.code_files("lightreasoner.sources")}
+    names = {path.name for path in fingerprint.code_files("lightreasoner.data.sources")}
     assert "world.py" in names
 
 
 def test_grading_is_no_part_of_the_trajectories() -> None:
     """What reads a benchmark's gold answers may change without the expert writing anew."""
-    names = {path.name for path in fingerprint.code_files("lightreasoner.generate")}
+    names = {path.name for path in fingerprint.code_files("lightreasoner.sampling.generate")}
     assert not {"sources.py", "grading.py"} & names
 
 
@@ -72,7 +72,7 @@ def test_each_part_counts() -> None:
     parts = ("s", "lightreasoner.errors", {"beta": 0.4}, {"steps": "d"}, {"device": "cpu"})
     plain = fingerprint.fingerprint(*parts)
     for place, other in enumerate(
-        ("t", "lightreasoner.tables", {"beta": 0.5}, {"steps": "e"}, {"device": "cuda"})
+        ("t", "lightreasoner.storage.tables", {"beta": 0.5}, {"steps": "e"}, {"device": "cuda"})
     ):
         varied = (*parts[:place], other, *parts[place + 1 :])
         assert fingerprint.fingerprint(*varied) != plain  # type: ignore[arg-type]

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from flows import fields
 from flows.compare import compare
-from flows.form import EvaluationForm, Form, Settings, SweepForm
+from flows.forms import fields
+from flows.forms.form import EvaluationForm, Form, Settings, SweepForm
 from flows.pipeline import lightreasoner
 from lightreasoner import config
 from lightreasoner.errors import ConfigError

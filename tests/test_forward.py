@@ -6,14 +6,14 @@ import pytest
 import torch
 from transformers import GraniteConfig, GraniteForCausalLM
 
-from lightreasoner import models
 from lightreasoner.errors import ModelError
-from lightreasoner.forward import check_head, hidden_states, logits_of, pad_right
+from lightreasoner.inference import loading
+from lightreasoner.inference.forward import check_head, hidden_states, logits_of, pad_right
 
 
 def test_states_and_head_are_the_model(tiny_expert: Path) -> None:
     """Padding on the right changes no real token; a shift of one position would be 1 off."""
-    model = models.load_model(tiny_expert, "cpu", "float32")
+    model = loading.load_model(tiny_expert, "cpu", "float32")
     rows = [[5, 6, 7, 8, 9], [10, 11]]
     padded = hidden_states(model, pad_right(rows, model.device))
     for states, row in zip(padded, rows, strict=True):

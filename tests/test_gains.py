@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from written_scores import MARKS, write_frame, write_scores
 
-from lightreasoner import gains, pairing
 from lightreasoner.errors import ArtifactError
-from lightreasoner.gains import Cell, Sets, Verdict
+from lightreasoner.evaluation import gains, pairing
+from lightreasoner.evaluation.gains import Cell, Sets, Verdict
 from lightreasoner.statistics import bootstrap_interval, wilson_interval
 
 STYLES = COT, CHAT = "cot", "qwen25-math-cot"

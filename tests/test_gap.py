@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from written_scores import write_scores
 
-from lightreasoner import gap
 from lightreasoner.errors import ArtifactError
+from lightreasoner.experiments import pair
 
 STYLE = "cot"
 EXPERT = {"gsm8k": "++++++++!-", "svamp": "+--l", "own": "-+"}
@@ -17,7 +17,7 @@ AMATEUR = {"gsm8k": "++-------l", "svamp": "+-l-", "own": "++"}
 
 @pytest.fixture
 def found(tmp_path: Path) -> dict[str, Any]:
-    return gap.gap(
+    return pair.gap(
         write_scores(tmp_path / "expert", STYLE, EXPERT),
         write_scores(tmp_path / "amateur", STYLE, AMATEUR),
     )
@@ -38,8 +38,8 @@ def test_the_gap_by_hand(found: dict[str, Any]) -> None:
 
 def test_the_table(found: dict[str, Any]) -> None:
     """Wilson of 8 of 10 is 49.0 to 94.3, of 2 of 10 5.7 to 51.0; one of 20 has no answer."""
-    table = gap.rows(found)
-    assert {len(row) for row in table} == {len(gap.HEADINGS)}
+    table = pair.rows(found)
+    assert {len(row) for row in table} == {len(pair.HEADINGS)}
     assert [row[:3] for row in table[:2]] == [("gsm8k", "10", "qwen"), ("gsm8k", "10", "strict")]
     assert table[0][3:8] == ("80.0", "49.0-94.3", "20.0", "5.7-51.0", "+60.0")
     assert table[0][8:] == ("+30.0 to +90.0", "0.031", "0.0 / 10.0")
@@ -47,7 +47,7 @@ def test_the_table(found: dict[str, Any]) -> None:
 
 
 def test_sets_without_a_lead_are_warned_of(found: dict[str, Any]) -> None:
-    warnings = gap.warnings(found)
+    warnings = pair.warnings(found)
     assert [line.partition(":")[0] for line in warnings] == ["svamp", "own"]
     assert "the gap of -50.0 points has a 95% interval of -100.0 to +0.0 (strict), " in warnings[1]
     assert "choose a weaker amateur or a stronger expert, or grade more problems" in warnings[1]
@@ -56,14 +56,14 @@ def test_sets_without_a_lead_are_warned_of(found: dict[str, Any]) -> None:
 def test_a_lead_by_the_toolkits_verdict_alone_is_no_lead(tmp_path: Path) -> None:
     expert = write_scores(tmp_path / "expert", STYLE, {"own": "~" * 10})
     amateur = write_scores(tmp_path / "amateur", STYLE, {"own": "-" * 10})
-    found = gap.gap(expert, amateur)
+    found = pair.gap(expert, amateur)
     assert found["own"]["gap"]["qwen"]["difference"] == 1
-    assert len(gap.warnings(found)) == 1
-    assert len(gap.warnings(gap.gap(expert, expert))) == 1
+    assert len(pair.warnings(found)) == 1
+    assert len(pair.warnings(pair.gap(expert, expert))) == 1
 
 
 def test_scores_of_other_conditions_are_refused(tmp_path: Path) -> None:
     expert = write_scores(tmp_path / "expert", "cot", {"own": "+"})
     amateur = write_scores(tmp_path / "amateur", "chat", {"own": "-"})
     with pytest.raises(ArtifactError, match="were made under different conditions"):
-        gap.gap(expert, amateur)
+        pair.gap(expert, amateur)

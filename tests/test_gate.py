@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from written_scores import write_scores
 
 from lightreasoner.errors import ArtifactError
-from lightreasoner.gate import Champion, Decision, decide, problems_digest
-from lightreasoner.pairing import read_scores
+from lightreasoner.evaluation.pairing import read_scores
+from lightreasoner.evaluation.promotion import Champion, Decision, decide, problems_digest
 
 COT, BOXED = "cot", "qwen25-math-cot"
 BASE = "+" * 20 + "-" * 80

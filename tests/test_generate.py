@@ -7,13 +7,15 @@ import pytest
 from conftest import write_model
 from transformers import AutoModelForCausalLM
 
-from lightreasoner import artifacts, models, problems, prompts, tables
 from lightreasoner.config import Compute, Generate
+from lightreasoner.data import problems
+from lightreasoner.data.problems import Problem
 from lightreasoner.errors import ModelError, ProblemsError
-from lightreasoner.generate import write_trajectories
-from lightreasoner.problems import Problem
+from lightreasoner.inference import loading, prompts
 from lightreasoner.progress import Silent
-from lightreasoner.stages import Workspace
+from lightreasoner.sampling.generate import write_trajectories
+from lightreasoner.storage import artifacts, tables
+from lightreasoner.storage.artifacts import Workspace
 
 CPU = Compute(device="cpu", dtype="float32")
 
@@ -33,7 +35,7 @@ def test_one_row_a_problem_in_order(tiny_expert: Path, tmp_path: Path) -> None:
     generate(tiny_expert, some, tmp_path / "out")
     table = tables.read(tmp_path / "out" / "trajectories.parquet", tables.TRAJECTORIES)
     assert table["problem_id"].to_pylist() == [problem.id for problem in some]
-    tokenizer = models.load_tokenizer(tiny_expert)
+    tokenizer = loading.load_tokenizer(tiny_expert)
     for problem, row in zip(some, table.to_pylist(), strict=True):
         assert row["prompt_ids"] == prompts.encode(problem.question, "qwen25-math-cot", tokenizer)
         assert 1 <= len(row["completion_ids"]) <= 8

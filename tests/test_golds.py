@@ -13,10 +13,10 @@ from test_cli import call, faults
 from test_grade_cli import SHARED, write
 from test_grade_cli import read as read_lines
 
-from lightreasoner import golds, sources
+from lightreasoner.data import golds, sources
+from lightreasoner.data.problems import Problem
 from lightreasoner.errors import ProblemsError
-from lightreasoner.problems import Problem
-from lightreasoner.store import read_curves
+from lightreasoner.pipeline.store import read_curves
 
 READ = [
     # the last marker; what stands behind its line is no part of the answer

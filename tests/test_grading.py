@@ -16,11 +16,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightreasoner import grading, grading_process
+from lightreasoner.data.problems import Problem
 from lightreasoner.errors import GradingError, ProblemsError
-from lightreasoner.grading import OUTCOMES, Answer, Grade, grade
-from lightreasoner.grading_process import LIMITS
-from lightreasoner.problems import Problem
+from lightreasoner.grading import grade, worker
+from lightreasoner.grading.types import OUTCOMES, Answer, Grade
+from lightreasoner.grading.worker import LIMITS
 
 CHOICES = "Which?\nAnswer Choices: (A) red (B) blue (C) 7 (D) none"
 
@@ -124,16 +124,16 @@ def working(seconds: float) -> str:
 
 
 def test_a_limit_is_of_work_not_of_waiting() -> None:
-    with grading_process._pool(1) as pool:
-        ask = functools.partial(grading_process._map, pool, limit=0.2)
+    with worker._pool(1) as pool:
+        ask = functools.partial(worker._map, pool, limit=0.2)
         assert list(ask(waiting, [(0.6,)])) == ["done"]
         assert list(ask(working, [(0.05,), (9,), (0.05,)])) == ["done", None, "done"]
 
 
 def test_a_step_that_waits_for_ever_ends_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grading_process, "PATIENCE", 2)
-    with grading_process._pool(1) as pool:
-        assert list(grading_process._map(pool, waiting, [(60,), (0.1,)], 0.5)) == [None, "done"]
+    monkeypatch.setattr(worker, "PATIENCE", 2)
+    with worker._pool(1) as pool:
+        assert list(worker._map(pool, waiting, [(60,), (0.1,)], 0.5)) == [None, "done"]
 
 
 def test_a_gold_answer_that_cannot_be_read_in_time_is_named() -> None:
@@ -152,8 +152,8 @@ def test_a_fault_costs_one_answer_its_verdict_and_is_told(
 ) -> None:
     asked = [answer("1", "a"), answer("0", "b"), answer("1", "c")]
     calls = [(each,) for each in asked]
-    with grading_process._pool(1) as pool:
-        found = list(grading_process._verdicts(pool, stumbling, calls, 1.0, asked))
+    with worker._pool(1) as pool:
+        found = list(worker._verdicts(pool, stumbling, calls, 1.0, asked))
     assert found == ["1.0", None, "1.0"]
     said = json.loads(capsys.readouterr().out)
     assert said["warning"].startswith("problem math/b: stumbling failed (ZeroDivisionError: ")
@@ -170,8 +170,8 @@ def test_equal_comparisons_are_made_once(tmp_path: Path) -> None:
     where = tmp_path / "calls"
     calls = [(str(where), what) for what in "abacab"]
     asked = [answer(what, "7") for _, what in calls]
-    with grading_process._pool(2) as pool:
-        found = list(grading_process._verdicts(pool, called, calls, 1.0, asked))
+    with worker._pool(2) as pool:
+        found = list(worker._verdicts(pool, called, calls, 1.0, asked))
     assert "".join(found) == "ABACAB"
     assert sorted(where.read_text().split()) == ["a", "b", "c"]
 
@@ -190,11 +190,11 @@ def test_equal_comparisons_are_made_once(tmp_path: Path) -> None:
 )
 def test_what_is_decided_while_reading(pred: str, gold: str, qwen: str) -> None:
     asked = answer(rf"\boxed{{{pred}}}", gold)
-    assert grading_process.read(asked, gold).qwen == qwen
+    assert worker.read(asked, gold).qwen == qwen
 
 
 def test_a_warning_of_the_grader_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    assert grading._receive(io.BytesIO(b'{"warning": "problem 1: x"}\n'), 1, print) == []
+    assert grade._receive(io.BytesIO(b'{"warning": "problem 1: x"}\n'), 1, print) == []
     assert caplog.messages == ["grading: problem 1: x; counted as timeout"]
 
 
@@ -223,8 +223,9 @@ def test_it_may_be_called_from_any_thread_of_a_program_without_a_file() -> None:
     """A flow's task is no main thread, and its program cannot be imported again by a worker."""
     program = r"""
 import threading
-from lightreasoner.grading import Answer, grade
-from lightreasoner.problems import Problem
+from lightreasoner.grading.grade import grade
+from lightreasoner.grading.types import Answer
+from lightreasoner.data.problems import Problem
 
 def body():
     print([g.qwen for g in grade([Answer(r"\boxed{2/4}", Problem("i", "q", "0.5", ""), "math")])])
@@ -242,7 +243,7 @@ thread.join()
 def test_a_grader_that_dies_is_an_error() -> None:
     def kill(done: int, total: int) -> None:
         for child in psutil.Process().children():
-            if "lightreasoner.grading_process" in child.cmdline():
+            if "lightreasoner.grading.worker" in child.cmdline():
                 child.kill()
 
     with pytest.raises(GradingError, match=r"stopped after 0 of 3 answers \(exit status -9\)"):
@@ -266,7 +267,7 @@ def graders() -> set[int]:
 
 
 def _grades(command: Sequence[str]) -> bool:
-    return "lightreasoner.grading_process" in command
+    return "lightreasoner.grading.worker" in command
 
 
 @settings(deadline=None, max_examples=3)
@@ -280,4 +281,4 @@ def test_any_text_gets_an_outcome(rows: list[tuple[str, str]]) -> None:
 
 
 def test_all_cores_are_used() -> None:
-    assert grading.usable_cores() == len(os.sched_getaffinity(0))
+    assert grade.usable_cores() == len(os.sched_getaffinity(0))

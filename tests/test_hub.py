@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from lightreasoner import benchmarks, hub, sources
-from lightreasoner.artifacts import is_pinned
+from lightreasoner.data import benchmarks, hub, sources
+from lightreasoner.data.hub import HubSet
 from lightreasoner.errors import ProblemsError
-from lightreasoner.hub import HubSet
+from lightreasoner.storage.artifacts import is_pinned
 
 SHARED = Path(os.environ.get("LIGHTREASONER_SHARED", Path(__file__).parents[2] / "shared"))
 MATH = {"problem": "1+1?", "level": "Level 1", "type": "Algebra", "solution": r"\boxed{2}"}

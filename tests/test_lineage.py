@@ -5,9 +5,9 @@ from typing import Any
 
 from written_steps import write_samples
 
-from lightreasoner import lineage
-from lightreasoner.artifacts import Artifact
 from lightreasoner.config import Compute
+from lightreasoner.report import lineage
+from lightreasoner.storage.artifacts import Artifact
 
 CONDITIONS = {"style": "cot", "base_style": "cot", "n": 1, "shots": {}}
 COMPUTE = Compute(device="cpu", dtype="float32")

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lightreasoner import loss
-from lightreasoner.loss import _SummedDivergence
+from lightreasoner.tuning import loss
+from lightreasoner.tuning.loss import _SummedDivergence
 
 
 def summed(states: Tensor, weight: Tensor, labels: Tensor, bias: Tensor | None = None) -> Tensor:

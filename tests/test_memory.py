@@ -10,12 +10,16 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from lightreasoner import bench, bench_training, cli, config, memory, store
+from benchmarks import sampling, training
+from lightreasoner import config, memory
+from lightreasoner.cli import app
 from lightreasoner.config import Compute, Params
 from lightreasoner.errors import NoMemoryError
+from lightreasoner.pipeline import store
+from lightreasoner.pipeline.graph import STAGES, resolved
 from lightreasoner.presets import PRESETS
 from lightreasoner.progress import Silent
-from lightreasoner.stages import STAGES, Workspace, resolved
+from lightreasoner.storage.artifacts import Workspace
 
 CUDA_SAYS = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79 GiB"
 
@@ -58,8 +62,8 @@ def test_another_error_stays_what_it_is() -> None:
 @pytest.mark.parametrize(
     ("command", "module", "remedy"),
     [
-        ("sampling", bench, "lower compute.batch_size"),
-        ("training", bench_training, "lower finetune.samples_per_forward"),
+        ("sampling", sampling, "lower compute.batch_size"),
+        ("training", training, "lower finetune.samples_per_forward"),
     ],
 )
 def test_a_bench_says_what_helps(
@@ -68,7 +72,7 @@ def test_a_bench_says_what_helps(
     monkeypatch.chdir(tmp_path)
     Path("params.yaml").write_text(config.dump(PRESETS["microworld"]), encoding="utf-8")
     monkeypatch.setattr(module, command, no_room_on_cuda)
-    result = CliRunner().invoke(cli.application(), ["bench", command])
+    result = CliRunner().invoke(app.application(), ["bench", command])
     assert result.exit_code == 2
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("error:")]
     assert line.startswith("error: bench: no memory is left on cpu (CUDA out of memory. Tried")

@@ -16,15 +16,17 @@ from safetensors.torch import load_file, save_file
 from test_finetune import CPU, settings
 from transformers import PreTrainedModel
 
-from lightreasoner import artifacts, models, prompts, sources, tables
-from lightreasoner import merge as merging
-from lightreasoner.artifacts import Artifact
 from lightreasoner.config import Merge
-from lightreasoner.decode import decode
+from lightreasoner.data import sources
 from lightreasoner.errors import ArtifactError, MergeError
-from lightreasoner.finetune import save_adapter, with_lora
-from lightreasoner.merge import parity_rows, write_model
+from lightreasoner.inference import loading, prompts
+from lightreasoner.inference.decode import decode
 from lightreasoner.progress import Silent
+from lightreasoner.storage import artifacts, tables
+from lightreasoner.storage.artifacts import Artifact
+from lightreasoner.tuning import merge as merging
+from lightreasoner.tuning.finetune import save_adapter, with_lora
+from lightreasoner.tuning.merge import parity_rows, write_model
 
 TWO = ["q_proj", "v_proj"]
 
@@ -56,7 +58,7 @@ def bare_expert(tiny_expert: Path, tmp_path: Path) -> Artifact:
 
 
 def load(path: Path) -> PreTrainedModel:
-    return models.load_model(path, "cpu", "float32")
+    return loading.load_model(path, "cpu", "float32")
 
 
 def merge(expert: Path, adapter: Path, samples: Path, out: Path, **changes: Any) -> Path:
@@ -104,13 +106,13 @@ def test_the_microworld_expert_speaks_as_base_and_adapter(
     samples_dir: Path, tmp_path: Path
 ) -> None:
     """Greedy tokens of 100 of its own problems, float32."""
-    expert = models.resolve("microworld/expert")
+    expert = loading.resolve("microworld/expert")
     tuned = make_adapter(expert.path, tmp_path / "adapter", spread=0.2).get_base_model()
     out = merge_artifact(expert, tmp_path / "adapter", samples_dir, tmp_path / "model")
-    tokenizer = models.load_tokenizer(expert.path)
+    tokenizer = loading.load_tokenizer(expert.path)
     drawn = sources.read("microworld", "tuned", "train", 100, seed=1)
     questions = [prompts.encode(p.question, "qwen25-math-cot", tokenizer) for p in drawn]
-    stops = models.stop_ids(expert.path, tokenizer)
+    stops = loading.stop_ids(expert.path, tokenizer)
     base, one, other = (
         decode(model, questions, stops, 32) for model in (load(expert.path), tuned, load(out))
     )
@@ -186,9 +188,9 @@ def test_every_end_of_a_response_is_named_for_servers(
     if generation is not None:
         assert written == {**generation, "eos_token_id": ends}
     assert load(out).generation_config.eos_token_id == ends
-    ours, theirs = models.load_tokenizer(out), models.load_tokenizer(expert)
-    assert models.stop_ids(out, ours) == models.stop_ids(expert, theirs) == set(ends)
-    assert models.end_id(out, ours) == models.end_id(expert, theirs)
+    ours, theirs = loading.load_tokenizer(out), loading.load_tokenizer(expert)
+    assert loading.stop_ids(out, ours) == loading.stop_ids(expert, theirs) == set(ends)
+    assert loading.end_id(out, ours) == loading.end_id(expert, theirs)
 
 
 def test_weights_come_in_shards(
@@ -230,8 +232,8 @@ def test_one_copy_of_the_weights_at_a_time(
         weights.extend(weakref.ref(weight) for weight in model.parameters())
         return model
 
-    original = models.load_model
-    monkeypatch.setattr(models, "load_model", watched)
+    original = loading.load_model
+    monkeypatch.setattr(loading, "load_model", watched)
     merge(tiny_expert, adapter_dir, samples_dir, tmp_path / "model", dtype=dtype)
     assert alive == [0] * loads
 
@@ -373,7 +375,7 @@ def test_float32_weights_that_no_gpu_holds_are_folded_on_the_cpu(
     tiny_expert: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The GPU's memory is not here to be asked, so it is pretended."""
-    skeleton = models.load_skeleton(tiny_expert)
+    skeleton = loading.load_skeleton(tiny_expert)
     size = 4 * skeleton.num_parameters()
     for memory, device in ((2 * size, "cuda"), (size, "cpu")):
         gpu = SimpleNamespace(total_memory=memory)

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from lightreasoner import methods
 from lightreasoner.config import Params, parse
 from lightreasoner.errors import ConfigError
+from lightreasoner.experiments import methods
 from lightreasoner.presets import PRESETS
 
 PARAMS = PRESETS["microworld"]

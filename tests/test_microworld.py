@@ -14,13 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lightreasoner.errors import ArtifactError, ProblemsError
-from lightreasoner.microworld.card import checksums, read_checksums
-from lightreasoner.microworld.corpus import Mix, Shares, documents, prompt
-from lightreasoner.microworld.measure import Accuracy, accuracy, answer
-from lightreasoner.microworld.recipe import Recipe, build
-from lightreasoner.microworld.training import encode, schedule
-from lightreasoner.microworld.world import (
+from lightreasoner.data.microworld import (
     MAX_NUMBER,
     SetName,
     Split,
@@ -29,7 +23,13 @@ from lightreasoner.microworld.world import (
     equations,
     split_of,
 )
-from lightreasoner.models import MICROWORLD as MODELS
+from lightreasoner.errors import ArtifactError, ProblemsError
+from lightreasoner.inference.loading import MICROWORLD as MODELS
+from recipes.microworld.card import checksums, read_checksums
+from recipes.microworld.corpus import Mix, Shares, documents, prompt
+from recipes.microworld.measure import Accuracy, accuracy, answer
+from recipes.microworld.pretraining import encode, schedule
+from recipes.microworld.recipe import Recipe, build
 
 SETS = get_args(SetName)
 SPLITS = get_args(Split)
@@ -111,7 +111,7 @@ def test_unknown_names_are_errors(set_name, split):
 
 
 def test_the_world_imports_without_torch():
-    code = "import sys, lightreasoner.microworld.world; print('torch' in sys.modules)"
+    code = "import sys, lightreasoner.data.microworld; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

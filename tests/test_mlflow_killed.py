@@ -18,10 +18,11 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from flows import home, servers
-from flows.manager import Manager
+from flows import environment
+from flows.servers import local
+from flows.servers.manager import Manager
 from lightreasoner.config import Params
-from tasks import sync
+from tasks.tracking import sync
 
 CONSOLE = "from flows.cli import main; main()"
 STAGES = {
@@ -48,19 +49,19 @@ class Place:
         return self.folder / "home"
 
     def start(self, *arguments: str) -> "subprocess.Popen[str]":
-        environment = {**os.environ, "PYTHONPATH": str(home.ROOT), "OMP_NUM_THREADS": "1"}
+        environ = {**os.environ, "PYTHONPATH": str(environment.ROOT), "OMP_NUM_THREADS": "1"}
         for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
-            environment.pop(name, None)
-        environment |= {
+            environ.pop(name, None)
+        environ |= {
             "LIGHTREASONER_HOME": str(self.home),
             "PREFECT_HOME": str(self.home / "prefect"),
         }
         if self.address:
-            environment["MLFLOW_TRACKING_URI"] = self.address
+            environ["MLFLOW_TRACKING_URI"] = self.address
         return subprocess.Popen(
             [sys.executable, "-c", CONSOLE, *arguments],
             cwd=self.folder,
-            env=environment,
+            env=environ,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -151,7 +152,7 @@ def test_the_server_of_up_is_killed(place: Place, comes_back: bool) -> None:
         if not comes_back:
             assert keeper.states()["mlflow"].word == "stopped"
             keeper.begin("mlflow")
-        places = servers.announced(place.home)
+        places = local.announced(place.home)
         assert places is not None
         end = time.monotonic() + 120
         while not answers(places.mlflow):

@@ -10,8 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lightreasoner import artifacts, models
 from lightreasoner.errors import ModelError
+from lightreasoner.inference import loading, vocabulary
+from lightreasoner.storage import artifacts
 
 SHARED = Path(os.environ.get("LIGHTREASONER_SHARED", Path(__file__).parents[2] / "shared"))
 WITNESS = SHARED / "cases" / "files" / "eos_as_text_generation_config.json"
@@ -92,10 +93,10 @@ def test_weights_are_those_of_the_directory_in_safetensors(
     """Refused where a model is named, and again where its weights are loaded."""
     change(model)
     with pytest.raises(ModelError, match=said) as caught:
-        models.resolve(str(model))
+        loading.resolve(str(model))
     assert "\n" not in str(caught.value)
     with pytest.raises(ModelError, match=said):
-        models.load_model(model, "cpu", "float32")
+        loading.load_model(model, "cpu", "float32")
 
 
 @pytest.mark.parametrize(
@@ -104,7 +105,7 @@ def test_weights_are_those_of_the_directory_in_safetensors(
 def test_an_index_that_is_none_is_named(model: Path, text: str) -> None:
     (model / INDEX).write_text(text, encoding="utf-8")
     with pytest.raises(ModelError, match=r"model.safetensors.index.json: ") as caught:
-        models.resolve(str(model))
+        loading.resolve(str(model))
     assert "\n" not in str(caught.value)
 
 
@@ -112,8 +113,8 @@ def test_shards_of_an_index_are_read(model: Path) -> None:
     names = load_file(model / "model.safetensors")
     write_index(model, "part.safetensors")
     (model / "model.safetensors").rename(model / "part.safetensors")
-    assert models.resolve(str(model)).digest == artifacts.digest(model)
-    loaded = models.load_model(model, "cpu", "float32").state_dict()
+    assert loading.resolve(str(model)).digest == artifacts.digest(model)
+    loaded = loading.load_model(model, "cpu", "float32").state_dict()
     assert all(torch.equal(loaded[name], weight) for name, weight in names.items())
 
 
@@ -162,7 +163,7 @@ def a_pipe(model: Path) -> None:
 def test_links_that_lead_out_are_refused(model: Path, change: Callable[[Path], None]) -> None:
     change(model)
     with pytest.raises(ModelError, match=r"is no file of the directory .*; copy it in") as caught:
-        models.resolve(str(model))
+        loading.resolve(str(model))
     assert "\n" not in str(caught.value)
 
 
@@ -170,7 +171,7 @@ def test_links_that_stay_inside_are_read(model: Path, tmp_path: Path) -> None:
     """The directory itself may be a link, too."""
     (model / "notes.txt").symlink_to("config.json")
     (tmp_path / "link").symlink_to(model, target_is_directory=True)
-    assert models.resolve(str(tmp_path / "link")).digest == artifacts.digest(model)
+    assert loading.resolve(str(tmp_path / "link")).digest == artifacts.digest(model)
 
 
 def test_the_hubs_own_cache_is_read(model: Path, tmp_path: Path) -> None:
@@ -181,12 +182,12 @@ def test_the_hubs_own_cache_is_read(model: Path, tmp_path: Path) -> None:
     for number, file in enumerate(sorted(model.iterdir())):
         file.rename(blobs / str(number))
         (snapshot / file.name).symlink_to(f"../../blobs/{number}")
-    assert models.resolve(str(snapshot)).path == snapshot
-    models.load_model(snapshot, "cpu", "float32")
+    assert loading.resolve(str(snapshot)).path == snapshot
+    loading.load_model(snapshot, "cpu", "float32")
     (tmp_path / "hub" / "other").write_bytes(b"")
     (snapshot / "more.safetensors").symlink_to("../../other")
     with pytest.raises(ModelError, match=r"more.safetensors: is no file of the directory"):
-        models.resolve(str(snapshot))
+        loading.resolve(str(snapshot))
 
 
 def test_tokens_are_those_of_tokenizer_json(model: Path, tmp_path: Path) -> None:
@@ -195,19 +196,19 @@ def test_tokens_are_those_of_tokenizer_json(model: Path, tmp_path: Path) -> None
     settings["fast_tokenizer_files"] = ["../tokenizer.4.0.json"]
     (model / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
     shutil.copyfile(model / "tokenizer.json", tmp_path / "tokenizer.4.0.json")
-    for read in (lambda: models.resolve(str(model)), lambda: models.load_tokenizer(model)):
+    for read in (lambda: loading.resolve(str(model)), lambda: loading.load_tokenizer(model)):
         with pytest.raises(ModelError, match=r"fast_tokenizer_files names .*; only tokenizer.json"):
             read()
 
 
 def use(model: Path) -> set[int]:
     """All that is read of a model's settings, without its weights; the ids that end a response."""
-    models.resolve(str(model))
-    models.check_pair(model, model)
-    models.context_length(model)
-    models.load_skeleton(model)
-    tokenizer = models.load_tokenizer(model)
-    return models.stop_ids(model, tokenizer)
+    loading.resolve(str(model))
+    vocabulary.check_pair(model, model)
+    loading.context_length(model)
+    loading.load_skeleton(model)
+    tokenizer = loading.load_tokenizer(model)
+    return loading.stop_ids(model, tokenizer)
 
 
 @pytest.mark.parametrize(
@@ -258,7 +259,7 @@ def test_settings_of_another_kind_are_one_line(
 def test_ends_that_are_text_are_refused_when_the_model_is_named(model: Path) -> None:
     shutil.copyfile(WITNESS, model / "generation_config.json")
     with pytest.raises(ModelError, match=r"eos_token_id must be an id .* got '2'"):
-        models.resolve(str(model))
+        loading.resolve(str(model))
 
 
 @pytest.mark.parametrize("eos", [256, [256, 258], None])
@@ -266,4 +267,4 @@ def test_a_byte_order_mark_is_read(model: Path, eos: object) -> None:
     path = model / "generation_config.json"
     path.write_text("\ufeff" + json.dumps({"eos_token_id": eos}), encoding="utf-8")
     assert use(model) == {256, 258}
-    models.load_model(model, "cpu", "float32")
+    loading.load_model(model, "cpu", "float32")

@@ -10,9 +10,10 @@ from conftest import SPECIAL, write_tokenizer
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from lightreasoner import artifacts, models
 from lightreasoner.errors import ModelError
+from lightreasoner.inference import loading, vocabulary
 from lightreasoner.presets import PRESETS
+from lightreasoner.storage import artifacts
 
 
 def edit_tokenizer(directory: Path, swap: tuple[str, str]) -> None:
@@ -25,13 +26,13 @@ def edit_tokenizer(directory: Path, swap: tuple[str, str]) -> None:
 
 
 def test_a_directory_is_identified_by_its_files(tiny_expert: Path) -> None:
-    assert models.resolve(str(tiny_expert)).digest == artifacts.digest(tiny_expert)
+    assert loading.resolve(str(tiny_expert)).digest == artifacts.digest(tiny_expert)
 
 
 @pytest.mark.parametrize("name", ["no/such/dir", "Qwen/Qwen2.5-0.5B", "microworld/nobody", "x"])
 def test_an_unknown_model_says_what_to_give(name: str) -> None:
     with pytest.raises(ModelError, match=r"neither a directory nor owner/name@commit"):
-        models.resolve(name)
+        loading.resolve(name)
 
 
 @pytest.mark.slow  # the hub's client tries for 25 s
@@ -40,7 +41,7 @@ def test_a_hub_out_of_reach_is_one_line(
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(ModelError, match=r"fetched from the hub \(.*refused.*\); check") as error:
-        models.resolve(PRESETS["qwen2.5-math-1.5b"].models.expert)
+        loading.resolve(PRESETS["qwen2.5-math-1.5b"].models.expert)
     assert "\n" not in str(error.value)
     assert capfd.readouterr().err == ""
 
@@ -50,18 +51,18 @@ def test_pickled_weights_only_are_refused(tiny_expert: Path, tmp_path: Path) -> 
     (tmp_path / "m" / "model.safetensors").unlink()
     torch.save({}, tmp_path / "m" / "pytorch_model.bin")
     with pytest.raises(ModelError, match=r"pickled weights only \(pytorch_model.bin\)"):
-        models.resolve(str(tmp_path / "m"))
+        loading.resolve(str(tmp_path / "m"))
 
 
 def test_a_directory_without_config_or_tokenizer_is_refused(
     tiny_expert: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(ModelError, match=r"no config.json"):
-        models.resolve(str(tmp_path))
+        loading.resolve(str(tmp_path))
     shutil.copytree(tiny_expert, tmp_path / "m")
     (tmp_path / "m" / "tokenizer.json").unlink()
     with pytest.raises(ModelError, match=r"no tokenizer.json"):
-        models.resolve(str(tmp_path / "m"))
+        loading.resolve(str(tmp_path / "m"))
 
 
 @pytest.mark.parametrize(
@@ -73,7 +74,10 @@ def test_sizes_under_other_names_are_named(
 ) -> None:
     """As GPT-2 and multimodal models have them."""
     (tmp_path / "config.json").write_text(json.dumps(settings), encoding="utf-8")
-    read = {"max_position_embeddings": models.context_length, "vocab_size": models.vocabulary_size}
+    read = {
+        "max_position_embeddings": loading.context_length,
+        "vocab_size": vocabulary.vocabulary_size,
+    }
     with pytest.raises(ModelError, match=rf"config.json: {field} must be a number at its top"):
         read[field](tmp_path)
 
@@ -82,7 +86,7 @@ def test_damaged_weights_are_one_line(tiny_expert: Path, tmp_path: Path) -> None
     shutil.copytree(tiny_expert, tmp_path / "m")
     (tmp_path / "m" / "model.safetensors").write_bytes(b"not safetensors")
     with pytest.raises(ModelError, match=r"cannot be loaded"):
-        models.load_model(tmp_path / "m", "cpu", "float32")
+        loading.load_model(tmp_path / "m", "cpu", "float32")
 
 
 def test_missing_weights_are_refused(tiny_expert: Path, tmp_path: Path) -> None:
@@ -92,7 +96,7 @@ def test_missing_weights_are_refused(tiny_expert: Path, tmp_path: Path) -> None:
     del weights["model.layers.1.mlp.up_proj.weight"]
     save_file(weights, tmp_path / "m" / "model.safetensors", {"format": "pt"})
     with pytest.raises(ModelError, match=r"1 weights are missing, the first is .*1.mlp.up_proj"):
-        models.load_model(tmp_path / "m", "cpu", "float32")
+        loading.load_model(tmp_path / "m", "cpu", "float32")
 
 
 @pytest.mark.parametrize(
@@ -110,7 +114,7 @@ def test_states_other_than_keys_and_values_are_refused(
     )
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
     with pytest.raises(ModelError, match=said):
-        models.load_model(tmp_path, "cpu", "float32")
+        loading.load_model(tmp_path, "cpu", "float32")
 
 
 def test_an_id_beyond_a_models_rows_is_not_shared(tiny_expert: Path, tmp_path: Path) -> None:
@@ -121,7 +125,7 @@ def test_an_id_beyond_a_models_rows_is_not_shared(tiny_expert: Path, tmp_path: P
         tree = json.loads(path.read_text(encoding="utf-8"))
         tree["added_tokens"].append(tree["added_tokens"][0] | {"id": 259, "content": "<|more|>"})
         path.write_text(json.dumps(tree), encoding="utf-8")
-    assert models.check_pair(tmp_path / "one", tmp_path / "other") == list(range(259))
+    assert vocabulary.check_pair(tmp_path / "one", tmp_path / "other") == list(range(259))
 
 
 @pytest.mark.parametrize("name", ["rope_type", "type"])
@@ -133,32 +137,32 @@ def test_long_rope_ends_where_its_frequencies_change(tmp_path: Path, name: str) 
         "rope_scaling": {name: "longrope"},
     }
     (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    assert models.context_length(tmp_path) == 4096
+    assert loading.context_length(tmp_path) == 4096
 
 
 def test_a_unigram_vocabulary_is_read(tmp_path: Path) -> None:
     tree = {"model": {"vocab": [["a", -1.0], ["b", -2.0]]}, "added_tokens": []}
     (tmp_path / "tokenizer.json").write_text(json.dumps(tree), encoding="utf-8")
-    assert models.Vocabulary(tmp_path).tokens == {0: "a", 1: "b"}
+    assert vocabulary.Vocabulary(tmp_path).tokens == {0: "a", 1: "b"}
 
 
 def test_equal_vocabularies_share_every_id(tiny_expert: Path, tiny_amateur: Path) -> None:
-    assert models.check_pair(tiny_expert, tiny_amateur) == list(range(259))
-    assert models.differing_tokens(tiny_expert, tiny_amateur) == {}
+    assert vocabulary.check_pair(tiny_expert, tiny_amateur) == list(range(259))
+    assert vocabulary.differing_tokens(tiny_expert, tiny_amateur) == {}
 
 
 def test_the_first_differing_ordinary_token_is_named(tiny_expert: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny_expert, tmp_path / "m")
-    vocabulary = models.Vocabulary(tiny_expert).tokens
-    edit_tokenizer(tmp_path / "m", (vocabulary[41], vocabulary[200]))
+    tokens = vocabulary.Vocabulary(tiny_expert).tokens
+    edit_tokenizer(tmp_path / "m", (tokens[41], tokens[200]))
     with pytest.raises(ModelError, match=r"differ in ordinary token 41: "):
-        models.check_pair(tiny_expert, tmp_path / "m")
+        vocabulary.check_pair(tiny_expert, tmp_path / "m")
 
 
 def test_a_token_that_only_one_has_is_named(tiny_expert: Path, tmp_path: Path) -> None:
     write_tokenizer(tmp_path, extra=["ab"])
     with pytest.raises(ModelError, match=r"token 256: '<.endoftext.>' against 'ab'"):
-        models.check_pair(tiny_expert, tmp_path)
+        vocabulary.check_pair(tiny_expert, tmp_path)
 
 
 def test_renamed_special_tokens_are_left_out(tiny_expert: Path, tmp_path: Path) -> None:
@@ -166,9 +170,11 @@ def test_renamed_special_tokens_are_left_out(tiny_expert: Path, tmp_path: Path) 
     shutil.copytree(tiny_expert, tmp_path / "m")
     path = tmp_path / "m" / "tokenizer.json"
     path.write_text(path.read_text(encoding="utf-8").replace(SPECIAL[1], "<|User|>"))
-    assert models.check_pair(tiny_expert, tmp_path / "m") == [*range(257), 258]
-    assert models.differing_tokens(tiny_expert, tmp_path / "m") == {257: (SPECIAL[1], "<|User|>")}
+    assert vocabulary.check_pair(tiny_expert, tmp_path / "m") == [*range(257), 258]
+    assert vocabulary.differing_tokens(tiny_expert, tmp_path / "m") == {
+        257: (SPECIAL[1], "<|User|>")
+    }
 
 
 def test_stop_ids_hold_end_of_turn_and_end_of_text(tiny_expert: Path) -> None:
-    assert models.stop_ids(tiny_expert, models.load_tokenizer(tiny_expert)) == {256, 258}
+    assert loading.stop_ids(tiny_expert, loading.load_tokenizer(tiny_expert)) == {256, 258}

@@ -11,7 +11,7 @@ import cut_network
 import pytest
 import yaml
 
-from flows import home
+from flows import environment
 from lightreasoner.config import Params
 
 HERE = Path(__file__).parent
@@ -76,9 +76,9 @@ def folder(tmp_path: Path, tiny_params: Params) -> Path:
 def asked(folder: Path, *command: str) -> list[str]:
     """Run Python with the network cut; what it asked for outside. The command must succeed."""
     kept = {name: value for name, value in os.environ.items() if name.startswith(("PATH", "HOME"))}
-    environment = {
+    environ = {
         **kept,
-        "PYTHONPATH": str(home.ROOT),
+        "PYTHONPATH": str(environment.ROOT),
         "LIGHTREASONER_HOME": str(folder / "home"),
         "OMP_NUM_THREADS": "1",
     }
@@ -87,7 +87,7 @@ def asked(folder: Path, *command: str) -> list[str]:
     done = subprocess.run(
         [*cut_off, sys.executable, *command],
         cwd=folder,
-        env=environment,
+        env=environ,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -1,6 +1,6 @@
 import pytest
 
-from lightreasoner.normalisation import normalise
+from lightreasoner.qwen_math.normalise import normalise
 
 NORMAL_FORMS = [
     # nothing to do, nothing left

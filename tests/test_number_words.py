@@ -1,6 +1,6 @@
 import pytest
 
-from lightreasoner.number_words import number_from_words
+from lightreasoner.qwen_math.number_words import number_from_words
 
 # As word2number 1.1 answers, which 300,000 random sentences were compared with as well.
 NUMBERS = [

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightreasoner.normalisation import UNIT_WORDS
-from lightreasoner.official import choice, extract, gold, is_equal, prediction
-from lightreasoner.sources import problem_of_record
+from lightreasoner.data.sources import problem_of_record
+from lightreasoner.qwen_math.normalise import UNIT_WORDS
+from lightreasoner.qwen_math.toolkit import choice, extract, gold, is_equal, prediction
 
 SHARED = Path(os.environ.get("LIGHTREASONER_SHARED", Path(__file__).parents[2] / "shared"))
 PARITY = SHARED / "parity"

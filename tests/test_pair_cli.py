@@ -7,9 +7,9 @@ from test_cli import call, faults
 from typer.testing import Result
 
 from lightreasoner import config
+from lightreasoner.pipeline.graph import STAGES, external_inputs
+from lightreasoner.pipeline.store import Store, stage_key
 from lightreasoner.presets import PRESETS
-from lightreasoner.stages import STAGES, external_inputs
-from lightreasoner.store import Store, stage_key
 
 SMALL = ("compute.device=cpu", "evaluate.max_new_tokens=48")
 

@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 from written_scores import write_frame, write_scores
 
-from lightreasoner import pairing
 from lightreasoner.errors import ArtifactError
-from lightreasoner.pairing import Scores
+from lightreasoner.evaluation import pairing
+from lightreasoner.evaluation.pairing import Scores
 
 Edit = Callable[[pd.DataFrame], pd.DataFrame]
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lightreasoner.parity import NONE, distance
+from lightreasoner.tuning.parity import NONE, distance
 
 
 def test_by_hand() -> None:

@@ -25,19 +25,23 @@ from prefect.testing.utilities import prefect_test_harness
 from rich.console import Console
 from written_scores import write_scores
 
-from flows import compare, latest, pipeline, publish, records, registering, shown, summary, table1
-from flows import home as homes
-from lightreasoner import config, methods, places
+from flows import compare, pipeline, registering, table1
+from flows import environment as homes
+from flows.dvc import publish
+from flows.results import prefect_page, records, report_json, terminal
+from lightreasoner import config
 from lightreasoner.config import Params
 from lightreasoner.errors import ArtifactError, SelectionError
-from lightreasoner.gate import Champion, Decision, decide
+from lightreasoner.evaluation.promotion import Champion, Decision, decide
+from lightreasoner.experiments import methods
+from lightreasoner.pipeline.graph import GRAPH, STAGES, external_inputs
+from lightreasoner.pipeline.store import Store, stage_key
 from lightreasoner.progress import Silent
-from lightreasoner.stages import GRAPH, STAGES, external_inputs
-from lightreasoner.store import Store, stage_key
-from tasks import runs, tracking
-from tasks.gate import Gated
-from tasks.registry import Registered, RegistryError
+from lightreasoner.storage import outputs
+from tasks.registry.gate import Gated
+from tasks.registry.versions import Registered, RegistryError
 from tasks.stages import StageRun, run_stage
+from tasks.tracking import lookup, mlflow_runs
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of Prefect and of MLflow
@@ -85,7 +89,7 @@ def run_prepare(params: Params, home: Path) -> StageRun:
     @flow
     def first_stage() -> list[StageRun]:
         inputs = external_inputs(params, STAGES["prepare"].inputs)
-        return [run_stage(STAGES["prepare"], inputs, params, home, tracking.UNTRACKED)]
+        return [run_stage(STAGES["prepare"], inputs, params, home, mlflow_runs.UNTRACKED)]
 
     return first_stage()[0]
 
@@ -225,12 +229,12 @@ def test_dvcs_workspace_may_be_written_again(
     monkeypatch.chdir(tmp_path)
     for stage in GRAPH:
         payload = home / "store" / stage.name / first_report["fingerprints"][stage.name] / "payload"
-        out = places.DATA / stage.output
+        out = outputs.DATA / stage.output
         shutil.copytree(payload, out)
-        places.check(out, stage.output, tmp_path)
+        outputs.check(out, stage.output, tmp_path)
         (out / "thesis.txt").touch()
         with pytest.raises(ArtifactError, match=r"holds other files \(thesis.txt\)"):
-            places.check(out, stage.output, tmp_path)
+            outputs.check(out, stage.output, tmp_path)
 
 
 def test_a_second_run_takes_all_from_the_store(
@@ -252,7 +256,7 @@ def test_a_finished_run_leaves_a_record(
     assert record.registered_model == first_report["registered_model"]
     stored = registering.stored_outcomes(params, home)
     assert record.digests == {name: each.artifact.digest for name, each in stored.items()}
-    tracking.configure(homes.tracking_uri(home), home)
+    mlflow_runs.configure(homes.tracking_uri(home), home)
     assert MlflowClient().get_run(record.mlflow).info.run_name == record.name
 
 
@@ -269,13 +273,13 @@ def test_a_failed_stage_fails_the_run_in_one_line(params: Params, home: Path) ->
     assert failures[0].state
     assert str(error.value) in str(failures[0].state.message)
     assert (home / "latest" / "report.json").read_bytes() == before
-    seen = runs.look_up(failures[0].name, homes.tracking_uri(home), home)
+    seen = lookup.look_up(failures[0].name, homes.tracking_uri(home), home)
     assert seen
     assert (seen.kind, seen.finished) == ("pipeline", False)
     assert seen.state.startswith("it failed (SelectionError: ")
-    seen = runs._in_prefect(str(failures[0].id))
-    assert seen == runs.Seen("pipeline", "it is Failed", False)
-    assert runs.look_up("nobody's", homes.tracking_uri(home), home) is None
+    seen = lookup._in_prefect(str(failures[0].id))
+    assert seen == lookup.Seen("pipeline", "it is Failed", False)
+    assert lookup.look_up("nobody's", homes.tracking_uri(home), home) is None
 
 
 @contextmanager
@@ -351,7 +355,7 @@ def test_registering_outside_a_flow_finds_the_version(params: Params, home: Path
 def test_a_champion_is_graded_as_a_task_of_the_run(params: Params, home: Path) -> None:
     """The champion, of the first run, has no scores under another token limit."""
     other = changed(params, evaluate={"max_new_tokens": 3}, select={"alpha": 0.5})
-    tracking.configure(homes.tracking_uri(home), home)
+    mlflow_runs.configure(homes.tracking_uri(home), home)
     client = MlflowClient()
     client.set_registered_model_alias("tiny", "champion", "1")
     try:
@@ -360,7 +364,7 @@ def test_a_champion_is_graded_as_a_task_of_the_run(params: Params, home: Path) -
         client.delete_registered_model_alias("tiny", "champion")
     assert (gate["verdict"], gate["against"], gate["champion"]) == ("kept", "1", "1")
     assert gate["over_champion"]["difference"] == 0
-    runs = client.search_runs([tracking.experiment_id()], "tags.kind = 'stage'")
+    runs = client.search_runs([mlflow_runs.experiment_id()], "tags.kind = 'stage'")
     assert "evaluate (champion)" in {run.info.run_name for run in runs}
     with get_client(sync_client=True) as prefect:
         names = {run.name for run in prefect.read_task_runs(limit=200)}
@@ -381,11 +385,11 @@ def test_the_summary_shows_what_matters(tmp_path: Path, tiny_expert: Path) -> No
     state: Any = None
     runs = {name: StageRun(outcome, state, 1.25) for name, outcome in outcomes.items()}
     gated = Gated(_decision(tmp_path), "2")
-    registered = latest.Registering(Registered("m", "3", "candidate", False), 0.5, 10.0, gated)
-    report = latest.describe(runs, registered)
+    registered = report_json.Registering(Registered("m", "3", "candidate", False), 0.5, 10.0, gated)
+    report = report_json.describe(runs, registered)
     assert report["stages"]["register"]["cached"] is True
     written = io.StringIO()
-    summary.show(report, Console(width=40, file=written), {"report": "/here/report.html"})
+    terminal.show(report, Console(width=40, file=written), {"report": "/here/report.html"})
     text = written.getvalue()
     row = next(line.split() for line in text.splitlines() if line.startswith("tuned"))
     gain = ["+40.0", "36.0-44.0", "250/10", "2.0e-50"]  # p corrected for two sets
@@ -404,14 +408,14 @@ def test_the_page_in_prefect_shows_what_matters(tmp_path: Path, tiny_expert: Pat
     state: Any = None
     runs = {name: StageRun(outcome, state, 1.25) for name, outcome in outcomes.items()}
     gated = Gated(_decision(tmp_path), "2")
-    registered = latest.Registering(Registered("m", "3", "candidate", False), 0.5, 10.0, gated)
-    report = latest.describe(runs, registered)
+    registered = report_json.Registering(Registered("m", "3", "candidate", False), 0.5, 10.0, gated)
+    report = report_json.describe(runs, registered)
     addresses = {"registered-model": "http://h/m", "sample-set": "http://h/s"}
     params = stored_pipeline.params()
     ids = {"name": "a run", "prefect": "1d", "mlflow": ""}
     record = records.of(ids, params, runs, report["registered_model"])
-    finished = shown.Finished(record, report, runs, params, addresses)
-    text = shown.markdown(finished)
+    finished = prefect_page.Finished(record, report, runs, params, addresses)
+    text = prefect_page.markdown(finished)
     assert "2 of 8 steps (25.0%) became samples: those with KL > 0.4 nats" in text
     cells = ["tuned", "600", "40.0% (35.0-45.0)", "80.0% (75.0-85.0)", "+40.0 (36.0-44.0)"]
     assert f"| {' | '.join(cells)} | 2.0e-50 |" in text
@@ -422,7 +426,7 @@ def test_the_page_in_prefect_shows_what_matters(tmp_path: Path, tiny_expert: Pat
     assert "| register | 0.5 s | from the store |" in text
     assert "`lightreasoner publish 1d`" in text
     assert "data:" not in text
-    assert "m, version 3, alias" in shown.markdown(replace(finished, addresses={}))
+    assert "m, version 3, alias" in prefect_page.markdown(replace(finished, addresses={}))
 
 
 def _decision(folder: Path) -> Decision:
@@ -478,13 +482,13 @@ def test_a_method_without_samples_says_why_and_spares_the_others(
 
 @pytest.mark.usefixtures("compared")
 def test_a_comparison_is_one_run_with_a_nested_run_a_stage(home: Path) -> None:
-    tracking.configure(homes.tracking_uri(home), home)
-    experiment = [tracking.experiment_id()]
+    mlflow_runs.configure(homes.tracking_uri(home), home)
+    experiment = [mlflow_runs.experiment_id()]
     client = MlflowClient()
     (run,) = client.search_runs(experiment, "tags.kind = 'comparison'")
     assert run.info.status == "FINISHED"
-    seen = runs.look_up(run.info.run_id, homes.tracking_uri(home), home)
-    assert seen == runs.Seen("comparison", "FINISHED", True)
+    seen = lookup.look_up(run.info.run_id, homes.tracking_uri(home), home)
+    assert seen == lookup.Seen("comparison", "FINISHED", True)
     assert run.data.metrics["gold/small/accuracy"] >= 0
     files = {file.path for file in client.list_artifacts(run.info.run_id)}
     assert files == {"compare.json", "compare.md"}
@@ -505,7 +509,7 @@ def test_a_comparison_fails_if_nothing_can_be_tuned(params: Params) -> None:
 
 def test_the_comparisons_table_in_the_terminal(compared: dict[str, Any], tmp_path: Path) -> None:
     written = io.StringIO()
-    summary.show_comparison(compared, Console(width=40, file=written), tmp_path)
+    terminal.show_comparison(compared, Console(width=40, file=written), tmp_path)
     lines = written.getvalue().splitlines()
     assert [line for line in lines if line.startswith("SFT, ground truth")]
     assert lines[-1] == f"files        {tmp_path}"
@@ -558,8 +562,8 @@ def test_the_table_has_four_cells_of_two_prompts(tabled: dict[str, Any], home: P
 
 @pytest.mark.usefixtures("tabled")
 def test_the_table_is_one_run_and_takes_the_pipelines_results(home: Path) -> None:
-    tracking.configure(homes.tracking_uri(home), home)
-    client, experiment = MlflowClient(), [tracking.experiment_id()]
+    mlflow_runs.configure(homes.tracking_uri(home), home)
+    client, experiment = MlflowClient(), [mlflow_runs.experiment_id()]
     (run,) = client.search_runs(experiment, "tags.kind = 'table1'")
     assert run.info.status == "FINISHED"
     assert run.data.metrics["best/tuned/small/strict"] >= 0
@@ -589,7 +593,7 @@ def test_one_prompt_for_both_gives_two_cells(params: Params, first_report: dict[
 def test_the_table_in_the_terminal(tabled: dict[str, Any], tmp_path: Path) -> None:
     """All of it on a narrow terminal, too."""
     written = io.StringIO()
-    summary.show_table1(tabled, Console(width=40, file=written), tmp_path)
+    terminal.show_table1(tabled, Console(width=40, file=written), tmp_path)
     lines = written.getvalue().splitlines()
     titles = ["Accuracy, qwen", "Accuracy, strict", "Gains, qwen", "Gains, strict"]
     assert [line for line in lines if line in titles] == titles

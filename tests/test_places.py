@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from lightreasoner import artifacts, places
-from lightreasoner.artifacts import Artifact
 from lightreasoner.errors import ArtifactError
-from lightreasoner.stages import STAGES
+from lightreasoner.pipeline.graph import STAGES
+from lightreasoner.storage import artifacts, outputs
+from lightreasoner.storage.artifacts import Artifact
 
 
 @pytest.fixture(autouse=True)
@@ -25,14 +25,14 @@ def result(text: str, name: str = "problems.jsonl") -> Artifact:
 
 
 def check(out: Path, output: str = "problems") -> None:
-    places.check(out, output, Path("home"))
+    outputs.check(out, output, Path("home"))
 
 
 def put(text: str, out: Path) -> None:
-    places.put(result(text), "problems", out, Path("home"))
+    outputs.put(result(text), "problems", out, Path("home"))
 
 
-@pytest.mark.parametrize("out", [Path("a/b"), places.DATA / "problems"])
+@pytest.mark.parametrize("out", [Path("a/b"), outputs.DATA / "problems"])
 def test_a_result_is_replaced_by_the_next(out: Path) -> None:
     put("one", out)
     put("two", out)
@@ -42,11 +42,11 @@ def test_a_result_is_replaced_by_the_next(out: Path) -> None:
 def test_an_empty_directory_is_free() -> None:
     Path("a/b").mkdir(parents=True)
     check(Path("a"))
-    places.check_empty(Path("a"))
+    outputs.check_empty(Path("a"))
 
 
 @pytest.mark.parametrize("name", ["thesis.txt", "b/c/thesis.txt", ".git/config"])
-@pytest.mark.parametrize("out", [Path("a"), places.DATA / "problems"])
+@pytest.mark.parametrize("out", [Path("a"), outputs.DATA / "problems"])
 def test_a_file_beside_a_result_is_named(out: Path, name: str) -> None:
     put("one", out)
     (out / name).parent.mkdir(parents=True, exist_ok=True)
@@ -87,7 +87,7 @@ def test_many_files_are_not_all_named() -> None:
     with pytest.raises(ArtifactError, match=r"a: holds other files \((\d.txt, ){3}\.\.\.\)"):
         check(Path("a"))
     with pytest.raises(ArtifactError, match="holds other files"):
-        places.check_empty(Path("a"))
+        outputs.check_empty(Path("a"))
 
 
 @pytest.mark.parametrize("out", [".", ".."])
@@ -97,4 +97,4 @@ def test_the_current_folder_stays(out: str) -> None:
 
 
 def test_every_stages_files_are_known() -> None:
-    assert places.FILES.keys() == {stage.output for stage in STAGES.values()}
+    assert outputs.FILES.keys() == {stage.output for stage in STAGES.values()}

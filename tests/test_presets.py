@@ -16,13 +16,15 @@ import pytest
 from mlflow import MlflowClient
 
 from flows import registering
-from lightreasoner import artifacts, config, models, prompts
+from lightreasoner import config
 from lightreasoner.config import Params
+from lightreasoner.inference import loading, prompts, vocabulary
+from lightreasoner.paper import BENCHMARKS
+from lightreasoner.pipeline.graph import GRAPH, Inputs, external_inputs
+from lightreasoner.pipeline.store import Store
 from lightreasoner.presets import PRESETS
 from lightreasoner.progress import Silent
-from lightreasoner.published import BENCHMARKS
-from lightreasoner.stages import GRAPH, Inputs, external_inputs
-from lightreasoner.store import Store
+from lightreasoner.storage import artifacts
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of Prefect and of MLflow
@@ -131,7 +133,7 @@ def _rows(found: Inputs, output: str, file: str) -> list[dict[str, Any]]:
 def _check_prompts(found: Inputs, params: Params, begin: str) -> None:
     """All were asked in the preset's styles: a chat begins with the expert's own token, once, and
     mmlu_stem has its five demos."""
-    tokenizer = models.load_tokenizer(found["expert"].path)
+    tokenizer = loading.load_tokenizer(found["expert"].path)
     for row in _rows(found, "trajectories", "trajectories.parquet"):
         prompt = tokenizer.decode(row["prompt_ids"])
         assert (prompt.startswith(begin), prompt.count(begin)) == (True, 1)
@@ -167,10 +169,10 @@ def _check_loads_again(registered: dict[str, Any], found: Inputs, scratch: Path)
     path = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(scratch))) / "model"
     assert artifacts.digest(path) == found["model"].digest
     expert = found["expert"].path
-    loaded = models.load_model(path, "cpu", "float32")
-    assert loaded.config.vocab_size == models.vocabulary_size(expert)
-    before, after = models.load_tokenizer(expert), models.load_tokenizer(path)
+    loaded = loading.load_model(path, "cpu", "float32")
+    assert loaded.config.vocab_size == vocabulary.vocabulary_size(expert)
+    before, after = loading.load_tokenizer(expert), loading.load_tokenizer(path)
     for style in ("qwen25-math-cot", "chat"):
         expected = prompts.encode("1 + 1 é?", style, before)
         assert prompts.encode("1 + 1 é?", style, after) == expected
-    assert models.ordered_stop_ids(path, after) == models.ordered_stop_ids(expert, before)
+    assert loading.ordered_stop_ids(path, after) == loading.ordered_stop_ids(expert, before)

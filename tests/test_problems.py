@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from lightreasoner import problems
-from lightreasoner.problems import Problem
+from lightreasoner.data import problems
+from lightreasoner.data.problems import Problem
 
 
 def test_written_problems_read_back(tmp_path: Path) -> None:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from lightreasoner import models, prompts
 from lightreasoner.config import PromptStyle
 from lightreasoner.errors import ModelError
+from lightreasoner.inference import loading, prompts
 
 QWEN = (
     "<|im_start|>system\nPlease reason step by step, and put your final answer within \\boxed{}."
@@ -16,7 +16,7 @@ QWEN = (
 
 def test_the_styles(tiny_expert: Path) -> None:
     """Braces in a question are text; spaces at the prompt's ends go, newlines stay."""
-    tokenizer = models.load_tokenizer(tiny_expert)
+    tokenizer = loading.load_tokenizer(tiny_expert)
     assert prompts.render("{1+1}? ", "qwen25-math-cot", tokenizer) == QWEN
     assert prompts.render("1+1?", "cot", tokenizer) == "Question: 1+1?\nAnswer:"
     assert prompts.render("{1+1}? ", "chat", tokenizer) == QWEN
@@ -26,7 +26,7 @@ def test_the_styles(tiny_expert: Path) -> None:
 
 def test_the_authors_cue_stands_in_the_models_own_template(tiny_expert: Path) -> None:
     """As their scripts render it; a template brings its own begin-of-sequence token."""
-    tokenizer = models.load_tokenizer(tiny_expert)
+    tokenizer = loading.load_tokenizer(tiny_expert)
     tokenizer.chat_template = "<s>{% for turn in messages %}{{ turn.content }}|{% endfor %}"
     assert prompts.render("What?", "authors", tokenizer) == "<s>Please reason step by step.|What?|"
     ids = prompts.encode("What?", "authors", tokenizer)
@@ -35,7 +35,7 @@ def test_the_authors_cue_stands_in_the_models_own_template(tiny_expert: Path) ->
 
 @pytest.mark.parametrize("style", ["chat", "authors"])
 def test_a_style_that_needs_a_template_says_so(tiny_expert: Path, style: PromptStyle) -> None:
-    tokenizer = models.load_tokenizer(tiny_expert)
+    tokenizer = loading.load_tokenizer(tiny_expert)
     tokenizer.chat_template = None
     with pytest.raises(
         ModelError,
@@ -47,7 +47,7 @@ def test_a_style_that_needs_a_template_says_so(tiny_expert: Path, style: PromptS
 
 def test_a_template_that_prints_the_date_prints_one_day(tiny_expert: Path) -> None:
     """Else a model that was evaluated yesterday could not be compared with one of today."""
-    tokenizer = models.load_tokenizer(tiny_expert)
+    tokenizer = loading.load_tokenizer(tiny_expert)
     tokenizer.chat_template = (
         "{% if strftime_now is defined %}{{ strftime_now('%d %B %Y') }}|{% endif %}"
         "{{ messages[-1].content }}"
@@ -57,7 +57,7 @@ def test_a_template_that_prints_the_date_prints_one_day(tiny_expert: Path) -> No
 
 def test_a_template_that_refuses_is_one_line(tiny_expert: Path) -> None:
     """As Gemma 2's does, which knows no system message."""
-    tokenizer = models.load_tokenizer(tiny_expert)
+    tokenizer = loading.load_tokenizer(tiny_expert)
     tokenizer.chat_template = "{{ raise_exception('System role not supported') }}"
     with pytest.raises(
         ModelError, match=r"style chat: .* refuses it \(System role not supported\); use qwen25"
@@ -66,7 +66,7 @@ def test_a_template_that_refuses_is_one_line(tiny_expert: Path) -> None:
 
 
 def test_special_tokens_are_single_ids(tiny_expert: Path) -> None:
-    tokenizer = models.load_tokenizer(tiny_expert)
+    tokenizer = loading.load_tokenizer(tiny_expert)
     ids = prompts.encode("1", "qwen25-math-cot", tokenizer)
     assert ids.count(tokenizer.convert_tokens_to_ids("<|im_start|>")) == 3
     assert tokenizer.decode(ids) == prompts.render("1", "qwen25-math-cot", tokenizer)
@@ -74,7 +74,7 @@ def test_special_tokens_are_single_ids(tiny_expert: Path) -> None:
 
 def test_a_continuation_keeps_its_distance_from_the_prompt(tiny_expert: Path) -> None:
     """`cot` ends in `Answer:`, ChatML in a new line."""
-    tokenizer = models.load_tokenizer(tiny_expert)
+    tokenizer = loading.load_tokenizer(tiny_expert)
     for style, expected in (("cot", " Four."), ("qwen25-math-cot", "Four.")):
         prompt = prompts.encode("1", style, tokenizer)
         assert tokenizer.decode(prompts.continuation("Four.", prompt, tokenizer)) == expected
@@ -82,7 +82,7 @@ def test_a_continuation_keeps_its_distance_from_the_prompt(tiny_expert: Path) ->
 
 def test_demos_share_the_users_turn(tiny_expert: Path) -> None:
     """A demo's braces and control characters are text, as the question's are."""
-    tokenizer = models.load_tokenizer(tiny_expert)
+    tokenizer = loading.load_tokenizer(tiny_expert)
     demos = [("{a}\fb", "A. "), ("c", "\rd")]
     turn = "{a}\fb\nA. \n\nc\n\rd\n\n{1+1}? "
     for style in ("qwen25-math-cot", "chat"):
@@ -91,7 +91,7 @@ def test_demos_share_the_users_turn(tiny_expert: Path) -> None:
 
 
 def test_demos_of_cot_are_questions_of_their_own(tiny_expert: Path) -> None:
-    tokenizer = models.load_tokenizer(tiny_expert)
+    tokenizer = loading.load_tokenizer(tiny_expert)
     text = prompts.render("1?", "cot", tokenizer, [("{a}", "A. "), ("c", "\rd")])
     assert text == (
         "Question: {a}\nAnswer: A. \n\n\nQuestion: c\nAnswer: \rd\n\n\nQuestion: 1?\nAnswer:"

@@ -15,14 +15,17 @@ import stored_pipeline
 import yaml
 from typer.testing import CliRunner, Result
 
-from flows import cli, dvcprogram, publish, records
-from flows.dvcprogram import DvcError
-from flows.publish import PublishError
-from flows.records import Record
-from lightreasoner import artifacts, config
+from flows.cli import app
+from flows.dvc import program, publish
+from flows.dvc.program import DvcError
+from flows.dvc.publish import PublishError
+from flows.results import records
+from flows.results.records import Record
+from lightreasoner import config
 from lightreasoner.config import Params
+from lightreasoner.pipeline.graph import STAGES
 from lightreasoner.presets import PRESETS
-from lightreasoner.stages import STAGES
+from lightreasoner.storage import artifacts
 from tasks.stages import StageRun
 
 pytestmark = pytest.mark.skipif(not dvc_checkout.DVC.is_file(), reason="needs .venv/bin/dvc")
@@ -77,7 +80,7 @@ def checkout(start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 def call(home: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Result:
     monkeypatch.setenv("LIGHTREASONER_HOME", str(home))
-    return CliRunner().invoke(cli.application(), arguments)
+    return CliRunner().invoke(app.application(), arguments)
 
 
 def test_a_run_is_published_and_its_samples_are_a_version(
@@ -135,7 +138,7 @@ def test_what_changes_meanwhile_is_not_published_over(
     checkout: Path, home: Path, record: Record, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An edit while results are looked up is refused; one while DVC works undoes all."""
-    look_up, dvc = publish.results, dvcprogram.dvc
+    look_up, dvc = publish.results, program.dvc
 
     def slowly(*call: Any) -> Any:
         edit_params(checkout)
@@ -152,7 +155,7 @@ def test_what_changes_meanwhile_is_not_published_over(
         (checkout / "params.yaml").write_text("{}", encoding="utf-8")
         return said
 
-    monkeypatch.setattr(dvcprogram, "dvc", edited)
+    monkeypatch.setattr(program, "dvc", edited)
     with pytest.raises(DvcError, match=r"params\.yaml was changed meanwhile; nothing"):
         publish.publish(record, checkout, home)
     assert not (checkout / "dvc.lock").exists()
@@ -220,7 +223,7 @@ def test_a_dead_holder_does_not_count_as_busy(checkout: Path) -> None:
     (checkout / ".dvc" / "tmp").mkdir()
     lock = {"x": {"read": [{"pid": 2**22 + 1, "cmd": "dvc repro"}]}}
     (checkout / ".dvc" / "tmp" / "rwlock").write_text(json.dumps(lock), encoding="utf-8")
-    dvcprogram.refuse_busy(checkout)
+    program.refuse_busy(checkout)
 
 
 def test_one_publishes_at_a_time(checkout: Path, home: Path, record: Record) -> None:
@@ -272,7 +275,7 @@ def test_mistakes_are_one_line(checkout: Path, home: Path, monkeypatch: pytest.M
 
 
 def test_dvc_is_the_program_of_set_up() -> None:
-    assert dvcprogram._program() == str(dvc_checkout.DVC)
+    assert program._program() == str(dvc_checkout.DVC)
 
 
 def test_the_record_is_plain(home: Path, record: Record, params: Params) -> None:

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from lightreasoner.paper import AVERAGES, BENCHMARKS, TABLE_1
 from lightreasoner.presets import EXPERTS
-from lightreasoner.published import AVERAGES, BENCHMARKS, TABLE_1
 
 
 def test_every_paper_expert_has_its_rows() -> None:

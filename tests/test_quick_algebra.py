@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sympy.parsing import latex
 
-from lightreasoner import equivalence, quick_algebra
-from lightreasoner.quick_algebra import differ, equals, parse_latex
+from lightreasoner.qwen_math import equivalence, quick_algebra
+from lightreasoner.qwen_math.quick_algebra import differ, equals, parse_latex
 
 TEXTS = [
     r"\frac{1}{2}",

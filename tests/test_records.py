@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from flows import records
-from flows.records import Record, RecordError
+from flows.results import records
+from flows.results.records import Record, RecordError
 from lightreasoner.presets import PRESETS
-from tasks import runs
-from tasks.runs import Seen
+from tasks.tracking import lookup
+from tasks.tracking.lookup import Seen
 
 NOWHERE = "sqlite:///nowhere"
 ONE = Record(
@@ -68,7 +68,7 @@ def test_runs_of_one_name_and_several_results_need_an_id(home: Path) -> None:
 def test_why_a_run_cannot_be_published(
     seen: Seen | None, said: str, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runs, "look_up", lambda *_: seen)
+    monkeypatch.setattr(lookup, "look_up", lambda *_: seen)
     with pytest.raises(RecordError) as error:
         records.find(home, "another", NOWHERE)
     assert said in str(error.value)

@@ -27,13 +27,15 @@ from mlflow.utils import validation
 from pydantic import ValidationError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lightreasoner import artifacts, config
-from lightreasoner.artifacts import Artifact
+from lightreasoner import config
 from lightreasoner.config import Params
 from lightreasoner.errors import ModelError
-from lightreasoner.stages import GRAPH
-from lightreasoner.store import Outcome
-from tasks import card, registry, tracking
+from lightreasoner.pipeline.graph import GRAPH
+from lightreasoner.pipeline.store import Outcome
+from lightreasoner.storage import artifacts
+from lightreasoner.storage.artifacts import Artifact
+from tasks.registry import card, versions
+from tasks.tracking import mlflow_runs
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:The ``noload`` loader strategy:DeprecationWarning"  # MLflow asks SQLAlchemy 2.1
@@ -80,16 +82,17 @@ import json, sys, time
 from pathlib import Path
 
 import stored_pipeline
-from tasks import registry, tracking
-from lightreasoner import artifacts
+from lightreasoner.storage import artifacts
+from tasks.registry import versions
+from tasks.tracking import mlflow_runs
 
 uri, home, path, gate = sys.argv[1:]
 model = artifacts.of(Path(path))
 Path(gate, str(time.time())).touch()
 while len(list(Path(gate).iterdir())) < 2:
     time.sleep(0.001)
-tracking.configure(uri, Path(home))
-made = registry.register(model, {}, stored_pipeline.params(), None)
+mlflow_runs.configure(uri, Path(home))
+made = versions.register(model, {}, stored_pipeline.params(), None)
 answer = {"version": made.version, "created": made.created, "torch": "torch" in sys.modules}
 print(json.dumps(answer))
 """
@@ -99,7 +102,7 @@ print(json.dumps(answer))
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with an MLflow database of its own."""
     path = tmp_path_factory.mktemp("home")
-    tracking.configure(_sqlite(path), path)
+    mlflow_runs.configure(_sqlite(path), path)
     return path
 
 
@@ -118,10 +121,10 @@ def model(outcomes: dict[str, Outcome]) -> Artifact:
 @pytest.fixture(scope="module")
 def registered(
     home: Path, outcomes: dict[str, Outcome], model: Artifact
-) -> tuple[registry.Registered, str]:
+) -> tuple[versions.Registered, str]:
     """The model registered by a pipeline, and that pipeline's run id."""
-    with tracking.pipeline_run(PARAMS, "registers") as run_id:
-        return registry.register(model, outcomes, PARAMS, run_id), run_id
+    with mlflow_runs.pipeline_run(PARAMS, "registers") as run_id:
+        return versions.register(model, outcomes, PARAMS, run_id), run_id
 
 
 def _sqlite(home: Path) -> str:
@@ -159,10 +162,10 @@ def _answer(process: "subprocess.Popen[str]") -> dict[str, Any]:
 
 
 def test_a_version_names_everything_upstream(
-    registered: tuple[registry.Registered, str], outcomes: dict[str, Outcome], model: Artifact
+    registered: tuple[versions.Registered, str], outcomes: dict[str, Outcome], model: Artifact
 ) -> None:
     made, run_id = registered
-    assert made == registry.Registered("micro", "1", "candidate", created=True)
+    assert made == versions.Registered("micro", "1", "candidate", created=True)
     version = MlflowClient().get_model_version_by_alias("micro", "candidate")
     assert (version.version, version.run_id) == (1, run_id)
     tags = version.tags
@@ -180,7 +183,7 @@ def test_a_version_names_everything_upstream(
 
 
 def test_the_description_says_what_was_gained(
-    registered: tuple[registry.Registered, str],
+    registered: tuple[versions.Registered, str],
 ) -> None:
     """Plain sentences from the report's tables, then the card without its YAML."""
     text = MlflowClient().get_model_version("micro", registered[0].version).description
@@ -195,7 +198,7 @@ def test_the_description_says_what_was_gained(
 
 
 def test_the_card_beside_the_model_has_its_results(
-    registered: tuple[registry.Registered, str],
+    registered: tuple[versions.Registered, str],
 ) -> None:
     """As the hub reads it; the model's own card stays as it is (its digest is tested below)."""
     root = Path(mlflow.artifacts.download_artifacts("models:/micro@candidate"))
@@ -226,14 +229,14 @@ def test_a_data_set_of_the_hub_is_named_in_the_card(
 
 
 def test_the_adapter_alone_comes_with_the_version(
-    registered: tuple[registry.Registered, str], outcomes: dict[str, Outcome]
+    registered: tuple[versions.Registered, str], outcomes: dict[str, Outcome]
 ) -> None:
     root = Path(mlflow.artifacts.download_artifacts("models:/micro@candidate"))
     assert artifacts.digest(root / "adapter") == outcomes["finetune"].artifact.digest
 
 
 def test_the_logged_model_has_the_headline_and_its_run(
-    registered: tuple[registry.Registered, str],
+    registered: tuple[versions.Registered, str],
 ) -> None:
     made, run_id = registered
     version = MlflowClient().get_model_version("micro", made.version)
@@ -246,7 +249,7 @@ def test_the_logged_model_has_the_headline_and_its_run(
 
 
 def test_the_files_are_safetensors_with_short_requirements(
-    registered: tuple[registry.Registered, str], model: Artifact
+    registered: tuple[versions.Registered, str], model: Artifact
 ) -> None:
     root = Path(mlflow.artifacts.download_artifacts("models:/micro@candidate"))
     assert artifacts.digest(root / "model") == model.digest
@@ -260,18 +263,18 @@ def test_the_files_are_safetensors_with_short_requirements(
 
 
 def test_registering_again_finds_the_version_and_moves_the_alias(
-    registered: tuple[registry.Registered, str], outcomes: dict[str, Outcome], model: Artifact
+    registered: tuple[versions.Registered, str], outcomes: dict[str, Outcome], model: Artifact
 ) -> None:
     other = stored_pipeline.params(alias="release")
-    made = registry.register(model, outcomes, other, None)
-    assert made == registry.Registered("micro", "1", "release", created=False)
+    made = versions.register(model, outcomes, other, None)
+    assert made == versions.Registered("micro", "1", "release", created=False)
     assert _versions("micro") == ["1"]
     assert MlflowClient().get_model_version_by_alias("micro", "release").version == 1
     assert MlflowClient().get_model_version_by_alias("micro", "candidate").version == 1
 
 
 def test_a_version_that_is_there_tells_of_the_newest_evaluation(
-    registered: tuple[registry.Registered, str],
+    registered: tuple[versions.Registered, str],
     outcomes: dict[str, Outcome],
     model: Artifact,
     tmp_path: Path,
@@ -286,7 +289,7 @@ def test_a_version_that_is_there_tells_of_the_newest_evaluation(
     manifest = outcomes["report"].manifest | {"fingerprint": "f" * 32}
     newer = Outcome(artifacts.of(tmp_path / "report"), manifest, cached=False)
     for report, n, key in [(newer, True, "f" * 32), (outcomes["report"], False, None)]:
-        registry.register(model, outcomes | {"report": report}, PARAMS, None)
+        versions.register(model, outcomes | {"report": report}, PARAMS, None)
         version = MlflowClient().get_model_version("micro", "1")
         root = Path(mlflow.artifacts.download_artifacts("models:/micro/1"))
         assert ("n = 777" in version.description) == n
@@ -295,21 +298,21 @@ def test_a_version_that_is_there_tells_of_the_newest_evaluation(
 
 
 def test_a_version_made_meanwhile_wins(
-    registered: tuple[registry.Registered, str],
+    registered: tuple[versions.Registered, str],
     outcomes: dict[str, Outcome],
     model: Artifact,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The first look finds nothing, as if the other process had not registered yet."""
-    look, looks = registry._earliest, []
+    look, looks = versions._earliest, []
 
     def blind_once(*arguments: Any) -> Any:
         looks.append(arguments)
         return look(*arguments) if len(looks) > 1 else None
 
-    monkeypatch.setattr(registry, "_earliest", blind_once)
-    made = registry.register(model, outcomes, PARAMS, registered[1])
-    assert made == registry.Registered("micro", "1", "candidate", created=False)
+    monkeypatch.setattr(versions, "_earliest", blind_once)
+    made = versions.register(model, outcomes, PARAMS, registered[1])
+    assert made == versions.Registered("micro", "1", "candidate", created=False)
     assert _versions("micro") == ["1"]
 
 
@@ -332,7 +335,7 @@ def test_two_processes_on_a_new_database_register_once_and_load_no_model(
 
 def test_it_loads_both_ways_in_a_new_process(
     home: Path,
-    registered: tuple[registry.Registered, str],
+    registered: tuple[versions.Registered, str],
     outcomes: dict[str, Outcome],
     model: Artifact,
     tmp_path: Path,
@@ -341,7 +344,7 @@ def test_it_loads_both_ways_in_a_new_process(
     half = tmp_path / "half"
     AutoModelForCausalLM.from_pretrained(model.path, dtype=torch.bfloat16).save_pretrained(half)
     AutoTokenizer.from_pretrained(model.path).save_pretrained(half)
-    registry.register(artifacts.of(half), outcomes, stored_pipeline.params(name="half"), None)
+    versions.register(artifacts.of(half), outcomes, stored_pipeline.params(name="half"), None)
     for name in ("micro", "half"):
         MlflowClient().set_registered_model_alias(name, "champion", "1")
     found = _answer(_python(LOAD, _sqlite(home), "micro", "half"))
@@ -354,12 +357,12 @@ def test_it_loads_both_ways_in_a_new_process(
 
 
 def test_a_directory_without_safetensors_is_refused(
-    registered: tuple[registry.Registered, str], outcomes: dict[str, Outcome], tmp_path: Path
+    registered: tuple[versions.Registered, str], outcomes: dict[str, Outcome], tmp_path: Path
 ) -> None:
     (tmp_path / "config.json").write_text("{}", encoding="utf-8")
     (tmp_path / "pytorch_model.bin").write_bytes(b"pickle")
     with pytest.raises(ModelError, match="safetensors"):
-        registry.register(artifacts.of(tmp_path), outcomes, PARAMS, None)
+        versions.register(artifacts.of(tmp_path), outcomes, PARAMS, None)
     assert _versions("micro") == ["1"]
 
 
@@ -371,11 +374,11 @@ def test_a_registry_that_is_away_is_one_clear_error(
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     try:
-        tracking.configure(f"http://127.0.0.1:{_free_port()}", home)
-        with pytest.raises(registry.RegistryError, match=f"the model is at {model.path}"):
-            registry.register(model, outcomes, PARAMS, None)
+        mlflow_runs.configure(f"http://127.0.0.1:{_free_port()}", home)
+        with pytest.raises(versions.RegistryError, match=f"the model is at {model.path}"):
+            versions.register(model, outcomes, PARAMS, None)
     finally:
-        tracking.configure(_sqlite(home), home)
+        mlflow_runs.configure(_sqlite(home), home)
 
 
 def _free_port() -> int:
@@ -417,7 +420,7 @@ def _await(url: str, process: "subprocess.Popen[bytes]") -> None:
 @pytest.mark.slow
 def test_direct_and_server_go_on_from_each_other(
     home: Path,
-    registered: tuple[registry.Registered, str],
+    registered: tuple[versions.Registered, str],
     outcomes: dict[str, Outcome],
     model: Artifact,
     tmp_path: Path,
@@ -425,21 +428,21 @@ def test_direct_and_server_go_on_from_each_other(
     """The same database and files: direct SQLite, then a server, then direct SQLite again."""
     new = stored_pipeline.params(name="new")
     with _server(home) as address:
-        tracking.configure(address, home)
-        again = registry.register(model, outcomes, PARAMS, None)
-        assert again == registry.Registered("micro", "1", "candidate", created=False)
-        with tracking.pipeline_run(new, "by server") as run_id:
+        mlflow_runs.configure(address, home)
+        again = versions.register(model, outcomes, PARAMS, None)
+        assert again == versions.Registered("micro", "1", "candidate", created=False)
+        with mlflow_runs.pipeline_run(new, "by server") as run_id:
             for stage in GRAPH:
-                tracking.replay_stage(run_id, stage, outcomes[stage.name], home)
-            tracking.log_report(run_id, outcomes["report"])
-            assert registry.register(model, outcomes, new, run_id).created
+                mlflow_runs.replay_stage(run_id, stage, outcomes[stage.name], home)
+            mlflow_runs.log_report(run_id, outcomes["report"])
+            assert versions.register(model, outcomes, new, run_id).created
         for name in ("micro", "new"):
             MlflowClient().set_registered_model_alias(name, "champion", "1")
         found = _answer(_python(LOAD, address, "micro", "new"))
         page = f"{address}/get-artifact?run_uuid={run_id}&path=report.html"
         assert urllib.request.urlopen(page).read() == b"<html></html>"
-    tracking.configure(_sqlite(home), home)
-    assert registry.register(model, outcomes, new, run_id).created is False
+    mlflow_runs.configure(_sqlite(home), home)
+    assert versions.register(model, outcomes, new, run_id).created is False
     run = MlflowClient().get_run(run_id)
     assert run.info.status == "FINISHED"
     assert run.data.metrics["accuracy/tuned"] == 0.8
@@ -467,7 +470,7 @@ def test_mlflow_takes_every_set_in_a_metrics_name(name: str) -> None:
 
 def test_parameters_digest_follows_any_parameter() -> None:
     def digest(params: Params) -> str:
-        return registry.origin({}, params)["params"]
+        return versions.origin({}, params)["params"]
 
     assert digest(PARAMS) == digest(stored_pipeline.params())
     assert digest(PARAMS) != digest(stored_pipeline.params(alias="other"))

@@ -16,11 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from written_steps import write_samples, write_steps, write_tokenizer
 
-from lightreasoner import artifacts, evaluate, figures, fingerprint, pairing, report, tables
 from lightreasoner.config import Compute
 from lightreasoner.errors import ArtifactError
-from lightreasoner.stages import STAGES
-from lightreasoner.tokens import Token
+from lightreasoner.evaluation import evaluate, pairing
+from lightreasoner.inference.token_text import Token
+from lightreasoner.pipeline.graph import STAGES
+from lightreasoner.report import figures, page
+from lightreasoner.storage import artifacts, fingerprint, tables
 
 PROVENANCE = {
     "alpha": 0.2, "beta": 0.4, "threshold": 0.4, "label": "contrast",
@@ -109,7 +111,7 @@ def write_inputs(
 
 
 def write_report(inputs: dict[str, Path], out: Path) -> None:
-    report.write_report({name: artifacts.of(path) for name, path in inputs.items()}, COMPUTE, out)
+    page.write_report({name: artifacts.of(path) for name, path in inputs.items()}, COMPUTE, out)
 
 
 @pytest.fixture(scope="module")
@@ -340,7 +342,7 @@ def test_the_same_inputs_give_the_same_bytes(made: Path, tmp_path: Path) -> None
 def test_the_order_of_rows_does_not_count(made: Path, tmp_path: Path) -> None:
     inputs = write_inputs(tmp_path, lambda scores: scores.iloc[::-1])
     base, tuned = (pairing.read_scores(inputs[name]) for name in ("scores_base", "scores"))
-    assert report.paired(base, tuned) == json.loads((made / "tables.json").read_text())["paired"]
+    assert page.paired(base, tuned) == json.loads((made / "tables.json").read_text())["paired"]
 
 
 @pytest.mark.parametrize(
@@ -426,7 +428,7 @@ def test_damaged_inputs_are_named(
     ],
 )
 def test_p_values_read_well(p: float, shown: str) -> None:
-    assert report.p_value(p) == shown
+    assert page.p_value(p) == shown
 
 
 @settings(max_examples=25, deadline=None)
@@ -452,7 +454,7 @@ def test_figures_stand_the_extremes(accuracy: float) -> None:
 
 
 def test_a_changed_template_changes_the_report_stage() -> None:
-    names = {path.name for path in fingerprint.code_files("lightreasoner.report")}
+    names = {path.name for path in fingerprint.code_files("lightreasoner.report.page")}
     assert {"report.py", "report.html.j2", "figures.py", "statistics.py"} <= names
     assert {"explain.py", "tokens.py", "report.css.j2", "report.trajectories.j2"} <= names
     assert not {"decode.py", "config.py", "contrast.py", "explain_cli.py"} & names
@@ -553,7 +555,7 @@ def test_a_page_of_long_trajectories_stays_small(tmp_path: Path) -> None:
     write_tokenizer(inputs["model"], [f"token-{id_}" for id_ in range(20)])
     write_report(inputs, tmp_path)
     page = Page((tmp_path / "report.html").read_text())
-    assert len(page.targets) == 6 * report.MAX_STEPS
+    assert len(page.targets) == 6 * page.MAX_STEPS
     assert "The first 128 of 300 steps." in page.text
     assert "of 20 stored tokens." in page.text
     assert (tmp_path / "report.html").stat().st_size < 1.5e6
@@ -570,13 +572,13 @@ def test_a_page_of_long_trajectories_stays_small(tmp_path: Path) -> None:
     ],
 )
 def test_tokens_are_escaped_and_what_cannot_be_seen_is_marked(token: Token, html: str) -> None:
-    assert report.shown(token) == html
+    assert page.shown(token) == html
 
 
 @given(st.text())
 def test_no_token_leaves_its_place(text: str) -> None:
     """Whatever a model wrote, no tag of its own stands on the page."""
-    for html_ in (report.shown(Token(text)), report.plain(Token(text, special=True))):
+    for html_ in (page.shown(Token(text)), page.plain(Token(text, special=True))):
         assert Page(html_).tags <= {"u", "i", "span"}
         assert html_.count("<") == html_.count(">")
 
@@ -589,4 +591,4 @@ def test_no_token_leaves_its_place(text: str) -> None:
     ],
 )  # fmt: skip
 def test_probabilities_are_not_rounded_to_certainty(share: float | None, text: str) -> None:
-    assert report.probability(share) == text
+    assert page.probability(share) == text

@@ -6,10 +6,11 @@ import pyarrow as pa
 import pytest
 from test_finetune import run_tuning, settings
 
-from lightreasoner import models, tables
+from lightreasoner.data.problems import Problem
 from lightreasoner.errors import ArtifactError, SelectionError
-from lightreasoner.problems import Problem
-from lightreasoner.rows import (
+from lightreasoner.inference import loading
+from lightreasoner.storage import tables
+from lightreasoner.tuning.rows import (
     Row,
     check_samples,
     gold_rows,
@@ -62,7 +63,7 @@ def test_what_cannot_be_trained_on_is_refused_before_the_model_is_loaded(
     change: object,
     message: str,
 ) -> None:
-    monkeypatch.delattr(models, "load_model")
+    monkeypatch.delattr(loading, "load_model")
     rewrite(samples_dir, schema, name, change)
     (tmp_path / "out").mkdir()
     with pytest.raises(ArtifactError, match=message):
@@ -119,7 +120,7 @@ def test_one_hot_rows_label_every_token_at_its_own_step() -> None:
 
 
 def test_gold_solutions_of_held_out_problems(samples_dir: Path, tiny_expert: Path) -> None:
-    tokenizer = models.load_tokenizer(tiny_expert)
+    tokenizer = loading.load_tokenizer(tiny_expert)
     solutions = {"a": "so 7", "b": "", "d": "not there"}
     known = [Problem(name, "?", "7", solution) for name, solution in solutions.items()]
     rewrite(samples_dir, tables.TRAJECTORIES, "problem_id", lambda v: ["a#3", *v[1:]])

@@ -16,9 +16,11 @@ import pyarrow as pa
 import pytest
 from typer.testing import CliRunner, Result
 
-from lightreasoner import cli, samples, tables
+from lightreasoner.cli import app
 from lightreasoner.errors import ArtifactError, SelectionError
+from lightreasoner.sampling import sample_stats
 from lightreasoner.statistics import wilson_interval
+from lightreasoner.storage import tables
 
 
 def write_steps(directory: Path) -> Path:
@@ -72,13 +74,13 @@ TWO = ("a", 2, [5, 6], [0.75, 0.25], 0.6)
 THREE = ("b", 2, [7], [1.0], 2.0)
 
 
-def by_name(rows: list[samples.Row]) -> dict[str, samples.Row]:
+def by_name(rows: list[sample_stats.Row]) -> dict[str, sample_stats.Row]:
     assert len({row.name for row in rows}) == len(rows)
     return {row.name: row for row in rows}
 
 
 def test_step_statistics_by_hand(tmp_path: Path) -> None:
-    found = by_name(samples.step_statistics(write_steps(tmp_path / "s"), alpha=0.2, beta=0.4))
+    found = by_name(sample_stats.step_statistics(write_steps(tmp_path / "s"), alpha=0.2, beta=0.4))
     assert {name: row.n for name, row in found.items() if row.n != 4} == {
         "KL > 0.4 where top-1 agree": 3,
         "mean KL where top-1 agree": 3,
@@ -110,7 +112,7 @@ def test_step_statistics_by_hand(tmp_path: Path) -> None:
 
 
 def test_every_share_has_wilsons_interval(tmp_path: Path) -> None:
-    found = samples.step_statistics(write_steps(tmp_path / "s"), 0.2, 0.4)
+    found = sample_stats.step_statistics(write_steps(tmp_path / "s"), 0.2, 0.4)
     for row in found:
         expected = None
         if row.unit == "share" and row.value is not None:
@@ -119,15 +121,15 @@ def test_every_share_has_wilsons_interval(tmp_path: Path) -> None:
 
 
 def test_the_papers_figures_stand_beside_the_same_statistic(tmp_path: Path) -> None:
-    found = samples.step_statistics(write_steps(tmp_path / "s"), 0.2, 0.4)
-    assert {row.name: row.paper for row in found if row.paper} == samples.PAPER
-    assert samples.PAPER["KL > 0.4 where top-1 agree"] == "10%"
-    assert samples.PAPER["single-token labels, difference"] == "+35.6, +33.5, +27.4"
+    found = sample_stats.step_statistics(write_steps(tmp_path / "s"), 0.2, 0.4)
+    assert {row.name: row.paper for row in found if row.paper} == sample_stats.PAPER
+    assert sample_stats.PAPER["KL > 0.4 where top-1 agree"] == "10%"
+    assert sample_stats.PAPER["single-token labels, difference"] == "+35.6, +33.5, +27.4"
 
 
 def test_where_nothing_is_selected_there_is_no_share(tmp_path: Path) -> None:
-    found = by_name(samples.step_statistics(write_steps(tmp_path / "s"), 0.2, beta=9.0))
-    assert found["single-token labels, KL > 9"] == samples.Row(
+    found = by_name(sample_stats.step_statistics(write_steps(tmp_path / "s"), 0.2, beta=9.0))
+    assert found["single-token labels, KL > 9"] == sample_stats.Row(
         "single-token labels, KL > 9", 0, None, "share"
     )
     assert found["single-token labels, difference"].value is None
@@ -135,11 +137,11 @@ def test_where_nothing_is_selected_there_is_no_share(tmp_path: Path) -> None:
 
 def test_alpha_below_what_is_stored_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SelectionError, match=r"alpha 0\.001"):
-        samples.step_statistics(write_steps(tmp_path / "s"), 0.001, 0.4)
+        sample_stats.step_statistics(write_steps(tmp_path / "s"), 0.001, 0.4)
 
 
 def test_sample_statistics_by_hand(tmp_path: Path) -> None:
-    found = by_name(samples.sample_statistics(write_samples(tmp_path / "s", [ONE, TWO])))
+    found = by_name(sample_stats.sample_statistics(write_samples(tmp_path / "s", [ONE, TWO])))
     assert found["KL in [0.5, 1)"].value == 1
     assert found["mean KL"].value == pytest.approx(0.55)
     assert found["single-token labels"].value == 0.5
@@ -153,8 +155,8 @@ def test_sample_statistics_by_hand(tmp_path: Path) -> None:
 
 def test_equal_sets_do_not_differ(tmp_path: Path) -> None:
     one = write_samples(tmp_path / "one", [ONE, TWO, THREE], alpha=0.2)
-    found = samples.diff(one, one)
-    assert found == samples.Difference(
+    found = sample_stats.diff(one, one)
+    assert found == sample_stats.Difference(
         {"equal": 3, "label": 0, "prefix": 0, "first": 0, "second": 0}, 0.0, 0.0, {}, []
     )
 
@@ -169,15 +171,15 @@ def test_a_difference_by_hand(tmp_path: Path) -> None:
         beta=0.5,
         score={"alpha_min": 0.01, "code": "x"},
     )
-    found = samples.diff(first, second)
+    found = sample_stats.diff(first, second)
     assert found.counts == {"equal": 1, "label": 1, "prefix": 0, "first": 1, "second": 1}
     assert found.largest_weight_difference == pytest.approx(0.5)
     assert found.largest_kl_difference == pytest.approx(0.5)
     assert found.settings == {"beta": (0.4, 0.5), "score.code": (None, "x")}
     assert found.examples == [
-        samples.Example("a", 2, "label", 0.5),
-        samples.Example("b", 2, "first"),
-        samples.Example("a", 3, "second"),
+        sample_stats.Example("a", 2, "label", 0.5),
+        sample_stats.Example("b", 2, "first"),
+        sample_stats.Example("a", 3, "second"),
     ]
 
 
@@ -185,14 +187,14 @@ def test_a_sample_after_another_prefix_is_another_sample(tmp_path: Path) -> None
     first = write_samples(tmp_path / "1", [THREE])
     second = write_samples(tmp_path / "2", [THREE], completion=[5, 9, 7, 8])
     after = write_samples(tmp_path / "3", [THREE], completion=[5, 6, 9, 9])
-    assert samples.diff(first, second).counts["prefix"] == 1
-    assert samples.diff(first, after).counts["equal"] == 1
+    assert sample_stats.diff(first, second).counts["prefix"] == 1
+    assert sample_stats.diff(first, after).counts["equal"] == 1
 
 
 def test_the_order_of_a_labels_tokens_does_not_count(tmp_path: Path) -> None:
     first = write_samples(tmp_path / "1", [TWO])
     second = write_samples(tmp_path / "2", [("a", 2, [6, 5], [0.25, 0.75], 0.6)])
-    assert samples.diff(first, second).counts["equal"] == 1
+    assert sample_stats.diff(first, second).counts["equal"] == 1
 
 
 def test_the_examples_with_the_largest_differences_come_first(tmp_path: Path) -> None:
@@ -200,18 +202,18 @@ def test_the_examples_with_the_largest_differences_come_first(tmp_path: Path) ->
     rows = [("a", step, [5, 6], [w, 1 - w], 0.5) for step, w in enumerate(weights)]
     first = write_samples(tmp_path / "1", rows)
     second = write_samples(tmp_path / "2", [(*row[:3], [0.5, 0.5], 0.5) for row in rows])
-    found = samples.diff(first, second, examples=2)
+    found = sample_stats.diff(first, second, examples=2)
     assert [example.step for example in found.examples] == [0, 2]
 
 
 def test_a_sample_without_its_trajectory_is_named(tmp_path: Path) -> None:
     broken = write_samples(tmp_path / "1", [("c", 0, [5], [1.0], 0.5)])
     with pytest.raises(ArtifactError, match="sample of c without its trajectory"):
-        samples.diff(broken, broken)
+        sample_stats.diff(broken, broken)
 
 
 def call(*arguments: str) -> Result:
-    return CliRunner().invoke(cli.application(), ["samples", *arguments])
+    return CliRunner().invoke(app.application(), ["samples", *arguments])
 
 
 @pytest.mark.parametrize("name", ["stats", "diff", "import", "export"])

@@ -11,12 +11,13 @@ import torch
 from conftest import write_model
 from transformers import AutoModelForCausalLM
 
-from lightreasoner import artifacts, models, tables
 from lightreasoner.config import Compute, Score
 from lightreasoner.errors import ModelError
+from lightreasoner.inference import loading, vocabulary
 from lightreasoner.progress import Silent
-from lightreasoner.score import Scorer, write_steps
-from lightreasoner.stages import Workspace
+from lightreasoner.sampling.score import Scorer, write_steps
+from lightreasoner.storage import artifacts, tables
+from lightreasoner.storage.artifacts import Workspace
 
 ALPHA_MIN = 0.05
 
@@ -56,8 +57,8 @@ def oracle(expert: Path, amateur: Path, row: dict[str, Any]) -> list[dict[str, A
 
 
 def score(expert: Path, amateur: Path, rows: list[dict[str, Any]]) -> list[pa.Table]:
-    pair = [models.load_model(directory, "cpu", "float32") for directory in (expert, amateur)]
-    shared = torch.tensor(models.check_pair(expert, amateur))
+    pair = [loading.load_model(directory, "cpu", "float32") for directory in (expert, amateur)]
+    shared = torch.tensor(vocabulary.check_pair(expert, amateur))
     return Scorer(*pair, shared, ALPHA_MIN).score_batch(rows)
 
 
@@ -91,7 +92,7 @@ def test_pieces_of_positions_are_the_same(
 ) -> None:
     rows = trajectories()
     whole = score(tiny_expert, tiny_amateur, rows)
-    monkeypatch.setattr("lightreasoner.score.LOGITS_IN_FLIGHT", {"cpu": 3 * 259})
+    monkeypatch.setattr("lightreasoner.sampling.score.LOGITS_IN_FLIGHT", {"cpu": 3 * 259})
     for one, other in zip(whole, score(tiny_expert, tiny_amateur, rows), strict=True):
         np.testing.assert_allclose(one["kl"], other["kl"], rtol=1e-5, atol=1e-6)
         assert one["step"] == other["step"]
@@ -126,7 +127,7 @@ def test_a_step_whose_own_token_is_not_shared_is_left_out(
 ) -> None:
     """Else the rest of the vocabulary, renormalised, would teach the expert not to stop."""
     pair = [
-        models.load_model(directory, "cpu", "float32") for directory in (tiny_expert, tiny_amateur)
+        loading.load_model(directory, "cpu", "float32") for directory in (tiny_expert, tiny_amateur)
     ]
     scorer = Scorer(*pair, torch.arange(258), ALPHA_MIN)
     rows = trajectories()

@@ -17,11 +17,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightreasoner import artifacts, tables
-from lightreasoner.artifacts import Artifact
 from lightreasoner.config import Select
 from lightreasoner.errors import ArtifactError, SelectionError
-from lightreasoner.select import select_samples, support_sizes, threshold, write_samples
+from lightreasoner.sampling.select import select_samples, support_sizes, threshold, write_samples
+from lightreasoner.storage import artifacts, tables
+from lightreasoner.storage.artifacts import Artifact
 
 PROPERTY = settings(deadline=None)
 

@@ -9,10 +9,13 @@ import pyarrow as pa
 import pytest
 from conftest import write_model
 
-from lightreasoner import artifacts, models, problems, samples, sft, tables
+from lightreasoner.data import problems
+from lightreasoner.data.problems import Problem, solution_text
 from lightreasoner.errors import ArtifactError, ModelError, SelectionError
-from lightreasoner.problems import Problem, solution_text
-from tasks import measures
+from lightreasoner.inference import loading
+from lightreasoner.sampling import sample_stats, whole_solutions
+from lightreasoner.storage import artifacts, tables
+from tasks.tracking import measures
 
 END = 258
 GSM8K = Problem(
@@ -24,7 +27,7 @@ GSM8K = Problem(
 
 
 def ids_of(expert: Path, text: str) -> list[int]:
-    return models.load_tokenizer(expert)(text, add_special_tokens=False)["input_ids"]
+    return loading.load_tokenizer(expert)(text, add_special_tokens=False)["input_ids"]
 
 
 def write_problems(out: Path, *some: Problem) -> Path:
@@ -65,7 +68,7 @@ def keep(
     written = write_trajectories(tmp_path / "trajectories", expert, rows, style)
     out = tmp_path / "out"
     out.mkdir()
-    sft.write_kept(given, written, artifacts.of(expert), out)
+    whole_solutions.write_kept(given, written, artifacts.of(expert), out)
     return out
 
 
@@ -103,7 +106,7 @@ def test_equal_solutions_of_two_problems_are_both_kept(tiny_expert: Path, tmp_pa
     )
     rows = [("p", RIGHT, "stop"), ("q", RIGHT, "stop")]
     written = write_trajectories(tmp_path / "trajectories", tiny_expert, rows)
-    sft.write_kept(given, written, artifacts.of(tiny_expert), tmp_path)
+    whole_solutions.write_kept(given, written, artifacts.of(tiny_expert), tmp_path)
     assert len(read(tmp_path)[1]) == 2
 
 
@@ -151,7 +154,7 @@ def gold(expert: Path, tmp_path: Path, *some: Problem) -> Path:
     written = write_trajectories(tmp_path / "trajectories", expert, rows)
     out = tmp_path / "out"
     out.mkdir()
-    sft.write_gold(given, written, artifacts.of(expert), out)
+    whole_solutions.write_gold(given, written, artifacts.of(expert), out)
     return out
 
 
@@ -206,18 +209,18 @@ def test_a_problem_without_a_trajectory_is_refused(tiny_expert: Path, tmp_path: 
     given = write_problems(tmp_path / "problems", GSM8K)
     written = write_trajectories(tmp_path / "trajectories", tiny_expert, [("p", "x", "stop")])
     with pytest.raises(ArtifactError, match=f"the first is {GSM8K.id}"):
-        sft.write_gold(given, written, artifacts.of(tiny_expert), tmp_path)
+        whole_solutions.write_gold(given, written, artifacts.of(tiny_expert), tmp_path)
 
 
 def test_the_end_token_is_the_first_that_the_model_declares(tmp_path: Path) -> None:
     """Qwen2.5's instruct models name end-of-turn, then end-of-text; decoding stops at both."""
     path = write_model(tmp_path / "model", seed=1, hidden=16, layers=1)
-    tokenizer = models.load_tokenizer(path)
-    assert models.end_id(path, tokenizer) == END
+    tokenizer = loading.load_tokenizer(path)
+    assert loading.end_id(path, tokenizer) == END
     settings = {"eos_token_id": [256, 258]}
     (path / "generation_config.json").write_text(json.dumps(settings), encoding="utf-8")
-    assert models.end_id(path, tokenizer) == 256
-    assert models.stop_ids(path, tokenizer) == {256, 258}
+    assert loading.end_id(path, tokenizer) == 256
+    assert loading.stop_ids(path, tokenizer) == {256, 258}
 
 
 def test_a_model_that_declares_no_end_is_refused(tmp_path: Path) -> None:
@@ -225,18 +228,18 @@ def test_a_model_that_declares_no_end_is_refused(tmp_path: Path) -> None:
     (path / "generation_config.json").unlink()
     config = json.loads((path / "config.json").read_text(encoding="utf-8"))
     (path / "config.json").write_text(json.dumps({**config, "eos_token_id": None}), "utf-8")
-    tokenizer = models.load_tokenizer(path)
+    tokenizer = loading.load_tokenizer(path)
     tokenizer.eos_token = None
     with pytest.raises(ModelError, match="no file names an end token"):
-        models.end_id(path, tokenizer)
+        loading.end_id(path, tokenizer)
 
 
 def test_readers_take_samples_without_a_kl(tiny_expert: Path, tmp_path: Path) -> None:
     out = keep(tiny_expert, tmp_path, [("p", RIGHT, "stop")])
-    rows = {row.name: row for row in samples.sample_statistics(out)}
+    rows = {row.name: row for row in sample_stats.sample_statistics(out)}
     assert (rows["mean KL"].n, rows["mean KL"].value) == (0, None)
     assert rows["single-token labels"].value == 1
-    assert samples.diff(out, out).largest_kl_difference == 0
+    assert sample_stats.diff(out, out).largest_kl_difference == 0
     measured = measures.of_payload("keep", out)
     assert measured["samples"] == rows["single-token labels"].n
     assert "kl_mean" not in measured

@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightreasoner import tables
-from lightreasoner.shards import Shards, shard_size
-from lightreasoner.workers import Piece
+from lightreasoner.storage import tables
+from lightreasoner.storage.shards import Piece, Shards, shard_size
 
 SCHEMA = pa.schema({"value": pa.int64()})
 

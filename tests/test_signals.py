@@ -14,7 +14,7 @@ import pytest
 import standins
 import yaml
 
-from flows import home
+from flows import environment
 from lightreasoner.config import Params
 
 CONSOLE = "from flows.cli import main; main()"
@@ -32,10 +32,10 @@ def where(tmp_path: Path, tiny_params: Params) -> Path:
 
 def start(where: Path) -> "subprocess.Popen[bytes]":
     """`lightreasoner run` in a process group of its own, as a terminal starts it."""
-    environment = {**os.environ, "PYTHONPATH": str(home.ROOT), "OMP_NUM_THREADS": "1"}
+    environ = {**os.environ, "PYTHONPATH": str(environment.ROOT), "OMP_NUM_THREADS": "1"}
     for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
-        environment.pop(name, None)
-    environment |= {
+        environ.pop(name, None)
+    environ |= {
         "LIGHTREASONER_HOME": str(where / "home"),
         "PREFECT_HOME": str(where / "home" / "prefect"),
     }
@@ -43,7 +43,7 @@ def start(where: Path) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(
             [sys.executable, "-c", CONSOLE, "run"],
             cwd=where,
-            env=environment,
+            env=environ,
             stdout=file,
             stderr=file,
             start_new_session=True,

@@ -7,9 +7,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from lightreasoner import artifacts, sources
+from lightreasoner.data import sources
+from lightreasoner.data.problems import Problem
 from lightreasoner.errors import ProblemsError
-from lightreasoner.problems import Problem
+from lightreasoner.storage import artifacts
 
 
 def write(path: Path, *lines: str) -> Path:

@@ -7,7 +7,7 @@ import pytest
 from prefect.states import Failed
 
 from lightreasoner.errors import DiskFullError, SelectionError
-from lightreasoner.stages import STAGES
+from lightreasoner.pipeline.graph import STAGES
 from tasks import stages
 
 

@@ -17,13 +17,14 @@ from pathlib import Path
 
 import pytest
 
-from lightreasoner import artifacts, config, presets
-from lightreasoner.artifacts import Artifact
+from lightreasoner import config, presets
 from lightreasoner.config import Params
 from lightreasoner.errors import ArtifactError, DiskFullError
+from lightreasoner.pipeline.graph import Inputs, Stage
+from lightreasoner.pipeline.store import Store
 from lightreasoner.progress import Silent, Watcher
-from lightreasoner.stages import Inputs, Stage, Workspace
-from lightreasoner.store import Store
+from lightreasoner.storage import artifacts
+from lightreasoner.storage.artifacts import Artifact, Workspace
 
 SOURCE = {"problem_source": Artifact(Path("x"), "x")}
 
@@ -178,9 +179,9 @@ import sys
 from pathlib import Path
 from lightreasoner.presets import PRESETS
 from lightreasoner.progress import Silent
-from lightreasoner.stages import STAGES
-from lightreasoner.artifacts import Artifact
-from lightreasoner.store import Store
+from lightreasoner.pipeline.graph import STAGES
+from lightreasoner.storage.artifacts import Artifact
+from lightreasoner.pipeline.store import Store
 from lightreasoner import config
 tree = PRESETS["microworld"].model_dump(mode="json")
 tree["prepare"] |= {"source": sys.argv[2], "n_problems": None}
@@ -320,7 +321,7 @@ def test_an_input_that_changes_while_it_is_read_stores_nothing(tmp_path: Path) -
 def test_code_that_changes_while_the_process_runs_stores_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lightreasoner.store.code_digest", lambda module: "another")
+    monkeypatch.setattr("lightreasoner.pipeline.store.code_digest", lambda module: "another")
     with pytest.raises(ArtifactError, match=r"the code of lightreasoner.errors changed on disk"):
         run(tmp_path, tmp_path)
     assert not list((tmp_path / "store").glob("prepare/*"))
@@ -332,8 +333,8 @@ from pathlib import Path
 from lightreasoner import config
 from lightreasoner.presets import PRESETS
 from lightreasoner.progress import Silent
-from lightreasoner.stages import GRAPH, external_inputs
-from lightreasoner.store import Store
+from lightreasoner.pipeline.graph import GRAPH, external_inputs
+from lightreasoner.pipeline.store import Store
 params = config.parse(PRESETS["microworld"].model_dump(mode="json"), "test")
 artifacts = external_inputs(params)
 for stage in GRAPH[:3]:

@@ -16,10 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightreasoner import sources
-from lightreasoner.benchmarks import BENCHMARKS
-from lightreasoner.problems import Problem
-from lightreasoner.strict import extract, is_correct
+from lightreasoner.data import sources
+from lightreasoner.data.benchmarks import BENCHMARKS
+from lightreasoner.data.problems import Problem
+from lightreasoner.grading.strict.verdict import extract, is_correct
 
 SHARED = Path(os.environ.get("LIGHTREASONER_SHARED", Path(__file__).parents[2] / "shared"))
 PARITY = SHARED / "parity"

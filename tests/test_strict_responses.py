@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from test_strict import SHARED, problem, problem_of, verdict
 
-from lightreasoner.problems import Problem
-from lightreasoner.strict import extract, is_correct
+from lightreasoner.data.problems import Problem
+from lightreasoner.grading.strict.verdict import extract, is_correct
 
 CASES = Path(__file__).with_name("strict_responses.jsonl")
 JUDGED = SHARED / "cases" / "grading.jsonl"

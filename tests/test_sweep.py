@@ -16,13 +16,16 @@ from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.testing.utilities import prefect_test_harness
 
-from flows import evaluation, pipeline, summary, sweep
-from flows import home as homes
-from flows.form import EvaluationForm, Form, SweepForm
-from lightreasoner import artifacts
+from flows import environment as homes
+from flows import evaluation, pipeline, sweep
+from flows.forms.form import EvaluationForm, Form, SweepForm
+from flows.results import terminal
 from lightreasoner.config import Params
 from lightreasoner.errors import ModelError, SelectionError
-from tasks import accelerator, registered, tracking
+from lightreasoner.storage import artifacts
+from tasks import accelerator
+from tasks.registry import lookup
+from tasks.tracking import mlflow_runs
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of Prefect and of MLflow
@@ -70,8 +73,8 @@ def test_a_sweep_has_a_row_a_point(swept: dict[str, Any], home: Path) -> None:
 
 
 def test_a_sweep_is_a_run_with_a_tagged_run_a_point(swept: dict[str, Any], home: Path) -> None:
-    tracking.configure(homes.tracking_uri(home), home)
-    client, experiment = MlflowClient(), [tracking.experiment_id()]
+    mlflow_runs.configure(homes.tracking_uri(home), home)
+    client, experiment = MlflowClient(), [mlflow_runs.experiment_id()]
     (run,) = client.search_runs(experiment, "tags.kind = 'sweep'")
     assert "beta=0,1000 alpha=0.1,0.2" in run.info.run_name
     children = f"tags.`mlflow.parentRunId` = '{run.info.run_id}'"
@@ -126,7 +129,7 @@ def test_a_directory_is_evaluated(tiny_params: Params, tiny_amateur: Path) -> No
     found = evaluation.evaluation(asked(tiny_params, str(tiny_amateur), n_evaluated=3))
     assert found["scores"]["small"]["n"] == 3
     assert found["digest"] == artifacts.digest(tiny_amateur)
-    client, experiment = MlflowClient(), [tracking.experiment_id()]
+    client, experiment = MlflowClient(), [mlflow_runs.experiment_id()]
     runs = client.search_runs(experiment, f"params.model = '{tiny_amateur}'")
     assert runs[0].data.metrics["n/small"] == 3
     assert runs[0].data.tags["kind"] == "evaluation"
@@ -143,9 +146,9 @@ def test_a_directory_is_evaluated(tiny_params: Params, tiny_amateur: Path) -> No
     ],
 )
 def test_a_model_that_is_nowhere_is_said(model: str, said: str, home: Path) -> None:
-    tracking.configure(homes.tracking_uri(home), home)
+    mlflow_runs.configure(homes.tracking_uri(home), home)
     with pytest.raises(ModelError, match=said):
-        registered.resolve(model, home)
+        lookup.resolve(model, home)
 
 
 def test_a_turn_is_one_at_a_time_and_cheap(tmp_path: Path) -> None:
@@ -192,5 +195,5 @@ def test_an_evaluations_n_counts_problems() -> None:
     verdict = {"accuracy": 0.5, "ci95": [0.2, 0.8]}
     ended = {"truncated": 4, "no_answer": 0, "no_box": 8}
     scores = {"tuned": {"problems": 2, "n": 16, **verdict, **ended, "qwen": verdict}}
-    (row,) = summary.evaluation_rows(scores)
+    (row,) = terminal.evaluation_rows(scores)
     assert row == ("tuned", "2", *(2 * ("50.0%", "20.0-80.0")), "25.0%", "0.0%", "50.0%")

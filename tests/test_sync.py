@@ -9,9 +9,10 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from lightreasoner.errors import LightReasonerError
-from lightreasoner.stages import STAGES
-from lightreasoner.store import Outcome
-from tasks import registry, route, sync, tracking
+from lightreasoner.pipeline.graph import STAGES
+from lightreasoner.pipeline.store import Outcome
+from tasks.registry import versions
+from tasks.tracking import mlflow_runs, route, sync
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:The ``noload`` loader strategy:DeprecationWarning"  # MLflow asks SQLAlchemy 2.1
@@ -66,11 +67,11 @@ def test_a_pipeline_without_its_server_is_sent_as_it_was(
     home: Path, outcomes: dict[str, Outcome], elsewhere: str
 ) -> None:
     """Sent twice, as where the first time was cut short: the same runs, points and files."""
-    tracking.configure(GONE, home)
-    with tracking.pipeline_run(PARAMS, "waits") as run_id:
+    mlflow_runs.configure(GONE, home)
+    with mlflow_runs.pipeline_run(PARAMS, "waits") as run_id:
         for name in ("finetune", "evaluate"):
-            tracking.replay_stage(run_id, STAGES[name], outcomes[name], home)
-        tracking.log_report(run_id, outcomes["report"])
+            mlflow_runs.replay_stage(run_id, STAGES[name], outcomes[name], home)
+        mlflow_runs.log_report(run_id, outcomes["report"])
     runs = waiting(home)
     assert len(runs) == 3
     database = route.database_of(home)
@@ -107,11 +108,11 @@ def test_a_run_that_the_server_has_is_continued(home: Path, elsewhere: str) -> N
         sync.experiment_of(client), run_name="known", tags={"kind": "pipeline"}
     )
     client.log_metric(known.info.run_id, "loss", 3.0, 1000, 0)
-    tracking.configure(GONE, home)
-    tracking.log_numbers(known.info.run_id, {"accuracy": 0.5}, {"select.beta": "0.4"})
-    with tracking.stage_run(known.info.run_id, STAGES["merge"]) as live:
+    mlflow_runs.configure(GONE, home)
+    mlflow_runs.log_numbers(known.info.run_id, {"accuracy": 0.5}, {"select.beta": "0.4"})
+    with mlflow_runs.stage_run(known.info.run_id, STAGES["merge"]) as live:
         live.metric("loss", 1.0, 1)
-    tracking._close(known.info.run_id, "FINISHED", insist=True)
+    mlflow_runs._close(known.info.run_id, "FINISHED", insist=True)
     runs = waiting(home)
     assert len(runs) == 2
     sync.send(route.database_of(home), elsewhere, runs)
@@ -126,11 +127,11 @@ def test_a_run_that_the_server_has_is_continued(home: Path, elsewhere: str) -> N
 
 
 def test_what_still_goes_on_waits_on(home: Path, elsewhere: str) -> None:
-    tracking.configure(GONE, home)
-    with tracking.pipeline_run(PARAMS, "goes on") as run_id:
+    mlflow_runs.configure(GONE, home)
+    with mlflow_runs.pipeline_run(PARAMS, "goes on") as run_id:
         sync.send(route.database_of(home), elsewhere, waiting(home))
         assert waiting(home) == [run_id]
-        tracking.log_numbers(run_id, {"late": 1.0})
+        mlflow_runs.log_numbers(run_id, {"late": 1.0})
     there = sync.send(route.database_of(home), elsewhere, waiting(home))[run_id]
     assert MlflowClient(elsewhere).get_run(there).data.metrics == {"late": 1.0}
     assert waiting(home) == []
@@ -138,10 +139,10 @@ def test_what_still_goes_on_waits_on(home: Path, elsewhere: str) -> None:
 
 def test_a_run_that_the_server_no_longer_has_is_made_anew(home: Path, elsewhere: str) -> None:
     """Else it would hold up all that wait behind it."""
-    tracking.configure(GONE, home)
-    tracking.log_numbers("0" * 32, {"accuracy": 0.5})
-    tracking._close("0" * 32, "FINISHED", insist=True)
-    with tracking.pipeline_run(PARAMS, "behind"):
+    mlflow_runs.configure(GONE, home)
+    mlflow_runs.log_numbers("0" * 32, {"accuracy": 0.5})
+    mlflow_runs._close("0" * 32, "FINISHED", insist=True)
+    with mlflow_runs.pipeline_run(PARAMS, "behind"):
         pass
     first, behind = waiting(home)
     sent = sync.send(route.database_of(home), elsewhere, [first, behind])
@@ -152,8 +153,8 @@ def test_a_run_that_the_server_no_longer_has_is_made_anew(home: Path, elsewhere:
 
 
 def test_a_run_whose_process_was_killed_is_sent_as_failed(home: Path, elsewhere: str) -> None:
-    tracking.configure(GONE, home)
-    run_id = tracking._open("killed", {})
+    mlflow_runs.configure(GONE, home)
+    run_id = mlflow_runs._open("killed", {})
     client = MlflowClient(route.database_of(home))
     maker = client.get_run(run_id).data.tags[sync.MAKER_TAG].split(" ")
     client.set_tag(run_id, sync.MAKER_TAG, f"{maker[0]} {2**22 + 1} {maker[2]}")
@@ -163,8 +164,8 @@ def test_a_run_whose_process_was_killed_is_sent_as_failed(home: Path, elsewhere:
 
 
 def test_two_that_send_at_once_make_one_run(home: Path, elsewhere: str) -> None:
-    tracking.configure(GONE, home)
-    with tracking.pipeline_run(PARAMS, "once"):
+    mlflow_runs.configure(GONE, home)
+    with mlflow_runs.pipeline_run(PARAMS, "once"):
         pass
     (run_id,) = waiting(home)
     with ThreadPoolExecutor(2) as both:
@@ -178,8 +179,8 @@ def test_two_that_send_at_once_make_one_run(home: Path, elsewhere: str) -> None:
 
 def test_a_server_that_stays_away_keeps_its_runs(home: Path) -> None:
     assert route.send_all(home) == ([], True)
-    tracking.configure(GONE, home)
-    with tracking.pipeline_run(PARAMS, "stays"):
+    mlflow_runs.configure(GONE, home)
+    with mlflow_runs.pipeline_run(PARAMS, "stays"):
         pass
     (line,), is_done = route.send_all(home)
     assert not is_done
@@ -191,9 +192,9 @@ def test_a_model_is_not_registered_elsewhere_than_asked(
     home: Path, outcomes: dict[str, Outcome]
 ) -> None:
     """The database under home has a registry too; it is not the one that was asked for."""
-    tracking.configure(GONE, home)
+    mlflow_runs.configure(GONE, home)
     with pytest.raises(LightReasonerError) as error:
-        registry.register(outcomes["merge"].artifact, outcomes, PARAMS, None)
+        versions.register(outcomes["merge"].artifact, outcomes, PARAMS, None)
     assert str(error.value).startswith(f"registry {GONE}: {GONE} does not answer; the model is at ")
     assert MlflowClient(route.database_of(home)).search_registered_models() == []
 

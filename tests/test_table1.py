@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from written_scores import write_scores
 
-from lightreasoner import published
-from lightreasoner.gains import Cell
-from lightreasoner.table1 import (
+from lightreasoner import paper
+from lightreasoner.evaluation.gains import Cell
+from lightreasoner.experiments.table1 import (
     averaged_sets,
     gain_rows,
     headings,
@@ -197,13 +197,13 @@ def test_metrics(make: Make) -> None:
 def test_math_goes_before_what_stands_in_for_it() -> None:
     assert averaged_sets(["math500", "gsm8k"]) == ["gsm8k", "math500"]
     assert averaged_sets(["math500", "math", "own"]) == ["math"]
-    assert averaged_sets(published.BENCHMARKS) == list(published.BENCHMARKS)
+    assert averaged_sets(paper.BENCHMARKS) == list(paper.BENCHMARKS)
 
 
 def test_the_paper_s_mean_of_seven_is_its_average() -> None:
-    for expert, table in published.TABLE_1.items():
+    for expert, table in paper.TABLE_1.items():
         means = tuple(mean_percent(row) for row in table.values())
-        assert means == published.AVERAGES[expert]
+        assert means == paper.AVERAGES[expert]
 
 
 @given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))

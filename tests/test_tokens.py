@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from written_steps import write_tokenizer
 
-from lightreasoner import models
-from lightreasoner.tokens import BYTES, HIDDEN, Texts, Token, visible
+from lightreasoner.inference import loading
+from lightreasoner.inference.token_text import BYTES, HIDDEN, Texts, Token, visible
 
-EXPERT = models.MICROWORLD / "expert"
+EXPERT = loading.MICROWORLD / "expert"
 RAW = re.compile(r"⟨[0-9A-F]{2}( [0-9A-F]{2})*⟩")
 
 

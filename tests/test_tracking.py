@@ -15,9 +15,9 @@ import stored_pipeline
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from lightreasoner.stages import GRAPH, STAGES
-from lightreasoner.store import Outcome
-from tasks import curves, measures, route, tracking
+from lightreasoner.pipeline.graph import GRAPH, STAGES
+from lightreasoner.pipeline.store import Outcome
+from tasks.tracking import curves, measures, mlflow_runs, route
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:The ``noload`` loader strategy:DeprecationWarning"  # MLflow asks SQLAlchemy 2.1
@@ -29,7 +29,7 @@ PARAMS = stored_pipeline.params()
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with an MLflow database of its own (making one takes 2 to 4 s)."""
     path = tmp_path_factory.mktemp("home")
-    tracking.configure(f"sqlite:///{path}/mlflow/mlflow.db", path)
+    mlflow_runs.configure(f"sqlite:///{path}/mlflow/mlflow.db", path)
     return path
 
 
@@ -42,11 +42,11 @@ def outcomes(home: Path, tiny_expert: Path) -> dict[str, Outcome]:
 @pytest.fixture(scope="module")
 def replayed(home: Path, outcomes: dict[str, Outcome]) -> tuple[Run, dict[str, Run]]:
     """The runs of a pipeline that the store had already: its own, and each stage's."""
-    with tracking.pipeline_run(PARAMS, "replayed") as run_id:
+    with mlflow_runs.pipeline_run(PARAMS, "replayed") as run_id:
         for stage in GRAPH:
             outcome = Outcome(outcomes[stage.name].artifact, outcomes[stage.name].manifest, True)
-            tracking.replay_stage(run_id, stage, outcome, home)
-        tracking.log_report(run_id, outcomes["report"])
+            mlflow_runs.replay_stage(run_id, stage, outcome, home)
+        mlflow_runs.log_report(run_id, outcomes["report"])
     return MlflowClient().get_run(run_id), _nested(run_id)
 
 
@@ -63,7 +63,7 @@ nothing_lost = pytest.mark.usefixtures("no_loss")
 
 def _nested(run_id: str) -> dict[str, Run]:
     found = MlflowClient().search_runs(
-        [tracking.experiment_id()], f"tags.`mlflow.parentRunId` = '{run_id}'"
+        [mlflow_runs.experiment_id()], f"tags.`mlflow.parentRunId` = '{run_id}'"
     )
     return {run.info.run_name: run for run in found}
 
@@ -82,7 +82,7 @@ def test_pipeline_run_holds_every_parameter(replayed: tuple[Run, dict[str, Run]]
     assert run.data.params["select.beta"] == "0.4"
     assert run.data.params["finetune.target_modules"] == '["q_proj", "v_proj"]'
     assert run.data.params["compute.batch_size"] == "null"
-    assert len(run.data.params) == len(tracking.flatten(PARAMS))
+    assert len(run.data.params) == len(mlflow_runs.flatten(PARAMS))
 
 
 def test_a_cached_stage_has_its_run_with_its_curve(replayed: tuple[Run, dict[str, Run]]) -> None:
@@ -185,8 +185,8 @@ def test_mlflow_shows_what_was_answered(replayed: tuple[Run, dict[str, Run]]) ->
 @nothing_lost
 def test_curves_arrive_while_the_stage_runs(home: Path) -> None:
     with (
-        tracking.pipeline_run(PARAMS, "live") as run_id,
-        tracking.stage_run(run_id, STAGES["finetune"]) as live,
+        mlflow_runs.pipeline_run(PARAMS, "live") as run_id,
+        mlflow_runs.stage_run(run_id, STAGES["finetune"]) as live,
     ):
         live.metric("loss", 2.0, 0)
         deadline = time.monotonic() + 20
@@ -201,13 +201,13 @@ def test_curves_arrive_while_the_stage_runs(home: Path) -> None:
 @nothing_lost
 def test_a_long_stage_has_system_metrics(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a reading a second in place of one in ten; a stage that is shorter has none."""
-    monkeypatch.setattr("tasks.system.SECONDS", 0.5)
-    with tracking.pipeline_run(PARAMS, "watched") as parent:
-        with tracking.stage_run(parent, STAGES["finetune"]) as live:
+    monkeypatch.setattr("tasks.tracking.system.SECONDS", 0.5)
+    with mlflow_runs.pipeline_run(PARAMS, "watched") as parent:
+        with mlflow_runs.stage_run(parent, STAGES["finetune"]) as live:
             deadline = time.monotonic() + 30
             while not _curve(live.run_id, CPU) and time.monotonic() < deadline:
                 time.sleep(0.05)
-        with tracking.stage_run(parent, STAGES["merge"]) as short:
+        with mlflow_runs.stage_run(parent, STAGES["merge"]) as short:
             pass
     steps = [step for step, _ in _curve(live.run_id, CPU)]
     assert steps == list(range(1, len(steps) + 1))
@@ -220,13 +220,13 @@ def test_stages_in_threads_keep_their_curves_apart(home: Path) -> None:
     points: dict[str, list[tuple[int, float]]] = {}
 
     def work(name: str, steps: int) -> None:
-        with tracking.stage_run(run_id, STAGES[name]) as live:
+        with mlflow_runs.stage_run(run_id, STAGES[name]) as live:
             for step in range(steps):
                 live.metric("loss", float(step), step)
                 time.sleep(0.005)
         points[name] = _curve(live.run_id)
 
-    with tracking.pipeline_run(PARAMS, "threads") as run_id:
+    with mlflow_runs.pipeline_run(PARAMS, "threads") as run_id:
         threads = [
             threading.Thread(target=work, args=arguments)
             for arguments in (("finetune", 300), ("evaluate", 20), ("evaluate_base", 100))
@@ -246,8 +246,8 @@ def test_a_failed_stage_ends_its_runs_as_failed(home: Path) -> None:
 
     def fail() -> None:
         with (
-            tracking.pipeline_run(PARAMS, "failing") as run_id,
-            tracking.stage_run(run_id, STAGES["merge"]) as live,
+            mlflow_runs.pipeline_run(PARAMS, "failing") as run_id,
+            mlflow_runs.stage_run(run_id, STAGES["merge"]) as live,
         ):
             runs.extend([run_id, live.run_id])
             live.metric("loss", 1.0, 0)
@@ -265,29 +265,29 @@ def test_a_failed_stage_ends_its_runs_as_failed(home: Path) -> None:
 @nothing_lost
 def test_points_wait_for_a_pause_to_end(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with (
-        tracking.pipeline_run(PARAMS, "pause") as run_id,
-        tracking.stage_run(run_id, STAGES["finetune"]) as live,
+        mlflow_runs.pipeline_run(PARAMS, "pause") as run_id,
+        mlflow_runs.stage_run(run_id, STAGES["finetune"]) as live,
     ):
-        monkeypatch.setattr(tracking._Now, "pause", time.monotonic() + 60)
+        monkeypatch.setattr(mlflow_runs._Now, "pause", time.monotonic() + 60)
         live.metric("loss", 1.0, 0)
         time.sleep(2 * curves.FLUSH_SECONDS)
         assert _curve(live.run_id) == []
-        monkeypatch.setattr(tracking._Now, "pause", 0.0)
+        monkeypatch.setattr(mlflow_runs._Now, "pause", 0.0)
     assert _curve(live.run_id) == [(0, 1.0)]
 
 
 def test_the_address_stays_in_this_process(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else flows/home.py would take one home's database for the user's choice for another."""
+    """Else environment.py would take one home's database for the user's choice for another."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    tracking.configure(f"sqlite:///{home}/mlflow/mlflow.db", home)
+    mlflow_runs.configure(f"sqlite:///{home}/mlflow/mlflow.db", home)
     assert mlflow.get_tracking_uri() == f"sqlite:///{home}/mlflow/mlflow.db"
     assert "MLFLOW_TRACKING_URI" not in os.environ
 
 
 def test_a_deleted_experiment_is_restored(home: Path) -> None:
-    MlflowClient().delete_experiment(tracking.experiment_id())
-    tracking.configure(f"sqlite:///{home}/mlflow/mlflow.db", home)
-    assert MlflowClient().get_experiment(tracking.experiment_id()).lifecycle_stage == "active"
+    MlflowClient().delete_experiment(mlflow_runs.experiment_id())
+    mlflow_runs.configure(f"sqlite:///{home}/mlflow/mlflow.db", home)
+    assert MlflowClient().get_experiment(mlflow_runs.experiment_id()).lifecycle_stage == "active"
 
 
 def test_an_interrupted_database_is_made_again(tmp_path: Path) -> None:
@@ -300,7 +300,7 @@ def test_an_interrupted_database_is_made_again(tmp_path: Path) -> None:
 
 
 def test_a_moved_home_is_said(home: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    tracking.configure(f"sqlite:///{home}/mlflow/mlflow.db", tmp_path)
+    mlflow_runs.configure(f"sqlite:///{home}/mlflow/mlflow.db", tmp_path)
     assert "was the home moved?" in caplog.text
 
 
@@ -316,19 +316,19 @@ def test_a_server_that_is_down_costs_seconds_not_the_pipeline(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
     started = time.monotonic()
     try:
-        tracking.configure(gone, home, is_shared=True)
-        with tracking.pipeline_run(PARAMS, "down") as run_id:
-            with tracking.stage_run(run_id, STAGES["finetune"]) as live:
+        mlflow_runs.configure(gone, home, is_shared=True)
+        with mlflow_runs.pipeline_run(PARAMS, "down") as run_id:
+            with mlflow_runs.stage_run(run_id, STAGES["finetune"]) as live:
                 for step in range(1000):
                     live.metric("loss", 1.0, step)
-            tracking.log_outcome(live.run_id, outcomes["finetune"])
-            tracking.replay_stage(run_id, STAGES["report"], outcomes["report"], home)
-            tracking.log_report(run_id, outcomes["report"])
+            mlflow_runs.log_outcome(live.run_id, outcomes["finetune"])
+            mlflow_runs.replay_stage(run_id, STAGES["report"], outcomes["report"], home)
+            mlflow_runs.log_report(run_id, outcomes["report"])
         assert time.monotonic() - started < 15
         assert len(_curve(live.run_id)) == 1000
         assert set(_nested(run_id)) == {"finetune", "report"}
     finally:
-        tracking.configure(f"sqlite:///{home}/mlflow/mlflow.db", home)
+        mlflow_runs.configure(f"sqlite:///{home}/mlflow/mlflow.db", home)
     (said,) = [r.message for r in caplog.records if r.levelno >= logging.WARNING]
     assert said == f"MLflow at {gone} does not answer; records go to its database directly"
 
@@ -339,10 +339,10 @@ def test_what_no_database_takes_is_said_and_left_out(
     """Neither the server is there nor may the database be made."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     (tmp_path / "mlflow").write_text("a file, not a folder", encoding="utf-8")
-    tracking.configure(gone, tmp_path, is_shared=True)
-    with tracking.pipeline_run(PARAMS, "down") as run_id:
-        assert run_id == tracking.UNTRACKED
-        with tracking.stage_run(run_id, STAGES["finetune"]) as live:
+    mlflow_runs.configure(gone, tmp_path, is_shared=True)
+    with mlflow_runs.pipeline_run(PARAMS, "down") as run_id:
+        assert run_id == mlflow_runs.UNTRACKED
+        with mlflow_runs.stage_run(run_id, STAGES["finetune"]) as live:
             live.metric("loss", 1.0, 0)
     assert "MLflow did not take the run down" in caplog.text
     assert all(len(record.message) < 300 for record in caplog.records)
@@ -368,12 +368,12 @@ def test_a_server_that_goes_away_and_hangs_holds_no_stage_up(
         monkeypatch.setattr(curves, "FLUSH_SECONDS", 0.05)
         uri = f"http://127.0.0.1:{deaf.getsockname()[1]}"
         client = MlflowClient(tracking_uri=uri)
-        monkeypatch.setattr(tracking, "MlflowClient", lambda: client)
-        with curves.LiveRun("0" * 32, tracking._log_points) as live:
+        monkeypatch.setattr(mlflow_runs, "MlflowClient", lambda: client)
+        with curves.LiveRun("0" * 32, mlflow_runs._log_points) as live:
             started = time.monotonic()
             for step in range(100):
                 live.metric("loss", 1.0, step)
                 time.sleep(0.005)
             assert time.monotonic() - started < 1.5
         assert time.monotonic() - started < 8
-    tracking.configure(f"sqlite:///{home}/mlflow/mlflow.db", home)
+    mlflow_runs.configure(f"sqlite:///{home}/mlflow/mlflow.db", home)

@@ -15,12 +15,14 @@ import pytest
 import torch
 from test_finetune import CPU, settings
 
-from lightreasoner import artifacts, models, training
 from lightreasoner.config import Finetune
-from lightreasoner.finetune import with_lora, write_adapter
+from lightreasoner.inference import loading
 from lightreasoner.progress import Silent
-from lightreasoner.stages import Workspace
-from lightreasoner.training import SEAL, last_good_checkpoint
+from lightreasoner.storage import artifacts
+from lightreasoner.storage.artifacts import Workspace
+from lightreasoner.tuning import trainer
+from lightreasoner.tuning.finetune import with_lora, write_adapter
+from lightreasoner.tuning.trainer import SEAL, last_good_checkpoint
 
 KILLS = 10
 CHANGES = {"updates": 30, "validation_share": 0.3, "validate_every": 3, "batching": "sample"}
@@ -203,11 +205,11 @@ def test_sums_have_one_order_and_nothing_is_cast(
     tune(tiny_expert, samples_dir, tmp_path / "out", tmp_path / "s", asking, updates=2)
     assert asking.heard == {(True, False, "highest")}
     assert not torch.are_deterministic_algorithms_enabled()
-    arguments = training._arguments(2, True, settings(), CPU, tmp_path)
+    arguments = trainer._arguments(2, True, settings(), CPU, tmp_path)
     assert (arguments.bf16, arguments.fp16, arguments.tf32) == (False, False, None)
 
 
 def test_an_adapter_of_a_bfloat16_model_is_float32(tiny_expert: Path) -> None:
-    model = with_lora(models.load_model(tiny_expert, "cpu", "bfloat16"), settings())
+    model = with_lora(loading.load_model(tiny_expert, "cpu", "bfloat16"), settings())
     dtypes = {each.requires_grad: each.dtype for each in model.parameters()}
     assert dtypes == {True: torch.float32, False: torch.bfloat16}

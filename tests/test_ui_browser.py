@@ -24,11 +24,11 @@ import psutil
 import pytest
 from test_deployment import checkpoints, until
 
-from flows import home, registering
-from flows.form import Form
+from flows import environment, registering
+from flows.forms.form import Form
 from lightreasoner import config
+from lightreasoner.pipeline.graph import GRAPH
 from lightreasoner.presets import PRESETS
-from lightreasoner.stages import GRAPH
 
 pytestmark = [*browsing.marks, pytest.mark.timeout(600)]
 ROOT = Path(__file__).parents[1]
@@ -55,7 +55,7 @@ class Servers:
     def ask(self, path: str, **body: Any) -> Any:
         """Prefect's API: what a path answers to a body, or to nothing."""
         call = httpx.post if body else httpx.get
-        user, _, secret = home.login(self.home).partition(":")
+        user, _, secret = environment.login(self.home).partition(":")
         options: dict[str, Any] = {"timeout": 30, "auth": (user, secret)}
         answer = call(f"{self.prefect}/api/{path}", **options, **({"json": body} if body else {}))
         answer.raise_for_status()
@@ -99,7 +99,7 @@ def free() -> int:
         return int(probe.getsockname()[1])
 
 
-def environment(where: Path) -> dict[str, str]:
+def environ(where: Path) -> dict[str, str]:
     """That of somebody's shell: nothing of the tests' own Prefect and MLflow."""
     ours = ("PREFECT_", "MLFLOW_", "LIGHTREASONER_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
@@ -119,10 +119,10 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     options = ["--prefect-port", str(ports[0]), "--mlflow-port", str(ports[1])]
     up = command("up", "--detach", "--params", str(ROOT / "params.yaml"), *options)
     try:
-        subprocess.run(up, env=environment(where), cwd=where.parent, check=True, timeout=400)
+        subprocess.run(up, env=environ(where), cwd=where.parent, check=True, timeout=400)
         yield Servers(where, *(f"http://127.0.0.1:{port}" for port in ports))
     finally:
-        subprocess.run(command("down"), env=environment(where), cwd=where.parent, check=True)
+        subprocess.run(command("down"), env=environ(where), cwd=where.parent, check=True)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -149,7 +149,7 @@ def logged_in(servers: Servers, browser: Any, expect: Any) -> Any:
     page.set_default_timeout(60_000)
     page.on("request", lambda request: servers.asked.append(request.url))
     page.goto(f"{servers.prefect}/deployments")
-    for password in ("lightreasoner:guess", home.login(servers.home)):
+    for password in ("lightreasoner:guess", environment.login(servers.home)):
         field = page.locator("input[type=password]")
         field.fill(password)
         with page.expect_response(lambda it: it.url.endswith("/admin/version")) as found:
@@ -460,7 +460,7 @@ def test_dvc_repro_after_a_run_computes_nothing(servers: Servers, tmp_path: Path
     told = subprocess.run(
         [str(dvc_checkout.DVC), "repro"],
         env={
-            **environment(servers.home),
+            **environ(servers.home),
             "PYTHONPATH": str(root),
             "DVC_SITE_CACHE_DIR": str(tmp_path / "site"),
         },
@@ -538,9 +538,9 @@ def test_mlflow_shows_the_version_under_its_alias(
 @pytest.mark.usefixtures("first_run")
 def test_runs_leave_the_login_nowhere(servers: Servers) -> None:
     """Neither in records nor in logs nor in results: in its own file alone."""
-    secret = home.login(servers.home).partition(":")[2].encode()
+    secret = environment.login(servers.home).partition(":")[2].encode()
     files = [file for file in servers.home.rglob("*") if file.is_file()]
-    assert [file.name for file in files if secret in file.read_bytes()] == [home.LOGIN]
+    assert [file.name for file in files if secret in file.read_bytes()] == [environment.LOGIN]
 
 
 def address(link: dict[str, Any]) -> str:

@@ -18,8 +18,9 @@ import psutil
 import pytest
 import standins
 
-from flows import home, manager, servers, up
-from flows.manager import MARK, Manager, ServerError, Service
+from flows import environment
+from flows.servers import local, manager, up
+from flows.servers.manager import MARK, Manager, ServerError, Service
 
 Captured = pytest.CaptureFixture[str]
 
@@ -91,7 +92,7 @@ class Up:
         self.output = where.parent / "up.txt"
 
     def __enter__(self) -> "Up":
-        paths = os.pathsep.join([str(home.ROOT), *sys.path])
+        paths = os.pathsep.join([str(environment.ROOT), *sys.path])
         with self.output.open("wb") as file:
             self.process = subprocess.Popen(
                 self.command,
@@ -314,7 +315,7 @@ def test_stale_files_of_a_crash_do_not_block(where: Path) -> None:
     pid = os.getpid()
     (where / "up" / "supervisord.pid").write_text(f"{pid}\n", encoding="utf-8")
     gone = f"http://127.0.0.1:{free()}"
-    servers.announce(where, servers.Servers(gone, gone, pid))
+    local.announce(where, local.Servers(gone, gone, pid))
     detached(where, {"first": (0, 0)})
 
 
@@ -373,4 +374,4 @@ def test_logs_are_rotated(where: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_both_servers_cannot_have_one_port() -> None:
     with pytest.raises(ServerError, match="port 4200 is given to both"):
-        servers.at(4200, 4200)
+        local.at(4200, 4200)

@@ -11,11 +11,13 @@ from huggingface_hub import ModelCard
 from test_merge import make_adapter
 from typer.testing import CliRunner
 
-from flows import cli
-from flows import home as homes
-from lightreasoner import artifacts, card, upload
+from flows import environment as homes
+from flows.cli import app
 from lightreasoner.errors import ArtifactError, ModelError, UploadError
-from tasks import registry, tracking
+from lightreasoner.storage import artifacts
+from lightreasoner.tuning import model_card, upload
+from tasks.registry import versions
+from tasks.tracking import mlflow_runs
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # MLflow's
@@ -30,7 +32,7 @@ def merged(tiny_expert: Path, tmp_path: Path) -> Path:
     """A merged model's directory with its card."""
     path = tmp_path / "merged"
     shutil.copytree(tiny_expert, path)
-    text = card.render(HUB, SETTINGS, "0" * 32 + ".dir", {}, stored_pipeline.PARITY)
+    text = model_card.render(HUB, SETTINGS, "0" * 32 + ".dir", {}, stored_pipeline.PARITY)
     (path / "README.md").write_text(text, encoding="utf-8")
     return path
 
@@ -153,16 +155,16 @@ def test_a_dry_run_from_the_registry_and_from_a_directory(
     home = tmp_path / "home"
     monkeypatch.setenv("LIGHTREASONER_HOME", str(home))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    tracking.configure(homes.tracking_uri(home), home)
+    mlflow_runs.configure(homes.tracking_uri(home), home)
     outcomes = stored_pipeline.write(tmp_path / "stored", tiny_expert)
     tuned = outcomes["finetune"].artifact.path
     shutil.copytree(adapter, tuned, dirs_exist_ok=True)
     model = artifacts.of(merged)
-    registry.register(model, outcomes, stored_pipeline.params(), None)
+    versions.register(model, outcomes, stored_pipeline.params(), None)
 
     def listed(*options: str) -> list[str]:
         options = ("push", "--repo", "owner/name", "--dry-run", "--model", *options)
-        found = CliRunner().invoke(cli.application(), options)
+        found = CliRunner().invoke(app.application(), options)
         assert found.exit_code == 0, found.output
         assert "dry run: nothing was sent to owner/name; the card is valid" in found.output
         return [line.split()[1] for line in found.output.splitlines() if line[:14].strip()]
@@ -178,15 +180,15 @@ def test_a_dry_run_from_the_registry_and_from_a_directory(
     assert artifacts.digest(home / "mlflow") == before
     shutil.copytree(merged, tmp_path / "other")
     write_model(tmp_path / "other", seed=3, hidden=32, layers=3)
-    registry.register(
+    versions.register(
         artifacts.of(tmp_path / "other"), outcomes, stored_pipeline.params(name="other"), None
     )
     options = ["push", "--repo", "o/n", "--dry-run", "--adapter", "--model"]
-    wrong = CliRunner().invoke(cli.application(), [*options, "models:/other@candidate"])
+    wrong = CliRunner().invoke(app.application(), [*options, "models:/other@candidate"])
     assert wrong.exit_code == 2
     assert "lacks 4 of the 12 tensors of the model's LoRA layers" in wrong.output
     wrong = CliRunner().invoke(
-        cli.application(), ["push", "--repo", "o/n", "--model", "models:/micro@none"]
+        app.application(), ["push", "--repo", "o/n", "--model", "models:/micro@none"]
     )
     assert wrong.exit_code == 2
     assert "models:/micro@none cannot be read" in wrong.output
@@ -204,7 +206,7 @@ def test_asking_an_empty_home_makes_no_database(
 ) -> None:
     monkeypatch.setenv("LIGHTREASONER_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    found = CliRunner().invoke(cli.application(), command.split())
+    found = CliRunner().invoke(app.application(), command.split())
     assert found.exit_code == 2
     assert said in found.output
     assert not list(tmp_path.rglob("mlflow*"))

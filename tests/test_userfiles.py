@@ -17,8 +17,10 @@ from test_authors import write_lines as write_samples
 from test_benchmarks import DEMOS, MMLU, SHARED, put
 from test_cli import call, faults
 
-from lightreasoner import authors, models, problems, sources, userfiles
+from lightreasoner.authors import jsonl
+from lightreasoner.data import problems, sources, user_files
 from lightreasoner.errors import ArtifactError, ProblemsError
+from lightreasoner.inference import loading
 
 MARK = "\ufeff"
 ROW = {"question": "q?", "answer": "7"}
@@ -73,7 +75,7 @@ def test_responses_may_begin_with_a_mark(tmp_path: Path) -> None:
 def test_samples_may_begin_with_a_mark(tiny_expert: Path, tmp_path: Path) -> None:
     path = write_samples(tmp_path / "a.jsonl", LINE)
     path.write_text(MARK + path.read_text(encoding="utf-8"), encoding="utf-8")
-    assert len(authors.read(path, models.load_tokenizer(tiny_expert))) == 1
+    assert len(jsonl.read(path, loading.load_tokenizer(tiny_expert))) == 1
 
 
 def test_demos_may_begin_with_a_mark(tmp_path: Path) -> None:
@@ -90,7 +92,7 @@ def test_the_judged_files(tmp_path: Path) -> None:
     assert answers(files / "decimal.parquet")[0] == "7.50"
     out = str(tmp_path / "out.jsonl")
     assert call("grade", str(files / "bom_responses.jsonl"), out).exit_code == 0
-    assert list(userfiles.read_jsonl(files / "bom_samples.jsonl", ArtifactError))
+    assert list(user_files.read_jsonl(files / "bom_samples.jsonl", ArtifactError))
 
 
 # Numbers
@@ -118,13 +120,13 @@ def test_a_column_of_answers_reads_as_written(
     question = pa.array(["q?"] * len(column))
     assert answers(table_file(tmp_path / "a.parquet", question=question, answer=column)) == golds
     loaded = datasets.Dataset(pa.table({"answer": column}))
-    rows = userfiles.rows_of(loaded.with_format("arrow")[:])
+    rows = user_files.rows_of(loaded.with_format("arrow")[:])
     assert [str(row["answer"]) for row in rows] == golds
 
 
 @given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False)))
 def test_a_float32_is_the_shortest_that_is_stored_as_it(values: list[float]) -> None:
-    read = [row["x"] for row in userfiles.rows_of(pa.table({"x": pa.array(values, pa.float32())}))]
+    read = [row["x"] for row in user_files.rows_of(pa.table({"x": pa.array(values, pa.float32())}))]
     assert pa.array(read, pa.float32()).to_pylist() == values
     assert all(len(repr(new)) <= len(repr(old)) for new, old in zip(read, values, strict=True))
 
@@ -133,7 +135,7 @@ def test_an_integer_beside_a_null_stays_one(tmp_path: Path) -> None:
     """pandas would make floats of the column, and lose digits."""
     column = pa.array([2**62 + 1, None])
     path = table_file(tmp_path / "a.parquet", question=pa.array(["q?"] * 2), answer=column)
-    assert userfiles.read_parquet(path)[0] == (1, {"question": "q?", "answer": 2**62 + 1})
+    assert user_files.read_parquet(path)[0] == (1, {"question": "q?", "answer": 2**62 + 1})
     with pytest.raises(ProblemsError, match=r"a.parquet:2: answer missing or empty"):
         answers(path)
 

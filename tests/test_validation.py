@@ -5,15 +5,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightreasoner import models
-from lightreasoner.rows import one_hot_row, read_rows
-from lightreasoner.validation import Validation
+from lightreasoner.inference import loading
+from lightreasoner.tuning.rows import one_hot_row, read_rows
+from lightreasoner.tuning.validation import Validation
 
 
 @pytest.fixture
 def tokens_read(tiny_expert: Path) -> tuple[torch.nn.Module, list[int]]:
     """A model in float64 and the number of tokens in each forward pass of its decoder."""
-    model = models.load_model(tiny_expert, "cpu", "float64")
+    model = loading.load_model(tiny_expert, "cpu", "float64")
     passes: list[int] = []
     model.get_decoder().register_forward_pre_hook(
         lambda module, args, kwargs: passes.append(kwargs["input_ids"].numel()), with_kwargs=True

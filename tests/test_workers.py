@@ -14,16 +14,17 @@ import pyarrow as pa
 import pytest
 from ray import cloudpickle
 
-from lightreasoner import artifacts, problems, tables
 from lightreasoner.config import Compute, Evaluate, Generate, Score
+from lightreasoner.data import problems
+from lightreasoner.data.problems import Problem
 from lightreasoner.errors import ModelError
-from lightreasoner.evaluate import write_scores
-from lightreasoner.generate import write_trajectories
-from lightreasoner.problems import Problem
+from lightreasoner.evaluation.evaluate import write_scores
+from lightreasoner.inference.worker_pool import crew
 from lightreasoner.progress import Silent
-from lightreasoner.score import write_steps
-from lightreasoner.stages import Workspace
-from lightreasoner.workers import crew
+from lightreasoner.sampling.generate import write_trajectories
+from lightreasoner.sampling.score import write_steps
+from lightreasoner.storage import artifacts, tables
+from lightreasoner.storage.artifacts import Workspace
 
 # Ray leaves its own processes' handles to the garbage collector.
 pytestmark = pytest.mark.filterwarnings(

@@ -11,7 +11,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightreasoner import config, evaluate_cli, yaml12
+from lightreasoner import config, yaml12
+from lightreasoner.cli import evaluate
 from lightreasoner.errors import ConfigError
 from lightreasoner.presets import PRESETS
 
@@ -210,5 +211,5 @@ def test_an_override_may_have_an_exponent(params_file: Path) -> None:
 
 def test_a_folder_may_have_any_name(params_file: Path) -> None:
     """JSON's escapes of what lies beyond U+FFFF are two characters to YAML."""
-    overrides = evaluate_cli._overrides("√ \U0001f600", {})
+    overrides = evaluate._overrides("√ \U0001f600", {})
     assert config.load(params_file, overrides).evaluate.source == "√ \U0001f600"

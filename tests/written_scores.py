@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from lightreasoner import tables
+from lightreasoner.storage import tables
 
 MARKS: dict[str, dict[str, Any]] = {
     # right by both verdicts

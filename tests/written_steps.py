@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from lightreasoner import tables
+from lightreasoner.storage import tables
 
 TOKENS = ["Q", "1", "2", "â", "Ĥ¬", "<b>", "Ġ&", "Ċ"]
 END = 8

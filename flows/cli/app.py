@@ -1,0 +1,394 @@
+"""The console script `lightreasoner`: the pure commands, and those that need Prefect and MLflow.
+
+Prefect, MLflow and torch are imported by the command that needs them, after the parameters are
+known to be good.
+"""
+
+import contextlib
+import json
+import logging
+import signal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+
+from flows import environment
+from flows.cli import publish
+from flows.servers import local, up
+from flows.servers.manager import ServerError
+from lightreasoner import config
+from lightreasoner.cli import app as pure
+from lightreasoner.cli import completion, options, output
+from lightreasoner.cli.options import Overrides, ParamsFile
+from lightreasoner.config import Params
+from lightreasoner.errors import ConfigError
+from lightreasoner.experiments.methods import NAMES, named
+from lightreasoner.pipeline.graph import STAGES, external_inputs
+from lightreasoner.storage import artifacts
+from lightreasoner.storage.outputs import DATA
+
+Port = Annotated[int, typer.Option(min=1, max=65535)]
+
+
+def main() -> None:
+    """Run the command line; results go to the store under home, from wherever it is called."""
+    where = environment.home()
+    environment.prepare_environment(where)
+    _end_in_order()
+    with_store = [*map(options.command_name, STAGES.values()), "pair"]
+    application()(
+        prog_name="lightreasoner",
+        default_map={command: {"home": str(where)} for command in with_store},
+    )
+
+
+def _end_in_order() -> None:
+    """Let SIGTERM, and SIGHUP of a closed terminal, end the process as an exception does.
+
+    Else it is gone at once, and Prefect's server of a run without servers stays.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _end)
+
+
+def _end(number: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
+def application() -> typer.Typer:
+    """A new command line with all commands."""
+    app = pure.application(samples_diff=publish.diff)
+    app.command()(run)
+    app.command()(compare)
+    app.command()(sweep)
+    app.command()(table1)
+    app.command()(register)
+    app.command()(publish.publish)
+    app.command()(push)
+    app.command("up")(serve)
+    app.command()(down)
+    app.command()(status)
+    app.command()(sync)
+    return app
+
+
+def _ready(values: Params) -> Path:
+    """Check what the parameters name, connect to the servers if they run; home.
+
+    Said before Prefect is imported, which takes seconds.
+    """
+    where = environment.make(environment.home())
+    external_inputs(values)
+    typer.echo(local.connect(where), err=True)
+    local.check_prefect()
+    local.start_own_prefect(where)
+    for package in ("tasks", "flows"):
+        output.log_to_stderr(package)
+    return where
+
+
+@contextlib.contextmanager
+def _by_prefect() -> Iterator[None]:
+    """Turn a failure of Prefect's server, once it was waited for, into an error of one line."""
+    import httpx
+    from prefect.exceptions import TerminationSignal
+
+    try:
+        yield
+    except httpx.HTTPError as error:
+        for cause in _behind(error):
+            if isinstance(cause, TerminationSignal):  # it ended the server, too
+                raise SystemExit(128 + cause.signal) from None
+        if isinstance(error, httpx.HTTPStatusError) and error.response.status_code == 401:
+            raise ServerError(
+                f"PREFECT_API_URL {environment.prefect_api()}: that server asks for a login (401); "
+                "set PREFECT_API_AUTH_STRING to its `user:secret`"
+            ) from error
+        local.check_space(environment.home())
+        raise ServerError(
+            f"Prefect's server failed in mid-run ({str(error).partition(' for url')[0]}); what was "
+            "finished is in the store: mend the server, then run this command again"
+        ) from error
+
+
+def _behind(error: BaseException) -> Iterator[BaseException]:
+    """What was being handled when an error came up, and so on."""
+    while error.__context__ is not None:
+        error = error.__context__
+        yield error
+
+
+def run(params: ParamsFile = Path("params.yaml"), set_: Overrides = None) -> None:
+    """Run the whole pipeline: problems to a graded, registered model.
+
+    Results that the store has already are taken from it. With `lightreasoner up` running, the run
+    shows in its pages; else it goes to the same databases directly.
+
+    Example: lightreasoner run --set select.beta=0.5
+    """
+    values = config.load(params, set_ or ())
+    where = _ready(values)
+    from rich.console import Console
+
+    from flows import pipeline
+    from flows.forms.form import Form
+    from flows.results import terminal
+
+    with _by_prefect():
+        report = pipeline.lightreasoner(Form.of(values))
+    terminal.show(
+        report,
+        Console(),
+        {
+            "report": str(where / "latest" / "report.html"),
+            "browse runs": local.pages(where),
+            "to DVC": "lightreasoner publish",
+        },
+    )
+
+
+def compare(
+    params: ParamsFile = Path("params.yaml"),
+    set_: Overrides = None,
+    methods: Annotated[
+        str,
+        typer.Option(
+            "--methods",
+            metavar="A,B,...",
+            help="Which, beside the base.",
+            autocompletion=completion.methods,
+        ),
+    ] = ",".join(NAMES),
+) -> None:
+    """Compare LightReasoner with the baselines and its ablations on the same problems.
+
+    Prints one table; nothing is registered. Results that the store has are taken from it.
+
+    Example: lightreasoner compare --methods lightreasoner,sft
+    """
+    values = config.load(params, set_ or ())
+    chosen = named([name.strip() for name in methods.split(",") if name.strip()])
+    where = _ready(values)
+    from rich.console import Console
+
+    from flows import compare
+    from flows.forms.form import Form
+    from flows.results import terminal
+
+    with _by_prefect():
+        found = compare.compare(Form.of(values), chosen)
+    terminal.show_comparison(found, Console(), where / "compare")
+
+
+def sweep(
+    params: ParamsFile = Path("params.yaml"),
+    set_: Overrides = None,
+    betas: Annotated[
+        str, typer.Option("--betas", metavar="A,B,...", help="KL thresholds, nats.")
+    ] = "0.2,0.4,0.8",
+    alphas: Annotated[
+        str, typer.Option("--alphas", metavar="A,B,...", help="Plausibility thresholds.")
+    ] = "0.1,0.2",
+) -> None:
+    """Tune and grade a model for each beta and alpha of a grid; the steps are scored once.
+
+    Prints one table; nothing is registered. Results that the store has are taken from it.
+
+    Example: lightreasoner sweep --betas 0.2,0.4 --alphas 0.1,0.2
+    """
+    values = config.load(params, set_ or ())
+    grid = {"betas": _numbers("--betas", betas), "alphas": _numbers("--alphas", alphas)}
+    from flows.forms.form import SweepForm
+
+    form = SweepForm.over(values, **grid)
+    where = _ready(values)
+    from rich.console import Console
+
+    from flows import sweep
+    from flows.results import terminal
+
+    with _by_prefect():
+        found = sweep.sweep(form)
+    terminal.show_comparison(found, Console(), where / "sweep")
+
+
+def _numbers(option: str, text: str) -> tuple[float, ...]:
+    try:
+        numbers = tuple(float(item) for item in text.split(",") if item.strip())
+    except ValueError:
+        raise ConfigError(
+            [f"{option} {text!r}: must be numbers with commas between, such as 0.2,0.4"]
+        ) from None
+    if not numbers:
+        raise ConfigError([f"{option}: names no number; give some, such as 0.2,0.4"])
+    return numbers
+
+
+def table1(params: ParamsFile = Path("params.yaml"), set_: Overrides = None) -> None:
+    """Grade the expert before and after tuning under both prompts: a row of the paper's Table 1.
+
+    evaluate.base_style and evaluate.style are the prompts; the gain is taken apart into what the
+    prompt brings and what tuning does. Nothing is registered. Results that the store has are taken
+    from it.
+
+    Example: lightreasoner table1 --set evaluate.base_style=cot
+    """
+    values = config.load(params, set_ or ())
+    where = _ready(values)
+    from rich.console import Console
+
+    from flows import table1
+    from flows.forms.form import Form
+    from flows.results import terminal
+
+    with _by_prefect():
+        found = table1.table1(Form.of(values))
+    terminal.show_table1(found, Console(), where / "table1")
+
+
+def register(
+    params: ParamsFile = Path("params.yaml"),
+    set_: Overrides = None,
+    model: Annotated[
+        Path, typer.Option("--model", metavar="DIR", help="The merged model to register.")
+    ] = DATA / "model",
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FILE", help="Where the version is written down.")
+    ] = DATA / "registered" / "registered_model.json",
+) -> None:
+    """Register the merged model of these parameters; a model that is there already is found.
+
+    It becomes `champion` if it is better than the base and the champion on register.gate_set.
+    All results are looked up in the store, so run the stages first (`dvc repro` does).
+
+    Example: lightreasoner register --set register.gate_set=transfer
+    """
+    values = config.load(params, set_ or ())
+    wanted = artifacts.of(model)
+    where = environment.make(environment.home())
+    local.connect(where)
+    from flows import registering
+
+    output.log_to_stderr("tasks", logging.WARNING)
+    found = registering.register(values, wanted, where)
+    artifacts.write_text(out, json.dumps(found, indent=1) + "\n")
+    typer.echo(f"register: {found['name']} version {found['version']}  {wanted.digest}  {out}")
+    typer.echo(f"gate: {found['gate']['verdict']}. {found['gate']['reason']}")
+
+
+def push(
+    model: Annotated[
+        str, typer.Option(metavar="M", help="models:/NAME@ALIAS, or a model's directory.")
+    ],
+    repo: Annotated[str, typer.Option(metavar="OWNER/NAME", help="The hub's; new ones private.")],
+    adapter: Annotated[
+        bool, typer.Option("--adapter", help="The adapter alone; M's, or M is its directory.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List what would go, without the network.")
+    ] = False,
+) -> None:
+    """Upload a merged model, or an adapter, with its card to the Hugging Face hub.
+
+    Only safetensors, json, txt, jinja and md files go. The login is the hub client's own
+    (`hf auth login`).
+
+    Example: lightreasoner push --model models:/NAME@champion --repo owner/name --dry-run
+    """
+    from lightreasoner.tuning import upload
+
+    upload.check_repository(repo)
+    where = environment.make(environment.home())
+    (where / "work").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="push-", dir=where / "work") as scratch:
+        files, card = _files_to_push(model, adapter, where, Path(scratch))
+        folder = upload.prepare(files, card, Path(scratch) / "new", adapter)
+        for name, size in folder.sizes.items():
+            typer.echo(f"{size:>14,}  {name}")
+        typer.echo(f"{sum(folder.sizes.values()):>14,}  bytes in {len(folder.sizes)} files")
+        if dry_run:
+            typer.echo(f"dry run: nothing was sent to {repo}; the card is valid")
+        else:
+            typer.echo(f"pushed: {upload.send(folder, repo)}")
+
+
+def _files_to_push(model: str, adapter: bool, where: Path, scratch: Path) -> tuple[Path, Path]:
+    """The directory that M names, from the registry or the disk, and its card."""
+    if not model.startswith("models:/"):
+        return Path(model), Path(model) / "README.md"
+    local.connect(where)
+    from tasks.registry import versions
+
+    if not local.look(where):
+        raise versions.RegistryError(
+            f"{model}: no model is registered under {where} yet; `lightreasoner run` registers one"
+        )
+    (scratch / "version").mkdir()
+    version = versions.download(model, scratch / "version")
+    if adapter:
+        from lightreasoner.tuning import adapters
+
+        adapters.check_tensors(adapters.read(version / "adapter"), version / "model")
+    return version / ("adapter" if adapter else "model"), version / "README.md"
+
+
+def serve(
+    params: ParamsFile = Path("params.yaml"),
+    set_: Overrides = None,
+    prefect_port: Port = 4200,
+    mlflow_port: Port = 5000,
+    detach: Annotated[
+        bool, typer.Option("--detach", "-d", help="Return when all are ready; they go on.")
+    ] = False,
+) -> None:
+    """Serve Prefect, MLflow and the five deployments on this machine until Ctrl-C.
+
+    The deployments' forms start with the parameters as they are now. Only this machine can
+    connect; the databases are those that `lightreasoner run` writes. One that ends is started
+    again, a few times.
+
+    Example: lightreasoner up --prefect-port 4201
+    """
+    values = config.load(params, set_ or ())
+    up.serve(environment.home(), values, local.at(prefect_port, mlflow_port), detach)
+
+
+def down() -> None:
+    """Stop what `lightreasoner up` runs, wherever that was started, and wait for its end.
+
+    Example: lightreasoner down
+    """
+    where = environment.home()
+    stopped = up.down(where)
+    typer.echo("all stopped" if stopped else f"nothing was running for {where}")
+
+
+def status() -> None:
+    """Say how Prefect, MLflow and the runner do; exit status 1 unless all are well.
+
+    Example: lightreasoner status
+    """
+    if not up.status(environment.home()):
+        raise typer.Exit(1)
+
+
+def sync() -> None:
+    """Send what waits under home for an MLflow server that was away in mid-run to that server.
+
+    Only a server elsewhere (MLFLOW_TRACKING_URI) needs it; that of `lightreasoner up` misses
+    nothing. What was sent is not sent again. Exit status 1 if a server is still away.
+
+    Example: lightreasoner sync
+    """
+    where = environment.home()
+    from tasks.tracking import route
+
+    lines, is_done = route.send_all(where)
+    typer.echo("\n".join(lines) or f"nothing waits under {where}")
+    if not is_done:
+        raise typer.Exit(1)

@@ -1,0 +1,1 @@
+"""DVC: dvc.yaml, the program, and results that become the checkout's."""

@@ -1,0 +1,267 @@
+"""The forms in Prefect's interface: a preset, the fields that are changed most, and the rest.
+
+A run from the interface is a preset plus what the form's fields say. A deployment's form starts
+with params.yaml, expressed the same way: the preset of its expert and what differs from it. So
+what Prefect records of a run says all of it, short, and "Copy to new run" starts it again.
+
+A field that is left empty keeps the preset's value. Bounds are those of lightreasoner/config.py (a
+test compares); Prefect's interface and its API refuse a value outside them before a run exists.
+"""
+
+import hashlib
+import json
+from collections.abc import Collection, Sequence
+from typing import Any, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    model_validator,
+)
+
+from flows.forms.fields import (
+    PLACES,
+    Alpha,
+    Alphas,
+    Amateur,
+    Beta,
+    Betas,
+    Expert,
+    LearningRate,
+    Model,
+    More,
+    NEvaluated,
+    NProblems,
+    Preset,
+    ProblemSets,
+    Rank,
+    Seed,
+    Style,
+    Updates,
+)
+from lightreasoner import config, presets
+from lightreasoner.config import Params, Select
+from lightreasoner.errors import ConfigError
+from lightreasoner.presets import PRESETS
+
+DIGEST_LENGTH = 6
+RULE = ("select.alpha", "select.beta")  # what a sweep's grid says
+
+
+class Settings(BaseModel):
+    """What every form has; faults are said in the words of the command line."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    preset: Preset = "microworld"
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _in_our_words(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            form = handler(cls.saying(value) if isinstance(value, Params) else value)
+        except ValidationError as error:
+            found: list[dict[str, Any]] = [dict(item) for item in error.errors()]
+            raise ValueError("; ".join(config.fault(item, cls) for item in found)) from None
+        try:
+            form.check()
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        return form
+
+    @classmethod
+    def of(cls, params: Params) -> Self:
+        """The form that says these parameters."""
+        return cls.model_validate(params)
+
+    @classmethod
+    def saying(cls, params: Params) -> dict[str, Any]:
+        """The fields' values that say these parameters."""
+        return described(params, cls.model_fields)
+
+    def check(self) -> None:
+        """Raise ConfigError where the fields do not fit together."""
+        self.values()
+
+    def values(self) -> Params:
+        """All parameters. Raises ConfigError where they do not fit together."""
+        return self.values_with(())
+
+    def values_with(self, rule: Sequence[str]) -> Params:
+        """All parameters, those of `rule` (`section.key=value`) beside the form's fields."""
+        named = [
+            f"{place}={json.dumps(value, ensure_ascii=False)}"
+            for field, place in PLACES.items()
+            if (value := getattr(self, field, None)) is not None
+        ]
+        more: tuple[str, ...] = getattr(self, "more", ())
+        overrides = [*named, *more, *rule]
+        keys = [override.partition("=")[0] for override in overrides]
+        twice = sorted({key for key in keys if keys.count(key) > 1})
+        if twice:
+            raise ConfigError([f"{key} is given twice; leave one of the two away" for key in twice])
+        return config.changed(PRESETS[self.preset], overrides)
+
+    def run_name(self) -> str:
+        """What a run is called: preset or expert, beta, a short digest of all parameters."""
+        params = self.values()
+        return f"{name_of(params)} beta={params.select.beta:g} {digest(params)}"
+
+
+class Rule(Settings):
+    """The rule by which steps become samples."""
+
+    beta: Beta = None
+    alpha: Alpha = None
+
+
+class Grid(Settings):
+    """Several such rules."""
+
+    betas: Betas = (0.2, 0.4, 0.8)
+    alphas: Alphas = (0.1, 0.2)
+
+
+class Tuning(Settings):
+    """What is tuned on the samples, how, and what it is graded on."""
+
+    expert: Expert = None
+    amateur: Amateur = None
+    n_problems: NProblems = None
+    updates: Updates = None
+    learning_rate: LearningRate = None
+    r: Rank = None
+    seed: Seed = None
+    problem_sets: ProblemSets = None
+    n_evaluated: NEvaluated = None
+    style: Style = None
+    more: More = ()
+
+
+class Form(Tuning, Rule):
+    """A preset, and what differs from it."""
+
+
+class SweepForm(Tuning, Grid):
+    """A grid of betas and alphas; the steps of all of its points are scored once."""
+
+    @classmethod
+    def saying(cls, params: Params) -> dict[str, Any]:
+        """The fields' values; a beta and an alpha are the grid's to say.
+
+        The grid is the default one, as far as these parameters allow it.
+        """
+        said = described(params, cls.model_fields)
+        more = [each for each in said.pop("more", []) if each.partition("=")[0] not in RULE]
+        said |= {"more": more} if more else {}
+        alphas: tuple[float, ...] = cls.model_fields["alphas"].default
+        if min(alphas) < params.score.alpha_min:
+            fitting = [alpha for alpha in alphas if alpha >= params.score.alpha_min]
+            said["alphas"] = fitting or [params.select.alpha]
+        if not _beta_counts(params.select):
+            said["betas"] = [params.select.beta]
+        return said
+
+    @classmethod
+    def over(cls, params: Params, betas: Sequence[float], alphas: Sequence[float]) -> "SweepForm":
+        """These parameters at each point of a grid. Raises ConfigError."""
+        said = {**cls.saying(params), "betas": betas, "alphas": alphas}
+        try:
+            return cls.model_validate(said)
+        except ValidationError as error:
+            raise ConfigError([str(item["ctx"]["error"]) for item in error.errors()]) from None
+
+    def check(self) -> None:
+        """Raise ConfigError where a point does not fit the rest, or beta changes nothing."""
+        rule = self.points()[0].select
+        betas = dict.fromkeys(self.betas)
+        if len(betas) > 1 and not _beta_counts(rule):
+            said = "steps all" if rule.steps == "all" else f"quantile {rule.quantile}"
+            raise ConfigError(
+                [
+                    f"betas {', '.join(f'{beta:g}' for beta in betas)}: under select.{said} beta "
+                    "selects nothing; give one beta, or leave that setting away"
+                ]
+            )
+
+    def points(self) -> list[Params]:
+        """The parameters of each point, alpha by alpha. Raises ConfigError."""
+        return [
+            self.values_with([f"select.alpha={alpha}", f"select.beta={beta}"])
+            for alpha in dict.fromkeys(self.alphas)
+            for beta in dict.fromkeys(self.betas)
+        ]
+
+    def values(self) -> Params:
+        """The parameters of the first point. Raises ConfigError."""
+        return self.points()[0]
+
+    def run_name(self) -> str:
+        """What a run is called: preset or expert, the grid, a short digest."""
+        params = self.values()
+        grid = (
+            f"beta={','.join(f'{beta:g}' for beta in self.betas)} "
+            f"alpha={','.join(f'{alpha:g}' for alpha in self.alphas)}"
+        )
+        return f"{name_of(params)} {grid} {digest(params)}"
+
+
+def _beta_counts(rule: Select) -> bool:
+    """Whether it is beta that selects the steps."""
+    return rule.steps != "all" and rule.quantile is None
+
+
+class EvaluationForm(Settings):
+    """A model, and what it is asked."""
+
+    model: Model
+    problem_sets: ProblemSets = None
+    n_evaluated: NEvaluated = None
+    style: Style = None
+    more: More = ()
+
+    @classmethod
+    def saying(cls, params: Params) -> dict[str, Any]:
+        """The fields' values; the model is that of these parameters' name and alias."""
+        said = described(params, cls.model_fields, ("compute", "evaluate"))
+        return {**said, "model": f"models:/{params.register.name}@{params.register.alias}"}
+
+    def run_name(self) -> str:
+        """What a run is called: the model, the problem sets, a short digest."""
+        params = self.values()
+        sets = ",".join(params.evaluate.problem_sets)
+        return f"{self.model.removeprefix('models:/')} on {sets} {digest(params)}"
+
+
+def described(
+    params: Params, fields: Collection[str], sections: Collection[str] = Params.model_fields
+) -> dict[str, Any]:
+    """The preset of the same expert and what differs from it, in `fields` or as overrides."""
+    preset = presets.of_expert(params.models.expert) or presets.NAMES[0]
+    said: dict[str, Any] = {"preset": preset}
+    more = []
+    tree = params.model_dump(mode="json")
+    names = {place: field for field, place in PLACES.items() if field in fields}
+    for override in config.differences(params, PRESETS[preset]):
+        place = override.partition("=")[0]
+        section, _, key = place.partition(".")
+        # In a field of its own, nothing means the preset's value.
+        if place in names and tree[section][key] is not None:
+            said[names[place]] = tree[section][key]
+        elif section in sections:
+            more.append(override)
+    return {**said, "more": more} if more else said
+
+
+def name_of(params: Params) -> str:
+    """The preset of the same expert, else the expert's own name."""
+    expert = params.models.expert
+    return presets.of_expert(expert) or expert.partition("@")[0].rstrip("/").rpartition("/")[2]
+
+
+def digest(params: Params) -> str:
+    """A few digits that tell runs with different parameters apart."""
+    text = json.dumps(params.model_dump(mode="json"), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]

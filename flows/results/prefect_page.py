@@ -1,0 +1,201 @@
+"""What a finished pipeline shows in Prefect's interface: its artifacts, made at the end of the run.
+
+    report             all of it on a page, in Markdown, with the figure of KL
+    scores             the table of accuracies, gains and p
+    kl-histogram       which steps were selected
+    mlflow-run, report-page, registered-model, sample-set    links into MLflow, where a server runs
+
+Prefect's interface opens no file of this machine, so figures are in the page as data, and links
+lead to MLflow's server.
+"""
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prefect.artifacts import (
+    create_image_artifact,
+    create_link_artifact,
+    create_markdown_artifact,
+    create_table_artifact,
+)
+
+from flows.results import terminal
+from flows.results.records import Record
+from lightreasoner.config import Params
+from tasks.stages import StageRun
+from tasks.tracking import mlflow_runs
+
+COLUMNS = ("problem set", "n", "base", "LightReasoner", "gain, points", "paired p")
+KL = "kl_histogram"
+LINKS = {
+    "mlflow-run": ("MLflow's run", "Parameters, metrics, figures and files, a nested run a stage."),
+    "report-page": ("report.html", "The whole report: trajectories coloured by KL, problems won."),
+    "registered-model": ("The registered model", "Its version, with tags, card and files."),
+    "sample-set": ("The sample set", "The run of `select`: its parameters, numbers and digest."),
+}
+"""The links by key: text and description."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A pipeline's run at its end: its record, what report.json says, where MLflow has it.
+
+    `addresses` are those of LINKS that there are, and of the figure.
+    """
+
+    record: Record
+    report: Mapping[str, Any]
+    runs: Mapping[str, StageRun]
+    params: Params
+    addresses: Mapping[str, str]
+
+    @property
+    def payload(self) -> Path:
+        """The report's directory in the store."""
+        return self.runs["report"].outcome.artifact.path
+
+
+def publish(run: Finished) -> None:
+    """Make the artifacts of the flow run that is under way."""
+    figure = _data(run.payload, KL)
+    create_markdown_artifact(
+        f"# {run.record.name}\n\n" + markdown(run, f"![How many steps have which KL]({figure})"),
+        key="report",
+        description="What was run, what it came to, and where everything is.",
+    )
+    create_table_artifact(table(run.report), key="scores", description=_reading(run.report))
+    create_image_artifact(
+        run.addresses.get("figure", figure), key="kl-histogram", description=_selected(run)
+    )
+    for key, (text, description) in LINKS.items():
+        if key in run.addresses:
+            create_link_artifact(run.addresses[key], text, key=key, description=description)
+
+
+def addresses(tracking_uri: str, run: str, model: Mapping[str, Any]) -> dict[str, str]:
+    """Where MLflow's server shows a pipeline's run and what came of it; empty without a server."""
+    page = mlflow_runs.run_address(tracking_uri, run)
+    if page is None:
+        return {}
+    figure = f"get-artifact?path=figures/{KL}.png&run_uuid={mlflow_runs.run_here(run)}"
+    found = {
+        "mlflow-run": page,
+        "report-page": f"{page}/artifacts/report.html",
+        "figure": f"{tracking_uri}/{figure}",
+        "registered-model": f"{tracking_uri}/#/models/{model['name']}/versions/{model['version']}",
+    }
+    samples = mlflow_runs.run_address(tracking_uri, mlflow_runs.find_stage(run, "select"))
+    return found | ({"sample-set": samples} if samples else {})
+
+
+def table(report: Mapping[str, Any]) -> list[dict[str, str]]:
+    """A row a problem set; accuracies in percent with their intervals, gains in points."""
+    keys = ("problem set", "n", "base", "LightReasoner", "gain, points", "gained/lost", "paired p")
+    return [
+        dict(
+            zip(
+                (*keys, "qwen: base", "qwen: LightReasoner"),
+                (
+                    name,
+                    n,
+                    _with(base, of_base),
+                    _with(tuned, of_tuned),
+                    _with(gain, of_gain),
+                    *rest,
+                ),
+                strict=True,
+            )
+        )
+        for name, n, base, of_base, tuned, of_tuned, gain, of_gain, *rest in terminal.rows(report)
+    ]
+
+
+def _with(value: str, interval: str) -> str:
+    return f"{value} ({interval})"
+
+
+def markdown(run: Finished, picture: str = "") -> str:
+    """The report of a run: what was selected, accuracies, the model, where all of it is."""
+    model, models = run.report["registered_model"], run.params.models
+    version = f"{model['name']}, version {model['version']}"
+    parts = [
+        f"`{models.expert}`, tuned with `{models.amateur}` as its amateur. {_selected(run)}",
+        "## Accuracy",
+        _table(table(run.report)),
+        _reading(run.report),
+        *(["## What was selected", picture] if picture else []),
+        "## The model",
+        f"{_link(version, run.addresses.get('registered-model'))}, alias `{model['alias']}`.",
+        f"Gate: {terminal.gate_line(model)}",
+        "## Where it is",
+        "\n".join(_places(run)),
+        "## What it took",
+        _costs(run.report),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(rows: list[dict[str, str]]) -> str:
+    """The columns that fit beside each other on a page."""
+    cells = [COLUMNS, ("---",) + ("---:",) * (len(COLUMNS) - 1)]
+    cells += [tuple(row[column] for column in COLUMNS) for row in rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in cells)
+
+
+def _reading(report: Mapping[str, Any]) -> str:
+    """How the table is to be read."""
+    said = [
+        "Accuracy by the strict verdict, in brackets the 95% intervals; p is McNemar's on the same "
+        "problems, corrected for the number of sets.",
+        *terminal.on_prompts(report),
+    ]
+    return " ".join(said)
+
+
+def _selected(run: Finished) -> str:
+    """How many steps became samples, and by which rule."""
+    found = json.loads((run.payload / "tables.json").read_text(encoding="utf-8"))["samples"]
+    threshold = found["threshold"]
+    rule = "all steps" if threshold is None else f"those with KL > {threshold:.3g} nats"
+    return (
+        f"{found['selected']:,} of {found['steps']:,} steps ({found['selected_share']:.1%}) became "
+        f"samples: {rule}, plausible tokens by alpha = {found['alpha']:g}."
+    )
+
+
+def _places(run: Finished) -> list[str]:
+    """The links, a line each, and the sample set's folder."""
+    lines = [
+        f"- {_link(text, run.addresses[key])}: {description[0].lower()}{description[1:]}"
+        for key, (text, description) in LINKS.items()
+        if key in run.addresses and key != "registered-model"
+    ]
+    samples = run.runs["select"].outcome.artifact
+    return [
+        *lines,
+        f"- The sample set's files, digest `{samples.digest}`: `{samples.path}`",
+        f"- To DVC, from the checkout: `lightreasoner publish {run.record.prefect}`",
+    ]
+
+
+def _link(text: str, address: str | None) -> str:
+    return f"[{text}]({address})" if address else text
+
+
+def _costs(report: Mapping[str, Any]) -> str:
+    """Seconds a stage in this run."""
+    rows = [
+        f"| {stage} | {cost['seconds']:.1f} s | {'from the store' if cost['cached'] else ''} |"
+        for stage, cost in report["stages"].items()
+    ]
+    return "\n".join(["| stage | seconds | |", "| --- | ---: | --- |", *rows])
+
+
+def _data(payload: Path, figure: str) -> str:
+    """A figure of the report as a data URI."""
+    image = (payload / "figures" / f"{figure}.png").read_bytes()
+    return f"data:image/png;base64,{base64.b64encode(image).decode()}"

@@ -1,0 +1,1 @@
+"""The servers of this machine: Prefect, MLflow and the runner."""

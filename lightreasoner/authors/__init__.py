@@ -1,0 +1,1 @@
+"""The authors' sample files, read and written."""

@@ -1,0 +1,93 @@
+"""The pure command line: one command a stage, made from the graph, and two helpers.
+
+    lightreasoner select --set select.beta=0.5
+
+Every stage command takes its result from the store under --home, or computes it there, and puts
+it in place at --out by hard link. flows/cli/ adds the commands that need Prefect and MLflow.
+"""
+
+import importlib.metadata
+import logging
+import warnings
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from lightreasoner.cli import evaluate, explain, grade, pair, preset, samples, stage
+from lightreasoner.cli.options import command_name
+from lightreasoner.cli.output import log_to_stderr
+from lightreasoner.errors import LightReasonerError
+from lightreasoner.pipeline.graph import STAGES
+
+
+class Commands(TyperGroup):
+    """A group that turns a user's mistake into one line a fault and exit status 2."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise  # a reader such as `head` had enough; click ends in silence
+        except (LightReasonerError, OSError) as error:
+            if ctx.params["debug"]:
+                raise
+            for fault in getattr(error, "faults", None) or [_said(error)]:
+                typer.echo(f"error: {fault}", err=True)
+            raise typer.Exit(2) from None
+
+
+def _said(error: Exception) -> str:
+    """An error in words: the file before what is the matter with it."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {(error.strerror or str(error)).lower()}"
+    return str(error)
+
+
+def application(samples_diff: Callable[..., None] | None = None) -> typer.Typer:
+    """A new command line with the pure commands; `samples_diff` takes the place of that one."""
+    written = {"evaluate": evaluate.evaluate}
+
+    app = typer.Typer(
+        cls=Commands,
+        help="LightReasoner: contrast an expert with an amateur, keep the steps that matter, "
+        "tune the expert on them.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    )
+    app.callback()(root_options)
+    for each in STAGES.values():
+        app.command(command_name(each))(written.get(each.name) or stage.stage_command(each))
+    app.command()(preset.preset)
+    app.command()(evaluate.prompts)
+    app.command()(grade.grade)
+    app.command()(pair.pair)
+    app.command()(explain.explain)
+    app.add_typer(samples.application(samples_diff), name="samples")
+    return app
+
+
+def _show_version(is_asked: bool) -> None:
+    if is_asked:
+        try:
+            version = importlib.metadata.version("lightreasoner")
+        except importlib.metadata.PackageNotFoundError:  # a bare machine runs the checkout as it is
+            version = "(a checkout that is not installed)"
+        typer.echo(f"lightreasoner {version}")
+        raise typer.Exit()
+
+
+def root_options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
+    ] = False,
+) -> None:
+    log_to_stderr("lightreasoner", logging.DEBUG if debug else logging.INFO)
+    # transformers tells peft's developers what will change; a user can do nothing about it.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.")

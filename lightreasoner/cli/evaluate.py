@@ -1,0 +1,268 @@
+"""`lightreasoner prompts` and `lightreasoner evaluate`: what a model is asked, how it does."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_args
+
+import typer
+
+from lightreasoner import config
+from lightreasoner.cli import completion
+from lightreasoner.cli.options import Home, Overrides, ParamsFile
+from lightreasoner.cli.stage import take
+from lightreasoner.errors import ConfigError
+from lightreasoner.pipeline.graph import STAGES, external_inputs, resolved
+from lightreasoner.storage import artifacts, outputs
+from lightreasoner.storage.artifacts import Artifact, Workspace
+from lightreasoner.storage.outputs import DATA, HOME
+
+if TYPE_CHECKING:
+    from lightreasoner.config import Params, PromptStyle
+    from lightreasoner.inference.engine import Engine
+
+STYLES: tuple["PromptStyle", ...] = get_args(config.PromptStyle)
+
+
+def prompts(
+    benchmark: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="The set, such as gsm8k or mmlu_stem.",
+            autocompletion=completion.benchmarks,
+        ),
+    ],
+    data: Annotated[
+        str,
+        typer.Option(metavar="DIR", help="Holds NAME/test.jsonl; else a file or a hub source."),
+    ],
+    style: Annotated[
+        str,
+        typer.Option(
+            metavar="STYLE",
+            help=f"One of {', '.join(STYLES)}.",
+            autocompletion=completion.styles,
+        ),
+    ] = "qwen25-math-cot",
+    model: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Whose template chat and authors render.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="The first N records only.")
+    ] = None,
+) -> None:
+    """Print each record's prompt and gold answer, as the official toolkit has them.
+
+    One JSON object a line, in the file's order: idx (the record, from 0), prompt, and gold, the
+    normalised gold answer of the official verdict.
+
+    Example: lightreasoner prompts --benchmark gsm8k --data benchmarks --limit 3
+    """
+    named = _style(style)
+    from lightreasoner.data import sources
+    from lightreasoner.inference.prompts import CHAT_CUES, render
+    from lightreasoner.qwen_math import answers
+
+    tokenizer = _chat_tokenizer(model, style) if style in CHAT_CUES else None
+    if not Path(data).exists():
+        sources.resolve(data)
+    demos = sources.demos(data, benchmark)
+    drawn = limit if data == sources.MICROWORLD else None
+    problems = sources.read(data, benchmark, "test", drawn, seed=0)[:limit]
+    for index, problem in enumerate(problems):
+        prompt = render(problem.question, named, tokenizer, demos)
+        gold = answers.gold(problem.answer, benchmark)
+        line = json.dumps({"idx": index, "prompt": prompt, "gold": gold}, ensure_ascii=False)
+        typer.echo(line.encode())  # bytes: UTF-8 whatever the locale
+
+
+def _chat_tokenizer(model: str | None, style: str) -> Any:
+    """The tokenizer of a model whose chat template a style renders."""
+    if model is None:
+        raise ConfigError([f"the style {style} renders a model's own template; give --model DIR"])
+    from lightreasoner.inference import loading
+
+    return loading.load_tokenizer(loading.resolve(model).path)
+
+
+def evaluate(
+    model: Annotated[
+        str, typer.Option(metavar="M", help="A directory, or owner/name@commit of the hub.")
+    ] = str(DATA / "model"),
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="Holds NAME/test.jsonl; else a file or a hub source."),
+    ] = None,
+    benchmarks: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B,...",
+            help="Sets of DIR, or of evaluate.source.",
+            autocompletion=completion.benchmarks,
+        ),
+    ] = None,
+    style: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STYLE",
+            help=f"One of {', '.join(STYLES)}.",
+            autocompletion=completion.styles,
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Problems a set, drawn by evaluate.seed.")
+    ] = None,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="A server, http://HOST:PORT/v1, that answers as M."),
+    ] = None,
+    served_model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What the server calls M, if it has several.")
+    ] = None,
+    concurrency: Annotated[
+        int, typer.Option(min=1, help="Requests that the server has at a time.")
+    ] = 16,
+    api_key_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Holds the server's key, if it wants one.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where the result goes; see above if not given."),
+    ] = None,
+    params: ParamsFile = Path("params.yaml"),
+    set_: Overrides = None,
+    home: Home = HOME,
+) -> None:
+    """Grade a model's responses to sets of problems.
+
+    Reads the parameters evaluate.*; --benchmarks, --style and --limit stand for problem_sets, style
+    and n_problems. With --data they begin as the paper has them (all problems, greedy, 2048
+    tokens), not as in params.yaml. Writes scores.parquet, a row a response, and summary.json: to
+    .lightreasoner/data/scores for the pipeline's own model and problems, else to a folder of
+    HOME/evaluations that is named after the model and what it was asked.
+
+    Example: lightreasoner evaluate --model M --benchmarks gsm8k,svamp --data DIR --limit 100
+    """
+    if style is not None:
+        _style(style)
+    given = {"problem_sets": _names(benchmarks), "style": style, "n_problems": limit}
+    overrides = _overrides(data, given)
+    values = config.load(params, [*overrides, *(set_ or ())])
+    from lightreasoner.inference import loading
+    from lightreasoner.pipeline.store import stage_key
+
+    inputs = {"model": loading.resolve(model), **external_inputs(values, ["benchmark_source"])}
+    key = stage_key(STAGES["evaluate"], inputs, values)
+    if endpoint is None:
+        is_pipelines = model == str(DATA / "model") and not overrides
+        out = out or (DATA / "scores" if is_pipelines else _place(home, model, key))
+        take(STAGES["evaluate"], inputs, values, out, home)
+    else:
+        secret = api_key_file.read_text(encoding="utf-8-sig").strip() if api_key_file else None
+        engine = _connected(endpoint, served_model, values, concurrency, secret)
+        key = hashlib.sha256(f"{key}/{engine.name}".encode()).hexdigest()[:32]
+        out = out or _place(home, model, key)
+        _ask(engine, key, inputs["model"], values, out, home)
+    _show(out)
+
+
+def _style(name: str) -> "PromptStyle":
+    for style in STYLES:
+        if name == style:
+            return style
+    raise ConfigError([f"no prompt style {name!r}; there are {', '.join(STYLES)}"])
+
+
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _overrides(data: str | None, given: dict[str, Any]) -> list[str]:
+    """The section's values that options stand for, as `--set` has them."""
+    values = {key: value for key, value in given.items() if value is not None}
+    if data is not None:
+        fields = config.Evaluate.model_fields.items()
+        paper = {key: field.default for key, field in fields if not field.is_required()}
+        values = {"source": data, **paper, **values}
+    return [
+        f"evaluate.{key}={json.dumps(value, ensure_ascii=False)}" for key, value in values.items()
+    ]
+
+
+def _place(home: Path, model: str, key: str) -> Path:
+    """A folder of its own for each model, section, data and server."""
+    return home / "evaluations" / f"{Path(model.partition('@')[0]).name or 'model'}-{key[:8]}"
+
+
+def _connected(
+    url: str, name: str | None, values: "Params", concurrency: int, key: str | None
+) -> "Engine":
+    """The server as an engine, if it is there and serves the model. Raises EndpointError."""
+    from lightreasoner.inference.openai_engine import Endpoint
+    from lightreasoner.inference.prompts import stop_words
+
+    section = values.evaluate
+    return Endpoint(
+        url,
+        name,
+        section.max_new_tokens,
+        section.temperature,
+        stop_words(section.style),
+        concurrency,
+        api_key=key,
+    ).connect()
+
+
+def _ask(
+    engine: "Engine", key: str, model: Artifact, values: "Params", out: Path, home: Path
+) -> None:
+    """Write the scores of what a server answers to `out`; a restart goes on where it stopped.
+
+    They do not enter the store: what a server computes with, its fingerprint does not know.
+    """
+    from lightreasoner.evaluation.evaluate import write_scores
+    from lightreasoner.pipeline.store import Store
+    from lightreasoner.progress import TerminalBar
+
+    outputs.check(out, "scores", home)
+    work = home.absolute() / "work" / key
+    payload = work / "payload"
+    section, compute = values.evaluate.of_tuned(), resolved(values.compute)
+    with Store(home.absolute()).lock(key), TerminalBar("evaluate") as bar:
+        shutil.rmtree(payload, ignore_errors=True)
+        payload.mkdir(parents=True)
+        write_scores(model.path, section, compute, Workspace(payload, work / "shards"), bar, engine)
+        outputs.put(artifacts.of(payload), "scores", out, home)
+        shutil.rmtree(work)
+    typer.echo(f"evaluate: {engine.name}  {out}")
+
+
+def _show(scores_dir: Path) -> None:
+    """A line a set: both accuracies with intervals, and how responses ended."""
+    summary = json.loads((scores_dir / "summary.json").read_text(encoding="utf-8"))
+    width = max(map(len, summary))
+    for name, row in summary.items():
+        ends = ", ".join(
+            f"{row[key] / row['n']:.1%} {label}"
+            for key, label in (
+                ("truncated", "truncated"), ("no_answer", "no answer"), ("no_box", "no box"),
+            )
+        )  # fmt: skip
+        verdicts = "  ".join(
+            f"{verdict} {_accuracy(found)}"
+            for verdict, found in (("strict", row), ("qwen", row["qwen"]))
+        )
+        several = f" x {row['n'] // row['problems']}" if row["n"] > row["problems"] else ""
+        typer.echo(f"{name:<{width}}  n {row['problems']:>5}{several}  {verdicts}  {ends}")
+
+
+def _accuracy(found: dict[str, Any]) -> str:
+    low, high = found["ci95"]
+    several = [
+        f" {label}@{k} {share:.1%}"
+        for label, key in (("pass", "pass_at"), ("maj", "maj_at"))
+        for k, share in found.get(key, {}).items()
+    ]
+    return f"{found['accuracy']:.1%} ({100 * low:.1f}-{100 * high:.1f}){''.join(several)}"

@@ -1,0 +1,230 @@
+"""`lightreasoner explain`: a trajectory in the terminal, coloured by KL, and its samples."""
+
+import itertools
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from lightreasoner.storage.outputs import DATA
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.style import Style
+    from rich.text import Text
+
+    from lightreasoner.report.trajectories import Candidate, Scored, Step, Trajectory
+
+TOP = 3
+WIDTH = 120
+"""Cells a line where the output is no terminal."""
+
+BLOCKS = " ▁▃▅▆█"
+"""A level of KL without colour; as many as the page has shades."""
+
+SAMPLE = "^"
+
+
+def explain(
+    problem: Annotated[
+        str,
+        typer.Argument(metavar="PROBLEM", help="A problem's id, or how only one begins or ends."),
+    ],
+    steps: Annotated[Path, typer.Option("--steps", metavar="DIR", help="Scored steps.")] = DATA
+    / "steps",
+    samples: Annotated[
+        Path, typer.Option("--samples", metavar="DIR", help="The samples selected from them.")
+    ] = DATA / "samples",
+    tokenizer: Annotated[
+        Path,
+        typer.Option(
+            "--tokenizer", "--model", metavar="DIR", help="The expert, or a model merged from it."
+        ),
+    ] = DATA / "model",
+    theme: Annotated[
+        Literal["dark", "light"], typer.Option(help="The terminal's: more KL is further from it.")
+    ] = "dark",
+) -> None:
+    """Print a trajectory, its tokens coloured by KL, and what was learned at its samples.
+
+    The same as on the report's page. Without colours (a pipe, a file, NO_COLOR) blocks below the
+    tokens say the KL; samples have a mark either way. A further trajectory of a problem has the id
+    <id>#1, <id>#2 and so on.
+
+    Example: lightreasoner explain 562b60d97f --steps .lightreasoner/data/steps
+    """
+    from rich.console import Console
+
+    from lightreasoner.report import trajectories
+
+    scored = trajectories.read(steps, samples, tokenizer)
+    found = trajectories.trajectory(scored, trajectories.find(scored.ids, problem))
+    console = Console(highlight=False, markup=False, soft_wrap=False)
+    if not console.is_terminal:
+        console.width = max(console.width, WIDTH)
+    show(found, scored, console, theme)
+
+
+def show(
+    trajectory: "Trajectory", scored: "Scored", console: "Console", theme: str = "dark"
+) -> None:
+    """Print the prompt, the response token by token, a legend and the table of samples."""
+    from rich.text import Text
+
+    prompt = "".join(token.text for token in trajectory.prompt)
+    console.print(Text(prompt.strip(), "dim"))
+    console.print()
+    for line in response(trajectory.steps, console, theme):
+        console.print(line, no_wrap=True, overflow="ignore", crop=False)
+    console.print()
+    console.print(legend(console, theme))
+    console.print(_said(trajectory, scored))
+    if trajectory.samples:
+        _print_samples(trajectory.samples, console)
+
+
+def is_coloured(console: "Console") -> bool:
+    """Whether the console shows colours."""
+    return console.color_system is not None and not console.no_color
+
+
+def response(steps: Sequence["Step"], console: "Console", theme: str) -> "Iterable[Text]":
+    """The response's lines, cut between tokens so that they fit the console.
+
+    In colour a token's background is its KL and a sample is underlined. Else a second line has a
+    block below each token, and a third a mark below each sample.
+    """
+    for line in _lines(steps, console.width):
+        yield _coloured(line, theme) if is_coloured(console) else _marked(line)
+
+
+def _lines(steps: Sequence["Step"], width: int) -> "Iterable[list[Step]]":
+    line: list[Step] = []
+    used = 0
+    for step in steps:
+        cells = _cells(_text(step))
+        if line and used + cells > width:
+            yield line
+            line, used = [], 0
+        line.append(step)
+        used += cells
+        if "\n" in step.token.text:
+            yield line
+            line, used = [], 0
+    if line:
+        yield line
+
+
+def _coloured(line: Sequence["Step"], theme: str) -> "Text":
+    from rich.text import Text
+
+    return Text.assemble(
+        *((_text(step), _style(step.level, step.is_sample, theme)) for step in line)
+    )
+
+
+def _marked(line: Sequence["Step"]) -> "Text":
+    """Tokens, blocks and marks, a line each; a line of marks that has none is left out."""
+    from rich.text import Text
+
+    cells = [_cells(_text(step)) for step in line]
+    rows = (
+        [_text(step) for step in line],
+        ["?" if step.level is None else BLOCKS[step.level] for step in line],
+        [SAMPLE if step.is_sample else " " for step in line],
+    )
+    text = "".join(rows[0])
+    under = [
+        "".join(mark * n for mark, n in zip(row, cells, strict=True)).rstrip() for row in rows[1:]
+    ]
+    return Text("\n".join([text, *(row for row in under if row)]))
+
+
+def _style(level: int | None, is_sample: bool, theme: str) -> "Style":
+    from rich.style import Style
+
+    from lightreasoner.report.trajectories import SHADES
+
+    if level is None:
+        return Style(dim=True, italic=True)
+    paper, ink = SHADES[theme][level - 1] if level else (None, None)
+    return Style(bgcolor=paper, color=ink, underline=is_sample, bold=is_sample)
+
+
+def legend(console: "Console", theme: str) -> "Text":
+    """What the colours, or the blocks, mean."""
+    from rich.text import Text
+
+    from lightreasoner.report.trajectories import KL_EDGES
+
+    bounds = ["0", *(f"{edge:g}" for edge in KL_EDGES), ""]
+    text = Text("KL, nats:")
+    for level, (low, high) in enumerate(itertools.pairwise(bounds)):
+        said = f"{low} to {high}" if high else f"over {low}"
+        if is_coloured(console):
+            text.append(" ").append(f" {said} ", _style(level, False, theme))
+        else:
+            text.append(f"  {BLOCKS[level]} {said}".rstrip())
+    mark = ("sample", _style(0, True, theme)) if is_coloured(console) else f"{SAMPLE} sample"
+    return text.append("  ").append_text(Text.assemble(mark))
+
+
+def _said(trajectory: "Trajectory", scored: "Scored") -> str:
+    threshold = scored.select.get("threshold")
+    over = "" if threshold is None else f" (KL over {threshold:.3g} nats)"
+    least = scored.score.get("alpha_min")
+    stored = "pi_E is largest" if least is None else f"pi_E >= {least:g} max pi_E"
+    return (
+        f"{trajectory.id}: {len(trajectory.samples):,} of {len(trajectory.steps):,} steps are "
+        f"samples{over}\n"
+        f"probabilities are stored where {stored}"
+    )
+
+
+def _print_samples(samples: Sequence["Step"], console: "Console") -> None:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
+    for heading in ("step", "token", "KL", "expert", "amateur", "label"):
+        right = heading in ("step", "KL")
+        table.add_column(heading, justify="right" if right else "left", overflow="fold")
+    for step in samples:
+        table.add_row(
+            str(step.index),
+            alone(step.token.text),
+            f"{step.kl:.2f}",
+            _listed((each, each.expert) for each in step.by_expert(TOP)),
+            _amateur(step),
+            _listed((each, each.weight) for each in step.label()[:TOP]),
+        )
+    console.print(table)
+
+
+def _amateur(step: "Step") -> str:
+    said = _listed((each, each.amateur) for each in step.by_amateur(TOP))
+    if step.amateur_elsewhere is None:
+        return said
+    first = f"{alone(step.amateur_elsewhere.text)} (not stored)"
+    return f"{first}, {said}" if said else first
+
+
+def _listed(rows: "Iterable[tuple[Candidate, float | None]]") -> str:
+    return ", ".join(f"{100 * (share or 0):.1f}% {alone(each.token.text)}" for each, share in rows)
+
+
+def _text(step: "Step") -> str:
+    """A token in running text: one line, its line breaks as marks."""
+    return step.token.text.replace("\n", "⏎")
+
+
+def alone(text: str) -> str:
+    """A token by itself: its spaces and line breaks as marks."""
+    return text.replace(" ", "␣").replace("\n", "⏎")
+
+
+def _cells(text: str) -> int:
+    from rich.cells import cell_len
+
+    return cell_len(text)

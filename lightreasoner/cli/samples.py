@@ -1,0 +1,204 @@
+"""`lightreasoner samples`: what sample sets hold, how they differ, and the authors' format."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lightreasoner import config
+from lightreasoner.cli.options import Overrides, ParamsFile
+from lightreasoner.cli.output import print_table
+from lightreasoner.config import PromptStyle
+from lightreasoner.errors import ConfigError
+from lightreasoner.storage.outputs import DATA
+
+if TYPE_CHECKING:
+    from lightreasoner.authors.convert import Imported
+    from lightreasoner.sampling.sample_stats import Difference, Row
+
+NAMED = 5
+SampleSet = Annotated[Path, typer.Option("--samples", metavar="DIR", help="The sample set.")]
+
+
+def application(diff: Callable[..., None] | None = None) -> typer.Typer:
+    """The group of commands; `diff` is for one that knows more than directories."""
+    app = typer.Typer(
+        help="Sample sets: statistics, differences, and the authors' JSONL.",
+        no_args_is_help=True,
+        rich_markup_mode=None,
+    )
+    for name, command in (
+        ("stats", stats),
+        ("diff", diff or diff_directories),
+        ("import", import_file),
+        ("export", export),
+    ):
+        app.command(name)(command)
+    return app
+
+
+def stats(
+    steps: Annotated[
+        Path | None, typer.Option("--steps", metavar="DIR", help="Scored steps.")
+    ] = None,
+    samples: Annotated[
+        Path | None, typer.Option("--samples", metavar="DIR", help="A sample set.")
+    ] = None,
+    alpha: Annotated[
+        float, typer.Option(min=1e-9, max=1, help="Plausibility of the labels counted in --steps.")
+    ] = 0.2,
+    beta: Annotated[
+        float, typer.Option(min=0, help="KL in nats over which --steps counts as selected.")
+    ] = 0.4,
+) -> None:
+    """Print the paper's statistics of scored steps, of a sample set, or of both.
+
+    Shares have Wilson's 95% interval; the steps of one trajectory are not independent, so the true
+    intervals are wider. The paper's own figures stand beside them.
+
+    Example: lightreasoner samples stats --steps .lightreasoner/data/steps --beta 0.5
+    """
+    if steps is None and samples is None:
+        raise ConfigError(["samples stats needs --steps, --samples or both"])
+    from lightreasoner.sampling.sample_stats import sample_statistics, step_statistics
+
+    found = []
+    if steps is not None:
+        title = f"{steps}: labels at alpha {alpha:g}, selection at beta {beta:g} nats"
+        found.append((title, step_statistics(steps, alpha, beta)))
+    if samples is not None:
+        found.append((f"{samples}: as selected", sample_statistics(samples)))
+    for title, rows in found:
+        headings = ("statistic", "n", "value", "95%", "paper's")
+        _print(title, headings, [_cells(row) for row in rows])
+
+
+def diff_directories(
+    first: Annotated[Path, typer.Argument(metavar="FIRST", help="A sample set.")],
+    second: Annotated[Path, typer.Argument(metavar="SECOND", help="Another one.")],
+) -> None:
+    """Print how two sample sets differ: samples, labels, KL and the settings that made them.
+
+    Example: lightreasoner samples diff .lightreasoner/data/samples my-samples
+    """
+    show_difference(first, second, f"{first} and {second}")
+
+
+def show_difference(first: Path, second: Path, title: str) -> None:
+    """Print how the sample sets in two directories differ, under a title."""
+    from lightreasoner.sampling import sample_stats
+
+    found = sample_stats.diff(first, second)
+    counts = [(sample_stats.KINDS[kind], f"{count:,}") for kind, count in found.counts.items()]
+    _print(title, ("samples", "n"), counts)
+    typer.echo(f"largest weight difference: {found.largest_weight_difference:.3g}")
+    typer.echo(f"largest KL difference: {found.largest_kl_difference:.3g} nats")
+    settings = [(name, str(a), str(b)) for name, (a, b) in found.settings.items()]
+    if settings:
+        _print("settings that differ", ("setting", "first", "second"), settings)
+    if found.examples:
+        _print_examples(found, sample_stats.KINDS)
+
+
+def import_file(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="JSONL of the authors' scripts.")],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="A new directory for the sample set.")
+    ],
+    style: Annotated[
+        PromptStyle,
+        typer.Option(help="The prompt that the expert saw; authors is that of their scripts."),
+    ] = "authors",
+    problems: Annotated[
+        Path | None,
+        typer.Option("--problems", metavar="DIR", help="Prepared problems, for their ids."),
+    ] = None,
+    params: ParamsFile = Path("params.yaml"),
+    set_: Overrides = None,
+) -> None:
+    """Make a sample set, ready for `finetune`, of a file in the authors' format.
+
+    Prefixes are tokenised again with the tokenizer of models.expert. Rows whose token boundary
+    cannot be recovered are left out, counted, and listed in DIR/excluded.csv.
+
+    Example: lightreasoner samples import LR_samples.jsonl --out my-samples
+    """
+    expert = _expert(params, set_)
+    from lightreasoner.authors import convert
+
+    result = convert.import_file(file, expert, style, problems, out)
+    typer.echo(f"samples import: {result.samples:,} of {result.rows:,} rows  {out}")
+    _print_excluded(result, out)
+
+
+def export(
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The JSONL to write.")],
+    samples: SampleSet = DATA / "samples",
+    problems: Annotated[
+        Path, typer.Option("--problems", metavar="DIR", help="The problems that it is of.")
+    ] = DATA / "problems",
+    params: ParamsFile = Path("params.yaml"),
+    set_: Overrides = None,
+) -> None:
+    """Write a sample set as the authors' JSONL: prefixes as text, one sample a line.
+
+    Tokens are decoded with the tokenizer of models.expert.
+
+    Example: lightreasoner samples export --samples my-samples --out samples.jsonl
+    """
+    expert = _expert(params, set_)
+    from lightreasoner.authors import convert
+
+    rows = convert.export_file(samples, problems, expert, out)
+    typer.echo(f"samples export: {rows:,} rows  {out}")
+
+
+def _expert(params: Path, overrides: list[str] | None) -> Path:
+    """The directory of models.expert."""
+    values = config.load(params, overrides or ())
+    from lightreasoner.inference import loading
+
+    return loading.resolve(values.models.expert).path
+
+
+def _cells(row: "Row") -> tuple[str, ...]:
+    """A statistic as the cells of its table: shares in percent."""
+    if row.value is None:
+        value, interval = "none", ""
+    elif row.unit == "share":
+        value, interval = f"{100 * row.value:.1f}%", ""
+        if row.interval:
+            interval = f"{100 * row.interval[0]:.1f}-{100 * row.interval[1]:.1f}%"
+    else:
+        sign = "+" if row.unit == "points" else ""
+        value, interval = f"{row.value:{sign}.3g} {row.unit}", ""
+    return row.name, f"{row.n:,}", value, interval, row.paper
+
+
+def _print_examples(found: "Difference", kinds: dict[str, str]) -> None:
+    rows = [
+        (
+            row.problem_id,
+            str(row.step),
+            kinds[row.kind],
+            "" if row.weight_difference is None else f"{row.weight_difference:.3g}",
+        )
+        for row in found.examples
+    ]
+    _print("examples", ("problem", "step", "", "weight difference"), rows)
+
+
+def _print_excluded(result: "Imported", out: Path) -> None:
+    if result.excluded:
+        rows = [
+            (str(row.line), row.problem_id, str(row.step), row.reason)
+            for row in result.excluded[:NAMED]
+        ]
+        title = f"{len(result.excluded):,} rows left out; all are in {out / 'excluded.csv'}"
+        _print(title, ("line", "problem", "step", "why"), rows)
+
+
+def _print(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    typer.echo(title)
+    print_table(headings, rows, numbers=("n", "value", "95%", "step", "line"))

@@ -1,0 +1,1 @@
+"""Problems: what one is, and where they come from."""

@@ -1,0 +1,224 @@
+"""The benchmarks on the Hugging Face hub: what the source `hub` stands for, each set pinned.
+
+Each row is in the layout that benchmarks.py reads. Where the toolkit's `data_loader.py` (commit
+a45202b) says how it made its file from the hub, the same is done here: svamp is both splits one
+after the other, asdiv leaves out answers of several parts, mmlu_stem keeps 18 subjects. Rows come
+in the repository's order, which for mmlu_stem is another one than in the toolkit's file.
+
+Files are read by `datasets`; no code of a repository is run.
+"""
+
+import functools
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from lightreasoner.data import user_files
+from lightreasoner.errors import ProblemsError
+
+Row = dict[str, Any]
+
+SOURCE = "hub"
+STEM_SUBJECTS = frozenset(
+    {
+        "abstract_algebra",
+        "astronomy",
+        "college_biology",
+        "college_chemistry",
+        "college_computer_science",
+        "college_mathematics",
+        "college_physics",
+        "computer_security",
+        "conceptual_physics",
+        "electrical_engineering",
+        "elementary_mathematics",
+        "high_school_biology",
+        "high_school_chemistry",
+        "high_school_computer_science",
+        "high_school_mathematics",
+        "high_school_physics",
+        "high_school_statistics",
+        "machine_learning",
+    }
+)
+DEMO_SUBJECTS = tuple(
+    f"high_school_{subject}"
+    for subject in ("mathematics", "biology", "physics", "chemistry", "computer_science")
+)
+"""The fields of the toolkit's five demos, in its order; each gives its first question of `dev`."""
+
+
+def _all(row: Row) -> bool:
+    return True
+
+
+@dataclass(frozen=True)
+class HubSet:
+    """A set of problems on the hub.
+
+    `splits` maps our splits to expressions of `datasets`; the rows of all `configurations` follow
+    one another. `file` names the one file of the test split where the repository holds many sets.
+    """
+
+    repository: str
+    revision: str
+    splits: Mapping[str, str] = field(default_factory=lambda: {"test": "test"})
+    configurations: tuple[str | None, ...] = (None,)
+    file: str | None = None
+    keep: Callable[[Row], bool] = _all
+
+
+# Columns as the repositories' cards or public code that reads them show them; each commit is named
+# by the hub's own pages or by public evaluation code (lighteval for math_tasks).
+SETS: dict[str, HubSet] = {
+    # question, answer (the worked solution, then #### and the number)
+    "gsm8k": HubSet(
+        "openai/gsm8k",
+        "740312add88f781978c0658806c59bc2815b9866",
+        {"train": "train", "test": "test"},
+        ("main",),
+    ),
+    # problem, level, type, solution; 5,000 rows of test in seven configurations
+    "math": HubSet(
+        "EleutherAI/hendrycks_math",
+        "21a5633873b6a120296cce3e2df9d5550074f4a3",
+        {"train": "train", "test": "test"},
+        (
+            "algebra",
+            "counting_and_probability",
+            "geometry",
+            "intermediate_algebra",
+            "number_theory",
+            "prealgebra",
+            "precalculus",
+        ),
+    ),
+    # problem, solution, answer, subject, level, unique_id
+    "math500": HubSet("HuggingFaceH4/MATH-500", "6e4ed1a2a79af7d8630a6b768ec859cb5af4d3be"),
+    # ID, Body, Question, Equation, Answer (text), Type, question_concat; 700 and 300 rows
+    "svamp": HubSet(
+        "ChilleD/SVAMP", "5e0bf1e5e7c0e9c4bc39180d224f41f3f801b7ef", {"test": "train+test"}
+    ),
+    # body, question, solution_type, answer, formula; 2,305 rows of which 2,215 stay
+    "asdiv": HubSet(
+        "EleutherAI/asdiv",
+        "8f95807222d87b4c688c3c22a6ba2801e1fa03e2",
+        {"test": "validation"},
+        keep=lambda row: ";" not in row["answer"],
+    ),
+    # problem, solution, type, idx: by its size the toolkit's file
+    "minerva_math": HubSet(
+        "svc-huggingface/minerva-math", "aec85355cf57a4337f73d1bb03233288cb0344df"
+    ),
+    # by its size the toolkit's file, of 675 rows (OE_TO_maths_en_COMP of Hothan/OlympiadBench has
+    # 674): id, subfield, context, question, solution, final_answer
+    "olympiadbench": HubSet(
+        "HuggingFaceTB/math_tasks",
+        "3d34f1076f279000b9315583dcdacfd288898283",
+        file="data/olympiadbench/test.jsonl",
+    ),
+    # question, subject, choices, answer (the index of a choice); dev has five rows a subject
+    "mmlu_stem": HubSet(
+        "cais/mmlu",
+        "c30699e8356da336a370243923dbaf21066bb9fe",
+        {"test": "test", "dev": "dev"},
+        ("all",),
+        keep=lambda row: row["subject"] in STEM_SUBJECTS,
+    ),
+}
+
+
+def find(source: str, set_name: str) -> HubSet:
+    """The set that `hub`, or `owner/name@commit`, means by a name; nothing is fetched.
+
+    A repository of the table is read as there, at the commit given; any other by its splits' names.
+    """
+    if source == SOURCE:
+        if set_name not in SETS:
+            raise ProblemsError(
+                f"hub has no set {set_name!r}; it has {', '.join(SETS)}; for any other give "
+                "owner/name@commit as the source"
+            )
+        return SETS[set_name]
+    repository, _, revision = source.partition("@")
+    names = [name for name, known in SETS.items() if known.repository == repository]
+    if not names:
+        return HubSet(repository, revision, {name: name for name in ("train", "test", "dev")})
+    if set_name not in names:
+        raise ProblemsError(
+            f"{source}: read as the set {names[0]}, got the name {set_name!r}; name it {names[0]}"
+        )
+    return replace(SETS[set_name], revision=revision)
+
+
+def check(source: str, set_name: str, split: str) -> None:
+    """Refuse a name or a split that the source cannot have; nothing is fetched."""
+    _expression(find(source, set_name), split)
+
+
+def rows(found: HubSet, split: str) -> list[Row]:
+    """The rows of a set's split, in the repository's order. Raises ProblemsError."""
+    expression = _expression(found, split)
+    loaded = [_load(found, name, expression) for name in found.configurations]
+    return [row for part in loaded for row in part if found.keep(row)]
+
+
+def demo_rows(found: HubSet) -> list[Row]:
+    """The rows of a set's `dev` split that serve as demos: the first of each of DEMO_SUBJECTS."""
+    by_subject: dict[Any, Row] = {}
+    for row in rows(found, "dev"):
+        by_subject.setdefault(row.get("subject"), row)
+    missing = [subject for subject in DEMO_SUBJECTS if subject not in by_subject]
+    if missing:
+        raise ProblemsError(
+            f"{found.repository}@{found.revision}: its dev split, for the demos, has no row of "
+            f"subject {missing[0]}; give a directory with demos.json"
+        )
+    return [by_subject[subject] for subject in DEMO_SUBJECTS]
+
+
+@functools.cache
+def identity() -> str:
+    """What identifies the source `hub`, in 36 characters: a digest of all that is pinned."""
+    pins = {
+        name: [
+            known.repository,
+            known.revision,
+            known.configurations,
+            known.file,
+            dict(known.splits),
+        ]
+        for name, known in SETS.items()
+    }
+    return "hub:" + hashlib.md5(json.dumps(pins, sort_keys=True).encode()).hexdigest()
+
+
+def _expression(found: HubSet, split: str) -> str:
+    if split not in found.splits:
+        raise ProblemsError(
+            f"{found.repository}: has no {split} split, only {' and '.join(found.splits)}; name "
+            "another set or give a local file"
+        )
+    return found.splits[split]
+
+
+def _load(found: HubSet, configuration: str | None, expression: str) -> list[Row]:
+    import datasets
+
+    try:
+        loaded = datasets.load_dataset(
+            found.repository,
+            configuration,
+            split=expression,
+            revision=found.revision,
+            data_files={"test": found.file} if found.file else None,
+        )
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        detail = (str(error) or "no detail").splitlines()[0]
+        raise ProblemsError(
+            f"hub data set {found.repository}@{found.revision}, split {expression!r}, cannot be "
+            f"loaded ({type(error).__name__}: {detail}); check the network or give a local file"
+        ) from error
+    return user_files.rows_of(loaded.with_format("arrow")[:])

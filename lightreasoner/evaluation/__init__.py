@@ -1,0 +1,1 @@
+"""Accuracy of a model on problems, and what one model has gained over another."""

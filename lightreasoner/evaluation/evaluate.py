@@ -1,0 +1,264 @@
+"""Evaluate: a model's responses to sets of problems, each with two verdicts (grading.py).
+
+One greedy response a problem by default, or `n` drawn at a temperature. The problems are drawn by
+the section's seed alone, so that every model of a comparison answers the same ones. All sets are
+read and fitted to the model's context before its weights are loaded. Questions of like length make
+a shard, which is answered by itself, so that a restart repeats at most the one that was under way.
+"""
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from lightreasoner import statistics
+from lightreasoner.data import sources
+from lightreasoner.data.problems import BOX, Problem, trajectory_id
+from lightreasoner.grading.grade import grade
+from lightreasoner.grading.types import OUTCOMES, Answer, Grade
+from lightreasoner.inference import loading, prompts
+from lightreasoner.inference.drawing import draw_seed
+from lightreasoner.inference.engine import Engine
+from lightreasoner.inference.worker_pool import crew
+from lightreasoner.storage import tables
+from lightreasoner.storage.shards import Shards
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from lightreasoner.config import Compute, Evaluate
+    from lightreasoner.progress import Watcher
+    from lightreasoner.storage.artifacts import Workspace
+
+log = logging.getLogger(__name__)
+
+LIMIT = "evaluate.max_new_tokens"
+RESPONSES = pa.schema({"text": pa.string(), "tokens": pa.int32(), "finish_reason": pa.string()})
+
+
+@dataclass(frozen=True)
+class Question:
+    """A problem of a set, as it is asked for the k-th time."""
+
+    problem_set: str
+    problem: Problem
+    k: int
+    prompt: str
+    tokens: int
+
+
+def write_scores(
+    model_dir: Path,
+    config: "Evaluate",
+    compute: "Compute",
+    work: "Workspace",
+    watcher: "Watcher",
+    engine: Engine | None = None,
+) -> None:
+    """Write `scores.parquet`, one row a response in the sets' order, and `summary.json`.
+
+    `compute` names the device and dtype, neither of them `auto`. `engine` answers in place of this
+    process. Raises ProblemsError for a source that cannot be read or a prompt that leaves no room
+    in the context, ModelError for the model, EndpointError for an engine that is a server.
+    """
+    tokenizer = loading.load_tokenizer(model_dir)
+    asked = read_questions(config, tokenizer, loading.context_length(model_dir))
+    if engine is None:
+        from lightreasoner.inference.transformers_engine import InProcess
+
+        tokens = round(np.mean([question.tokens for question in asked]))
+        name, workers = InProcess.name, compute
+        answering: Callable[[], Engine] = partial(
+            InProcess, model_dir, tokenizer, config, compute, tokens, len(asked)
+        )
+    else:
+        name, workers = engine.name, compute.model_copy(update={"workers": 1})
+        answering = partial(_itself, engine)
+    responses = _respond(answering, asked, config.seed, workers, work.scratch, watcher)
+    _warn_of_equal_draws(config, responses)
+    answers = [
+        Answer(text, question.problem, question.problem_set, prompts.begun(question.prompt))
+        for question, text in zip(asked, responses["text"].to_pylist(), strict=True)
+    ]
+    grades = grade(answers, lambda done, total: watcher.progress(done, total, "answers graded"))
+    _write(_rows(asked, responses, grades), {**conditions(config), "engine": name}, work.out)
+
+
+def read_questions(
+    config: "Evaluate", tokenizer: "PreTrainedTokenizerBase", context: int
+) -> list[Question]:
+    """Every question, in the sets' order, rendered in the style and fitted to the context."""
+    asked = []
+    for name in dict.fromkeys(config.problem_sets):
+        found = sources.read(config.source, name, "test", config.n_problems, config.seed)
+        demos = sources.demos(config.source, name)
+        texts = [prompts.render(each.question, config.style, tokenizer, demos) for each in found]
+        lengths = [len(prompts.tokenize(text, config.style, tokenizer)) for text in texts]
+        prompts.check_room(found, lengths, config.max_new_tokens, context, LIMIT)
+        asked += [
+            Question(name, problem, k, text, tokens)
+            for problem, text, tokens in zip(found, texts, lengths, strict=True)
+            for k in range(config.n)
+        ]
+    return asked
+
+
+def _respond(
+    engine: Callable[[], Engine],
+    asked: list[Question],
+    seed: int,
+    compute: "Compute",
+    scratch: Path,
+    watcher: "Watcher",
+) -> pa.Table:
+    """The responses in the order of `asked`; the engine is asked in the order of length."""
+    order = sorted(range(len(asked)), key=lambda row: (asked[row].tokens, row))
+    make = partial(_Respondent, engine, [asked[row] for row in order], seed)
+    with crew(make, compute) as respondents:
+        shards = Shards(scratch, RESPONSES, len(asked), respondents.size)
+        pieces = shards.compute(
+            respondents.pieces, lambda done: watcher.progress(done, len(asked), "responses")
+        )
+        return pa.concat_tables(pieces).take(sorted(range(len(order)), key=order.__getitem__))
+
+
+def _itself(engine: Engine) -> Engine:
+    return engine
+
+
+class _Respondent:
+    """An engine, answering ranges of the questions `asked`."""
+
+    def __init__(self, engine: Callable[[], Engine], asked: list[Question], seed: int):
+        self.engine, self.asked, self.seed = engine(), asked, seed
+        self.size = self.engine.batch_size
+
+    def __call__(self, places: range) -> pa.Table:
+        """The rows of RESPONSES, asked together."""
+        asked = self.asked[places.start : places.stop]
+        seeds = [draw_seed(self.seed, trajectory_id(each.problem.id, each.k)) for each in asked]
+        found = self.engine.respond([each.prompt for each in asked], seeds)
+        return pa.Table.from_pylist([asdict(response) for response in found], RESPONSES)
+
+
+def _warn_of_equal_draws(config: "Evaluate", responses: pa.Table) -> None:
+    texts = np.array(responses["text"].to_pylist(), dtype=object).reshape(-1, config.n)
+    if config.n > 1 and (texts == texts[:, :1]).all():
+        log.warning(
+            "all %d responses to every problem are equal: the engine seems to ignore the "
+            "temperature of %s",
+            config.n,
+            config.temperature,
+        )
+
+
+def _rows(asked: list[Question], responses: pa.Table, grades: list[Grade]) -> pd.DataFrame:
+    """The columns of scores.parquet."""
+    return pd.DataFrame(
+        {
+            "problem_set": [row.problem_set for row in asked],
+            "problem_id": [row.problem.id for row in asked],
+            "k": [row.k for row in asked],
+            "question": [row.problem.question for row in asked],
+            "prompt": [row.prompt for row in asked],
+            "response": responses["text"].to_pylist(),
+            "gold": [row.problem.answer for row in asked],
+            "extracted": [each.extracted for each in grades],
+            "strict": [each.strict for each in grades],
+            "pred": [each.pred for each in grades],
+            "qwen": [each.qwen for each in grades],
+            "tokens": responses["tokens"].to_pylist(),
+            "finish_reason": responses["finish_reason"].to_pylist(),
+        }
+    )
+
+
+def _write(scores: pd.DataFrame, conditions: dict[str, Any], out: Path) -> None:
+    tables.write(scores, tables.SCORES, out / "scores.parquet", conditions)
+    summary = {name: summarise(rows) for name, rows in scores.groupby("problem_set", sort=False)}
+    (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+
+
+def conditions(config: "Evaluate") -> dict[str, Any]:
+    """What a comparison of two models must have in common, but for the style of the prompt."""
+    shots = {name: len(sources.demos(config.source, name)) for name in config.problem_sets}
+    kept = {"style", "max_new_tokens", "n", "temperature", "seed"}
+    return {**config.model_dump(mode="json", include=kept), "shots": shots}
+
+
+def summarise(scores: pd.DataFrame) -> dict[str, Any]:
+    """What one set's rows amount to; accuracies and intervals (95%) are fractions in [0, 1].
+
+    `accuracy` and what stands beside it are by the strict verdict, `qwen` holds the same by the
+    toolkit's. `truncated` responses ran to max_new_tokens, `no_answer` ones give no answer,
+    `no_box` ones hold no box; none of them leaves `n`, the count of responses.
+    """
+    return {
+        "problems": scores["problem_id"].nunique(),
+        "n": len(scores),
+        **verdicts(scores, "strict"),
+        "truncated": int((scores["finish_reason"] == "length").sum()),
+        "no_answer": int(scores["extracted"].isna().sum()),
+        "no_box": int((~scores["response"].str.contains(BOX, regex=False)).sum()),
+        "tokens": int(scores["tokens"].sum()),
+        "qwen": verdicts(scores, "qwen"),
+    }
+
+
+def verdicts(scores: pd.DataFrame, verdict: str) -> dict[str, Any]:
+    """How many responses have which outcome by one of the verdicts, the accuracy, its interval.
+
+    With several responses a problem, also `pass_at` for some k and `maj_at` for all of them.
+    """
+    correct = scores[verdict] == "correct"
+    per_problem = correct.groupby(scores["problem_id"], sort=False).mean()
+    found: dict[str, Any] = {
+        **{str(outcome): int((scores[verdict] == outcome).sum()) for outcome in OUTCOMES},
+        "accuracy": float(correct.mean()),
+        "ci95": list(statistics.accuracy_interval(per_problem.to_numpy())),
+    }
+    return found if scores["k"].max() == 0 else {**found, **_of_several(scores, verdict)}
+
+
+def _of_several(scores: pd.DataFrame, verdict: str) -> dict[str, Any]:
+    """pass@k for k in powers of two and n, and maj@n, means over the problems."""
+    correct = scores[verdict] == "correct"
+    votes = pd.Series(_votes(scores, verdict), scores.index, dtype=object)
+    groups = correct.groupby(scores["problem_id"], sort=False)
+    n = int(groups.size().iloc[0])
+    sums = groups.sum()
+    ks = sorted({1, n} | {1 << power for power in range(n.bit_length()) if 1 << power <= n})
+    majority = [
+        statistics.maj_at_k(votes[rows.index].tolist(), rows.tolist()) for _, rows in groups
+    ]
+    return {
+        "pass_at": {
+            str(k): float(np.mean([statistics.pass_at_k(n, int(c), k) for c in sums])) for k in ks
+        },
+        "maj_at": {str(n): float(np.mean(majority))},
+    }
+
+
+def _votes(scores: pd.DataFrame, verdict: str) -> list[str | None]:
+    """What each response votes for: the toolkit's normal form of its answer, None without one.
+
+    All right answers are one. Wrong ones that are equal in another form than that still split their
+    votes, so that maj@n is an upper bound where they do.
+    """
+    answers = scores[{"strict": "extracted", "qwen": "pred"}[verdict]]
+    return [
+        "the right answer" if is_right else (pred or answer) if answer else None
+        for is_right, answer, pred in zip(
+            scores[verdict] == "correct",
+            answers.astype(object).where(answers.notna(), None),
+            scores["pred"].astype(object).where(scores["pred"].notna(), None),
+            strict=True,
+        )
+    ]

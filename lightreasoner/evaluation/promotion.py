@@ -1,0 +1,169 @@
+"""The gate: whether a new model, the candidate, becomes the champion.
+
+It does if the 95% interval of its accuracy minus the base's, and minus the champion's where there
+is one, both lie above zero: paired bootstrap over the problems of one set, strict verdict. Such an
+interval holds for one comparison. The best of many candidates tried on the same problems is partly
+the luckiest of them (docs/decisions/004-mlflow.md has numbers), so report it on other problems.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from lightreasoner.errors import ArtifactError
+from lightreasoner.evaluation import pairing
+from lightreasoner.evaluation.pairing import Scores
+from lightreasoner.statistics import Array, Interval, bootstrap_difference
+
+Verdict = Literal["promoted", "kept"]
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The model to beat: its version, and its directory of scores of the candidate's problems.
+
+    Without scores there is no comparison, the champion stays, and `why` says why.
+    """
+
+    version: str
+    scores: Path | None = None
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The candidate's accuracy minus another model's, and its interval: fractions.
+
+    `gained` problems the candidate does better, `lost` ones worse.
+    """
+
+    accuracy: float
+    other_accuracy: float
+    difference: float
+    ci95: Interval
+    gained: int
+    lost: int
+
+    @property
+    def is_above_zero(self) -> bool:
+        """Whether the whole interval is; one that touches zero is not."""
+        return self.ci95[0] > 0
+
+    def __str__(self) -> str:
+        low, high = self.ci95
+        return (
+            f"{100 * self.difference:+.1f} points (95% interval {100 * low:+.1f} to "
+            f"{100 * high:+.1f}; {self.gained} problems gained, {self.lost} lost)"
+        )
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the gate decided and from what.
+
+    `n` problems of `problem_set`, whose ids, questions and gold answers have the digest `problems`
+    (sha256, 32 digits). `against` is the version that was champion, None if there was none.
+    """
+
+    verdict: Verdict
+    reason: str
+    problem_set: str
+    n: int
+    problems: str
+    over_base: Difference
+    against: str | None
+    over_champion: Difference | None
+
+    def as_tree(self) -> dict[str, Any]:
+        """The same as JSON has it."""
+        tree: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return tree
+
+
+def decide(
+    problem_set: str, base: Path, candidate: Path, champion: Champion | None = None
+) -> Decision:
+    """Compare directories of scores on one of their sets.
+
+    The base's prompt style may differ from the candidate's, the champion's may not. Raises
+    ArtifactError for a set without problems, and unless all have the same problems, golds,
+    questions and conditions, and under one style the same prompts.
+    """
+    ours, bases = _of_set(candidate, problem_set), _of_set(base, problem_set)
+    over_base = _difference(bases, ours, {"style"})
+    over_champion = None
+    if champion and champion.scores:
+        over_champion = _difference(_of_set(champion.scores, problem_set), ours, set())
+    verdict, why = _verdict(over_base, over_champion, champion)
+    n = ours.rows["problem_id"].nunique()
+    reason = f"{why} On {n} problems of {problem_set}, candidate minus base: {over_base}"
+    if champion and over_champion:
+        reason += f"; candidate minus champion (version {champion.version}): {over_champion}"
+    return Decision(
+        verdict,
+        f"{reason}.",
+        problem_set,
+        n,
+        problems_digest(ours.rows),
+        over_base,
+        champion.version if champion else None,
+        over_champion,
+    )
+
+
+def _verdict(
+    over_base: Difference, over_champion: Difference | None, champion: Champion | None
+) -> tuple[Verdict, str]:
+    """The verdict and its first sentence."""
+    if champion and over_champion is None:
+        return "kept", f"Version {champion.version} stays champion: {champion.why}."
+    stays = f"Version {champion.version} stays champion" if champion else "There is no champion yet"
+    if not over_base.is_above_zero:
+        return "kept", f"{stays}: the candidate is not shown to be better than the base."
+    if champion is None:
+        return "promoted", "The first champion: it is better than the base."
+    if over_champion is None or not over_champion.is_above_zero:
+        return "kept", f"{stays}: the candidate is not shown to be better than it."
+    return "promoted", f"Better than the base and than version {champion.version}, the champion."
+
+
+def problems_digest(rows: pd.DataFrame) -> str:
+    """What identifies the problems of a table of scores: 32 digits of sha256, in any order."""
+    columns = ["problem_set", "problem_id", "question", "gold"]
+    found = sorted(set(rows[columns].itertuples(index=False, name=None)))
+    return hashlib.sha256(json.dumps(found).encode()).hexdigest()[:32]
+
+
+def _of_set(directory: Path, problem_set: str) -> Scores:
+    scores = pairing.read_scores(directory)
+    rows = scores.rows[scores.rows["problem_set"] == problem_set]
+    if rows.empty:
+        raise ArtifactError(
+            f"{scores.path} holds no problem of {problem_set}; evaluate that set, or name another "
+            "in register.gate_set"
+        )
+    return Scores(scores.path, rows, scores.conditions)
+
+
+def _difference(other: Scores, ours: Scores, free: set[str]) -> Difference:
+    pairing.check_comparable(other, ours, free)
+    theirs, own = _per_problem(other.rows), _per_problem(ours.rows)
+    return Difference(
+        accuracy=float(own.mean()),
+        other_accuracy=float(theirs.mean()),
+        difference=float(own.mean() - theirs.mean()),
+        ci95=bootstrap_difference(theirs, own),
+        gained=int((own > theirs).sum()),
+        lost=int((own < theirs).sum()),
+    )
+
+
+def _per_problem(rows: pd.DataFrame) -> Array:
+    """Problems in the order of their ids: each one's share of responses that are right."""
+    right = rows["strict"] == "correct"
+    return right.groupby(rows["problem_id"]).mean().to_numpy(dtype=np.float64)

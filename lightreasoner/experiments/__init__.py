@@ -1,0 +1,1 @@
+"""What several models are compared by: baselines, ablations, the paper's Table 1, pairs."""

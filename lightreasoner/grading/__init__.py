@@ -1,0 +1,1 @@
+"""Two verdicts on every response, each in a process that can be killed."""

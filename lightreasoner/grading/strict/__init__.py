@@ -1,0 +1,1 @@
+"""The strict verdict: whether a response states the gold answer, mathematically."""

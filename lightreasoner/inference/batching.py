@@ -1,0 +1,82 @@
+"""Batch plans: how many rows are decoded at once, and how many prompts make a shard.
+
+Both follow from the model, the lengths and the machine's whole memory, never from what is free at
+the moment, so that equal parameters plan the same batches on the same machine.
+"""
+
+import math
+from typing import TYPE_CHECKING
+
+import psutil
+import torch
+
+from lightreasoner.storage.shards import LARGEST_FLOP
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from lightreasoner.config import Compute
+
+LARGEST_BATCH = 128
+# Of what the weights leave: a CPU's memory serves others, too; a GPU's allocator loses a part.
+MEMORY_SHARE = {"cpu": 0.25, "cuda": 0.75}
+# What two cores' caches hold runs faster; a GPU wants more at a time.
+PREFILL_TOKENS = {"cpu": 1024, "cuda": 16384}
+LOGIT_BYTES = 32
+"""A logit's own bytes, and those of the float32 and whole numbers that a draw makes of it."""
+
+FILLS = 4
+"""Prompts a shard for each row: towards its end, rows find no new prompt."""
+
+
+def fitting_rows(model: "PreTrainedModel", tokens: int) -> int:
+    """How many rows of at most `tokens` tokens can be decoded at once, at most 128."""
+    device = model.device
+    if device.type == "cuda":
+        memory = torch.cuda.get_device_properties(device).total_memory
+    else:
+        memory = psutil.virtual_memory().total
+    weights = sum(each.numel() * each.element_size() for each in model.parameters())
+    return rows_within(
+        int(MEMORY_SHARE[device.type] * (memory - weights)),
+        PREFILL_TOKENS[device.type] * _read_bytes(model),
+        tokens * _kept_bytes(model) + LOGIT_BYTES * model.config.vocab_size,
+    )
+
+
+def rows_within(memory: int, reading: int, row: int) -> int:
+    """How many rows of `row` bytes fit beside the `reading` of prompts; 1 to 128."""
+    return max(1, min(LARGEST_BATCH, (memory - reading) // row))
+
+
+def _kept_bytes(model: "PreTrainedModel") -> int:
+    """Keys and values of a token: 2 x layers x kv heads x head size."""
+    config = model.config
+    head_size = (
+        getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    )
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    return 2 * config.num_hidden_layers * heads * head_size * model.dtype.itemsize
+
+
+def _read_bytes(model: "PreTrainedModel") -> int:
+    """A token of a prompt that is read: its keys and values, and a layer's activations."""
+    config = model.config
+    inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+    return _kept_bytes(model) + (3 * inner + 8 * config.hidden_size) * model.dtype.itemsize
+
+
+def shard_prompts(model: "PreTrainedModel", tokens: int, total: int, compute: "Compute") -> int:
+    """Of `total` prompts, how many make a shard; `tokens` are a typical prompt and its completion.
+
+    Four for each row that is decoded at once, so that rows that end can be filled again. On a CPU
+    no more than about a minute's work, but enough for each row once; on a GPU, where steps count
+    and not FLOP, a shard takes about twice the steps of the longest completion. Every worker gets
+    one.
+    """
+    rows = compute.batch_size or fitting_rows(model, tokens)
+    prompts = FILLS * rows
+    if model.device.type == "cpu":
+        flop = 2.0 * model.num_parameters() * tokens
+        prompts = max(rows, min(prompts, int(LARGEST_FLOP["cpu"] / flop)))
+    return min(prompts, math.ceil(total / compute.workers))

@@ -1,0 +1,142 @@
+"""A model's or adapter's files before anything loads them: what is there is a stranger's.
+
+Weights are safetensors inside the directory, so that its digest covers them; no link leads out of
+it; settings are JSON objects whose fields are of the kinds that are read here.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lightreasoner.errors import ModelError
+
+PICKLED_SUFFIXES = {".bin", ".pt", ".pth", ".ckpt"}
+WEIGHTS = "model.safetensors"
+INDEX = f"{WEIGHTS}.index.json"
+ADAPTER_CONFIG = "adapter_config.json"
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """A JSON object, with or without a byte order mark. Raises ModelError."""
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: cannot be read ({error}); save or fetch it again") from error
+    if not isinstance(tree, dict):
+        raise ModelError(f"{path}: must hold a JSON object, got {tree!r:.40}; save it again")
+    return tree
+
+
+def check_links(directory: Path) -> None:
+    """Refuse all that is neither a file of the directory nor a link to one. Raises ModelError.
+
+    The hub's own cache is of links: snapshots/<commit>/<file> leads to blobs/<sum>.
+    """
+    root = directory.resolve()
+    blobs = root.parents[1] / "blobs" if root.parent.name == "snapshots" else None
+    for folder, folders, names in os.walk(root):
+        for name in (*folders, *names):
+            entry = Path(folder, name)
+            if entry.is_dir() and not entry.is_symlink():
+                continue
+            target = Path(os.path.realpath(entry))
+            is_own = target.is_relative_to(root) or target.parent == blobs
+            if not (is_own and target.is_file()):
+                raise ModelError(
+                    f"{directory / entry.relative_to(root)}: is no file of the directory (it leads "
+                    f"to {target}); copy it in or take it away"
+                )
+
+
+def check_weights(directory: Path) -> None:
+    """Refuse a directory that is no model, and one of which transformers would read weights that
+    lie elsewhere or are no safetensors. Raises ModelError."""
+    if not (directory / "config.json").is_file():
+        raise ModelError(
+            f"{directory}: no config.json; give a directory in the Hugging Face layout"
+        )
+    check_links(directory)
+    for index in sorted(directory.glob("*.safetensors.index.json")):
+        _check_index(index)
+    if not any((directory / name).is_file() for name in (WEIGHTS, INDEX)):
+        raise ModelError(f"{directory}: {_found_instead(directory)}")
+    if named := read_settings(directory / "config.json").get("transformers_weights"):
+        raise ModelError(
+            f"{directory / 'config.json'}: transformers_weights names {named}; only {WEIGHTS} and "
+            f"the files of {INDEX} are read, so rename them and take the entry out"
+        )
+    if (directory / ADAPTER_CONFIG).exists():
+        raise ModelError(
+            f"{directory / ADAPTER_CONFIG}: lies beside a model, which transformers would change "
+            "unasked by that adapter; move the adapter out, or merge it first"
+        )
+
+
+def check_tokenizer(directory: Path) -> None:
+    """Refuse a directory whose tokenizer is not its tokenizer.json. Raises ModelError."""
+    if not (directory / "tokenizer.json").is_file():
+        raise ModelError(
+            f"{directory}: no tokenizer.json; save the model's fast tokenizer beside it"
+        )
+    path = directory / "tokenizer_config.json"
+    if path.is_file() and (named := read_settings(path).get("fast_tokenizer_files")):
+        raise ModelError(
+            f"{path}: fast_tokenizer_files names {named!r:.80}; only tokenizer.json is read, so "
+            "take the entry out"
+        )
+
+
+def _check_index(path: Path) -> None:
+    shards = read_settings(path).get("weight_map")
+    if not isinstance(shards, dict) or not shards:
+        raise ModelError(f"{path}: has no weight_map of names and files; save the model again")
+    for name in dict.fromkeys(map(str, shards.values())):
+        if Path(name).name != name or Path(name).suffix != ".safetensors":
+            raise ModelError(
+                f"{path}: maps weights to {name!r}; only *.safetensors beside it are read, so save "
+                "the model again with save_pretrained"
+            )
+        if not (path.parent / name).is_file():
+            raise ModelError(
+                f"{path}: maps weights to {name!r}, which is not there; fetch the model again"
+            )
+
+
+def _found_instead(directory: Path) -> str:
+    """What a directory holds that has no weights to read, and the remedy."""
+    if any(directory.glob("*.safetensors")):
+        return f"holds neither {WEIGHTS} nor {INDEX}; save the model again with save_pretrained"
+    pickled = sorted(file.name for file in directory.iterdir() if file.suffix in PICKLED_SUFFIXES)
+    found = f"pickled weights only ({', '.join(pickled)})" if pickled else "no weights"
+    return (
+        f"holds {found}; only safetensors are read, so convert them with "
+        "save_pretrained(..., safe_serialization=True)"
+    )
+
+
+def configured(config: Path, field: str, first: dict[str, Any] | None = None) -> int:
+    """A whole number over 0 at the top level of a model's config.json, or `first` of all there."""
+    value = (first or {}).get(field) or read_settings(config).get(field)
+    if type(value) is not int or value < 1:
+        raise ModelError(
+            f"{config}: {field} must be a number at its top level, got {value!r:.80}; models that "
+            "name or nest it otherwise are not supported"
+        )
+    return value
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """What transformers says of files that it cannot take, in a line. Raises ModelError."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except Exception as error:  # tokenizers raises no kind of its own
+        detail = " ".join(str(error).split())[:300] or "no detail"
+        raise ModelError(
+            f"{path}: cannot be loaded ({type(error).__name__}: {detail}); mend or fetch it again"
+        ) from error

@@ -1,0 +1,256 @@
+"""The engine that asks an OpenAI-compatible server for responses (`POST /v1/completions`).
+
+Prompts go out as text, byte for byte; no chat template of the server's touches them. What may pass
+(429, 408, 409, 5xx, a lost connection, a time-out) is asked again by the openai client, after 0.5,
+1, 2, 4, 8, 8, ... seconds less up to a quarter, or after what Retry-After says, up to two minutes.
+All else is an EndpointError at once.
+
+The environment's proxies and OPENAI_* variables have no say, but for OPENAI_CUSTOM_HEADERS, which
+the client itself reads. docs/how-to/serving.md says how to start a server, and what a server must do.
+"""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, Field, StrictInt, StrictStr, ValidationError
+
+from lightreasoner.errors import EndpointError
+from lightreasoner.inference.engine import Response
+from lightreasoner.inference.prompts import cut
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from openai import APIError, AsyncOpenAI
+
+START = "start it with `vllm serve DIR`"
+EXCERPT = 200
+"""How many characters of a server's own words an error quotes."""
+
+REMEDIES = {
+    (401, 403): "give the API key that the server was started with",
+    (404,): "check that the url ends in /v1 and that the model is served",
+    (429,): "lower the concurrency, or try later",
+    range(400, 500): "change what is asked: the prompt and max_new_tokens must fit the context",
+    range(300, 600): f"see the server's own log, and {START} again if it is down",
+}
+"""What helps against a status; the first range that holds it."""
+
+
+class _Usage(BaseModel):
+    completion_tokens: StrictInt | None = Field(None, ge=0)
+
+
+class _Choice(BaseModel):
+    text: StrictStr
+    finish_reason: Literal["stop", "length"]
+
+
+class _Completion(BaseModel):
+    choices: list[_Choice] = Field(min_length=1, max_length=1)
+    usage: _Usage | None = None
+
+
+class _Model(BaseModel):
+    id: StrictStr
+
+
+class _Models(BaseModel):
+    data: list[_Model]
+
+
+_Answer = TypeVar("_Answer", _Completion, _Models)
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A server, and how it is asked.
+
+    `url` ends in /v1. Without a `model`, `connect` finds it. At `temperature` 0 decoding is greedy
+    and no seed is sent. `stop` holds the words of `prompts.stop_words`. `concurrency` requests are
+    in flight at a time; each is repeated up to `retries` times, and may go `timeout` seconds
+    without a byte of an answer, waiting in the server's queue included. The tokens of a response
+    are the server's count.
+    """
+
+    url: str
+    model: str | None
+    max_new_tokens: int
+    temperature: float
+    stop: Sequence[str]
+    concurrency: int = 16
+    retries: int = 5
+    timeout: float = 600.0
+    api_key: str | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+            # Not quoted: a password may be in it.
+            raise EndpointError(
+                "endpoint: the url must be http://HOST:PORT/v1 or https://..., without a user name "
+                "or password in it"
+            )
+
+    @property
+    def name(self) -> str:
+        """The server and what it serves."""
+        return f"{self.url} {self.model}"
+
+    @property
+    def batch_size(self) -> int:
+        """Enough that a slow response leaves few of the slots empty for long."""
+        return 8 * self.concurrency
+
+    def connect(self) -> "Endpoint":
+        """This endpoint with the name of a model that the server says it serves (GET /v1/models).
+
+        Raises EndpointError if the server does not answer, does not serve `model`, or, where none
+        is named, serves none or several.
+        """
+        served = asyncio.run(self._served())
+        names = ", ".join(served) or "nothing"
+        if self.model is None and len(served) != 1:
+            raise self._error(f"serves {names}; name one model, or {START}")
+        if self.model is not None and self.model not in served:
+            raise self._error(
+                f"serves {names}, not the model {self.model!r}; name one that it serves, or "
+                f"{START} --served-model-name {self.model}"
+            )
+        return replace(self, model=self.model or served[0])
+
+    def respond(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Response]:
+        """One response a prompt, in the prompts' order; a seed is sent if temperature is above 0.
+
+        Raises EndpointError for the first request that fails for good; the others are cancelled.
+        Call it where no event loop runs.
+        """
+        return asyncio.run(self._ask_all(list(zip(prompts, seeds, strict=True))))
+
+    def _client(self) -> "AsyncOpenAI":
+        from openai import AsyncOpenAI, DefaultAsyncHttpxClient
+
+        # Empty strings: the client would look for what is None in the environment.
+        return AsyncOpenAI(
+            base_url=self.url,
+            api_key=self.api_key or "none",
+            admin_api_key="",
+            organization="",
+            project="",
+            webhook_secret="",
+            max_retries=self.retries,
+            timeout=self.timeout,
+            http_client=DefaultAsyncHttpxClient(timeout=self.timeout, trust_env=False),
+        )
+
+    async def _served(self) -> list[str]:
+        async with self._client() as client:
+            listed = await self._answer(client.models.with_raw_response.list(), _Models)
+        return [model.id for model in listed.data]
+
+    async def _ask_all(self, asked: list[tuple[str, int]]) -> list[Response]:
+        slots = asyncio.Semaphore(self.concurrency)
+        async with self._client() as client:
+
+            async def ask(prompt: str, seed: int) -> Response:
+                async with slots:
+                    return await self._ask(client, prompt, seed)
+
+            try:
+                async with asyncio.TaskGroup() as group:
+                    tasks = [group.create_task(ask(prompt, seed)) for prompt, seed in asked]
+            except* EndpointError as failed:
+                first = failed.exceptions[0]
+            else:
+                return [task.result() for task in tasks]
+        raise first
+
+    async def _ask(self, client: "AsyncOpenAI", prompt: str, seed: int) -> Response:
+        from openai import omit
+
+        # top_p and the penalty: some servers take a model's own sampling defaults for what is left
+        # out, and transformers' reads its repetition penalty from here.
+        request = client.completions.with_raw_response.create(
+            model=self.model or "",
+            prompt=prompt,
+            max_tokens=self.max_new_tokens,
+            temperature=self.temperature,
+            top_p=1.0,
+            frequency_penalty=0.0,
+            seed=seed if self.temperature > 0 else omit,
+            stop=list(self.stop) or omit,
+        )
+        return self._response(await self._answer(request, _Completion))
+
+    def _response(self, answer: _Completion) -> Response:
+        (choice,) = answer.choices
+        text, stopped = cut(choice.text, self.stop)
+        return Response(text, self._tokens(answer), "stop" if stopped else choice.finish_reason)
+
+    def _tokens(self, answer: _Completion) -> int:
+        if answer.usage is None or answer.usage.completion_tokens is None:
+            raise self._error(
+                "does not say how many tokens it wrote (usage.completion_tokens); use a server "
+                "that does, such as vLLM"
+            )
+        return answer.usage.completion_tokens
+
+    async def _answer(self, request: "Awaitable[Any]", kind: type[_Answer]) -> _Answer:
+        """What the server answered, if it is what was asked for. Raises EndpointError."""
+        from openai import APIError
+
+        try:
+            text = (await request).text
+        except APIError as error:
+            raise self._error(_told(error, self.timeout)) from error
+        try:
+            return kind.model_validate_json(_well_formed(text))
+        except ValidationError as error:
+            fault = error.errors()[0]
+            where = ".".join(map(str, fault["loc"])) or "the whole"
+            raise self._error(
+                f"answered what is not an OpenAI answer ({where}: {fault['msg']}): "
+                f"{_excerpt(text)}; check that the url is the server's, up to /v1"
+            ) from error
+
+    def _error(self, what: str) -> EndpointError:
+        """`what` the server did; a key that it repeats is masked."""
+        masked = what.replace(self.api_key, "***") if self.api_key else what
+        return EndpointError(f"endpoint {self.url}: {masked}")
+
+
+def _told(error: "APIError", timeout: float) -> str:
+    """A failed request: what came of it, after how many tries, and what helps."""
+    from openai import APIStatusError, APITimeoutError
+
+    tries = int(error.request.headers.get("x-stainless-retry-count", 0)) + 1
+    after = f"in {tries} tries" if tries > 1 else "at once"
+    if isinstance(error, APITimeoutError):
+        return (
+            f"sent nothing for {timeout:g} s, {after}; ask for less at a time (concurrency, "
+            "max_new_tokens) or allow a longer timeout"
+        )
+    if isinstance(error, APIStatusError):
+        status = error.status_code
+        remedy = next(remedy for known, remedy in REMEDIES.items() if status in known)
+        return f"answered {status} {after}: {_excerpt(error.response.text)}; {remedy}"
+    reason = _excerpt(str(error.__cause__ or error))
+    return f"cannot be reached, {after} ({reason}); {START}, or correct the url"
+
+
+def _well_formed(text: str) -> str | bytes:
+    """JSON without lone surrogates, which some servers escape and no file holds: `?` for each."""
+    try:
+        return json.dumps(json.loads(text), ensure_ascii=False).encode(errors="replace")
+    except ValueError:
+        return text
+
+
+def _excerpt(text: str) -> str:
+    """The beginning of a text, on one line."""
+    line = " ".join(text.split())
+    return repr(line if len(line) <= EXCERPT else line[:EXCERPT] + "...")

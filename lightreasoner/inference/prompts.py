@@ -1,0 +1,177 @@
+"""Prompt styles, byte for byte, and where a response to each of them ends.
+
+`qwen25-math-cot` is the paper's one prompt for all calls (eq. 38); `cot` is its prompt for base
+models (eq. 39), both as the Qwen2.5-Math toolkit renders them. `chat` is eq. 38's words in the
+model's own template, and `authors` what the authors' scripts put there: no sentence on the box.
+"""
+
+from typing import TYPE_CHECKING
+
+from jinja2 import TemplateError
+
+from lightreasoner.errors import ModelError, ProblemsError
+from lightreasoner.inference.loading import STOP_TOKENS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from transformers import PreTrainedTokenizerBase
+
+    from lightreasoner.config import PromptStyle
+    from lightreasoner.data.problems import Demo, Problem
+
+CUE = r"Please reason step by step, and put your final answer within \boxed{}."
+TURNS = "<|im_end|>\n<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
+TEMPLATES = {
+    "qwen25-math-cot": "<|im_start|>system\n" + CUE + TURNS,
+    "cot": "Question: {question}\nAnswer: ",
+}
+CHAT_CUES = {"chat": CUE, "authors": "Please reason step by step."}
+"""Styles that a model's own chat template renders, and their system messages."""
+FIXED_DAY = "{% macro strftime_now(format) %}26 Jul 2024{% endmacro %}"
+"""Before a chat template: one that prints today's date would make other prompts every day. Llama
+3's own template names this day where it knows none."""
+THOUGHT = "<think>"
+STOP_WORDS = {"cot": ("\n\nQuestion:",)}
+"""Where a style's response ends in text: a base model goes on with a question of its own."""
+
+
+def render(
+    question: str,
+    style: "PromptStyle",
+    tokenizer: "PreTrainedTokenizerBase",
+    demos: "Sequence[Demo]" = (),
+) -> str:
+    """The prompt's text, spaces at both ends stripped as the toolkit does.
+
+    The demos precede the question: in `cot` each as a question of its own, else all in the user's
+    one turn. Raises ModelError for a style that needs a chat template where there is none.
+    """
+    if style == "cot":
+        shots = [fill(style, demo_question) + answer for demo_question, answer in demos]
+        return "\n\n\n".join([*shots, fill(style, question)]).strip(" ")
+    turn = "\n\n".join([*("\n".join(demo) for demo in demos), question])
+    if style in CHAT_CUES:
+        if not tokenizer.chat_template:
+            raise ModelError(
+                f"style {style} needs the model's chat template, {tokenizer.name_or_path} has "
+                f"none; use {' or '.join(TEMPLATES)}"
+            )
+        return _chat(style, turn, tokenizer)
+    return fill(style, turn).strip(" ")
+
+
+def _chat(style: str, turn: str, tokenizer: "PreTrainedTokenizerBase") -> str:
+    """The user's turn after the style's cue, in the model's chat template, on no day's date."""
+    messages = [
+        {"role": "system", "content": CHAT_CUES[style]},
+        {"role": "user", "content": turn},
+    ]
+    template = FIXED_DAY + tokenizer.get_chat_template()
+    try:
+        return tokenizer.apply_chat_template(
+            messages, chat_template=template, tokenize=False, add_generation_prompt=True
+        )
+    except TemplateError as error:
+        raise ModelError(
+            f"style {style}: the chat template of {tokenizer.name_or_path} refuses it ({error}); "
+            f"use {' or '.join(TEMPLATES)}"
+        ) from error
+
+
+def fill(style: str, question: str) -> str:
+    """A style's template around a question, whose own braces are text."""
+    before, _, after = TEMPLATES[style].partition("{question}")
+    return before + question + after
+
+
+def encode(
+    question: str,
+    style: "PromptStyle",
+    tokenizer: "PreTrainedTokenizerBase",
+    demos: "Sequence[Demo]" = (),
+) -> list[int]:
+    """The prompt's token ids."""
+    return tokenize(render(question, style, tokenizer, demos), style, tokenizer)
+
+
+def tokenize(text: str, style: "PromptStyle", tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+    """A rendered prompt's token ids; a chat template brings its own begin-of-sequence token."""
+    return tokenizer(text, add_special_tokens=style not in CHAT_CUES)["input_ids"]
+
+
+def continuation(
+    text: str, prompt_ids: list[int], tokenizer: "PreTrainedTokenizerBase"
+) -> list[int]:
+    """The ids of a text that goes on after a prompt, as a model would write it: with a space before
+    it where the prompt does not end in one or in a new line (`cot`'s `Answer:`)."""
+    ends = tokenizer.decode(prompt_ids[-1:])[-1:]
+    joined = text if ends.isspace() else f" {text}"
+    return tokenizer(joined, add_special_tokens=False)["input_ids"]
+
+
+def encode_all(
+    problems: "list[Problem]",
+    style: "PromptStyle",
+    tokenizer: "PreTrainedTokenizerBase",
+    room: int,
+    context: int,
+    room_name: str,
+    demos: "Sequence[Demo]" = (),
+) -> list[list[int]]:
+    """The prompts of all problems, each with `room` new tokens within the model's `context`.
+
+    Raises ProblemsError that names the longest prompt's problem and `room_name`, the parameter.
+    """
+    encoded = [encode(problem.question, style, tokenizer, demos) for problem in problems]
+    check_room(problems, [len(ids) for ids in encoded], room, context, room_name)
+    return encoded
+
+
+def begun(prompt: str) -> str:
+    """What a chat template has begun of the response: an opened thought (DeepSeek-R1), or nothing.
+
+    A thought that the token limit cuts off has no other mark.
+    """
+    return THOUGHT if prompt.rstrip().endswith(THOUGHT) else ""
+
+
+def check_room(
+    problems: "list[Problem]", lengths: list[int], room: int, context: int, room_name: str
+) -> None:
+    """Raise ProblemsError if a prompt, of `lengths` tokens, leaves no `room` in the context."""
+    longest = max(range(len(lengths)), key=lengths.__getitem__)
+    if lengths[longest] + room > context:
+        raise ProblemsError(
+            f"problem {problems[longest].id}: its prompt of {lengths[longest]} tokens and "
+            f"{room_name} {room} exceed the model's context of {context}; drop the problem or "
+            f"lower {room_name}"
+        )
+
+
+def stop_words(style: str) -> tuple[str, ...]:
+    """The words that end a response: the style's own, and the end tokens spelled out."""
+    return (*STOP_WORDS.get(style, ()), *STOP_TOKENS)
+
+
+def cut(text: str, words: "Sequence[str]") -> tuple[str, bool]:
+    """The text before the first of the stop words, white space at both ends stripped, and whether
+    there was one."""
+    ends = [text.index(word) for word in words if word in text]
+    return text[: min(ends, default=len(text))].strip(), bool(ends)
+
+
+def response(
+    completion_ids: list[int], stopped: bool, style: str, tokenizer: "PreTrainedTokenizerBase"
+) -> tuple[str, bool]:
+    """A completion's text, and whether a stop word cut it.
+
+    The text is without the stop word and what follows, and without the last id if that is the
+    token that ended it (`stopped`).
+    """
+    text = tokenizer.decode(
+        completion_ids[:-1] if stopped else completion_ids,
+        skip_special_tokens=True,
+        clean_up_tokenization_spaces=False,
+    )
+    return cut(text, stop_words(style))

@@ -1,0 +1,69 @@
+"""The engine that decodes in this process, on transformers: no server needed."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lightreasoner.inference import loading, prompts
+from lightreasoner.inference.batching import shard_prompts
+from lightreasoner.inference.decode import decode
+from lightreasoner.inference.engine import Response
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from lightreasoner.config import Compute, Evaluate
+
+TAIL = 24
+"""Tokens that are looked through for a stop word after each new one."""
+
+
+class InProcess:
+    """A model's directory as an engine, for `total` prompts, a typical one of `tokens` tokens."""
+
+    name = "transformers"
+
+    def __init__(
+        self,
+        model_dir: Path,
+        tokenizer: "PreTrainedTokenizerBase",
+        config: "Evaluate",
+        compute: "Compute",
+        tokens: int,
+        total: int,
+    ):
+        self.tokenizer, self.config = tokenizer, config
+        self.stop_ids = loading.stop_ids(model_dir, tokenizer)
+        self.model = loading.load_model(model_dir, compute.device, compute.dtype)
+        self.rows = compute.batch_size
+        self.batch_size = shard_prompts(self.model, tokens + config.max_new_tokens, total, compute)
+
+    def respond(self, asked: Sequence[str], seeds: Sequence[int]) -> list[Response]:
+        """One response a prompt. Raises ModelError for logits that are not finite."""
+        style = self.config.style
+        completions = decode(
+            self.model,
+            [prompts.tokenize(prompt, style, self.tokenizer) for prompt in asked],
+            self.stop_ids,
+            self.config.max_new_tokens,
+            self.config.temperature,
+            seeds,
+            self.rows,
+            is_over=self._stop_word_ends(style),
+        )
+        responses = []
+        for completion in completions:
+            stopped = completion.finish_reason == "stop"
+            text, cut = prompts.response(completion.ids, stopped, style, self.tokenizer)
+            reason = "stop" if cut else completion.finish_reason
+            responses.append(Response(text, len(completion.ids), reason))
+        return responses
+
+    def _stop_word_ends(self, style: str) -> Callable[[list[int]], bool]:
+        words = prompts.STOP_WORDS.get(style, ())
+
+        def is_over(ids: list[int]) -> bool:
+            tail = self.tokenizer.decode(ids[-TAIL:]) if words else ""
+            return any(word in tail for word in words)
+
+        return is_over

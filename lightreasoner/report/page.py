@@ -1,0 +1,356 @@
+"""Report: what the tuning changed, as tables, figures and one page that needs nothing else.
+
+Compares the base model and the tuned one on the same problems and shows what the tuning was made
+of, down to single trajectories. Reads stored tables and a tokenizer only; the same inputs give the
+same bytes.
+"""
+
+import base64
+import itertools
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+import pandas as pd
+from markupsafe import Markup, escape
+
+from lightreasoner.data.problems import problem_of
+from lightreasoner.errors import ArtifactError
+from lightreasoner.evaluation import gains, pairing
+from lightreasoner.evaluation.pairing import KEYS, Scores
+from lightreasoner.inference.token_text import Token
+from lightreasoner.report import cost, figures, lineage, trajectories
+from lightreasoner.report.figures import METHODS, THEMES, Theme
+from lightreasoner.report.trajectories import Step
+from lightreasoner.storage import tables
+from lightreasoner.storage.artifacts import Artifact
+
+if TYPE_CHECKING:
+    from lightreasoner.config import Compute
+
+SCORES_OF = {"base": "scores_base", "lightreasoner": "scores"}
+HELD_OUT = ("loss", "entropy", "gold_perplexity")
+EXAMPLES = 3
+MAX_RESPONSE_CHARS = 2000
+MAX_STEPS = 128
+"""Steps shown of a trajectory; each brings a panel of about 1 kB."""
+TOP_TOKENS = 5
+SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
+
+
+def write_report(inputs: Mapping[str, Artifact], compute: "Compute", out: Path) -> None:
+    """Write `tables.json`, `metrics.json`, `figures/*.png` and `report.html` into `out`.
+
+    `inputs` are the directories scores_base, scores, steps, samples, adapter and model; `compute`
+    says on what the run computes. Raises ArtifactError if an input is malformed, or if the two
+    scores are not of the same problems.
+    """
+    paths = {name: artifact.path for name, artifact in inputs.items()}
+    base, tuned = (pairing.read_scores(paths[name]) for name in SCORES_OF.values())
+    pairing.check_comparable(base, tuned, {"style"})
+    pairs = pair(base, tuned)
+    steps = read_steps(paths["steps"], paths["samples"])
+    curve = _read_csv(paths["adapter"] / "curve.csv", ["update", "loss", "learning_rate"])
+    held_out = _read_csv(paths["adapter"] / "validation.csv", ["update", *HELD_OUT])
+    result = {
+        "scores": {
+            method: _read_json(paths[name] / "summary.json") for method, name in SCORES_OF.items()
+        },
+        "paired": paired(base, tuned),
+        "styles": {"base": base.conditions["style"], "lightreasoner": tuned.conditions["style"]},
+        "samples": sample_statistics(steps, paths["samples"]),
+        "cost": cost.of(paths["samples"], paths["steps"]),
+        "parity": _read_json(paths["model"] / "parity.json"),
+    }
+    for name, content in (("tables", result), ("metrics", headline(result))):
+        text = json.dumps(content, indent=1, allow_nan=False)
+        (out / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+    drawn = {name: _draw(theme, result, steps, curve, held_out) for name, theme in THEMES.items()}
+    (out / "figures").mkdir()
+    for name, image in drawn["light"].items():
+        (out / "figures" / f"{name}.png").write_bytes(image)
+    conditions = {**tuned.conditions, "base_style": base.conditions["style"]}
+    validation = _read_json(paths["adapter"] / "validation.json")
+    tuning = _tuning(paths["adapter"], curve, validation)
+    page = render(
+        **result,
+        **_explained(paths),
+        examples={"gained": examples(pairs, True), "lost": examples(pairs, False)},
+        conditions=conditions,
+        tuning=tuning,
+        held_out=_held_out(validation, held_out),
+        lineage=lineage.of(inputs, conditions, tuning, compute),
+        figures=drawn,
+    )
+    (out / "report.html").write_text(page, encoding="utf-8")
+
+
+def headline(result: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """What one run is told from another by: `dvc metrics diff` and `dvc exp show` list it.
+
+    Accuracies and gain by the strict verdict, as shares; gain_low is the interval's lower end.
+    """
+    scores, tests = result["scores"], result["paired"]
+    found = {
+        name: {
+            "base": scores["base"][name]["accuracy"],
+            "tuned": scores["lightreasoner"][name]["accuracy"],
+            "gain": test["difference"],
+            "gain_low": test["ci95"][0],
+        }
+        for name, test in tests.items()
+    }
+    chosen = ("selected", "selected_share")
+    return {**found, "samples": {name: result["samples"][name] for name in chosen}}
+
+
+def pair(base: Scores, tuned: Scores) -> pd.DataFrame:
+    """Both models' rows side by side: columns end in `_base` and `_lightreasoner`.
+
+    `change` is 1 where the tuning gained the response by the strict verdict, -1 where it lost it;
+    `problem_change` is the sum over the problem's responses.
+    """
+    pairs = base.rows.merge(tuned.rows, on=KEYS, suffixes=tuple(f"_{name}" for name in METHODS))
+    right = {name: (pairs[f"strict_{name}"] == "correct").astype(int) for name in METHODS}
+    pairs["change"] = right["lightreasoner"] - right["base"]
+    by_problem = pairs.groupby(["problem_set", "problem_id"])["change"]
+    return pairs.assign(problem_change=by_problem.transform("sum"))
+
+
+def paired(base: Scores, tuned: Scores) -> dict[str, dict[str, Any]]:
+    """For each set the paired difference by the strict verdict, as `gains.gain` has it.
+
+    `qwen` holds the same by the toolkit's.
+    """
+    before, after = gains.by_set(base.rows), gains.by_set(tuned.rows)
+    strict, qwen = (
+        gains.gain(before, after, (), verdict)["scores"] for verdict in ("strict", "qwen")
+    )
+    return {name: {**strict[name], "qwen": qwen[name]} for name in strict}
+
+
+def read_steps(steps_dir: Path, samples_dir: Path) -> pd.DataFrame:
+    """One row a step with `kl`, `agree` (same top token) and its sample's `support` (0 if none)."""
+    columns = ["problem_id", "step", "kl", "expert_top1", "amateur_top1"]
+    steps = tables.read(steps_dir / "steps.parquet", tables.STEPS).select(columns).to_pandas()
+    samples = tables.read(samples_dir / "samples.parquet", tables.SAMPLES).to_pandas()
+    samples = samples[["problem_id", "step"]].assign(support=samples["token_ids"].map(len))
+    merged = steps.merge(samples, how="left", on=["problem_id", "step"])
+    if len(merged) != len(steps) or merged["support"].notna().sum() != len(samples):
+        raise ArtifactError(f"{samples_dir} was not selected from {steps_dir}; run select again")
+    return merged.assign(
+        agree=merged["expert_top1"] == merged["amateur_top1"],
+        support=merged["support"].fillna(0).astype(int),
+    )
+
+
+def sample_statistics(steps: pd.DataFrame, samples_dir: Path) -> dict[str, Any]:
+    """What was selected from what; KL in nats, shares in [0, 1], None where there is no step."""
+    provenance = tables.provenance(samples_dir / "samples.parquet")
+    if "threshold" not in provenance:
+        raise ArtifactError(
+            f"{samples_dir}: its samples were not selected by KL, so there is nothing to report of "
+            "the selection; give the directory that select made"
+        )
+    selected = steps[steps["support"] > 0]
+    return {
+        "alpha": provenance["alpha"],
+        "threshold": provenance["threshold"],
+        "label": provenance["label"],
+        "without_first_steps": "skip_first_step" in provenance.get("reference", ()),
+        "trajectories": steps["problem_id"].nunique(),
+        "steps": len(steps),
+        "selected": len(selected),
+        "selected_share": len(selected) / len(steps),
+        "mean_kl": _mean(steps["kl"]),
+        "top1_agreement": _mean(steps["agree"]),
+        "mean_kl_agreement": _mean(steps["kl"][steps["agree"]]),
+        "mean_kl_disagreement": _mean(steps["kl"][~steps["agree"]]),
+        "mean_support": _mean(selected["support"]),
+        "single_token_share": _mean(selected["support"] == 1),
+    }
+
+
+def examples(pairs: pd.DataFrame, gained: bool) -> list[dict[str, Any]]:
+    """The first problems that the tuning gained or lost, the sets taking turns.
+
+    Of a problem's responses the first that changed as its share of correct ones did.
+    """
+    sign = 1 if gained else -1
+    changed = pairs[(pairs["change"] == sign) & (pairs["problem_change"] * sign > 0)]
+    changed = changed.drop_duplicates(["problem_set", "problem_id"])
+    turn = changed.groupby("problem_set").cumcount()
+    order = turn.sort_values(kind="stable").index
+    shown = changed.loc[order].head(EXAMPLES).astype(object)
+    return shown.where(shown.notna(), None).to_dict("records")
+
+
+def _explained(paths: Mapping[str, Path]) -> dict[str, Any]:
+    """The trajectories that the page shows, and what it says of all of them."""
+    scored = trajectories.read(paths["steps"], paths["samples"], paths["model"])
+    return {
+        "explained": [
+            {"trajectory": trajectories.trajectory(scored, id_), "why": why}
+            for id_, why in trajectories.chosen(scored).items()
+        ],
+        "alpha_min": scored.score.get("alpha_min"),
+        "kl_ranges": [
+            *itertools.pairwise((0, *trajectories.KL_EDGES)),
+            (trajectories.KL_EDGES[-1], None),
+        ],
+        "shades": trajectories.SHADES,
+    }
+
+
+def render(**context: Any) -> str:
+    """The page. All text is escaped; images are inlined; no script, no outside address."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "percent": lambda share: "–" if share is None else f"{100 * share:.1f}%",
+        "number": lambda value: "–" if value is None else f"{value:,.3g}",
+        "count": lambda value: f"{value:,}",
+        "p_value": p_value,
+        "probability": probability,
+        "classes": classes,
+        "shown": shown,
+        "plain": plain,
+        "points": lambda share: f"{100 * share:+.1f}".replace("-", "−"),
+        "data_uri": lambda image: f"data:image/png;base64,{base64.b64encode(image).decode()}",
+    }
+    template = environment.get_template("page.html.j2")
+    return template.render(
+        **context,
+        methods=METHODS,
+        themes=THEMES,
+        limit=MAX_RESPONSE_CHARS,
+        max_steps=MAX_STEPS,
+        top=TOP_TOKENS,
+    )
+
+
+def shown(token: Token) -> Markup:
+    """A token as HTML: escaped, its spaces, breaks and unseen characters marked."""
+    marks = {" ": Markup("<u> </u>"), "\n": Markup("<i>⏎</i>")}
+    parts = re.split(r"( |\n|⟨[^⟩]*⟩)", token.text)
+    html = Markup("").join(
+        marks.get(part) or Markup("<i>{}</i>").format(part) if place % 2 else escape(part)
+        for place, part in enumerate(parts)
+    )
+    return Markup('<span class="special">{}</span>').format(html) if token.special else html
+
+
+def plain(token: Token) -> Markup:
+    """A token as HTML in running text: escaped, special ones set apart."""
+    text = escape(token.text)
+    return Markup('<span class="special">{}</span>').format(text) if token.special else text
+
+
+def classes(step: Step) -> str:
+    """A step's classes in the page's style sheet, each after a space: its shade, its mark."""
+    return (f" k{step.level}" if step.level else "") + (" s" if step.is_sample else "")
+
+
+def probability(share: float | None) -> str:
+    """A probability in percent; one that is neither 0 nor 1 is not rounded to them."""
+    if share is None:
+        return "–"
+    if 0 < share < 0.0005:
+        return "<0.1%"
+    return ">99.9%" if 0.9995 <= share < 1 else f"{100 * share:.1f}%"
+
+
+def p_value(p: float) -> str:
+    """A probability to two digits, small ones as powers of ten."""
+    if p >= 0.001:
+        return f"{p:.2g}"
+    if p == 0:
+        return "< 10⁻³⁰⁰"
+    digits, _, exponent = f"{p:.1e}".partition("e")
+    return f"{digits} × 10{str(int(exponent)).translate(SUPERSCRIPTS)}"
+
+
+def _first(values: "pd.Series[Any]") -> float | None:
+    return float(values.iloc[0]) if len(values) else None
+
+
+def _mean(values: "pd.Series[Any]") -> float | None:
+    return float(values.astype("float64").mean()) if len(values) else None
+
+
+def _draw(
+    theme: Theme,
+    result: dict[str, Any],
+    steps: pd.DataFrame,
+    curve: pd.DataFrame,
+    held_out: pd.DataFrame,
+) -> dict[str, bytes]:
+    threshold = result["samples"]["threshold"]
+    drawn = {
+        "accuracy": figures.accuracy(result["scores"], theme),
+        "kl_histogram": figures.kl_histogram(steps["kl"], steps["support"] > 0, threshold, theme),
+        "loss_curve": figures.loss_curve(curve, held_out, theme),
+    }
+    return {name: figures.png(figure) for name, figure in drawn.items()}
+
+
+def _tuning(
+    adapter_dir: Path, curve: pd.DataFrame, validation: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What the page says of the tuning; losses are means over a tenth of the updates up to the one
+    whose adapter was kept, nats. Older adapters do not name it: it is taken to be the last.
+    """
+    settings = _read_json(adapter_dir / "adapter_config.json")
+    kept = validation.get("kept_update", len(curve))
+    losses = curve["loss"][curve["update"] <= kept]
+    tenth = max(1, len(losses) // 10)
+    return {
+        "r": settings["r"],
+        "lora_alpha": settings["lora_alpha"],
+        "target_modules": sorted(settings["target_modules"]),
+        "lora_dropout": settings.get("lora_dropout"),
+        "updates": len(curve),
+        "kept_update": kept,
+        "learning_rate": _first(curve["learning_rate"]),
+        "first_loss": _mean(losses.head(tenth)),
+        "last_loss": _mean(losses.tail(tenth)),
+    }
+
+
+def _held_out(validation: Mapping[str, Any], readings: pd.DataFrame) -> dict[str, Any]:
+    """The held-out problems' readings before the first update and of the kept adapter.
+
+    A measure is None where nothing was read. Older adapters name trajectories and no kept update.
+    """
+    rows = readings.astype(object).where(readings.notna(), None).to_dict("records")
+    if not rows:
+        return {"problems": 0}
+    kept = [row for row in rows if row["update"] == validation.get("kept_update")]
+    problems = {problem_of(id_) for id_ in validation["problem_ids"]}
+    return {"problems": len(problems), "before": rows[0], "after": (kept or rows)[-1]}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ArtifactError(f"{path}: no such file; run the stage that writes it") from None
+    except ValueError as error:
+        raise ArtifactError(f"{path}: not valid JSON ({error}); write it again") from error
+
+
+def _read_csv(path: Path, columns: list[str]) -> pd.DataFrame:
+    try:
+        return pd.read_csv(path, usecols=columns)
+    except FileNotFoundError:
+        raise ArtifactError(f"{path}: no such file; run the stage that writes it") from None
+    except ValueError as error:
+        raise ArtifactError(f"{path}: not a table of {columns} ({error})") from error

@@ -1,0 +1,1 @@
+"""Contrastive sampling: the expert's trajectories, their steps' contrast, the samples."""

@@ -1,0 +1,1 @@
+"""Artifacts on disk: their digests, tables, shards, and where results are put."""

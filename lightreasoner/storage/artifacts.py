@@ -1,0 +1,158 @@
+"""Artifacts: what passes between stages, and the digest that names its content everywhere.
+
+The digest is DVC's: md5 of a file, `<md5>.dir` of a directory. So Prefect's cache key, the store's
+address, dvc.lock, MLflow's dataset digest and the model version's tags all say the same.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from lightreasoner.errors import ArtifactError, DiskFullError
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A file or directory and the digest of its content."""
+
+    path: Path
+    digest: str
+
+    def has_changed(self) -> bool:
+        """Whether the content at the path is no longer the digest's; a name is no digest."""
+        return bool(_CONTENT_DIGEST.fullmatch(self.digest)) and digest(self.path) != self.digest
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Where a stage writes: its payload into `out`, pieces that a restart finds into `scratch`."""
+
+    out: Path
+    scratch: Path
+
+
+_PINNED = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*@[0-9a-f]{40}")
+_CONTENT_DIGEST = re.compile(r"[0-9a-f]{32}(\.dir)?")
+
+
+def digest(path: Path) -> str:
+    """DVC's content digest of a file (md5) or a directory (md5 of its sorted listing, `.dir`)."""
+    if path.is_dir():
+        listing = [
+            {"md5": file_md5(file), "relpath": file.relative_to(path).as_posix()}
+            for file in files_under(path)
+        ]
+        listing.sort(key=lambda entry: entry["relpath"])
+        return hashlib.md5(json.dumps(listing, sort_keys=True).encode()).hexdigest() + ".dir"
+    if path.is_file():
+        return file_md5(path)
+    raise ArtifactError(f"{path}: no such file or directory; run the stage that writes it")
+
+
+def is_pinned(name: str) -> bool:
+    """Whether a name is `owner/name@commit` of the hub; a branch or tag can move, a commit not."""
+    return bool(_PINNED.fullmatch(name))
+
+
+def of(path: Path) -> Artifact:
+    """The artifact at a path, its digest computed now."""
+    return Artifact(path, digest(path))
+
+
+def files_under(path: Path) -> list[Path]:
+    """All files below a directory, those in linked directories included."""
+    return [
+        Path(root, name) for root, _, names in os.walk(path, followlinks=True) for name in names
+    ]
+
+
+def file_md5(path: Path) -> str:
+    """md5 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def flush(path: Path) -> None:
+    """Force a directory's files, and the directories themselves, onto the disk."""
+    for root, _, names in os.walk(path):
+        for name in [*names, "."]:
+            sync(Path(root, name))
+
+
+def sync(path: Path) -> None:
+    """Force one file's, or one directory's own, data onto the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def place(artifact: Artifact, out: Path) -> None:
+    """Put an artifact's directory at `out`, whole or not at all: hard links, else copies."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        shutil.copytree(artifact.path, work / "new", copy_function=_link_or_copy)
+        swap(work / "new", out, work / "old")
+    except OSError as error:
+        raise disk_full(error, out) from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def swap(new: Path, out: Path, old: Path) -> None:
+    """Rename `new` to `out`, what was there to `old`; and back, if that fails."""
+    there = out.exists()
+    if there:
+        out.rename(old)
+    try:
+        new.rename(out)
+    except OSError:
+        if there:
+            old.rename(out)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all. Raises DiskFullError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        (work / "new").write_text(text, encoding="utf-8")
+        sync(work / "new")
+        (work / "new").replace(path)
+    except OSError as error:
+        raise disk_full(error, path) from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def disk_full(error: Exception, path: Path) -> Exception:
+    """A DiskFullError that names the path if that is what went wrong; else the error itself.
+
+    safetensors has an error of its own, which names the system's in its text alone.
+    """
+    number = getattr(error, "errno", None)
+    if number in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error):
+        return DiskFullError(f"{path}: no space left on the disk; free some and run again")
+    return error
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(os.path.realpath(source), target)  # a link to a link may lead nowhere
+    except OSError:
+        shutil.copy2(source, target)

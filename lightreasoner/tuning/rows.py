@@ -1,0 +1,241 @@
+"""Rows to train on: a sample set's trajectories or prefixes with the labels at their positions.
+
+A sample set is checked here before any model is loaded. What is held out is held out by problem,
+so that no trajectory is in both parts.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from lightreasoner.data.problems import Problem, problem_of, solution_text
+from lightreasoner.errors import ArtifactError, SelectionError
+from lightreasoner.inference import vocabulary
+from lightreasoner.inference.prompts import continuation
+from lightreasoner.sampling.contrast import Ints
+from lightreasoner.storage import artifacts, tables
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+WEIGHTS_TOLERANCE = 1e-3
+REMEDY = "select or import the samples again"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A sequence and the samples trained on it: a label (ids, weights) at each of `positions`."""
+
+    problem_id: str
+    input_ids: list[int]
+    positions: list[int]
+    labels: list[tuple[list[int], list[float]]]
+
+
+def read_rows(samples_dir: Path, batching: str) -> list[Row]:
+    """The sample set as rows: one a sample (`sample`), or one a trajectory (any other batching).
+
+    The label of step t stands where t is predicted: position len(prompt) + t - 1.
+    """
+    samples, trajectories = _read(samples_dir)
+    by_id = {row["problem_id"]: row for row in trajectories.to_pylist()}
+    rows = []
+    for problem_id, group in samples.to_pandas().groupby("problem_id", sort=False):
+        trajectory = by_id[str(problem_id)]
+        ids = trajectory["prompt_ids"] + trajectory["completion_ids"]
+        first = len(trajectory["prompt_ids"]) - 1
+        labels = [
+            (tokens.tolist(), weights.tolist())
+            for tokens, weights in zip(group["token_ids"], group["weights"], strict=True)
+        ]
+        positions = [first + int(step) for step in group["step"]]
+        row = Row(str(problem_id), ids[: max(positions) + 1], positions, labels)
+        rows += split_row(row) if batching == "sample" else [row]
+    return rows
+
+
+def split_row(row: Row) -> list[Row]:
+    """One row a sample: the prefix alone, its label at the last position."""
+    return [
+        Row(row.problem_id, row.input_ids[: position + 1], [position], [label])
+        for position, label in zip(row.positions, row.labels, strict=True)
+    ]
+
+
+def join_rows(rows: Sequence[Row]) -> list[Row]:
+    """One row for the rows of one trajectory: the longest's ids with the labels of all.
+
+    Under causal attention a position does not see what follows it, so the labels keep their sense.
+    """
+    together: dict[str, list[Row]] = {}
+    for row in rows:
+        together.setdefault(row.problem_id, []).append(row)
+    return [
+        Row(
+            name,
+            max((row.input_ids for row in same), key=len),
+            [position for row in same for position in row.positions],
+            [label for row in same for label in row.labels],
+        )
+        for name, same in together.items()
+    ]
+
+
+def hold_out(rows: list[Row], share: float, seed: int) -> tuple[list[Row], list[Row]]:
+    """The rows to train on, and those of a share of the problems, drawn by `seed`.
+
+    At least one problem of two or more is held out unless the share is 0.
+    """
+    names = list(dict.fromkeys(problem_of(row.problem_id) for row in rows))
+    n = min(len(names) - 1, max(1, round(share * len(names)))) if share else 0
+    drawn = set(random.Random(seed).sample(names, n))
+    kept = [row for row in rows if problem_of(row.problem_id) not in drawn]
+    return kept, [row for row in rows if problem_of(row.problem_id) in drawn]
+
+
+def gold_rows(
+    problems: Sequence[Problem],
+    held_out: Sequence[Row],
+    samples_dir: Path,
+    tokenizer: "PreTrainedTokenizerBase",
+) -> list[Row]:
+    """The held-out problems' own solutions, one-hot at every token after the trajectory's prompt.
+
+    Problems without a solution, or that are not among `problems`, have no row.
+    """
+    wanted = {problem_of(row.problem_id) for row in held_out}
+    solutions = {problem.id: text for problem in problems if (text := solution_text(problem))}
+    prompts: dict[str, list[int]] = {}
+    for trajectory in _read(samples_dir)[1].to_pylist():
+        prompts.setdefault(problem_of(trajectory["problem_id"]), trajectory["prompt_ids"])
+    return [
+        one_hot_row(name, ids, continuation(solutions[name], ids, tokenizer))
+        for name, ids in prompts.items()
+        if name in wanted and name in solutions
+    ]
+
+
+def one_hot_row(problem_id: str, prompt_ids: list[int], completion_ids: list[int]) -> Row:
+    """A row whose every completion token is the label of its own step."""
+    first = len(prompt_ids) - 1
+    return Row(
+        problem_id,
+        prompt_ids + completion_ids[:-1],
+        list(range(first, first + len(completion_ids))),
+        [([token], [1.0]) for token in completion_ids],
+    )
+
+
+def check_samples(samples_dir: Path, expert_dir: Path) -> None:
+    """Refuse a sample set that this expert cannot be tuned on; loads no model.
+
+    Raises SelectionError for an empty set, ArtifactError for one of another tokenizer, with ids
+    outside the expert's vocabulary, weights that do not sum to 1, or steps that are not there.
+    """
+    samples, trajectories = _read(samples_dir)
+    _check_trajectories(trajectories, samples_dir)
+    if not len(samples):
+        raise SelectionError(f"{samples_dir}: holds no sample; lower select.beta and select again")
+    _check_tokenizer(samples_dir, expert_dir)
+    _check_ids(samples, trajectories, samples_dir, vocabulary.vocabulary_size(expert_dir))
+    _check_weights(samples, samples_dir)
+    _check_steps(samples, trajectories, samples_dir)
+
+
+def _read(samples_dir: Path) -> tuple[pa.Table, pa.Table]:
+    return (
+        tables.read(samples_dir / "samples.parquet", tables.SAMPLES),
+        tables.read(samples_dir / "trajectories.parquet", tables.TRAJECTORIES),
+    )
+
+
+def _check_tokenizer(samples_dir: Path, expert_dir: Path) -> None:
+    """Compare digests of tokenizer.json; a set without provenance names none and passes."""
+    provenance = tables.provenance(samples_dir / "trajectories.parquet")
+    origin: dict[str, Any] = provenance.get("generate") or provenance.get("import") or provenance
+    theirs, ours = origin.get("tokenizer"), artifacts.file_md5(expert_dir / "tokenizer.json")
+    if theirs not in (None, ours):
+        raise ArtifactError(
+            f"{samples_dir}: its token ids are of the tokenizer {theirs}, the expert's is {ours}; "
+            "give samples made with this expert"
+        )
+
+
+def _check_trajectories(trajectories: pa.Table, where: Path) -> None:
+    """Each has a prompt, without which its first step is nowhere, and an id of its own."""
+    names = trajectories["problem_id"].to_pandas()
+    prompts = np.diff(tables.values_and_offsets(trajectories, "prompt_ids")[1])
+    for bad, fault in ((names.duplicated(), "stands twice"), (prompts == 0, "has no prompt")):
+        if bad.any():
+            raise ArtifactError(
+                f"{where}: the trajectory {names[int(np.argmax(bad))]} {fault}; {REMEDY}"
+            )
+
+
+def _check_ids(samples: pa.Table, trajectories: pa.Table, where: Path, size: int) -> None:
+    for table, name in (
+        (samples, "token_ids"),
+        (trajectories, "prompt_ids"),
+        (trajectories, "completion_ids"),
+    ):
+        ids, _ = tables.values_and_offsets(table, name)
+        outside = ids[(ids < 0) | (ids >= size)]
+        if len(outside):
+            raise ArtifactError(
+                f"{where}: {name} hold {outside[0]}, the expert's vocabulary is 0 to {size - 1}; "
+                "give samples of this expert"
+            )
+
+
+def _check_weights(samples: pa.Table, where: Path) -> None:
+    """Each sample has as many weights as ids, none below 0, that sum to 1, and no id twice."""
+    ids, offsets = tables.values_and_offsets(samples, "token_ids")
+    weights, ends = tables.values_and_offsets(samples, "weights")
+    if len(ids) != len(weights) or (offsets != ends).any():
+        _refuse(samples, (np.diff(offsets) != np.diff(ends)), where, "has other ids than weights")
+    pairs = _row_of(offsets).astype(np.int64) << 32 | ids
+    _, first = np.unique(pairs, return_index=True)
+    repeated = np.bincount(np.delete(_row_of(offsets), first), minlength=len(samples)) > 0
+    _refuse(samples, repeated, where, "has a token id twice")
+    sums = np.bincount(_row_of(offsets), weights.astype(np.float64), len(samples))
+    bad = ~(np.abs(sums - 1) <= WEIGHTS_TOLERANCE)
+    bad |= np.bincount(_row_of(offsets), ~(weights >= 0), len(samples)) > 0
+    if bad.any():
+        found = sums[bad.argmax()]
+        _refuse(samples, bad, where, f"has weights that sum to {found:.4g} or one below 0, not 1")
+
+
+def _row_of(offsets: Ints) -> Ints:
+    return np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+
+
+def _check_steps(samples: pa.Table, trajectories: pa.Table, where: Path) -> None:
+    """Each sample's trajectory is there and reaches its step, and no step has two samples.
+
+    An imported trajectory ends before the token of its last step, which is not known.
+    """
+    lengths = dict(
+        zip(
+            trajectories["problem_id"].to_pylist(),
+            np.diff(tables.values_and_offsets(trajectories, "completion_ids")[1]),
+            strict=True,
+        )
+    )
+    names, steps = samples["problem_id"].to_pylist(), samples["step"].to_numpy()
+    limits = np.array([lengths.get(name, -1) for name in names])
+    _refuse(samples, (steps < 0) | (steps > limits), where, "is past its trajectory's end")
+    repeated = samples.select(["problem_id", "step"]).to_pandas().duplicated().to_numpy()
+    _refuse(samples, repeated, where, "stands twice")
+
+
+def _refuse(samples: pa.Table, bad: "np.ndarray[Any, Any]", where: Path, fault: str) -> None:
+    if bad.any():
+        row = samples.slice(int(bad.argmax()), 1).select(["problem_id", "step"]).to_pylist()[0]
+        raise ArtifactError(
+            f"{where}: the sample of {row['problem_id']}, step {row['step']}, {fault}; {REMEDY}"
+        )

@@ -1,0 +1,1 @@
+"""MLflow's model registry: versions, and which of them is the champion."""
