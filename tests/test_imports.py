@@ -1,5 +1,6 @@
 """The import contracts of pyproject.toml hold, and each of them can fail."""
 
+import ast
 import shutil
 import subprocess
 import sys
@@ -39,23 +40,29 @@ def test_the_contracts_hold(checkout: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("package", "line", "broken"),
+    ("folder", "line", "broken"),
     [
-        ("lightreasoner", "import tasks", "flows -> tasks -> lightreasoner"),
-        ("lightreasoner", "import flows", "flows -> tasks -> lightreasoner"),
-        ("tasks", "import flows", "flows -> tasks -> lightreasoner"),
-        ("lightreasoner", "import prefect", "lightreasoner runs without"),
-        ("lightreasoner", "import mlflow.models", "lightreasoner runs without"),
-        ("lightreasoner", "import dvc.api", "lightreasoner runs without"),
-        ("tasks", "import dvc.api", "DVC is called as a program"),
-        ("flows", "import dvc.api", "DVC is called as a program"),
-        ("flows", "def f():\n    from mlflow import log_metric", "only tasks talks to MLflow"),
+        ("lightreasoner/data", "import tasks", "flows -> tasks -> lightreasoner"),
+        ("lightreasoner/data", "import flows", "flows -> tasks -> lightreasoner"),
+        ("tasks/registry", "import flows", "flows -> tasks -> lightreasoner"),
+        ("lightreasoner/data", "import prefect", "lightreasoner runs without"),
+        ("lightreasoner/data", "import mlflow.models", "lightreasoner runs without"),
+        ("lightreasoner/data", "import dvc.api", "lightreasoner runs without"),
+        ("tasks/registry", "import dvc.api", "DVC is called as a program"),
+        ("flows/dvc", "import dvc.api", "DVC is called as a program"),
+        ("flows/dvc", "def f():\n    from mlflow import log_metric", "only tasks talks to MLflow"),
+        ("lightreasoner/data", "from lightreasoner import cli", "the wings of lightreasoner"),
+        ("lightreasoner/qwen_math", "import lightreasoner.data", "the wings of lightreasoner"),
+        ("lightreasoner/sampling", "import lightreasoner.evaluation", "the wings of lightreasoner"),
+        ("lightreasoner/evaluation", "import lightreasoner.report.page", "the wings of lightreas"),
+        ("tasks/tracking", "import tasks.registry.gate", "the wings of tasks"),
+        ("flows/results", "import flows.dvc.publish", "the wings of flows"),
     ],
 )
 def test_a_forbidden_import_breaks_its_contract(
-    checkout: Path, package: str, line: str, broken: str
+    checkout: Path, folder: str, line: str, broken: str
 ) -> None:
-    culprit = checkout / package / "culprit.py"
+    culprit = checkout / folder / "culprit.py"
     culprit.write_text(line + "\n")
     try:
         done = lint_imports(checkout)
@@ -65,3 +72,25 @@ def test_a_forbidden_import_breaks_its_contract(
     (verdict,) = [row for row in done.stdout.splitlines() if row.endswith("BROKEN")]
     assert verdict.startswith(broken)
     assert "1 broken" in done.stdout
+
+
+@pytest.mark.parametrize("ring", PACKAGES)
+def test_a_module_outside_the_wings_is_noticed(checkout: Path, ring: str) -> None:
+    culprit = checkout / ring / "culprit.py"
+    culprit.write_text("")
+    try:
+        done = lint_imports(checkout)
+    finally:
+        culprit.unlink()
+    assert done.returncode == 1, done.stdout + done.stderr
+    (verdict,) = [row for row in done.stdout.splitlines() if row.endswith("BROKEN")]
+    assert verdict.startswith(f"the wings of {ring}")
+
+
+def test_packages_hold_a_docstring_only() -> None:
+    """Fingerprints follow modules: what a package ran at its import would be in each of them."""
+    for ring in PACKAGES:
+        for file in (ROOT / ring).rglob("__init__.py"):
+            tree = ast.parse(file.read_text(encoding="utf-8"))
+            assert ast.get_docstring(tree), file
+            assert len(tree.body) == 1, file
