@@ -5,6 +5,7 @@
 - each file of the repository that a page links, under `files/`.
 """
 
+import ast
 import os
 import re
 from collections.abc import Iterator
@@ -62,7 +63,9 @@ def packages() -> Iterator[tuple[str, list[str]]]:
 
 def api_page(name: str, modules: list[str]) -> str:
     """The page of a package: its docstring and each of its modules."""
-    return "\n\n".join([f"# {name}", *(f"::: {module}" for module in modules), ""])
+    init = ROOT.joinpath(*name.split("."), "__init__.py").read_text("utf-8")
+    says = ast.get_docstring(ast.parse(init)) or ""
+    return "\n\n".join([f"# {name}", says, *(f"::: {module}" for module in modules), ""])
 
 
 def api_index() -> str:

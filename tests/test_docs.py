@@ -35,7 +35,7 @@ BLOCK = re.compile(
     r"(?:<!-- (?P<mark>.+?) -->\n)?^```(?P<language>\w+)\n(?P<text>.*?)^```", re.M | re.S
 )
 SPAN = re.compile(r"(?<!`)`([^`]+)`(?!`)")
-SMALL = {"finetune": {"updates": 30}, "evaluate": {"problem_sets": ["tuned"], "n_problems": 60}}
+SMALL = {"finetune": {"updates": 30}, "evaluate": {"problem_sets": ["tuned"], "n_problems": 40}}
 """What makes a run of the default shorter; the problems and what is selected stay."""
 
 
@@ -160,7 +160,7 @@ def test_the_version_is_the_same_everywhere() -> None:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkout of the default, made shorter, with a finished run that DVC has, too."""
+    """A checkout of the default, made shorter, in which `dvc repro` has finished."""
     tree = PRESETS["microworld"].model_dump(mode="json")
     tree = {name: {**section, **SMALL.get(name, {})} for name, section in tree.items()}
     checkout = tmp_path_factory.mktemp("docs") / "checkout"
@@ -168,7 +168,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (checkout / "Makefile").write_bytes((ROOT / "Makefile").read_bytes())
     for environment in (".venv", ".venv-dvc"):
         (checkout / environment).symlink_to(ROOT / environment)
-    run(checkout, Block("run", "sh", ".venv/bin/lightreasoner run && .venv/bin/dvc repro"))
+    run(checkout, Block("run", "sh", ".venv/bin/dvc repro"))
     dvc_checkout.commit(checkout, "a finished run")
     return checkout
 
@@ -194,7 +194,7 @@ RUN = [page for page in PAGES if any((b.mark or "").startswith(("run in", "run")
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("page", RUN, ids=names)
 def test_the_blocks_run(checkout: Path, page: Path) -> None:
     dvc_checkout.git(checkout, "restore", ".")
