@@ -137,7 +137,7 @@ def publish(found: Mapping[str, Any], where: Path, name: str, key: str, run: str
     artifacts.write_text(files[1], comparison.markdown(found))
     columns = comparison.headings(found)
     create_table_artifact(
-        [dict(zip(columns, row, strict=True)) for row in comparison.rows(found, ", ")],
+        [dict(zip(columns, row, strict=True)) for row in comparison.method_rows(found, ", ")],
         key=key,
         description="\n\n".join(comparison.notes(found)),
     )

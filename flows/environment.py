@@ -2,8 +2,7 @@
 
     <home>/store/     results by fingerprint        <home>/prefect/   Prefect's database and pages
     <home>/work/      work in progress              <home>/mlflow/    MLflow's database and files
-    <home>/latest/    report.json, report.html      <home>/servers.json   what `up` is serving
-    <home>/runs/      a record a finished run
+    <home>/latest/    report.json, report.html      <home>/runs/      a record a finished run
     <home>/up/        the process manager's files   <home>/logs/      what its services print
     <home>/prefect-login   `user:secret` of Prefect's server, mode 0600; home itself is 0700
 

@@ -16,8 +16,8 @@ from flows.compare import conditions
 from flows.forms import naming
 from flows.forms.form import EvaluationForm
 from flows.pipeline import let_interface_see_lines, run_stages
-from flows.results import terminal
 from flows.servers import local
+from lightreasoner import formatting
 from lightreasoner.pipeline.graph import STAGES, external_inputs
 from tasks.registry import lookup
 from tasks.tracking import measures, mlflow_runs
@@ -61,8 +61,8 @@ def _publish(found: dict[str, Any]) -> None:
     """Show the table in Prefect's interface."""
     create_table_artifact(
         [
-            dict(zip(terminal.EVALUATION_HEADINGS, row, strict=True))
-            for row in terminal.evaluation_rows(found["scores"])
+            dict(zip(formatting.EVALUATION_HEADINGS, row, strict=True))
+            for row in formatting.evaluation_rows(found["scores"])
         ],
         key="evaluation",
         description=f"{found['model']} (digest {found['digest']}): pass@1 by both verdicts with "

@@ -59,7 +59,7 @@ def run_pipeline(params: Params, where: Path) -> dict[str, Any]:
         report, record = _keep(ids, params, runs, where, registering)
         addresses = prefect_page.addresses(uri, run, report["registered_model"])
         finished = prefect_page.Finished(record, report, runs, params, addresses)
-        prefect_page.publish(finished)
+        prefect_page.make_artifacts(finished)
         mlflow_runs.describe(run, prefect_page.markdown(finished))
     return report
 
@@ -72,7 +72,7 @@ def _keep(
     registering: report_json.Registering | None = None,
 ) -> tuple[dict[str, Any], records.Record]:
     """Write `latest` and the run's record; without `registering`, as if that failed."""
-    report = report_json.describe(runs, registering)
+    report = report_json.report_tree(runs, registering)
     report_json.write(where, runs["report"].outcome.artifact, report)
     record = records.of(ids, params, runs, report["registered_model"])
     records.keep(where, record)

@@ -4,12 +4,12 @@ python standins.py HOME SERVICES        SERVICES is a JSON list of [name, port, 
 """
 
 import json
-import os
 import signal
 import sys
 import urllib.request
 from pathlib import Path
 
+from flows.cli import app
 from flows.servers import up
 from flows.servers.local import Servers
 from flows.servers.manager import Manager, ServerError, Service
@@ -26,28 +26,27 @@ def answers(port: int) -> bool:
     return True
 
 
-def service(where: Path, name: str, port: int, delay: float = 0, life: float = 0) -> Service:
-    """A stand-in. "last" needs the others, as the runner does, and has no option for its port."""
-    command = [sys.executable, SERVER, str(port), name, str(where / "order.txt")]
+def service(home: Path, name: str, port: int, delay: float = 0, life: float = 0) -> Service:
+    """A stand-in. "last" needs the others, as the runner does, which has no port of its own."""
+    arguments = [SERVER, str(port), name, str(home / "order.txt"), str(delay), str(life)]
     return Service(
         name,
         f"http://127.0.0.1:{port}",
-        [*command, str(delay), str(life)],
+        arguments,
         lambda _since: answers(port),
-        needs=("first", "second") if name == "last" else (),
-        option="" if name == "last" else f"--{name}-port",
+        None if name == "last" else port,
     )
 
 
-def hold(where: Path, services: list[Service], detach: bool) -> None:
+def hold(home: Path, services: list[Service], detach: bool) -> None:
     """`up` with these services."""
-    places = Servers(services[0].address, services[-1].address, os.getpid())
-    up.hold(where, places, services, detach)
+    places = Servers(services[0].address, services[-1].address)
+    up.hold(home, places, services, detach)
 
 
-def state(where: Path, services: list[Service]) -> bool:
+def state(home: Path, services: list[Service]) -> bool:
     """`status` of these services."""
-    return up.show(Manager(where), services)
+    return up.show(Manager(home), services)
 
 
 def hear() -> None:
@@ -57,11 +56,12 @@ def hear() -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
-def main(home: str, rows: str) -> None:
+def main(folder: str, rows: str) -> None:
     """`up` in the foreground; an error ends it as the command line has it."""
-    where = Path(home)
+    home = Path(folder)
+    app._end_in_order()
     try:
-        hold(where, [service(where, *row) for row in json.loads(rows)], detach=False)
+        hold(home, [service(home, *row) for row in json.loads(rows)], detach=False)
     except ServerError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -21,6 +21,7 @@ from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
+from lightreasoner import config
 from lightreasoner.authors import convert, jsonl, token_boundaries
 from lightreasoner.authors.token_boundaries import recover
 from lightreasoner.cli import app
@@ -472,7 +473,7 @@ def test_the_commands_go_there_and_back(
             "models": PRESETS["microworld"].models.model_copy(update={"expert": str(tiny_expert)})
         }
     )
-    Path("params.yaml").write_text(app.config.dump(params), encoding="utf-8")
+    Path("params.yaml").write_text(config.dump(params), encoding="utf-8")
     write_set(Path("ours"), tiny_expert, [("set/00000", 1, [10], [1.0], 0.5)])
 
     def call(*arguments: str) -> str:

@@ -10,9 +10,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
-from benchmarks import grading, sampling, training
+from benchmarks import bench, grading, sampling, training
 from lightreasoner import config
-from lightreasoner.cli import app
 from lightreasoner.config import Finetune
 from lightreasoner.inference import loading
 from lightreasoner.inference.forward import hidden_states, logits_of
@@ -51,7 +50,7 @@ def test_the_figures_are_written(
         "generate.max_new_tokens": 4,
     }
     options = [part for key, value in given.items() for part in ("--set", f"{key}={value}")]
-    result = CliRunner().invoke(app.application(), ["bench", "sampling", *options, "--naive", "1"])
+    result = CliRunner().invoke(bench.application(), ["sampling", *options, "--naive", "1"])
     assert result.exit_code == 0, result.output
     found = json.loads(Path(".lightreasoner/bench/sampling.json").read_text(encoding="utf-8"))
     assert found["score"]["steps"] == found["generate"]["new_tokens"] <= 12
@@ -68,8 +67,8 @@ def test_training_is_timed_beside_a_plain_trainer(
     monkeypatch.chdir(tmp_path)
     Path("params.yaml").write_text(config.dump(PRESETS["microworld"]), encoding="utf-8")
     given = ["--set", f"models.expert={tiny_expert}", "--set", "finetune.samples_per_update=3"]
-    command = ["bench", "training", *given, "--samples", str(samples_dir), "--updates", "2"]
-    result = CliRunner().invoke(app.application(), command)
+    command = ["training", *given, "--samples", str(samples_dir), "--updates", "2"]
+    result = CliRunner().invoke(bench.application(), command)
     assert result.exit_code == 0, result.output
     found = json.loads(Path(".lightreasoner/bench/training.json").read_text(encoding="utf-8"))
     assert found["sample"]["samples"] == 6
@@ -96,8 +95,8 @@ def test_grading_is_timed_with_hostile_answers_among_others(
 ) -> None:
     """Of 80 made answers every second is right, by the strict verdict; a verdict never changes."""
     monkeypatch.chdir(tmp_path)
-    command = ["bench", "grading", "--answers", "80"]
-    result = CliRunner().invoke(app.application(), command)
+    command = ["grading", "--answers", "80"]
+    result = CliRunner().invoke(bench.application(), command)
     assert result.exit_code == 0, result.output
     found = json.loads(Path(".lightreasoner/bench/grading.json").read_text(encoding="utf-8"))
     assert found["outcomes"]["strict"] == {"wrong": 40, "correct": 40}

@@ -29,7 +29,7 @@ PARITY = {
 
 
 def test_the_hub_reads_the_metadata() -> None:
-    found = ModelCard(model_card.render(HUB, ADAPTER, LOCAL, SELECTED, PARITY))
+    found = ModelCard(model_card.card_text(HUB, ADAPTER, LOCAL, SELECTED, PARITY))
     assert found.data.to_dict() == {
         "base_model": "Qwen/Qwen2.5-Math-1.5B",
         "library_name": "transformers",
@@ -39,7 +39,7 @@ def test_the_hub_reads_the_metadata() -> None:
 
 
 def test_the_text_says_what_it_was_made_of() -> None:
-    text = ModelCard(model_card.render(HUB, ADAPTER, LOCAL, SELECTED, PARITY)).text
+    text = ModelCard(model_card.card_text(HUB, ADAPTER, LOCAL, SELECTED, PARITY)).text
     assert text.strip().startswith("# A model tuned with LightReasoner")
     assert f"- expert: `{HUB}`" in text
     assert f"- sample set: `{LOCAL}`" in text
@@ -50,7 +50,7 @@ def test_the_text_says_what_it_was_made_of() -> None:
 
 
 def test_a_local_expert_has_no_name_on_the_hub() -> None:
-    found = ModelCard(model_card.render(LOCAL, ADAPTER, LOCAL, SELECTED, PARITY))
+    found = ModelCard(model_card.card_text(LOCAL, ADAPTER, LOCAL, SELECTED, PARITY))
     assert found.data.base_model is None
     assert f"- expert: `{LOCAL}`" in found.text
 
@@ -68,7 +68,7 @@ def test_a_local_expert_has_no_name_on_the_hub() -> None:
 def test_what_was_not_made_by_the_contrast_is_not_said_to_be(
     provenance: dict[str, object], said: str
 ) -> None:
-    found = ModelCard(model_card.render(HUB, ADAPTER, LOCAL, provenance, PARITY))
+    found = ModelCard(model_card.card_text(HUB, ADAPTER, LOCAL, provenance, PARITY))
     assert "arxiv:2510.07962" not in found.data.tags
     assert said in found.text
     for word in ("2510.07962", "amateur", "without gold answers"):
@@ -89,7 +89,7 @@ def test_what_was_not_made_by_the_contrast_is_not_said_to_be(
     ],
 )
 def test_an_ablation_is_called_one(changes: dict[str, str], said: str, amateur: bool) -> None:
-    found = ModelCard(model_card.render(HUB, ADAPTER, LOCAL, {**SELECTED, **changes}, PARITY))
+    found = ModelCard(model_card.card_text(HUB, ADAPTER, LOCAL, {**SELECTED, **changes}, PARITY))
     assert "arxiv:2510.07962" not in found.data.tags
     assert "2510.07962" not in found.text
     assert "# An ablation of LightReasoner" in found.text

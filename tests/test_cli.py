@@ -18,10 +18,11 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from flows import environment
-from flows.cli.app import app as flows_cli
+from flows.cli import app as flows_cli
 from flows.servers import local, up
 from lightreasoner import config
-from lightreasoner.cli import app, options
+from lightreasoner.cli import options
+from lightreasoner.cli.stage import EXAMPLES
 from lightreasoner.pipeline.graph import STAGES
 from lightreasoner.presets import PRESETS
 from lightreasoner.storage import artifacts
@@ -29,10 +30,10 @@ from lightreasoner.storage import artifacts
 COMMANDS = [options.command_name(stage) for stage in STAGES.values()]
 FLOWS = ["run", "compare", "sweep", "table1", "register", "up"]
 OTHERS = [
-    "preset", "microworld", "prompts", "grade", "explain", "push", "publish", "down", "status",
+    "preset", "prompts", "grade", "explain", "push", "publish", "down", "status",
     "sync",
 ]  # fmt: skip
-CONSOLE = "from flows.cli import main; main()"
+CONSOLE = "from flows.cli.app import main; main()"
 
 
 @pytest.fixture
@@ -72,9 +73,9 @@ def test_every_command_has_help_with_an_example(name: str) -> None:
         assert "--set SECTION.KEY=VALUE" in result.stdout
 
 
-@pytest.mark.parametrize("name", app.EXAMPLES)
+@pytest.mark.parametrize("name", EXAMPLES)
 def test_the_examples_name_real_parameters(name: str) -> None:
-    words = app.EXAMPLES[name].split()
+    words = EXAMPLES[name].split()
     overrides = [value for option, value in itertools.pairwise(words) if option == "--set"]
     tree = PRESETS["microworld"].model_dump(mode="json")
     for override in overrides:
@@ -303,25 +304,19 @@ def test_a_taken_port_is_named(workspace: Path, monkeypatch: pytest.MonkeyPatch)
         (line,) = faults(call("up", "--mlflow-port", str(port), "--prefect-port", str(_free())))
     assert line.startswith(f"port {port} on 127.0.0.1 is taken")
     assert line.endswith("--mlflow-port")
-    assert not (workspace / "home").exists()
 
 
-def test_servers_that_do_not_answer_are_not_used(
+def test_without_servers_records_go_to_the_databases_under_home(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    gone = f"http://127.0.0.1:{_free()}"
-    file = tmp_path / "servers.json"
-    file.write_text(json.dumps({"prefect": gone, "mlflow": gone, "pid": os.getpid()}), "utf-8")
     assert local.running(tmp_path) is None
     line = local.connect(tmp_path)
     assert line == (
         f"records: Prefect {tmp_path}/prefect, MLflow sqlite:///{tmp_path}/mlflow/mlflow.db; "
         "no server runs, `lightreasoner up` shows them"
     )
-    file.write_text("{", encoding="utf-8")
-    assert local.running(tmp_path) is None
 
 
 def test_a_prefect_server_that_is_down_is_named(
@@ -371,9 +366,9 @@ def test_up_serves_runs_and_ends_with_all_its_processes(workspace: Path) -> None
     finally:
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
-    assert not (where / "servers.json").exists()
+    assert local.announced(where) is None
     for port in ports:
-        up._check_free(where, port, "")
+        up._check_free(port, "")
 
 
 def test_every_stage_has_an_example() -> None:
@@ -399,9 +394,7 @@ def test_every_stage_has_an_example() -> None:
         "prompts --benchmark gsm8k --data nowhere",
         "register --model nowhere",
         "merge --adapter nowhere",
-        "bench training --samples nowhere",
         "up --prefect-port 4200 --mlflow-port 4200",
-        "microworld --out {file}/models",
         "prepare --home {file}",
     ],
 )

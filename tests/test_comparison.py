@@ -105,11 +105,19 @@ def test_what_a_method_cost(found: dict[str, Any]) -> None:
 
 def test_the_table(found: dict[str, Any]) -> None:
     columns = comparison.headings(found)
-    assert columns == ["method", "a (n 8)", "b (n 1)", "updates", "samples", "trained", "seconds"]
-    base, tuned, missing = comparison.rows(found)
-    assert base == ["base", "37.5 (13.7-69.4)", "100.0 (20.7-100.0)", *["–"] * 4]
+    assert columns == [
+        "method",
+        "a (strict, n 8)",
+        "b (strict, n 1)",
+        "updates",
+        "samples",
+        "trained",
+        "seconds",
+    ]
+    base, tuned, missing = comparison.method_rows(found)
+    assert base == ["base", "37.5% (13.7-69.4)", "100.0% (20.7-100.0)", *["–"] * 4]
     assert tuned[0] == "LightReasoner"
-    assert tuned[1] == "75.0 (40.9-92.9)\n+37.5 (-25.0 to +87.5, p 0.91)"
+    assert tuned[1] == "75.0% (40.9-92.9)\n+37.5 (-25.0 to +87.5), p 0.91"
     assert tuned[3:] == ["3", "1,234", "3,702", "12.3"]
     assert missing == ["SFT, rejection sampling", *["–"] * 6]
 
@@ -119,7 +127,7 @@ def test_a_row_without_a_result_says_why(found: dict[str, Any]) -> None:
     assert comparison.notes(found)[-1] == reason
     text = comparison.markdown(found)
     assert text.endswith(f"{reason}\n")
-    assert "| LightReasoner | 75.0 (40.9-92.9)<br>+37.5 (-25.0 to +87.5, p 0.91) |" in text
+    assert "| LightReasoner | 75.0% (40.9-92.9)<br>+37.5 (-25.0 to +87.5), p 0.91 |" in text
     assert "Seeds: prepare 42, generate 42, sft 42, finetune 42, evaluate 42." in text
 
 

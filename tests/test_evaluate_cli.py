@@ -108,8 +108,8 @@ def test_mistakes_are_one_line_each(
 def test_the_fixed_styles_need_no_model_library(tmp_path: Path) -> None:
     source = put(tmp_path, "math", MATH)
     code = (
-        "import sys; from lightreasoner import cli\n"
-        f"cli.application()(['prompts', '--benchmark', 'math', '--data', {source!r}], "
+        "import sys; from lightreasoner.cli import app\n"
+        f"app.application()(['prompts', '--benchmark', 'math', '--data', {source!r}], "
         "standalone_mode=False)\n"
         "assert not {'torch', 'transformers', 'datasets', 'sympy'} & set(sys.modules)"
     )

@@ -54,7 +54,8 @@ def test_writes_scores_and_says_how_it_went(data: str) -> None:
     found = scores()
     assert list(found["problem_set"]) == ["tuned"] * N + ["transfer"] * N
     right = int((found["strict"] == "correct")[:N].sum())
-    assert f"tuned     n     {N}  strict {right / N:.1%} (" in result.stdout
+    row = next(line for line in result.stdout.splitlines() if line.startswith("tuned"))
+    assert row.split()[1:3] == [str(N), f"{right / N:.1%}"]
     provenance = tables.provenance(Path("out/scores.parquet"))
     assert (provenance["style"], provenance["max_new_tokens"]) == ("qwen25-math-cot", 96)
     assert call(*arguments(data)).stdout.startswith("evaluate: cached  ")

@@ -12,7 +12,8 @@ from written_steps import write_tokenizer as write_model
 
 from lightreasoner.cli import app, explain
 from lightreasoner.report import trajectories
-from lightreasoner.report.trajectories import Trajectory
+from lightreasoner.report.trajectories import ExplainedTrajectory
+from lightreasoner.storage import outputs
 
 # The written token and its neighbours, their KL as blocks, the samples' marks.
 FIRST = """\
@@ -28,7 +29,7 @@ Q
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A current folder with everything where the stages' commands put it."""
     monkeypatch.chdir(tmp_path)
-    root = tmp_path / app.DATA
+    root = tmp_path / outputs.DATA
     root.mkdir(parents=True)
     write_steps(root / "steps")
     write_samples(root / "samples")
@@ -56,7 +57,7 @@ def test_the_table_has_each_sample(data: Path) -> None:
     assert f"1 ␣& 1.00 {expert} {amateur} {expert}" in rows
 
 
-def colours(trajectory: Trajectory, theme: str, **options: object) -> str:
+def colours(trajectory: ExplainedTrajectory, theme: str, **options: object) -> str:
     file = io.StringIO()
     console = Console(file=file, width=60, force_terminal=True, color_system="truecolor", **options)  # type: ignore[call-overload]
     for line in explain.response(trajectory.steps, console, theme):
@@ -113,4 +114,4 @@ def test_the_example_of_the_help_names_a_real_option() -> None:
     text = call("--help").stdout
     assert "Example: lightreasoner explain" in text
     assert "--steps" in text
-    assert json.dumps(str(app.DATA / "steps"))[1:-1] in text.replace("\n", "").replace(" ", "")
+    assert json.dumps(str(outputs.DATA / "steps"))[1:-1] in text.replace("\n", "").replace(" ", "")

@@ -38,12 +38,13 @@ def test_the_gap_by_hand(found: dict[str, Any]) -> None:
 
 def test_the_table(found: dict[str, Any]) -> None:
     """Wilson of 8 of 10 is 49.0 to 94.3, of 2 of 10 5.7 to 51.0; one of 20 has no answer."""
-    table = pair.rows(found)
+    table = pair.gap_rows(found)
     assert {len(row) for row in table} == {len(pair.HEADINGS)}
     assert [row[:3] for row in table[:2]] == [("gsm8k", "10", "qwen"), ("gsm8k", "10", "strict")]
-    assert table[0][3:8] == ("80.0", "49.0-94.3", "20.0", "5.7-51.0", "+60.0")
-    assert table[0][8:] == ("+30.0 to +90.0", "0.031", "0.0 / 10.0")
-    assert [row[7] for row in table] == ["+60.0", "+70.0", "+0.0", "+0.0", "-50.0", "-50.0"]
+    assert table[0][3:6] == ("80.0% (49.0-94.3)", "20.0% (5.7-51.0)", "+60.0 (+30.0 to +90.0)")
+    assert table[0][6:] == ("0.031", "0.0% / 10.0%")
+    gaps = ["+60.0", "+70.0", "+0.0", "+0.0", "-50.0", "-50.0"]
+    assert [row[5].partition(" ")[0] for row in table] == gaps
 
 
 def test_sets_without_a_lead_are_warned_of(found: dict[str, Any]) -> None:

@@ -10,9 +10,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from benchmarks import sampling, training
+from benchmarks import bench, sampling, training
 from lightreasoner import config, memory
-from lightreasoner.cli import app
 from lightreasoner.config import Compute, Params
 from lightreasoner.errors import NoMemoryError
 from lightreasoner.pipeline import store
@@ -72,7 +71,7 @@ def test_a_bench_says_what_helps(
     monkeypatch.chdir(tmp_path)
     Path("params.yaml").write_text(config.dump(PRESETS["microworld"]), encoding="utf-8")
     monkeypatch.setattr(module, command, no_room_on_cuda)
-    result = CliRunner().invoke(app.application(), ["bench", command])
+    result = CliRunner().invoke(bench.application(), [command])
     assert result.exit_code == 2
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("error:")]
     assert line.startswith("error: bench: no memory is left on cpu (CUDA out of memory. Tried")

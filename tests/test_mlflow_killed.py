@@ -144,14 +144,14 @@ def test_the_server_of_up_is_killed(place: Place, comes_back: bool) -> None:
         if comes_back:
             psutil.Process(keeper.states()["mlflow"].pid).kill()
         else:
-            keeper._call("stopProcess", "mlflow")
+            keeper.call("stopProcess", "mlflow")
         said, _ = process.communicate(timeout=300)
         assert process.returncode == 0, said
         assert "records go to its database directly" in said
         assert "registered   models:/tiny@candidate (version 1)" in said
         if not comes_back:
             assert keeper.states()["mlflow"].word == "stopped"
-            keeper.begin("mlflow")
+            keeper.call("startProcess", "mlflow", False)
         places = local.announced(place.home)
         assert places is not None
         end = time.monotonic() + 120

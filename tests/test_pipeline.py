@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import re
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -386,15 +387,15 @@ def test_the_summary_shows_what_matters(tmp_path: Path, tiny_expert: Path) -> No
     runs = {name: StageRun(outcome, state, 1.25) for name, outcome in outcomes.items()}
     gated = Gated(_decision(tmp_path), "2")
     registered = report_json.Registering(Registered("m", "3", "candidate", False), 0.5, 10.0, gated)
-    report = report_json.describe(runs, registered)
+    report = report_json.report_tree(runs, registered)
     assert report["stages"]["register"]["cached"] is True
     written = io.StringIO()
-    terminal.show(report, Console(width=40, file=written), {"report": "/here/report.html"})
+    terminal.show_run(report, Console(width=40, file=written), {"report": "/here/report.html"})
     text = written.getvalue()
-    row = next(line.split() for line in text.splitlines() if line.startswith("tuned"))
-    gain = ["+40.0", "36.0-44.0", "250/10", "2.0e-50"]  # p corrected for two sets
+    row = next(re.split("  +", line) for line in text.splitlines() if line.startswith("tuned"))
+    gain = ["+40.0 (+36.0 to +44.0)", "250/10", "2.0 × 10⁻⁵⁰"]  # p corrected for two sets
     of_toolkit = ["40.0%", "80.0%"]
-    strict = ["tuned", "600", "40.0%", "35.0-45.0", "80.0%", "75.0-85.0"]
+    strict = ["tuned", "600", "40.0% (35.0-45.0)", "80.0% (75.0-85.0)"]
     assert row == [*strict, *gain, *of_toolkit]
     assert "models:/m@candidate (version 3)" in text
     assert "gate         kept. Version 2 stays champion: it cannot be graded. On 3 probl" in text
@@ -409,7 +410,7 @@ def test_the_page_in_prefect_shows_what_matters(tmp_path: Path, tiny_expert: Pat
     runs = {name: StageRun(outcome, state, 1.25) for name, outcome in outcomes.items()}
     gated = Gated(_decision(tmp_path), "2")
     registered = report_json.Registering(Registered("m", "3", "candidate", False), 0.5, 10.0, gated)
-    report = report_json.describe(runs, registered)
+    report = report_json.report_tree(runs, registered)
     addresses = {"registered-model": "http://h/m", "sample-set": "http://h/s"}
     params = stored_pipeline.params()
     ids = {"name": "a run", "prefect": "1d", "mlflow": ""}
@@ -417,13 +418,13 @@ def test_the_page_in_prefect_shows_what_matters(tmp_path: Path, tiny_expert: Pat
     finished = prefect_page.Finished(record, report, runs, params, addresses)
     text = prefect_page.markdown(finished)
     assert "2 of 8 steps (25.0%) became samples: those with KL > 0.4 nats" in text
-    cells = ["tuned", "600", "40.0% (35.0-45.0)", "80.0% (75.0-85.0)", "+40.0 (36.0-44.0)"]
-    assert f"| {' | '.join(cells)} | 2.0e-50 |" in text
+    cells = ["tuned", "600", "40.0% (35.0-45.0)", "80.0% (75.0-85.0)", "+40.0 (+36.0 to +44.0)"]
+    assert f"| {' | '.join(cells)} | 2.0 × 10⁻⁵⁰ |" in text
     assert "[m, version 3](http://h/m), alias `candidate`" in text
     assert "Gate: kept. Version 2 stays champion" in text
     assert "[The sample set](http://h/s): the run of" in text
     assert str(outcomes["select"].artifact.path) in text
-    assert "| register | 0.5 s | from the store |" in text
+    assert "| register | 0.5 | cached |" in text
     assert "`lightreasoner publish 1d`" in text
     assert "data:" not in text
     assert "m, version 3, alias" in prefect_page.markdown(replace(finished, addresses={}))

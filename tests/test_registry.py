@@ -185,14 +185,11 @@ def test_a_version_names_everything_upstream(
 def test_the_description_says_what_was_gained(
     registered: tuple[versions.Registered, str],
 ) -> None:
-    """Plain sentences from the report's tables, then the card without its YAML."""
+    """The table of accuracies, then the card without its YAML."""
     text = MlflowClient().get_model_version("micro", registered[0].version).description
     assert text.startswith("micro/expert, tuned by LightReasoner with micro/amateur as its amateur")
-    assert (
-        "On **tuned** (n = 600): 80.0% right (95% interval 75.0% to 85.0%), against 40.0% right "
-        "(95% interval 35.0% to 45.0%) for the base; 250 problems gained, 10 lost "
-        "(paired p = 2e-50)." in text
-    )
+    strict = "40.0% (35.0-45.0) | 80.0% (75.0-85.0) | +40.0 (+36.0 to +44.0) | 250/10"
+    assert f"| tuned | 600 | {strict} | 2.0 × 10⁻⁵⁰ | 40.0% | 80.0% |" in text
     assert text.endswith("# A card")
     assert "license: mit" not in text
 
@@ -214,7 +211,7 @@ def test_the_card_beside_the_model_has_its_results(
     }
     assert results["tuned"].dataset_type == "openai/gsm8k"
     assert results["tuned"].dataset_revision == stored_pipeline.COMMIT
-    assert found.text.startswith("# A card\n\n## Results\n\nOn **tuned** (n = 600): 80.0% right")
+    assert found.text.startswith("# A card\n\n## Results\n\n| problem set | n | base (strict")
 
 
 def test_a_data_set_of_the_hub_is_named_in_the_card(
@@ -292,8 +289,8 @@ def test_a_version_that_is_there_tells_of_the_newest_evaluation(
         versions.register(model, outcomes | {"report": report}, PARAMS, None)
         version = MlflowClient().get_model_version("micro", "1")
         root = Path(mlflow.artifacts.download_artifacts("models:/micro/1"))
-        assert ("n = 777" in version.description) == n
-        assert ("n = 777" in (root / "README.md").read_text(encoding="utf-8")) == n
+        assert ("| 777 |" in version.description) == n
+        assert ("| 777 |" in (root / "README.md").read_text(encoding="utf-8")) == n
         assert version.tags["fingerprint.report"] == (key or report.manifest["fingerprint"])
 
 

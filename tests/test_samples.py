@@ -74,7 +74,7 @@ TWO = ("a", 2, [5, 6], [0.75, 0.25], 0.6)
 THREE = ("b", 2, [7], [1.0], 2.0)
 
 
-def by_name(rows: list[sample_stats.Row]) -> dict[str, sample_stats.Row]:
+def by_name(rows: list[sample_stats.Statistic]) -> dict[str, sample_stats.Statistic]:
     assert len({row.name for row in rows}) == len(rows)
     return {row.name: row for row in rows}
 
@@ -129,7 +129,7 @@ def test_the_papers_figures_stand_beside_the_same_statistic(tmp_path: Path) -> N
 
 def test_where_nothing_is_selected_there_is_no_share(tmp_path: Path) -> None:
     found = by_name(sample_stats.step_statistics(write_steps(tmp_path / "s"), 0.2, beta=9.0))
-    assert found["single-token labels, KL > 9"] == sample_stats.Row(
+    assert found["single-token labels, KL > 9"] == sample_stats.Statistic(
         "single-token labels, KL > 9", 0, None, "share"
     )
     assert found["single-token labels, difference"].value is None
@@ -156,7 +156,7 @@ def test_sample_statistics_by_hand(tmp_path: Path) -> None:
 def test_equal_sets_do_not_differ(tmp_path: Path) -> None:
     one = write_samples(tmp_path / "one", [ONE, TWO, THREE], alpha=0.2)
     found = sample_stats.diff(one, one)
-    assert found == sample_stats.Difference(
+    assert found == sample_stats.SampleSetDiff(
         {"equal": 3, "label": 0, "prefix": 0, "first": 0, "second": 0}, 0.0, 0.0, {}, []
     )
 
@@ -228,10 +228,8 @@ def test_stats_prints_both_tables(tmp_path: Path) -> None:
     result = call("stats", "--steps", str(steps), "--samples", str(chosen))
     assert result.exit_code == 0
     lines = [line.split("  ") for line in result.stdout.splitlines()]
-    cells = {
-        line[1].strip(): [c.strip() for c in line[2:] if c.strip()] for line in lines if line[1:]
-    }
-    assert cells["KL > 0.4 where top-1 agree"] == ["3", "33.3%", "6.1-79.2%", "10%"]
+    cells = {line[0]: [cell.strip() for cell in line[1:] if cell.strip()] for line in lines}
+    assert cells["KL > 0.4 where top-1 agree"] == ["3", "33.3% (6.1-79.2)", "10%"]
     assert cells["single-token labels, difference"] == ["4", "+50 points", "+35.6, +33.5, +27.4"]
     assert cells["mean tokens a label"] == ["2", "1.5 tokens"]
 

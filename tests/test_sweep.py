@@ -19,7 +19,6 @@ from prefect.testing.utilities import prefect_test_harness
 from flows import environment as homes
 from flows import evaluation, pipeline, sweep
 from flows.forms.form import EvaluationForm, Form, SweepForm
-from flows.results import terminal
 from lightreasoner.config import Params
 from lightreasoner.errors import ModelError, SelectionError
 from lightreasoner.storage import artifacts
@@ -189,11 +188,3 @@ def test_without_a_server_a_turn_ends_with_its_holder(tmp_path: Path) -> None:
     with temporary_settings({PREFECT_API_URL: None}), accelerator.turn("finetune", tmp_path):
         assert 0.4 < time.monotonic() - clock < 10
     holder.join()
-
-
-def test_an_evaluations_n_counts_problems() -> None:
-    verdict = {"accuracy": 0.5, "ci95": [0.2, 0.8]}
-    ended = {"truncated": 4, "no_answer": 0, "no_box": 8}
-    scores = {"tuned": {"problems": 2, "n": 16, **verdict, **ended, "qwen": verdict}}
-    (row,) = terminal.evaluation_rows(scores)
-    assert row == ("tuned", "2", *(2 * ("50.0%", "20.0-80.0")), "25.0%", "0.0%", "50.0%")

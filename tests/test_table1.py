@@ -15,6 +15,7 @@ from lightreasoner import paper
 from lightreasoner.evaluation.gains import Cell
 from lightreasoner.experiments.table1 import (
     averaged_sets,
+    cell_rows,
     gain_rows,
     headings,
     markdown,
@@ -23,7 +24,6 @@ from lightreasoner.experiments.table1 import (
     notes,
     percent,
     rate_rows,
-    rows,
     table1,
 )
 
@@ -95,7 +95,7 @@ def test_the_table_of_accuracies(make: Make) -> None:
     found = make()
     columns = ["", "gsm8k (n 10)", "math500 for math (n 4)", "svamp (n 3)", "own (n 1)"]
     assert headings(found) == [*columns, "mean of 3 of 7"]
-    table = rows(found, "qwen", " ")
+    table = cell_rows(found, "qwen", " ")
     assert [row[0] for row in table] == [
         "base, cot (best-fitting)",
         "base, qwen25-math-cot",
@@ -107,7 +107,7 @@ def test_the_table_of_accuracies(make: Make) -> None:
     assert table[0][1] == "20.0 (5.7-51.0)"
     assert [row[-1] for row in table] == ["37.2", "52.2", "55.6", "73.9", "48.5", "68.6"]
     assert table[4][1:5] == ["42.5", "34.2", "68.8", "–"]
-    assert [row[-1] for row in rows(found, "strict")] == ["37.2", "48.9", "55.6", "77.2"]
+    assert [row[-1] for row in cell_rows(found, "strict")] == ["37.2", "48.9", "55.6", "77.2"]
 
 
 def test_the_table_of_gains(make: Make) -> None:
@@ -126,7 +126,7 @@ def test_the_table_of_gains(make: Make) -> None:
     points, p, ends = table[0][1].split("|")
     assert points == "+60.0 (+30.0 to +90.0)"
     assert p == "p 0.031, corrected 0.12"
-    assert ends == "truncated 10.0 to 0.0, no box 0.0 to 0.0"
+    assert ends == "truncated 10.0% to 0.0%, no box 0.0% to 0.0%"
     assert table[0][-1].startswith("+36.7 (-")
     assert table[3][3].startswith("+0.0 (-56.1 to +56.1)|p 1, corrected 1|")
 
@@ -134,7 +134,7 @@ def test_the_table_of_gains(make: Make) -> None:
 def test_the_table_of_how_responses_ended(make: Make) -> None:
     table = rate_rows(make())
     assert [row[0] for row in table][:2] == ["base, cot", "base, qwen25-math-cot"]
-    assert table[1][1:] == ["20.0 / 30.0 / 10.0", *["0.0 / 0.0 / 0.0"] * 3, "–"]
+    assert table[1][1:] == ["20.0% / 30.0% / 10.0%", *["0.0% / 0.0% / 0.0%"] * 3, "–"]
 
 
 def test_one_prompt_for_both_has_no_format_gain(make: Make) -> None:
@@ -166,7 +166,7 @@ def test_a_prompt_that_fits_better_than_the_best_fitting_is_named(make: Make) ->
 def test_sets_of_ones_own_have_no_mean(make: Make) -> None:
     cells = {cell: {"own": sets["own"]} for cell, sets in MARKS.items()}
     found = make(cells, expert=None)
-    assert [row[-1] for row in rows(found)] == ["–"] * 4
+    assert [row[-1] for row in cell_rows(found)] == ["–"] * 4
     assert [row[-1] for row in gain_rows(found)] == ["–"] * 4
     assert headings(found)[-1] == "mean of 0 of 7"
     assert "No mean: none of the paper's seven benchmarks was evaluated." in notes(found)

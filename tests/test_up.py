@@ -18,15 +18,15 @@ import psutil
 import pytest
 import standins
 
-from flows import environment
+from flows.environment import ROOT
 from flows.servers import local, manager, up
-from flows.servers.manager import MARK, Manager, ServerError, Service
+from flows.servers.manager import MARK, NAME, Manager, ServerError, Service
 
 Captured = pytest.CaptureFixture[str]
 
 
 @pytest.fixture
-def where() -> Iterator[Path]:
+def home() -> Iterator[Path]:
     """A home with a path that fits a socket on macOS, too; whatever is left running is ended."""
     with tempfile.TemporaryDirectory(prefix="lr up ") as folder:
         path = Path(folder).resolve() / "home"
@@ -56,10 +56,10 @@ def rows_of(plan: Plan) -> list[list[object]]:
     return [[name, free(), *times] for name, times in plan.items()]
 
 
-def detached(where: Path, plan: Plan) -> list[Service]:
+def detached(home: Path, plan: Plan) -> list[Service]:
     """What `up --detach` has started."""
-    services = [standins.service(where, *row) for row in rows_of(plan)]
-    standins.hold(where, services, detach=True)
+    services = [standins.service(home, *row) for row in rows_of(plan)]
+    standins.hold(home, services, detach=True)
     return services
 
 
@@ -67,32 +67,30 @@ def port_of(service: Service) -> int:
     return int(service.address.rpartition(":")[2])
 
 
-def gone(where: Path, services: Sequence[Service]) -> bool:
+def gone(home: Path, services: Sequence[Service]) -> bool:
     quiet = not any(standins.answers(port_of(service)) for service in services)
-    return quiet and not Manager(where).left()
+    return quiet and not Manager(home).left()
 
 
-def order(where: Path) -> list[str]:
-    return (where / "order.txt").read_text(encoding="utf-8").splitlines()
+def order(home: Path) -> list[str]:
+    return (home / "order.txt").read_text(encoding="utf-8").splitlines()
 
 
-def spawned(where: Path) -> list[str]:
-    return re.findall(
-        r"spawned: '(\w+)'", Manager(where).log("manager").read_text(encoding="utf-8")
-    )
+def spawned(home: Path) -> list[str]:
+    return re.findall(r"spawned: '(\w+)'", Manager(home).log("manager").read_text(encoding="utf-8"))
 
 
 class Up:
     """`up` in the foreground, as a process; may be entered again."""
 
-    def __init__(self, where: Path, plan: Plan):
+    def __init__(self, home: Path, plan: Plan):
         self.rows = rows_of(plan)
-        self.services = [standins.service(where, *row) for row in self.rows]
-        self.command = [sys.executable, standins.__file__, str(where), json.dumps(self.rows)]
-        self.output = where.parent / "up.txt"
+        self.services = [standins.service(home, *row) for row in self.rows]
+        self.command = [sys.executable, standins.__file__, str(home), json.dumps(self.rows)]
+        self.output = home.parent / "up.txt"
 
     def __enter__(self) -> "Up":
-        paths = os.pathsep.join([str(environment.ROOT), *sys.path])
+        paths = os.pathsep.join([str(ROOT), *sys.path])
         with self.output.open("wb") as file:
             self.process = subprocess.Popen(
                 self.command,
@@ -118,141 +116,142 @@ class Up:
         until(is_so)
 
 
-def test_services_start_in_order_and_end_in_reverse_at_ctrl_c(where: Path) -> None:
+def test_services_start_in_order_and_end_in_reverse_at_ctrl_c(home: Path) -> None:
     """The first takes a second to answer: the second starts meanwhile, the last waits."""
-    with Up(where, {**THREE, "first": (1, 0)}) as it:
+    with Up(home, {**THREE, "first": (1, 0)}) as it:
         it.ready()
-        assert spawned(where) == ["first", "second", "last"]
-        assert standins.state(where, it.services)
+        assert spawned(home) == ["first", "second", "last"]
+        assert standins.state(home, it.services)
         it.process.send_signal(signal.SIGINT)
         assert it.process.wait(60) == 0
-        assert gone(where, it.services)
-    assert order(where)[2:] == ["start last", "end last", "end second", "end first"]
-    assert not (where / "servers.json").exists()
-    lines = [line for line in it.said().splitlines() if " ready after " in line]
-    assert [line.split()[0] for line in lines] == ["second", "first", "last"]
+        assert gone(home, it.services)
+    assert order(home)[2:] == ["start last", "end last", "end second", "end first"]
+    assert local.announced(home) is None
+    lines = [line.split() for line in it.said().splitlines() if " ready " in line]
+    assert [line[0] for line in lines] == ["second", "first", "last"]
 
 
-def test_who_needs_others_starts_when_they_answer(where: Path) -> None:
-    with Up(where, {"first": (2, 0), "last": (0, 0)}) as it:
-        until(lambda: (where / "order.txt").exists())
+def test_who_needs_others_starts_when_they_answer(home: Path) -> None:
+    with Up(home, {"first": (2, 0), "last": (0, 0)}) as it:
+        until(lambda: (home / "order.txt").exists())
         while not standins.answers(port_of(it.services[0])):
-            assert order(where) == ["start first"]
+            assert order(home) == ["start first"]
             time.sleep(0.1)
         it.ready()
-        assert order(where) == ["start first", "start last"]
+        assert order(home) == ["start first", "start last"]
 
 
-def test_only_the_users_socket_and_loopback_are_listened_on(where: Path) -> None:
-    (service,) = detached(where, {"first": (0, 0)})
-    assert stat.S_IMODE((where / "up").stat().st_mode) == 0o700
-    assert stat.S_IMODE((where / "up" / "socket").stat().st_mode) == 0o700
-    ours = [one for process in Manager(where).left() for one in process.net_connections("inet")]
+def test_only_the_users_socket_and_loopback_are_listened_on(home: Path) -> None:
+    (service,) = detached(home, {"first": (0, 0)})
+    assert stat.S_IMODE((home / "up").stat().st_mode) == 0o700
+    assert stat.S_IMODE((home / "up" / "socket").stat().st_mode) == 0o700
+    ours = [one for process in Manager(home).left() for one in process.net_connections("inet")]
     assert {(one.laddr.ip, one.laddr.port) for one in ours if one.status == psutil.CONN_LISTEN} == {
         ("127.0.0.1", port_of(service))
     }
 
 
-def test_a_closed_terminal_ends_all(where: Path) -> None:
-    with Up(where, {"first": (0, 0)}) as it:
+def test_a_closed_terminal_ends_all(home: Path) -> None:
+    with Up(home, {"first": (0, 0)}) as it:
         it.ready()
         it.process.send_signal(signal.SIGHUP)
         assert it.process.wait(60) == 0
-        assert gone(where, it.services)
+        assert gone(home, it.services)
 
 
-def test_detached_services_stay_until_down(where: Path, capsys: Captured) -> None:
-    services = detached(where, THREE)
+def test_detached_services_stay_until_down(home: Path, capsys: Captured) -> None:
+    services = detached(home, THREE)
     capsys.readouterr()
-    assert standins.state(where, services)
+    assert local.running(home) == local.Servers(services[0].address, services[2].address)
+    assert standins.state(home, services)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:2] for line in lines] == [[name, "running"] for name in THREE]
     for line, service in zip(lines, services, strict=True):
-        pid = Manager(where).states()[service.name].pid
+        pid = Manager(home).states()[service.name].pid
         assert f" pid {pid}, up 0:00:" in line
-        assert line.endswith(f"{service.address}  {where / 'logs' / service.name}.log")
-    assert up.down(where)
-    assert gone(where, services)
-    assert not up.down(where)
-    assert not standins.state(where, services)
+        assert line.endswith(f"{service.address}  {home / 'logs' / service.name}.log")
+    assert up.down(home)
+    assert gone(home, services)
+    assert not up.down(home)
+    assert not standins.state(home, services)
     assert "stopped" in capsys.readouterr().out
-    assert not up.status(where)
+    assert not up.status(home)
     assert capsys.readouterr().out.startswith("nothing runs for ")
 
 
-def test_a_second_up_says_where_the_first_is(where: Path) -> None:
-    first = detached(where, {"first": (0, 0)})
+def test_a_second_up_says_where_the_first_is(home: Path) -> None:
+    first = detached(home, {"first": (0, 0)})
     with pytest.raises(ServerError, match=f"already running: Prefect {first[0].address}, "):
-        detached(where, {"first": (0, 0)})
-    assert standins.state(where, first)
-    up.down(where)
-    with Up(where, {"first": (0, 0)}) as it:
+        detached(home, {"first": (0, 0)})
+    assert standins.state(home, first)
+    up.down(home)
+    with Up(home, {"first": (0, 0)}) as it:
         it.ready()
         with pytest.raises(ServerError, match=f"already running: Prefect {it.services[0].address}"):
-            detached(where, {"first": (0, 0)})
-        assert standins.state(where, it.services)
+            detached(home, {"first": (0, 0)})
+        assert standins.state(home, it.services)
 
 
-def test_down_ends_an_up_in_the_foreground(where: Path) -> None:
-    with Up(where, {"first": (0, 0)}) as it:
+def test_down_ends_an_up_in_the_foreground(home: Path) -> None:
+    with Up(home, {"first": (0, 0)}) as it:
         it.ready()
-        assert up.down(where)
+        assert up.down(home)
         assert it.process.wait(60) == 0
         assert "stopped by `lightreasoner down`" in it.said()
 
 
-def test_down_ends_an_up_that_still_waits(where: Path) -> None:
-    with Up(where, {"first": (60, 0)}) as it:
-        until(lambda: (where / "order.txt").exists())
-        assert up.down(where)
+def test_down_ends_an_up_that_still_waits(home: Path) -> None:
+    with Up(home, {"first": (60, 0)}) as it:
+        until(lambda: (home / "order.txt").exists())
+        assert up.down(home)
         assert it.process.wait(60) == 0
-        assert gone(where, it.services)
+        assert gone(home, it.services)
 
 
-def test_a_service_that_fails_is_started_again(where: Path) -> None:
-    with Up(where, {"first": (0, 0), "second": (0, 0)}) as it:
+def test_a_service_that_fails_is_started_again(home: Path) -> None:
+    with Up(home, {"first": (0, 0), "second": (0, 0)}) as it:
         it.ready()
-        psutil.Process(Manager(where).states()["second"].pid).kill()
-        until(lambda: "second had ended and was started again" in it.said())
-        until(lambda: standins.state(where, it.services))
-        assert spawned(where) == ["first", "second", "second"]
+        psutil.Process(Manager(home).states()["second"].pid).kill()
+        until(lambda: "second   restarted " in it.said())
+        until(lambda: standins.state(home, it.services))
+        assert spawned(home) == ["first", "second", "second"]
 
 
-def test_a_restarted_server_gets_its_port_from_what_it_left(where: Path) -> None:
+def test_a_restarted_server_gets_its_port_from_what_it_left(home: Path) -> None:
     """MLflow's main process is killed alone; its child holds the port."""
-    services = detached(where, {"parent": (0, 0)})
-    old = Manager(where).states()["parent"].pid
+    services = detached(home, {"parent": (0, 0)})
+    old = Manager(home).states()["parent"].pid
     (child,) = psutil.Process(old).children()
     psutil.Process(old).kill()
-    until(lambda: Manager(where).states()["parent"].pid not in (0, old))
-    until(lambda: order(where).count("start child") == 2)
-    until(lambda: standins.state(where, services))
+    until(lambda: Manager(home).states()["parent"].pid not in (0, old))
+    until(lambda: order(home).count("start child") == 2)
+    until(lambda: standins.state(home, services))
     assert not child.is_running()
-    assert order(where)[2:] == ["end child", "start parent", "start child"]
+    assert order(home)[2:] == ["end child", "start parent", "start child"]
 
 
 def test_a_service_that_fails_again_and_again_is_named(
-    where: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+    home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(manager, "RETRIES", 1)
     with pytest.raises(ServerError) as error:
-        detached(where, {"first": (0, 0), "second": (60, 0.1), "last": (0, 0)})
-    assert not Manager(where).left()
-    assert order(where).count("start second") == 2
-    assert "second | out of luck\n" in capsys.readouterr().err
+        detached(home, {"first": (0, 0), "second": (60, 0.1), "last": (0, 0)})
+    assert not Manager(home).left()
+    assert order(home).count("start second") == 2
     assert str(error.value).startswith("second ended 2 times within 60 s of its start (out of luck")
     assert str(error.value).endswith("second.log")
 
 
 def test_status_names_what_is_down(
-    where: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
     """A detached service that fails for good stays fatal, and the others go on."""
     monkeypatch.setattr(manager, "RETRIES", 1)
-    services = detached(where, {"first": (0, 0), "second": (0, 4)})
-    until(lambda: Manager(where).states()["second"].word == "fatal")
+    services = detached(home, {"first": (0, 0), "second": (0, 4)})
+    until(lambda: Manager(home).states()["second"].word == "fatal")
+    assert local.running(home) is None
     capsys.readouterr()
-    assert not standins.state(where, services)
+    assert not standins.state(home, services)
     one, two, log = capsys.readouterr().out.splitlines()
     assert one.split()[:2] == ["first", "running"]
     assert two.split()[:3] == ["second", "fatal", "-"]
@@ -260,116 +259,123 @@ def test_status_names_what_is_down(
 
 
 def test_a_service_that_is_never_ready_ends_the_wait(
-    where: Path, monkeypatch: pytest.MonkeyPatch
+    home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(up, "START_SECONDS", 1.0)
     with pytest.raises(ServerError, match=r"not ready after 1 s: first; see .*first\.log"):
-        detached(where, {"first": (60, 0)})
-    assert not Manager(where).left()
+        detached(home, {"first": (60, 0)})
+    assert not Manager(home).left()
 
 
-def test_what_a_killed_manager_leaves_is_ended(where: Path, capsys: Captured) -> None:
+def test_what_a_killed_manager_leaves_is_ended(home: Path, capsys: Captured) -> None:
     """SIGKILL to the manager orphans its services; they hold the ports that the next `up` wants."""
-    services = detached(where, {"first": (0, 0), "second": (0, 0)})
+    services = detached(home, {"first": (0, 0), "second": (0, 0)})
     for ending in ("up", "down"):
-        _kill_manager(where)
+        _kill_manager(home)
         assert standins.answers(port_of(services[0]))
-        assert not standins.state(where, services)
+        assert not up.status(home)
         assert "`lightreasoner down` or `up` ends what it left" in capsys.readouterr().out
         if ending == "up":
-            standins.hold(where, services, detach=True)
+            standins.hold(home, services, detach=True)
             assert "ended what an earlier `up` had left" in capsys.readouterr().out
-            assert standins.state(where, services)
+            assert standins.state(home, services)
         else:
-            assert up.down(where)
-            assert gone(where, services)
+            assert up.down(home)
+            assert gone(home, services)
 
 
-def test_a_killed_manager_ends_an_up_in_the_foreground(where: Path) -> None:
-    with Up(where, {"first": (0, 0)}) as it:
+def test_a_killed_manager_ends_an_up_in_the_foreground(home: Path) -> None:
+    with Up(home, {"first": (0, 0)}) as it:
         it.ready()
-        _kill_manager(where)
+        _kill_manager(home)
         assert it.process.wait(60) == 2
         assert "the process manager has ended; see " in it.said()
-        assert gone(where, it.services)
+        assert gone(home, it.services)
 
 
-def test_up_works_after_an_up_was_killed(where: Path) -> None:
+def test_up_works_after_an_up_was_killed(home: Path) -> None:
     """SIGKILL to `up` in the foreground leaves a manager with nobody before it."""
-    it = Up(where, {"first": (0, 0)})
+    it = Up(home, {"first": (0, 0)})
     for _ in range(2):
         with it:
             it.ready()
             it.process.kill()
             it.process.wait()
-            assert standins.state(where, it.services)
+            assert standins.state(home, it.services)
     assert "ended what an earlier `up` had left" in it.said()
-    assert order(where) == ["start first", "end first", "start first"]
+    assert order(home) == ["start first", "end first", "start first"]
 
 
-def test_stale_files_of_a_crash_do_not_block(where: Path) -> None:
+def test_stale_files_of_a_crash_do_not_block(home: Path) -> None:
     """A reboot leaves a socket that nobody listens on and pids that are now others'."""
-    (where / "up").mkdir(parents=True)
+    (home / "up").mkdir(parents=True)
     with socket.socket(socket.AF_UNIX) as dead:
-        dead.bind(str(where / "up" / "socket"))
+        dead.bind(str(home / "up" / "socket"))
     pid = os.getpid()
-    (where / "up" / "supervisord.pid").write_text(f"{pid}\n", encoding="utf-8")
-    gone = f"http://127.0.0.1:{free()}"
-    local.announce(where, local.Servers(gone, gone, pid))
-    detached(where, {"first": (0, 0)})
+    (home / "up" / "supervisord.pid").write_text(f"{pid}\n", encoding="utf-8")
+    assert local.running(home) is None
+    detached(home, {"first": (0, 0)})
 
 
-def test_nobody_elses_process_is_ended(where: Path) -> None:
+def test_nobody_elses_process_is_ended(home: Path) -> None:
     """Neither one of another home nor one whose pid an old file names."""
     sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
     with contextlib.ExitStack() as stack:
-        for mark in (str(where) + "2", None):
+        for mark in (str(home) + "2", None):
             environment = {**os.environ, **({MARK: mark} if mark else {})}
             process = stack.enter_context(subprocess.Popen(sleep, env=environment))
             stack.callback(process.kill)
-            (where / "up").mkdir(parents=True, exist_ok=True)
-            (where / "up" / "supervisord.pid").write_text(f"{process.pid}\n", encoding="utf-8")
-            assert not up.down(where)
+            (home / "up").mkdir(parents=True, exist_ok=True)
+            (home / "up" / "supervisord.pid").write_text(f"{process.pid}\n", encoding="utf-8")
+            assert not up.down(home)
             assert process.poll() is None
 
 
-def _kill_manager(where: Path) -> None:
-    psutil.Process(Manager(where).pid()).kill()
-    until(lambda: Manager(where).pid() is None)
+def test_homes_do_not_meddle(home: Path) -> None:
+    """Not even where the other's path starts with this one's; each has its servers and its end."""
+    other = home.with_name("home2")
+    both = {each: detached(each, {"first": (0, 0)}) for each in (home, other)}
+    for each, (service,) in both.items():
+        assert local.announced(each) == local.Servers(service.address, service.address)
+    assert up.down(home)
+    assert gone(home, both[home])
+    assert standins.state(other, both[other])
+    assert up.down(other)
 
 
-def test_a_taken_port_is_named_with_its_holder(where: Path) -> None:
+def _kill_manager(home: Path) -> None:
+    (one,) = [each for each in Manager(home).left() if NAME not in each.environ()]
+    one.kill()
+    until(lambda: local.announced(home) is None)
+
+
+def test_a_taken_port_is_named_with_its_holder(home: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        service = standins.service(where, "first", port)
+        service = standins.service(home, "first", port)
         with pytest.raises(ServerError) as error:
-            standins.hold(where, [service], detach=True)
-    assert not where.exists()
+            standins.hold(home, [service], detach=True)
     assert str(error.value).startswith(f"port {port} on 127.0.0.1 is taken by ")
     assert f"(pid {os.getpid()}); end what uses it" in str(error.value)
     assert str(error.value).endswith("with --first-port")
 
 
 def test_paths_that_the_manager_cannot_take_are_refused(tmp_path: Path) -> None:
-    service = standins.service(tmp_path, "first", free())
-    for name, said in [("a%b", "with its '%'"), ("a ;b", "' ;'"), ("a" * 100, "too long a path")]:
-        with pytest.raises(ServerError, match=said) as error:
-            Manager(tmp_path / name).start([service], {})
-        assert "LIGHTREASONER_HOME" in str(error.value)
-        assert not (tmp_path / name).exists()
+    for name in ("a%b", "a ;b", "a" * 100):
+        home = tmp_path / name
+        with pytest.raises(ServerError, match=f"^LIGHTREASONER_HOME {home}: the .* 85 bytes"):
+            detached(home, {"first": (0, 0)})
 
 
-def test_logs_are_rotated(where: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logs_are_rotated(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(manager, "LOG_MEGABYTES", 1)
     code = "print('x' * 1500000, flush=True); input()"
-    service = Service("loud", "", [sys.executable, "-c", code], lambda _: True)
-    keeper = Manager(where)
-    keeper.start([service], dict(os.environ))
-    keeper.begin("loud")
-    until(lambda: (where / "logs" / "loud.log.1").exists())
-    assert (where / "logs" / "loud.log").stat().st_size < 1_100_000
+    rotated = home / "logs" / "loud.log.1"
+    service = Service("loud", "", ["-c", code], lambda _: rotated.exists())
+    standins.hold(home, [service], detach=True)
+    assert (home / "logs" / "loud.log").stat().st_size < 1_100_000
 
 
 def test_both_servers_cannot_have_one_port() -> None:

@@ -32,7 +32,7 @@ def merged(tiny_expert: Path, tmp_path: Path) -> Path:
     """A merged model's directory with its card."""
     path = tmp_path / "merged"
     shutil.copytree(tiny_expert, path)
-    text = model_card.render(HUB, SETTINGS, "0" * 32 + ".dir", {}, stored_pipeline.PARITY)
+    text = model_card.card_text(HUB, SETTINGS, "0" * 32 + ".dir", {}, stored_pipeline.PARITY)
     (path / "README.md").write_text(text, encoding="utf-8")
     return path
 

@@ -141,7 +141,7 @@ def run(params: ParamsFile = Path("params.yaml"), set_: Overrides = None) -> Non
 
     with _by_prefect():
         report = pipeline.lightreasoner(Form.of(values))
-    terminal.show(
+    terminal.show_run(
         report,
         Console(),
         {
@@ -369,7 +369,7 @@ def down() -> None:
 
 
 def status() -> None:
-    """Say how Prefect, MLflow and the runner do; exit status 1 unless all are well.
+    """Show whether Prefect, MLflow and the runner are up; exit status 1 unless all are.
 
     Example: lightreasoner status
     """

@@ -26,9 +26,9 @@ MICROWORLD = "lightreasoner/microworld/models"
 NUMERIC = ["compute.device", "compute.dtype"]
 
 
-def render() -> str:
+def dvc_yaml() -> str:
     """The text of dvc.yaml."""
-    stages = {command_name(stage): describe(stage) for stage in GRAPH}
+    stages = {command_name(stage): stage_entry(stage) for stage in GRAPH}
     stages["register"] = {
         "cmd": "lightreasoner register",
         "deps": [data(name) for name in ("model", "report")],
@@ -60,7 +60,7 @@ def render() -> str:
     return HEADER + yaml12.dump(tree)
 
 
-def describe(stage: Stage) -> dict[str, Any]:
+def stage_entry(stage: Stage) -> dict[str, Any]:
     """One stage as DVC has it."""
     made = [data(name) for name in stage.inputs if name not in EXTERNAL]
     shipped = [f"{MICROWORLD}/{name}" for name in stage.inputs if name in ("expert", "amateur")]
@@ -86,4 +86,4 @@ def data(name: str) -> str:
 
 
 if __name__ == "__main__":
-    print(render(), end="")
+    print(dvc_yaml(), end="")

@@ -26,10 +26,16 @@ from prefect.artifacts import (
 from flows.results import terminal
 from flows.results.records import Record
 from lightreasoner.config import Params
+from lightreasoner.formatting import (
+    ACCURACY_HEADINGS,
+    accuracy_rows,
+    markdown_table,
+    prompt_notes,
+)
 from tasks.stages import StageRun
 from tasks.tracking import mlflow_runs
 
-COLUMNS = ("problem set", "n", "base", "LightReasoner", "gain, points", "paired p")
+BESIDE = (0, 1, 2, 3, 4, 6)  # columns of the accuracy table that fit beside each other on a page
 KL = "kl_histogram"
 LINKS = {
     "mlflow-run": ("MLflow's run", "Parameters, metrics, figures and files, a nested run a stage."),
@@ -59,7 +65,7 @@ class Finished:
         return self.runs["report"].outcome.artifact.path
 
 
-def publish(run: Finished) -> None:
+def make_artifacts(run: Finished) -> None:
     """Make the artifacts of the flow run that is under way."""
     figure = _data(run.payload, KL)
     create_markdown_artifact(
@@ -67,7 +73,8 @@ def publish(run: Finished) -> None:
         key="report",
         description="What was run, what it came to, and where everything is.",
     )
-    create_table_artifact(table(run.report), key="scores", description=_reading(run.report))
+    rows = [dict(zip(ACCURACY_HEADINGS, row, strict=True)) for row in accuracy_rows(run.report)]
+    create_table_artifact(rows, key="scores", description=_reading(run.report))
     create_image_artifact(
         run.addresses.get("figure", figure), key="kl-histogram", description=_selected(run)
     )
@@ -92,32 +99,6 @@ def addresses(tracking_uri: str, run: str, model: Mapping[str, Any]) -> dict[str
     return found | ({"sample-set": samples} if samples else {})
 
 
-def table(report: Mapping[str, Any]) -> list[dict[str, str]]:
-    """A row a problem set; accuracies in percent with their intervals, gains in points."""
-    keys = ("problem set", "n", "base", "LightReasoner", "gain, points", "gained/lost", "paired p")
-    return [
-        dict(
-            zip(
-                (*keys, "qwen: base", "qwen: LightReasoner"),
-                (
-                    name,
-                    n,
-                    _with(base, of_base),
-                    _with(tuned, of_tuned),
-                    _with(gain, of_gain),
-                    *rest,
-                ),
-                strict=True,
-            )
-        )
-        for name, n, base, of_base, tuned, of_tuned, gain, of_gain, *rest in terminal.rows(report)
-    ]
-
-
-def _with(value: str, interval: str) -> str:
-    return f"{value} ({interval})"
-
-
 def markdown(run: Finished, picture: str = "") -> str:
     """The report of a run: what was selected, accuracies, the model, where all of it is."""
     model, models = run.report["registered_model"], run.params.models
@@ -125,7 +106,7 @@ def markdown(run: Finished, picture: str = "") -> str:
     parts = [
         f"`{models.expert}`, tuned with `{models.amateur}` as its amateur. {_selected(run)}",
         "## Accuracy",
-        _table(table(run.report)),
+        _accuracies(run.report),
         _reading(run.report),
         *(["## What was selected", picture] if picture else []),
         "## The model",
@@ -134,24 +115,25 @@ def markdown(run: Finished, picture: str = "") -> str:
         "## Where it is",
         "\n".join(_places(run)),
         "## What it took",
-        _costs(run.report),
+        markdown_table(terminal.STAGE_HEADINGS, terminal.stage_rows(run.report)),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _table(rows: list[dict[str, str]]) -> str:
-    """The columns that fit beside each other on a page."""
-    cells = [COLUMNS, ("---",) + ("---:",) * (len(COLUMNS) - 1)]
-    cells += [tuple(row[column] for column in COLUMNS) for row in rows]
-    return "\n".join(f"| {' | '.join(row)} |" for row in cells)
+def _accuracies(report: Mapping[str, Any]) -> str:
+    """The accuracy table's columns BESIDE."""
+    table = (ACCURACY_HEADINGS, *accuracy_rows(report))
+    headings, *rows = ([row[place] for place in BESIDE] for row in table)
+    return markdown_table(headings, rows)
 
 
 def _reading(report: Mapping[str, Any]) -> str:
     """How the table is to be read."""
     said = [
-        "Accuracy by the strict verdict, in brackets the 95% intervals; p is McNemar's on the same "
-        "problems, corrected for the number of sets.",
-        *terminal.on_prompts(report),
+        "Pass@1 by the strict verdict and by qwen, the Qwen2.5-Math toolkit's; p is McNemar's on "
+        "the same problems (the sign test's where each has several responses), corrected for the "
+        "number of sets (Holm).",
+        *prompt_notes(report["styles"]),
     ]
     return " ".join(said)
 
@@ -184,15 +166,6 @@ def _places(run: Finished) -> list[str]:
 
 def _link(text: str, address: str | None) -> str:
     return f"[{text}]({address})" if address else text
-
-
-def _costs(report: Mapping[str, Any]) -> str:
-    """Seconds a stage in this run."""
-    rows = [
-        f"| {stage} | {cost['seconds']:.1f} s | {'from the store' if cost['cached'] else ''} |"
-        for stage, cost in report["stages"].items()
-    ]
-    return "\n".join(["| stage | seconds | |", "| --- | ---: | --- |", *rows])
 
 
 def _data(payload: Path, figure: str) -> str:

@@ -32,7 +32,7 @@ class Registering:
     gate: Gated
 
 
-def describe(
+def report_tree(
     runs: Mapping[str, StageRun], registering: Registering | None = None
 ) -> dict[str, Any]:
     """report.json's content.

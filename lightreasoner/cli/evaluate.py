@@ -13,6 +13,12 @@ from lightreasoner.cli import completion
 from lightreasoner.cli.options import Home, Overrides, ParamsFile
 from lightreasoner.cli.stage import take
 from lightreasoner.errors import ConfigError
+from lightreasoner.formatting import (
+    EVALUATION_HEADINGS,
+    evaluation_rows,
+    print_table,
+    rich_table,
+)
 from lightreasoner.pipeline.graph import STAGES, external_inputs, resolved
 from lightreasoner.storage import artifacts, outputs
 from lightreasoner.storage.artifacts import Artifact, Workspace
@@ -165,7 +171,8 @@ def evaluate(
         key = hashlib.sha256(f"{key}/{engine.name}".encode()).hexdigest()[:32]
         out = out or _place(home, model, key)
         _ask(engine, key, inputs["model"], values, out, home)
-    _show(out)
+    scores = json.loads((out / "summary.json").read_text(encoding="utf-8"))
+    print_table(rich_table(EVALUATION_HEADINGS, evaluation_rows(scores)))
 
 
 def _style(name: str) -> "PromptStyle":
@@ -237,32 +244,3 @@ def _ask(
         outputs.put(artifacts.of(payload), "scores", out, home)
         shutil.rmtree(work)
     typer.echo(f"evaluate: {engine.name}  {out}")
-
-
-def _show(scores_dir: Path) -> None:
-    """A line a set: both accuracies with intervals, and how responses ended."""
-    summary = json.loads((scores_dir / "summary.json").read_text(encoding="utf-8"))
-    width = max(map(len, summary))
-    for name, row in summary.items():
-        ends = ", ".join(
-            f"{row[key] / row['n']:.1%} {label}"
-            for key, label in (
-                ("truncated", "truncated"), ("no_answer", "no answer"), ("no_box", "no box"),
-            )
-        )  # fmt: skip
-        verdicts = "  ".join(
-            f"{verdict} {_accuracy(found)}"
-            for verdict, found in (("strict", row), ("qwen", row["qwen"]))
-        )
-        several = f" x {row['n'] // row['problems']}" if row["n"] > row["problems"] else ""
-        typer.echo(f"{name:<{width}}  n {row['problems']:>5}{several}  {verdicts}  {ends}")
-
-
-def _accuracy(found: dict[str, Any]) -> str:
-    low, high = found["ci95"]
-    several = [
-        f" {label}@{k} {share:.1%}"
-        for label, key in (("pass", "pass_at"), ("maj", "maj_at"))
-        for k, share in found.get(key, {}).items()
-    ]
-    return f"{found['accuracy']:.1%} ({100 * low:.1f}-{100 * high:.1f}){''.join(several)}"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from lightreasoner.formatting import percent, rich_table
 from lightreasoner.storage.outputs import DATA
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from rich.style import Style
     from rich.text import Text
 
-    from lightreasoner.report.trajectories import Candidate, Scored, Step, Trajectory
+    from lightreasoner.report.trajectories import Candidate, ExplainedTrajectory, Scored, Step
 
 TOP = 3
 WIDTH = 120
@@ -67,7 +68,7 @@ def explain(
 
 
 def show(
-    trajectory: "Trajectory", scored: "Scored", console: "Console", theme: str = "dark"
+    trajectory: "ExplainedTrajectory", scored: "Scored", console: "Console", theme: str = "dark"
 ) -> None:
     """Print the prompt, the response token by token, a legend and the table of samples."""
     from rich.text import Text
@@ -170,7 +171,7 @@ def legend(console: "Console", theme: str) -> "Text":
     return text.append("  ").append_text(Text.assemble(mark))
 
 
-def _said(trajectory: "Trajectory", scored: "Scored") -> str:
+def _said(trajectory: "ExplainedTrajectory", scored: "Scored") -> str:
     threshold = scored.select.get("threshold")
     over = "" if threshold is None else f" (KL over {threshold:.3g} nats)"
     least = scored.score.get("alpha_min")
@@ -183,15 +184,8 @@ def _said(trajectory: "Trajectory", scored: "Scored") -> str:
 
 
 def _print_samples(samples: Sequence["Step"], console: "Console") -> None:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
-    for heading in ("step", "token", "KL", "expert", "amateur", "label"):
-        right = heading in ("step", "KL")
-        table.add_column(heading, justify="right" if right else "left", overflow="fold")
-    for step in samples:
-        table.add_row(
+    rows = [
+        (
             str(step.index),
             alone(step.token.text),
             f"{step.kl:.2f}",
@@ -199,7 +193,10 @@ def _print_samples(samples: Sequence["Step"], console: "Console") -> None:
             _amateur(step),
             _listed((each, each.weight) for each in step.label()[:TOP]),
         )
-    console.print(table)
+        for step in samples
+    ]
+    text = ("token", "expert", "amateur", "label")
+    console.print("", rich_table(("step", "token", "KL", *text[1:]), rows, text), sep="\n")
 
 
 def _amateur(step: "Step") -> str:
@@ -211,7 +208,7 @@ def _amateur(step: "Step") -> str:
 
 
 def _listed(rows: "Iterable[tuple[Candidate, float | None]]") -> str:
-    return ", ".join(f"{100 * (share or 0):.1f}% {alone(each.token.text)}" for each, share in rows)
+    return ", ".join(f"{percent(share or 0)} {alone(each.token.text)}" for each, share in rows)
 
 
 def _text(step: "Step") -> str:

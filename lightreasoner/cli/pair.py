@@ -7,7 +7,7 @@ import typer
 
 from lightreasoner import config
 from lightreasoner.cli.options import Home, Overrides, ParamsFile
-from lightreasoner.cli.output import print_table
+from lightreasoner.formatting import print_table, rich_table
 from lightreasoner.pipeline.graph import STAGES, Inputs, external_inputs
 from lightreasoner.storage.outputs import HOME
 
@@ -39,7 +39,8 @@ def pair(
     from lightreasoner.experiments import pair
 
     found = pair.gap(*(_graded(model, inputs, values, home) for model in pair.MODELS))
-    print_table(pair.HEADINGS, pair.rows(found), numbers=pair.HEADINGS[1:])
+    rows = pair.gap_rows(found)
+    print_table(rich_table(pair.HEADINGS, rows, text=("problem set", "verdict")))
     for warning in pair.warnings(found):
         typer.echo(f"warning: {warning}", err=True)
 

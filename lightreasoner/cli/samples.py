@@ -8,16 +8,17 @@ import typer
 
 from lightreasoner import config
 from lightreasoner.cli.options import Overrides, ParamsFile
-from lightreasoner.cli.output import print_table
 from lightreasoner.config import PromptStyle
 from lightreasoner.errors import ConfigError
+from lightreasoner.formatting import interval, percent, print_table, rich_table
 from lightreasoner.storage.outputs import DATA
 
 if TYPE_CHECKING:
     from lightreasoner.authors.convert import Imported
-    from lightreasoner.sampling.sample_stats import Difference, Row
+    from lightreasoner.sampling.sample_stats import SampleSetDiff, Statistic
 
 NAMED = 5
+NUMBERS = ("n", "value (95% CI)", "step", "line")  # columns to the right
 SampleSet = Annotated[Path, typer.Option("--samples", metavar="DIR", help="The sample set.")]
 
 
@@ -70,7 +71,7 @@ def stats(
     if samples is not None:
         found.append((f"{samples}: as selected", sample_statistics(samples)))
     for title, rows in found:
-        headings = ("statistic", "n", "value", "95%", "paper's")
+        headings = ("statistic", "n", "value (95% CI)", "paper's")
         _print(title, headings, [_cells(row) for row in rows])
 
 
@@ -162,21 +163,21 @@ def _expert(params: Path, overrides: list[str] | None) -> Path:
     return loading.resolve(values.models.expert).path
 
 
-def _cells(row: "Row") -> tuple[str, ...]:
-    """A statistic as the cells of its table: shares in percent."""
+def _cells(row: "Statistic") -> tuple[str, ...]:
+    """A statistic as the cells of its table: shares in percent, with their intervals."""
     if row.value is None:
-        value, interval = "none", ""
+        value = "none"
     elif row.unit == "share":
-        value, interval = f"{100 * row.value:.1f}%", ""
-        if row.interval:
-            interval = f"{100 * row.interval[0]:.1f}-{100 * row.interval[1]:.1f}%"
+        value = percent(row.value)
     else:
         sign = "+" if row.unit == "points" else ""
-        value, interval = f"{row.value:{sign}.3g} {row.unit}", ""
-    return row.name, f"{row.n:,}", value, interval, row.paper
+        value = f"{row.value:{sign}.3g} {row.unit}"
+    if row.interval:
+        value += f" ({interval(row.interval)})"
+    return row.name, f"{row.n:,}", value, row.paper
 
 
-def _print_examples(found: "Difference", kinds: dict[str, str]) -> None:
+def _print_examples(found: "SampleSetDiff", kinds: dict[str, str]) -> None:
     rows = [
         (
             row.problem_id,
@@ -201,4 +202,6 @@ def _print_excluded(result: "Imported", out: Path) -> None:
 
 def _print(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     typer.echo(title)
-    print_table(headings, rows, numbers=("n", "value", "95%", "step", "line"))
+    text = [each for each in headings if each not in NUMBERS]
+    print_table(rich_table(headings, rows, text))
+    typer.echo()

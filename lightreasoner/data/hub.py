@@ -158,7 +158,7 @@ def check(source: str, set_name: str, split: str) -> None:
     _expression(find(source, set_name), split)
 
 
-def rows(found: HubSet, split: str) -> list[Row]:
+def read_split(found: HubSet, split: str) -> list[Row]:
     """The rows of a set's split, in the repository's order. Raises ProblemsError."""
     expression = _expression(found, split)
     loaded = [_load(found, name, expression) for name in found.configurations]
@@ -168,7 +168,7 @@ def rows(found: HubSet, split: str) -> list[Row]:
 def demo_rows(found: HubSet) -> list[Row]:
     """The rows of a set's `dev` split that serve as demos: the first of each of DEMO_SUBJECTS."""
     by_subject: dict[Any, Row] = {}
-    for row in rows(found, "dev"):
+    for row in read_split(found, "dev"):
         by_subject.setdefault(row.get("subject"), row)
     missing = [subject for subject in DEMO_SUBJECTS if subject not in by_subject]
     if missing:

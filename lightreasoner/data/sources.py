@@ -265,7 +265,7 @@ def _is_local(source: str) -> bool:
 def _read_all(source: str, set_name: str, split: str, tally: Tally | None = None) -> list[Problem]:
     benchmark = BENCHMARKS.get(set_name)
     if not _is_local(source):
-        rows = hub.rows(hub.find(source, set_name), split)
+        rows = hub.read_split(hub.find(source, set_name), split)
         places = [(f"{source}, row {index}", row) for index, row in enumerate(rows)]
         return _problems(places, f"{set_name}/{split}", benchmark, tally)
     path = Path(source)
@@ -305,7 +305,7 @@ def demos(source: str, set_name: str) -> list[Demo]:
         return []
     if not _is_local(source):
         found = hub.find(source, set_name)
-        in_layout = benchmark.is_layout_of(hub.rows(found, "test"))
+        in_layout = benchmark.is_layout_of(hub.read_split(found, "test"))
         return _hub_demos(benchmark, found) if in_layout else []
     path = Path(source)
     file = _file_of(path, set_name, "test") if path.is_dir() else path

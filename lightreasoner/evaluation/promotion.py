@@ -18,9 +18,10 @@ import pandas as pd
 from lightreasoner.errors import ArtifactError
 from lightreasoner.evaluation import pairing
 from lightreasoner.evaluation.pairing import Scores
+from lightreasoner.formatting import points, points_interval
 from lightreasoner.statistics import Array, Interval, bootstrap_difference
 
-Verdict = Literal["promoted", "kept"]
+Ruling = Literal["promoted", "kept"]
 
 
 @dataclass(frozen=True)
@@ -55,10 +56,9 @@ class Difference:
         return self.ci95[0] > 0
 
     def __str__(self) -> str:
-        low, high = self.ci95
         return (
-            f"{100 * self.difference:+.1f} points (95% interval {100 * low:+.1f} to "
-            f"{100 * high:+.1f}; {self.gained} problems gained, {self.lost} lost)"
+            f"{points(self.difference)} points (95% interval {points_interval(self.ci95)}; "
+            f"{self.gained} problems gained, {self.lost} lost)"
         )
 
 
@@ -70,7 +70,7 @@ class Decision:
     (sha256, 32 digits). `against` is the version that was champion, None if there was none.
     """
 
-    verdict: Verdict
+    verdict: Ruling
     reason: str
     problem_set: str
     n: int
@@ -118,7 +118,7 @@ def decide(
 
 def _verdict(
     over_base: Difference, over_champion: Difference | None, champion: Champion | None
-) -> tuple[Verdict, str]:
+) -> tuple[Ruling, str]:
     """The verdict and its first sentence."""
     if champion and over_champion is None:
         return "kept", f"Version {champion.version} stays champion: {champion.why}."

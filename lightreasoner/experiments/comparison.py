@@ -17,12 +17,12 @@ from lightreasoner.config import Finetune, Params
 from lightreasoner.evaluation import pairing
 from lightreasoner.evaluation.evaluate import summarise
 from lightreasoner.experiments.methods import METHODS, seeds
+from lightreasoner.formatting import NONE, accuracy, difference, markdown_table, p_value
 from lightreasoner.report import page
 from lightreasoner.tuning.finetune import plan_updates
 from lightreasoner.tuning.rows import hold_out, read_rows
 
 Named = TypeVar("Named", bound=str)
-NONE = "–"
 COSTS = ("updates", "samples", "trained", "seconds")
 
 
@@ -104,11 +104,11 @@ def trained_samples(samples_dir: Path, config: Finetune, updates: int) -> int:
 
 def headings(comparison: Mapping[str, Any]) -> list[str]:
     """The table's columns: a set's accuracy in percent, under it the difference to the base."""
-    sets = [f"{name} (n {n})" for name, n in comparison["problems"].items()]
+    sets = [f"{name} (strict, n {n})" for name, n in comparison["problems"].items()]
     return ["method", *sets, *COSTS]
 
 
-def rows(comparison: Mapping[str, Any], line_break: str = "\n") -> list[list[str]]:
+def method_rows(comparison: Mapping[str, Any], line_break: str = "\n") -> list[list[str]]:
     """A row a method under `headings`; a method without a result has dashes, `notes` says why."""
     return [
         [entry["title"], *_cells(entry, list(comparison["problems"]), line_break)]
@@ -122,24 +122,14 @@ def _cells(entry: Mapping[str, Any], sets: list[str], line_break: str) -> list[s
     tuning = entry["tuning"]
     scores = [entry["scores"][name] for name in sets]
     if tuning is None:
-        return [*map(_accuracy, scores), *[NONE] * len(COSTS)]
-    cells = [f"{_accuracy(score)}{line_break}{_difference(score)}" for score in scores]
+        return [*map(accuracy, scores), *[NONE] * len(COSTS)]
+    cells = [
+        f"{accuracy(score)}{line_break}{difference(paired)}, p {p_value(paired['p_holm'])}"
+        for score in scores
+        for paired in [score["paired"]]
+    ]
     counts = [f"{tuning[name]:,}" for name in ("updates", "samples", "trained_samples")]
     return [*cells, *counts, f"{tuning['seconds']:.1f}"]
-
-
-def _accuracy(score: Mapping[str, Any]) -> str:
-    low, high = score["ci95"]
-    return f"{100 * score['accuracy']:.1f} ({100 * low:.1f}-{100 * high:.1f})"
-
-
-def _difference(score: Mapping[str, Any]) -> str:
-    paired = score["paired"]
-    low, high = paired["ci95"]
-    return (
-        f"{100 * paired['difference']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f}, "
-        f"p {page.p_value(paired['p_holm'])})"
-    )
 
 
 def notes(comparison: Mapping[str, Any]) -> list[str]:
@@ -165,10 +155,8 @@ def notes(comparison: Mapping[str, Any]) -> list[str]:
 
 def markdown(comparison: Mapping[str, Any]) -> str:
     """The table and its notes."""
-    columns = headings(comparison)
-    rule = ["---", *["---:"] * (len(columns) - 1)]
-    lines = [f"| {' | '.join(row)} |" for row in (columns, rule, *rows(comparison, "<br>"))]
-    return "\n\n".join(["\n".join(lines), *notes(comparison)]) + "\n"
+    table = markdown_table(headings(comparison), method_rows(comparison, "<br>"))
+    return "\n\n".join([table, *notes(comparison)]) + "\n"
 
 
 def metrics(comparison: Mapping[str, Any]) -> dict[str, float]:

@@ -12,12 +12,19 @@ from typing import Any
 
 from lightreasoner.evaluation import gains, pairing
 from lightreasoner.evaluation.gains import VERDICTS
-from lightreasoner.report.page import p_value
+from lightreasoner.formatting import (
+    accuracy,
+    difference,
+    p_value,
+    percent,
+    points,
+    points_interval,
+)
 
 MODELS = ("expert", "amateur")
 HEADINGS = (
-    "problem set", "n", "verdict", "expert", "95%", "amateur", "95%", "gap", "95%", "p",
-    "no answer",
+    "problem set", "n", "verdict", "expert (95% CI)", "amateur (95% CI)", "gap, points (95% CI)",
+    "paired p", "no answer (expert / amateur)",
 )  # fmt: skip
 
 
@@ -42,46 +49,29 @@ def gap(expert: Path, amateur: Path) -> dict[str, Any]:
     }
 
 
-def rows(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """Two rows a set, one a verdict, under HEADINGS: percent, gaps in points, McNemar's p.
-
-    The last column is the share of responses without an answer, of expert and amateur.
-    """
+def gap_rows(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Two rows per set, one per verdict, under HEADINGS; p is McNemar's."""
     return [_row(name, each, verdict) for name, each in found.items() for verdict in VERDICTS]
 
 
 def _row(name: str, each: Mapping[str, Any], verdict: str) -> tuple[str, ...]:
-    scores = [each[model][verdict] for model in MODELS]
-    accuracies = [(f"{100 * score['accuracy']:.1f}", _percent(score["ci95"])) for score in scores]
     gap = each["gap"][verdict]
     return (
         name,
-        str(each["n"]),
+        f"{each['n']:,}",
         verdict,
-        *accuracies[0],
-        *accuracies[1],
-        f"{100 * gap['difference']:+.1f}",
-        _points(gap["ci95"]),
+        *(accuracy(each[model][verdict]) for model in MODELS),
+        difference(gap),
         p_value(gap["p"]),
-        " / ".join(f"{100 * each[model]['no_answer']:.1f}" for model in MODELS),
+        " / ".join(percent(each[model]["no_answer"]) for model in MODELS),
     )
-
-
-def _percent(interval: tuple[float, float]) -> str:
-    low, high = interval
-    return f"{100 * low:.1f}-{100 * high:.1f}"
-
-
-def _points(interval: tuple[float, float]) -> str:
-    low, high = interval
-    return f"{100 * low:+.1f} to {100 * high:+.1f}"
 
 
 def warnings(found: Mapping[str, Any]) -> list[str]:
     """A line for each set on which the expert is not ahead by the strict verdict."""
     return [
-        f"{name}: the expert is not shown to be ahead of the amateur, the gap "
-        f"of {100 * gap['difference']:+.1f} points has a 95% interval of {_points(gap['ci95'])} "
+        f"{name}: the expert is not shown to be ahead of the amateur, the gap of "
+        f"{points(gap['difference'])} points has a 95% interval of {points_interval(gap['ci95'])} "
         "(strict), limit above 0; choose a weaker amateur or a stronger expert, or grade more "
         "problems"
         for name, each in found.items()

@@ -4,21 +4,24 @@ A tree of fractions, and that tree as tables in percent and points. The mean is 
 seven benchmarks, or over those of them that were evaluated, which it then says.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lightreasoner import paper
+from lightreasoner import formatting, paper
 from lightreasoner.evaluation import gains
 from lightreasoner.evaluation.gains import RATES, VERDICTS, Cell, Sets, Verdict
+from lightreasoner.formatting import NONE, difference, interval, markdown_table, p_value
 from lightreasoner.paper import BENCHMARKS
-from lightreasoner.report.page import p_value
 
-NONE = "–"
 STAND_INS = {"math": "math500"}
 """What may stand for a benchmark in the mean: 500 of MATH's 5,000 problems."""
+
+ENDS = "Responses that were truncated / had no answer / had no box"
+"""The title of `rate_rows`."""
 
 
 def table1(
@@ -139,7 +142,7 @@ def headings(table: Mapping[str, Any]) -> list[str]:
     return ["", *sets, f"mean of {len(table['averaged'])} of {len(BENCHMARKS)}"]
 
 
-def rows(
+def cell_rows(
     table: Mapping[str, Any], verdict: Verdict = "qwen", line_break: str = "\n"
 ) -> list[list[str]]:
     """Accuracies of the cells by one verdict; the paper's beside the toolkit's, which it used.
@@ -162,8 +165,7 @@ def _title(cell: Mapping[str, Any]) -> str:
 
 
 def _accuracy(score: Mapping[str, Any], line_break: str) -> str:
-    low, high = score["ci95"]
-    return f"{percent(score['accuracy']):.1f}{line_break}({100 * low:.1f}-{100 * high:.1f})"
+    return f"{percent(score['accuracy']):.1f}{line_break}({interval(score['ci95'])})"
 
 
 def _or_none(value: float | None) -> str:
@@ -195,7 +197,7 @@ def gain_rows(
         [
             _gain_title(gain),
             *(line_break.join(_gain_lines(score)) for score in gain["scores"].values()),
-            _points(gain["mean"]) if gain["mean"] else NONE,
+            difference(gain["mean"]) if gain["mean"] else NONE,
         ]
         for gain in table["gains"][verdict]
     ]
@@ -210,28 +212,23 @@ def _gain_title(gain: Mapping[str, Any]) -> str:
 
 def _gain_lines(score: Mapping[str, Any]) -> list[str]:
     truncated, no_box = (
-        f"{100 * before:.1f} to {100 * after:.1f}"
+        f"{formatting.percent(before)} to {formatting.percent(after)}"
         for before, after in (score["truncated"], score["no_box"])
     )
     return [
-        _points(score),
+        difference(score),
         f"p {p_value(score['p'])}, corrected {p_value(score['p_holm'])}",
         f"truncated {truncated}, no box {no_box}",
     ]
 
 
-def _points(score: Mapping[str, Any]) -> str:
-    low, high = score["ci95"]
-    return f"{100 * score['difference']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
-
-
 def rate_rows(table: Mapping[str, Any]) -> list[list[str]]:
-    """Percent of a cell's responses that were truncated / had no answer / had no box."""
+    """The share of a cell's responses that were truncated / had no answer / had no box."""
     return [
         [
             _title(cell),
             *(
-                " / ".join(f"{100 * score[rate]:.1f}" for rate in RATES)
+                " / ".join(formatting.percent(score[rate]) for rate in RATES)
                 for score in cell["scores"].values()
             ),
             NONE,
@@ -299,16 +296,10 @@ def _absent_notes(table: Mapping[str, Any]) -> list[str]:
 
 def markdown(table: Mapping[str, Any]) -> str:
     """Accuracies and gains by both verdicts, the rates and the notes."""
+    grid = functools.partial(markdown_table, headings(table))
     parts = []
     for verdict in VERDICTS:
-        parts += [f"Accuracy, {verdict}", _grid(table, rows(table, verdict, "<br>"))]
+        parts += [f"Accuracy, {verdict}", grid(cell_rows(table, verdict, "<br>"))]
     for verdict in VERDICTS:
-        parts += [f"Gains, {verdict}", _grid(table, gain_rows(table, verdict, "<br>"))]
-    ends = "Responses that were truncated / had no answer / had no box, percent"
-    return "\n\n".join([*parts, ends, _grid(table, rate_rows(table)), *notes(table)]) + "\n"
-
-
-def _grid(table: Mapping[str, Any], body: Sequence[Sequence[str]]) -> str:
-    columns = headings(table)
-    rule = ["---", *["---:"] * (len(columns) - 1)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (columns, rule, *body))
+        parts += [f"Gains, {verdict}", grid(gain_rows(table, verdict, "<br>"))]
+    return "\n\n".join([*parts, ENDS, grid(rate_rows(table)), *notes(table)]) + "\n"

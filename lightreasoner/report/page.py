@@ -17,6 +17,7 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup, escape
 
+from lightreasoner import formatting
 from lightreasoner.data.problems import problem_of
 from lightreasoner.errors import ArtifactError
 from lightreasoner.evaluation import gains, pairing
@@ -38,7 +39,6 @@ MAX_RESPONSE_CHARS = 2000
 MAX_STEPS = 128
 """Steps shown of a trajectory; each brings a panel of about 1 kB."""
 TOP_TOKENS = 5
-SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 
 
 def write_report(inputs: Mapping[str, Artifact], compute: "Compute", out: Path) -> None:
@@ -75,7 +75,7 @@ def write_report(inputs: Mapping[str, Artifact], compute: "Compute", out: Path) 
     conditions = {**tuned.conditions, "base_style": base.conditions["style"]}
     validation = _read_json(paths["adapter"] / "validation.json")
     tuning = _tuning(paths["adapter"], curve, validation)
-    page = render(
+    page = page_html(
         **result,
         **_explained(paths),
         examples={"gained": examples(pairs, True), "lost": examples(pairs, False)},
@@ -184,8 +184,8 @@ def examples(pairs: pd.DataFrame, gained: bool) -> list[dict[str, Any]]:
     changed = changed.drop_duplicates(["problem_set", "problem_id"])
     turn = changed.groupby("problem_set").cumcount()
     order = turn.sort_values(kind="stable").index
-    shown = changed.loc[order].head(EXAMPLES).astype(object)
-    return shown.where(shown.notna(), None).to_dict("records")
+    first = changed.loc[order].head(EXAMPLES).astype(object)
+    return first.where(first.notna(), None).to_dict("records")
 
 
 def _explained(paths: Mapping[str, Path]) -> dict[str, Any]:
@@ -205,7 +205,7 @@ def _explained(paths: Mapping[str, Path]) -> dict[str, Any]:
     }
 
 
-def render(**context: Any) -> str:
+def page_html(**context: Any) -> str:
     """The page. All text is escaped; images are inlined; no script, no outside address."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
@@ -215,15 +215,8 @@ def render(**context: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "percent": lambda share: "–" if share is None else f"{100 * share:.1f}%",
-        "number": lambda value: "–" if value is None else f"{value:,.3g}",
-        "count": lambda value: f"{value:,}",
-        "p_value": p_value,
-        "probability": probability,
-        "classes": classes,
-        "shown": shown,
-        "plain": plain,
-        "points": lambda share: f"{100 * share:+.1f}".replace("-", "−"),
+        **{filter_.__name__: filter_ for filter_ in FILTERS},
+        "count": "{:,}".format,
         "data_uri": lambda image: f"data:image/png;base64,{base64.b64encode(image).decode()}",
     }
     template = environment.get_template("page.html.j2")
@@ -237,7 +230,7 @@ def render(**context: Any) -> str:
     )
 
 
-def shown(token: Token) -> Markup:
+def token_html(token: Token) -> Markup:
     """A token as HTML: escaped, its spaces, breaks and unseen characters marked."""
     marks = {" ": Markup("<u> </u>"), "\n": Markup("<i>⏎</i>")}
     parts = re.split(r"( |\n|⟨[^⟩]*⟩)", token.text)
@@ -248,7 +241,7 @@ def shown(token: Token) -> Markup:
     return Markup('<span class="special">{}</span>').format(html) if token.special else html
 
 
-def plain(token: Token) -> Markup:
+def plain_html(token: Token) -> Markup:
     """A token as HTML in running text: escaped, special ones set apart."""
     text = escape(token.text)
     return Markup('<span class="special">{}</span>').format(text) if token.special else text
@@ -259,23 +252,19 @@ def classes(step: Step) -> str:
     return (f" k{step.level}" if step.level else "") + (" s" if step.is_sample else "")
 
 
-def probability(share: float | None) -> str:
-    """A probability in percent; one that is neither 0 nor 1 is not rounded to them."""
-    if share is None:
-        return "–"
-    if 0 < share < 0.0005:
-        return "<0.1%"
-    return ">99.9%" if 0.9995 <= share < 1 else f"{100 * share:.1f}%"
-
-
-def p_value(p: float) -> str:
-    """A probability to two digits, small ones as powers of ten."""
-    if p >= 0.001:
-        return f"{p:.2g}"
-    if p == 0:
-        return "< 10⁻³⁰⁰"
-    digits, _, exponent = f"{p:.1e}".partition("e")
-    return f"{digits} × 10{str(int(exponent)).translate(SUPERSCRIPTS)}"
+FILTERS = (
+    formatting.percent,
+    formatting.interval,
+    formatting.points,
+    formatting.points_interval,
+    formatting.p_value,
+    formatting.probability,
+    formatting.number,
+    token_html,
+    plain_html,
+    classes,
+)
+"""What the templates call by name."""
 
 
 def _first(values: "pd.Series[Any]") -> float | None:

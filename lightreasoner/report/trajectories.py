@@ -40,7 +40,6 @@ SHADES = {
 
 FIRST, MOST = 3, 3
 NEAR = 5
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Trajectory:
+class ExplainedTrajectory:
     """A response of the expert to a problem: the prompt's tokens, and a step a token."""
 
     id: str
@@ -160,7 +159,7 @@ def read(steps_dir: Path, samples_dir: Path, tokenizer_dir: Path) -> Scored:
     return scored
 
 
-def trajectory(scored: Scored, id_: str) -> Trajectory:
+def trajectory(scored: Scored, id_: str) -> ExplainedTrajectory:
     """One trajectory with all that is known of its steps.
 
     Raises ArtifactError for a sample at a step that was not scored.
@@ -179,7 +178,7 @@ def trajectory(scored: Scored, id_: str) -> Trajectory:
             "score and select again"
         )
     texts = scored.texts
-    return Trajectory(
+    return ExplainedTrajectory(
         id_,
         tuple(texts.running(row["prompt_ids"])),
         tuple(
@@ -192,7 +191,7 @@ def trajectory(scored: Scored, id_: str) -> Trajectory:
     )
 
 
-def _of(table: pa.Table, id_: str) -> list[Row]:
+def _of(table: pa.Table, id_: str) -> list[dict[str, Any]]:
     return table.filter(pc.equal(table["problem_id"], id_)).to_pylist()
 
 
@@ -200,7 +199,7 @@ def _step(
     index: int,
     token: Token,
     written: int,
-    row: Row | None,
+    row: dict[str, Any] | None,
     label: dict[int, float],
     texts: Texts,
 ) -> Step:
@@ -241,7 +240,7 @@ def chosen(scored: Scored) -> dict[str, str]:
     return dict.fromkeys(first, "first") | dict.fromkeys(most, "most")
 
 
-def _counts(column: pa.ChunkedArray) -> list[Row]:
+def _counts(column: pa.ChunkedArray) -> list[dict[str, Any]]:
     return pc.value_counts(column).to_pylist()
 
 

@@ -37,7 +37,7 @@ PAPER = {
 
 
 @dataclass(frozen=True)
-class Row:
+class Statistic:
     """One statistic: of `n` steps or samples, `value` in `unit` (share, nats, points, tokens).
 
     A share has its Wilson 95% interval. `value` is None where there is nothing to count; `paper`
@@ -52,7 +52,7 @@ class Row:
     paper: str = ""
 
 
-def step_statistics(steps_dir: Path, alpha: float, beta: float) -> list[Row]:
+def step_statistics(steps_dir: Path, alpha: float, beta: float) -> list[Statistic]:
     """The paper's statistics of all scored steps, labels as `alpha` and `beta` would give them.
 
     Raises SelectionError if `alpha` is below what the steps store.
@@ -77,7 +77,7 @@ def step_statistics(steps_dir: Path, alpha: float, beta: float) -> list[Row]:
     return [replace(row, paper=PAPER.get(row.name, "")) for row in rows]
 
 
-def sample_statistics(samples_dir: Path) -> list[Row]:
+def sample_statistics(samples_dir: Path) -> list[Statistic]:
     """What a sample set holds, as it was selected; the KL of those samples that have one."""
     samples = tables.read(samples_dir / "samples.parquet", tables.SAMPLES)
     trajectories = tables.read(samples_dir / "trajectories.parquet", tables.TRAJECTORIES)
@@ -94,7 +94,7 @@ def sample_statistics(samples_dir: Path) -> list[Row]:
     ]
 
 
-def kl_shares(kl: npt.NDArray[np.floating[Any]]) -> list[Row]:
+def kl_shares(kl: npt.NDArray[np.floating[Any]]) -> list[Statistic]:
     """Share of steps by KL, nats: each bin with its lower edge, without its upper one."""
     edges = np.array(KL_EDGES, dtype=kl.dtype)
     bins = np.searchsorted(edges, kl, side="right") - 1
@@ -104,7 +104,7 @@ def kl_shares(kl: npt.NDArray[np.floating[Any]]) -> list[Row]:
 
 def _single_token(
     single: npt.NDArray[np.bool_], selected: npt.NDArray[np.bool_], beta: float
-) -> list[Row]:
+) -> list[Statistic]:
     """Single-token labels of all steps and of the selected ones, and the difference in points."""
     without = _share("single-token labels, every step", single)
     with_beta = _share(f"single-token labels, KL > {beta:g}", single[selected])
@@ -114,20 +114,20 @@ def _single_token(
     return [
         without,
         with_beta,
-        Row("single-token labels, difference", len(single), difference, "points"),
+        Statistic("single-token labels, difference", len(single), difference, "points"),
     ]
 
 
-def _share(name: str, holds: npt.NDArray[np.bool_]) -> Row:
+def _share(name: str, holds: npt.NDArray[np.bool_]) -> Statistic:
     n, count = len(holds), int(holds.sum())
     if n == 0:
-        return Row(name, 0, None, "share")
-    return Row(name, n, count / n, "share", wilson_interval(count, n))
+        return Statistic(name, 0, None, "share")
+    return Statistic(name, n, count / n, "share", wilson_interval(count, n))
 
 
-def _mean(name: str, values: npt.NDArray[Any], unit: str) -> Row:
+def _mean(name: str, values: npt.NDArray[Any], unit: str) -> Statistic:
     value = float(values.mean(dtype=np.float64)) if len(values) else None
-    return Row(name, len(values), value, unit)
+    return Statistic(name, len(values), value, unit)
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Difference:
+class SampleSetDiff:
     """Two sample sets side by side. Samples are the same if problem, step and prefix are."""
 
     counts: dict[str, int]
@@ -160,7 +160,7 @@ KINDS = {
 }
 
 
-def diff(first_dir: Path, second_dir: Path, examples: int = 3) -> Difference:
+def diff(first_dir: Path, second_dir: Path, examples: int = 3) -> SampleSetDiff:
     """Compare two sample sets; labels are equal if they give every token the same weight.
 
     The largest differences are over samples that both have after the same prefix; a token off a
@@ -172,7 +172,7 @@ def diff(first_dir: Path, second_dir: Path, examples: int = 3) -> Difference:
     table = table.astype({"weight": float, "kl": float})
     counts = table["kind"].value_counts()
     provenances = [tables.provenance(path / "samples.parquet") for path in (first_dir, second_dir)]
-    return Difference(
+    return SampleSetDiff(
         {kind: int(counts.get(kind, 0)) for kind in KINDS},
         float(table["weight"].fillna(0).max()) if rows else 0.0,
         float(table["kl"].fillna(0).max()) if rows else 0.0,

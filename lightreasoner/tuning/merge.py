@@ -87,7 +87,7 @@ def write_model(
     }
     (out / "parity.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     provenance = tables.provenance(samples.path / "samples.parquet")
-    text = model_card.render(expert.digest, adapter.settings, samples.digest, provenance, report)
+    text = model_card.card_text(expert.digest, adapter.settings, samples.digest, provenance, report)
     (out / "README.md").write_text(text, encoding="utf-8")
     watcher.progress(3, 3, "models")
 

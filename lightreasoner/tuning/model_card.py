@@ -60,7 +60,7 @@ def origin(provenance: Mapping[str, Any]) -> tuple[str, str]:
     return "An ablation of LightReasoner", sentence
 
 
-def render(
+def card_text(
     expert: str,
     adapter: Mapping[str, Any],
     samples: str,

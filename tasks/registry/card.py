@@ -12,6 +12,12 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard
 
 from lightreasoner.config import Params
+from lightreasoner.formatting import (
+    ACCURACY_HEADINGS,
+    accuracy_rows,
+    markdown_table,
+    prompt_notes,
+)
 from lightreasoner.pipeline.store import Outcome
 from lightreasoner.storage import artifacts
 
@@ -19,7 +25,7 @@ FILE = "README.md"
 DESCRIPTION_LENGTH = 5000  # characters that MLflow's registry tables hold
 
 
-def describe(
+def description(
     model: Path, outcomes: Mapping[str, Outcome], params: Params, gate: str | None = None
 ) -> str:
     """The version's description: what was tuned, what it scores, the card's text.
@@ -29,7 +35,7 @@ def describe(
     parts = [
         f"{params.models.expert}, tuned by LightReasoner with {params.models.amateur} as its "
         "amateur, adapter merged.",
-        *_sentences(outcomes),
+        *_results(outcomes),
     ]
     if gate:
         parts.append(f"**Gate:** {gate}")
@@ -52,7 +58,7 @@ def with_results(model: Path, outcomes: Mapping[str, Outcome], params: Params) -
         card.data.model_name = params.register.name
         card.data.metrics = ["accuracy"]
         card.data.eval_results = _eval_results(outcomes)
-        card.text = "\n\n".join([card.text.rstrip(), "## Results", *_sentences(outcomes)]) + "\n"
+        card.text = "\n\n".join([card.text.rstrip(), "## Results", *_results(outcomes)]) + "\n"
     return str(card)
 
 
@@ -81,38 +87,15 @@ def _named(source: str) -> tuple[str, str | None]:
     return (name, commit) if artifacts.is_pinned(source) else (source, None)
 
 
-def _sentences(outcomes: Mapping[str, Outcome]) -> list[str]:
-    """A sentence a set, if there is a report."""
+def _results(outcomes: Mapping[str, Outcome]) -> list[str]:
+    """The accuracy table and what it needs to be read, if there is a report."""
     if "report" not in outcomes:
         return []
     tables = _tables(outcomes)
-    said = [_sentence(name, tables) for name in tables["scores"]["lightreasoner"]]
-    base, tuned = tables["styles"]["base"], tables["styles"]["lightreasoner"]
-    if base != tuned:
-        said.append(
-            f"The base was asked under the prompt style {base}, this model under {tuned}: the "
-            "differences hold what the prompt changes, too."
-        )
-    return said
-
-
-def _sentence(name: str, tables: dict[str, Any]) -> str:
-    """One set's accuracies in percent, with their 95% intervals and the paired test."""
-    before, after = (tables["scores"][key][name] for key in ("base", "lightreasoner"))
-    paired = tables["paired"][name]
-    return (
-        f"On **{name}** (n = {after['problems']}): {_percent(after)}, "
-        f"against {_percent(before)} for the base; "
-        f"{paired['gained']} problems gained, {paired['lost']} lost "
-        f"(paired p = {paired['p_holm']:.2g}). "
-        f"By the Qwen2.5-Math toolkit's verdict {after['qwen']['accuracy']:.1%} against "
-        f"{before['qwen']['accuracy']:.1%}."
-    )
-
-
-def _percent(score: dict[str, Any]) -> str:
-    low, high = score["ci95"]
-    return f"{score['accuracy']:.1%} right (95% interval {low:.1%} to {high:.1%})"
+    return [
+        markdown_table(ACCURACY_HEADINGS, accuracy_rows(tables)),
+        *prompt_notes(tables["styles"]),
+    ]
 
 
 def _tables(outcomes: Mapping[str, Outcome]) -> dict[str, Any]:

@@ -149,7 +149,7 @@ def _create(
         f"models:/{logged.model_id}",
         run_id=run_id,
         tags=tags,
-        description=card.describe(model.path, outcomes, params),
+        description=card.description(model.path, outcomes, params),
         model_id=logged.model_id,
     )
     reference = {"name": version.name, "version": version.version}
@@ -165,7 +165,7 @@ def _bring_up_to_date(
     params: Params,
 ) -> None:
     """Describe a version that is there already by the newest evaluation of the same model."""
-    description = card.describe(model.path, outcomes, params, version.tags.get(REASON_TAG))
+    description = card.description(model.path, outcomes, params, version.tags.get(REASON_TAG))
     if description != version.description:
         model_id = str(version.source).removeprefix("models:/")
         _log_card(client, model_id, model, outcomes, params)

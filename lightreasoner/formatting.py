@@ -1,0 +1,192 @@
+"""How numbers and tables read: in the terminal, on pages and cards, in Prefect and in Markdown.
+
+Takes fractions and says percent or points; intervals are of 95% and stand behind their value. What
+programs read is written elsewhere, in full.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+Score = Mapping[str, Any]
+"""`accuracy` or `difference` and its `ci95`, fractions."""
+
+NONE = "–"
+"""Where there is no number."""
+
+WIDEST = 1000  # characters of a line that a table may take
+
+ACCURACY_HEADINGS = (
+    "problem set", "n", "base (strict, 95% CI)", "LightReasoner (strict, 95% CI)",
+    "gain, points (strict, 95% CI)", "gained/lost (strict)", "paired p (strict, Holm)",
+    "base (qwen)", "LightReasoner (qwen)",
+)  # fmt: skip
+EVALUATION_HEADINGS = (
+    "problem set", "n", "accuracy (strict, 95% CI)", "accuracy (qwen, 95% CI)",
+    "truncated", "no answer", "no box",
+)  # fmt: skip
+ENDS = ("truncated", "no_answer", "no_box")
+
+_SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
+
+
+def percent(share: float | None) -> str:
+    """`76.4%` of 0.764."""
+    return NONE if share is None else f"{share:.1%}"
+
+
+def interval(ends: Sequence[float]) -> str:
+    """`72.5-79.9`: an interval of shares, in percent."""
+    low, high = ends
+    return f"{100 * low:.1f}-{100 * high:.1f}"
+
+
+def accuracy(score: Score) -> str:
+    """`76.4% (72.5-79.9)`."""
+    return f"{percent(score['accuracy'])} ({interval(score['ci95'])})"
+
+
+def points(change: float) -> str:
+    """`+62.6` of 0.626: a difference of shares, in percentage points."""
+    return f"{100 * change:+.1f}"
+
+
+def points_interval(ends: Sequence[float]) -> str:
+    """`+58.4 to +67.0`: an interval of differences, in percentage points."""
+    low, high = ends
+    return f"{points(low)} to {points(high)}"
+
+
+def difference(score: Score) -> str:
+    """`+62.6 (+58.4 to +67.0)`, percentage points."""
+    return f"{points(score['difference'])} ({points_interval(score['ci95'])})"
+
+
+def probability(share: float | None) -> str:
+    """As `percent`, but what is neither 0 nor 1 is not rounded to them."""
+    if share is not None and 0 < share < 0.0005:
+        return "<0.1%"
+    if share is not None and 0.9995 <= share < 1:
+        return ">99.9%"
+    return percent(share)
+
+
+def p_value(p: float) -> str:
+    """`0.031`, `3.1 × 10⁻²⁸`: two digits, small ones as powers of ten."""
+    if p >= 0.001:
+        return f"{p:.2g}"
+    if p == 0:
+        return "< 10⁻³⁰⁰"
+    digits, _, exponent = f"{p:.1e}".partition("e")
+    return f"{digits} × 10{str(int(exponent)).translate(_SUPERSCRIPTS)}"
+
+
+def number(value: float | None) -> str:
+    """Three digits of a measurement."""
+    return NONE if value is None else f"{value:,.3g}"
+
+
+def accuracy_rows(tables: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """A row per problem set, under ACCURACY_HEADINGS; n counts problems.
+
+    `tables` is the report stage's tables.json. p is corrected for the number of sets.
+    """
+    base, tuned = tables["scores"]["base"], tables["scores"]["lightreasoner"]
+    return [_accuracy_row(name, base[name], tuned[name], tables["paired"][name]) for name in tuned]
+
+
+def _accuracy_row(name: str, base: Score, tuned: Score, paired: Score) -> tuple[str, ...]:
+    return (
+        name,
+        f"{tuned['problems']:,}",
+        accuracy(base),
+        accuracy(tuned),
+        difference(paired),
+        f"{paired['gained']:,}/{paired['lost']:,}",
+        p_value(paired["p_holm"]),
+        percent(base["qwen"]["accuracy"]),
+        percent(tuned["qwen"]["accuracy"]),
+    )
+
+
+def evaluation_rows(scores: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """A row per problem set, under EVALUATION_HEADINGS; `scores` is evaluate's summary.json.
+
+    n counts problems, and says how many responses each has where that is not one.
+    """
+    return [
+        (
+            name,
+            f"{score['problems']:,}{_per_problem(score)}",
+            accuracy(score) + _of_several(score),
+            accuracy(score["qwen"]) + _of_several(score["qwen"]),
+            *(percent(score[end] / score["n"]) for end in ENDS),
+        )
+        for name, score in scores.items()
+    ]
+
+
+def _per_problem(score: Score) -> str:
+    return f" x {score['n'] // score['problems']}" if score["n"] > score["problems"] else ""
+
+
+def _of_several(score: Score) -> str:
+    """`, pass@2 81.0%, maj@4 79.0%` where a problem has several responses."""
+    return "".join(
+        f", {label}@{k} {percent(share)}"
+        for label, key in (("pass", "pass_at"), ("maj", "maj_at"))
+        for k, share in score.get(key, {}).items()
+    )
+
+
+def prompt_notes(styles: Mapping[str, str]) -> list[str]:
+    """A sentence where base and tuned model had different prompts."""
+    base, tuned = styles["base"], styles["lightreasoner"]
+    if base == tuned:
+        return []
+    return [
+        f"The base was asked under the prompt style {base}, LightReasoner under {tuned}: the gain "
+        "holds what the prompt changes, too; `lightreasoner table1` takes it apart."
+    ]
+
+
+def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table, all columns but the first to the right."""
+    rule = ["---", *["---:"] * (len(headings) - 1)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (headings, rule, *rows))
+
+
+def rich_table(
+    headings: Sequence[str], rows: Sequence[Sequence[str]], text: Sequence[str] | None = None
+) -> "Table":
+    """A table for the terminal; a heading's brackets stand below it.
+
+    The columns `text`, or else the first one, are to the left, all others to the right.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in headings:
+        is_text = heading in (headings[:1] if text is None else text)
+        lines = Text(heading.replace(" (", "\n("))
+        table.add_column(lines, justify="left" if is_text else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))  # a name in square brackets is no markup
+    return table
+
+
+def print_table(table: "Table", console: "Console | None" = None) -> None:
+    """Print a table as wide as it is, to stdout if no console is given.
+
+    A narrow terminal wraps lines, it never loses a column.
+    """
+    from rich.console import Console
+
+    console = console or Console()
+    unbounded = console.options.update(width=WIDEST)
+    console.width = max(console.width, console.measure(table, options=unbounded).maximum)
+    console.print(table, crop=False)
