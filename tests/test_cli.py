@@ -21,6 +21,7 @@ from flows import environment
 from flows.cli import app as flows_cli
 from flows.servers import local, up
 from lightreasoner import config
+from lightreasoner.cli import app as pure_cli
 from lightreasoner.cli import options
 from lightreasoner.cli.stage import EXAMPLES
 from lightreasoner.pipeline.graph import STAGES
@@ -181,7 +182,7 @@ def test_debug_shows_the_traceback(workspace: Path) -> None:
 
 
 def test_both_command_lines_know_their_version() -> None:
-    for each in (flows_cli.application(), app.application()):
+    for each in (flows_cli.application(), pure_cli.application()):
         result = CliRunner().invoke(each, ["--version"])
         assert result.exit_code == 0
         assert result.stdout == f"lightreasoner {importlib.metadata.version('lightreasoner')}\n"
