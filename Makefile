@@ -5,8 +5,8 @@
 #   make up ARGS=--detach                             servers in the background; make status, make down
 #   make setup PYTHON=python3.12                      another interpreter (3.11, 3.12, 3.13)
 
-.PHONY: setup run up down status test test-slow test-all test-browser bench microworld check dvc.yaml \
-	lock clean
+.PHONY: setup run up down status test test-slow test-all test-browser bench microworld check docs \
+	dvc.yaml lock clean
 .NOTPARALLEL:
 
 # Nothing here reports to anyone.
@@ -67,6 +67,10 @@ check: setup
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
+# The documentation as a site, in build/site/; a warning is an error.
+docs: setup
+	NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --quiet --strict
+
 # After a change of the stages or of what they import.
 dvc.yaml: setup
 	.venv/bin/python -m flows.dvc.dvcfile > $@.new && mv $@.new $@
@@ -77,7 +81,7 @@ LOCK = uv pip compile --quiet --universal --python-version 3.11 --fork-strategy 
 	--generate-hashes --no-emit-index-url --no-emit-find-links \
 	--custom-compile-command "make lock"
 lock:
-	$(LOCK) $(ARGS) pyproject.toml --extra dev --extra ray --no-emit-package torch -o requirements.lock
+	$(LOCK) $(ARGS) pyproject.toml --extra dev --extra docs --extra ray --no-emit-package torch -o requirements.lock
 	$(LOCK) $(ARGS) requirements-dvc.in -o requirements-dvc.lock
 
 # Removes the environments and the tools' caches; results (.lightreasoner/) stay.

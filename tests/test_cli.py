@@ -1,5 +1,6 @@
 """The command line: help, the stages' commands, and one clear line for every mistake."""
 
+import importlib.metadata
 import itertools
 import json
 import os
@@ -21,6 +22,7 @@ from flows import environment
 from flows.cli import app as flows_cli
 from flows.servers import local, up
 from lightreasoner import config
+from lightreasoner.cli import app as pure_cli
 from lightreasoner.cli import options
 from lightreasoner.cli.stage import EXAMPLES
 from lightreasoner.pipeline.graph import STAGES
@@ -172,6 +174,13 @@ def test_an_unknown_method_is_named(workspace: Path) -> None:
 def test_debug_shows_the_traceback(workspace: Path) -> None:
     result = call("--debug", "select", "--set", "select.beta=-1")
     assert isinstance(result.exception, config.ConfigError)
+
+
+def test_both_command_lines_know_their_version() -> None:
+    for each in (flows_cli.application(), pure_cli.application()):
+        result = CliRunner().invoke(each, ["--version"])
+        assert result.exit_code == 0
+        assert result.stdout == f"lightreasoner {importlib.metadata.version('lightreasoner')}\n"
 
 
 def test_an_unwritable_home_is_one_line(workspace: Path) -> None:

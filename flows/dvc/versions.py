@@ -1,7 +1,7 @@
 """Versions of the sample set: a git revision's, as `dvc get` takes it from DVC's cache or remote.
 
 A version is what a commit's dvc.lock says; `gto register samples` gives it a number, as a git tag
-such as samples@v0.0.1 (docs/dvc.md).
+such as samples@v0.0.1 (docs/how-to/dvc.md).
 """
 
 import contextlib

@@ -6,6 +6,7 @@ Every stage command takes its result from the store under --home, or computes it
 it in place at --out by hard link. flows/cli/ adds the commands that need Prefect and MLflow.
 """
 
+import importlib.metadata
 import logging
 import warnings
 from collections.abc import Callable
@@ -70,8 +71,22 @@ def application(samples_diff: Callable[..., None] | None = None) -> typer.Typer:
     return app
 
 
+def _show_version(is_asked: bool) -> None:
+    if is_asked:
+        try:
+            version = importlib.metadata.version("lightreasoner")
+        except importlib.metadata.PackageNotFoundError:  # a bare machine runs the checkout as it is
+            version = "(a checkout that is not installed)"
+        typer.echo(f"lightreasoner {version}")
+        raise typer.Exit()
+
+
 def root_options(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
+    ] = False,
 ) -> None:
     log_to_stderr("lightreasoner", logging.DEBUG if debug else logging.INFO)
     # transformers tells peft's developers what will change; a user can do nothing about it.

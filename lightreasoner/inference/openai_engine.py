@@ -6,7 +6,7 @@ Prompts go out as text, byte for byte; no chat template of the server's touches 
 All else is an EndpointError at once.
 
 The environment's proxies and OPENAI_* variables have no say, but for OPENAI_CUSTOM_HEADERS, which
-the client itself reads. docs/serving.md says how to start a server, and what a server must do.
+the client itself reads. docs/how-to/serving.md says how to start a server, and what it must do.
 """
 
 import asyncio
