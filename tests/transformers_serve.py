@@ -1,7 +1,7 @@
 """`transformers serve` on the micro-world's expert, a real server of another project's.
 
 Its /v1/models lists what is in the hub's cache, so the expert is put into a cache of its own
-(docs/serving.md).
+(docs/how-to/serving.md).
 """
 
 import os
