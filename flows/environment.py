@@ -25,6 +25,7 @@ from lightreasoner.repeatable import CUBLAS
 
 ROOT = Path(__file__).parents[1]
 LOGIN = "prefect-login"
+OWN_PREFECT = "LIGHTREASONER_OWN_PREFECT"
 
 NO_PHONING_HOME = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -63,8 +64,8 @@ TURNS = {
 }
 
 BOUNDED = {
-    # A run without a server starts one of its own; on a new database that took 24 s on two idle
-    # cores, and Prefect gives up after 20.
+    # A run without a server starts one of its own (own_prefect.py); on a new database that took
+    # 24 s on two idle cores.
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
     # With MLflow's defaults one call to a server that is down blocks for four minutes.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
@@ -188,12 +189,23 @@ def database(home: Path) -> str:
 
 def prefect_api() -> str | None:
     """PREFECT_API_URL; None stands for a server of the run's own on the database under home."""
-    return os.environ.get("PREFECT_API_URL")
+    given = os.environ.get("PREFECT_API_URL")
+    return None if given == os.environ.get(OWN_PREFECT) else given
 
 
-def wait_briefly_for_prefect() -> None:
-    """Let a server of the run's own that is gone cost seconds; `up` would start one again."""
+def use_own_prefect(api: str) -> None:
+    """Point Prefect at the server that this run started.
+
+    One that is gone is to cost seconds; `up` would start one again.
+    """
+    os.environ.update({"PREFECT_API_URL": api, OWN_PREFECT: api})
     os.environ.setdefault("PREFECT_CLIENT_MAX_RETRIES", "1")
+
+
+def own_prefect() -> tuple[str, float]:
+    """The address of the server that this run started, and the seconds that its start may take."""
+    seconds = os.environ["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"]
+    return os.environ[OWN_PREFECT], float(seconds)
 
 
 def use_servers(home: Path, prefect_api: str, mlflow: str) -> None:

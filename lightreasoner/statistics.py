@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binomtest
 
 Array = npt.NDArray[Any]
 Interval = tuple[float, float]
@@ -30,6 +29,8 @@ def wilson_interval(correct: int, n: int) -> Interval:
     It is the interval that inverts the score test (Wilson 1927), so it stays within [0, 1] and
     keeps its width at 0 and at n correct.
     """
+    from scipy.stats import binomtest  # which takes most of a second, and a cached run needs none
+
     interval = binomtest(correct, n).proportion_ci(CONFIDENCE, method="wilson")
     return float(interval.low), float(interval.high)
 
@@ -126,6 +127,8 @@ def mcnemar_p(gained: int, lost: int) -> float:
     models got right or wrong carry no weight (McNemar 1947). 1 where none changed. With several
     responses a problem, whose share correct rises or falls, it is the sign test.
     """
+    from scipy.stats import binomtest
+
     changed = gained + lost
     return float(binomtest(gained, changed, 0.5).pvalue) if changed else 1.0
 

@@ -6,13 +6,14 @@ lets runs share it and gives none a GPU of its own; `compute.workers` spreads on
 A holder renews a lease; what a killed one held is free again LEASE_SECONDS later, at most 20 s
 more until the server looks.
 
-Without a server nothing takes leases back (Prefect's ephemeral API has no such service), so a lock
-under home stands for the limit: flock(2), which ends with its holder.
+A run's own server takes no leases back (Prefect's ephemeral API has no such service), so with one a
+lock under home stands for the limit: flock(2), which ends with its holder.
 """
 
 import contextlib
 import fcntl
 import logging
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,13 +31,20 @@ LEASE_SECONDS = 60.0
 
 log = logging.getLogger(__name__)
 
+_without_limit = threading.Event()
+
+
+def do_without_limit() -> None:
+    """From now on the lock stands for the limit in this process."""
+    _without_limit.set()
+
 
 @contextlib.contextmanager
 def turn(stage: str, home: Path) -> Iterator[None]:
     """Hold the accelerator while a heavy stage runs; waits for it, and says so."""
     if stage not in HEAVY:
         yield
-    elif PREFECT_API_URL.value() is None:
+    elif _without_limit.is_set() or PREFECT_API_URL.value() is None:
         with _locked(home / "accelerator.lock", stage):
             yield
     else:

@@ -17,6 +17,7 @@ import pytest
 import yaml
 from command_line import call, faults
 from ports import free_port
+from typer.testing import CliRunner
 
 from flows import environment
 from flows.cli import app as flows_cli

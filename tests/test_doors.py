@@ -32,11 +32,12 @@ OWN_SERVER = """
 import os, sys
 from pathlib import Path
 from flows import environment
-from flows.servers import local
+from flows.servers import local, own_prefect
 where = Path(os.environ["LIGHTREASONER_HOME"])
 environment.prepare_environment(where)
 local.connect(where)
-local.start_own_prefect(where)
+own_prefect.start(where)
+own_prefect.wait(where)
 from prefect.client.orchestration import get_client
 with get_client(sync_client=True) as client:
     client.read_flows()

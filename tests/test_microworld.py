@@ -16,9 +16,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lightreasoner.data.microworld import (
     MAX_NUMBER,
+    SURE,
     SetName,
     Split,
     apply,
+    check,
     draw,
     equations,
     split_of,
@@ -108,6 +110,36 @@ def test_too_many_problems_is_an_error_that_says_so():
 def test_unknown_names_are_errors(set_name, split):
     with pytest.raises(ProblemsError, match="use one of"):
         draw(set_name, split, 1, seed=0)
+
+
+@pytest.mark.parametrize("set_name", SETS)
+@pytest.mark.parametrize("split", SPLITS)
+def test_what_is_sure_is_there(set_name, split):
+    assert len(draw(set_name, split, SURE, seed=1)) == SURE
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        (("gsm8k", "sample", 1), "use one of"),
+        (("tuned", "test", 1), "use one of"),
+        (("tuned", "sample", -1), "must be >= 0"),
+        (("chain_sum", "evaluate", 9000), "9000 wanted"),
+    ],
+)
+def test_a_check_refuses_what_cannot_be_drawn(arguments, fault):
+    with pytest.raises(ProblemsError, match=fault):
+        check(*arguments)
+
+
+def test_a_check_of_names_generates_nothing():
+    code = (
+        "import sys; from lightreasoner import sources\n"
+        f"sources.check('microworld', ['tuned', 'transfer', 'chain_sum'], 'test', {SURE})\n"
+        "print('reasoning_gym' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def test_the_world_imports_without_torch():

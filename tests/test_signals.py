@@ -99,7 +99,7 @@ def test_no_process_is_left_and_the_next_run_goes_on(where: Path) -> None:
         process = start(where)
         until(where, process, lambda: checkpoints(where, began))  # noqa: B023
         assert min(checkpoints(where, began)) > before
-        assert any("uvicorn" in line for line in ours(where))
+        assert any("own_prefect" in line for line in ours(where))
         clock = time.monotonic()
         send(process.pid, number)
         assert process.wait(60) == status
@@ -111,7 +111,7 @@ def test_no_process_is_left_and_the_next_run_goes_on(where: Path) -> None:
 
 def test_ctrl_c_while_prefect_starts(where: Path) -> None:
     process = start(where)
-    until(where, process, lambda: any("uvicorn" in line for line in ours(where)))
+    until(where, process, lambda: any("own_prefect" in line for line in ours(where)))
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(20) == 130
     assert ours(where) == []

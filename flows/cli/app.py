@@ -5,6 +5,7 @@ known to be good.
 """
 
 import contextlib
+import gc
 import json
 import logging
 import signal
@@ -18,7 +19,7 @@ import typer
 
 from flows import environment
 from flows.cli import publish
-from flows.servers import local, up
+from flows.servers import local, own_prefect, up
 from flows.servers.manager import ServerError
 from lightreasoner import config
 from lightreasoner.cli import app as pure
@@ -79,7 +80,7 @@ def application() -> typer.Typer:
 
 
 def _ready(values: Params) -> Path:
-    """Check what the parameters name, connect to the servers if they run; home.
+    """Check what the parameters name, connect to the servers if they run, else start one; home.
 
     Said before Prefect is imported, which takes seconds.
     """
@@ -87,18 +88,27 @@ def _ready(values: Params) -> Path:
     external_inputs(values)
     typer.echo(local.connect(where), err=True)
     local.check_prefect()
-    local.start_own_prefect(where)
+    if environment.prefect_api() is None:
+        own_prefect.start(where)
     for package in ("tasks", "flows"):
         output.log_to_stderr(package)
+    gc.disable()  # until all is imported, most of which stays
     return where
 
 
 @contextlib.contextmanager
 def _by_prefect() -> Iterator[None]:
-    """Turn a failure of Prefect's server, once it was waited for, into an error of one line."""
+    """Wait for the run's own Prefect server, if it has one; say in one line where it fails."""
     import httpx
     from prefect.exceptions import TerminationSignal
 
+    from tasks import accelerator
+
+    gc.freeze()
+    gc.enable()
+    if environment.prefect_api() is None:
+        own_prefect.wait(environment.home())
+        accelerator.do_without_limit()
     try:
         yield
     except httpx.HTTPError as error:

@@ -1,4 +1,7 @@
-"""What the flows found, in the terminal."""
+"""What the flows found, in the terminal.
+
+The modules of comparisons, which load torch, are imported by what shows one.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,7 +11,6 @@ from rich.console import Console
 from rich.table import Table
 
 from lightreasoner.evaluation.gains import VERDICTS, Verdict
-from lightreasoner.experiments import comparison, table1
 from lightreasoner.formatting import (
     ACCURACY_HEADINGS,
     accuracy_rows,
@@ -44,6 +46,8 @@ def show_run(report: Mapping[str, Any], console: Console, what_next: Mapping[str
 
 def show_comparison(found: Mapping[str, Any], console: Console, folder: Path) -> None:
     """Print the methods' table, its notes and where it lies as files."""
+    from lightreasoner.experiments import comparison
+
     console.print()
     print_table(rich_table(comparison.headings(found), comparison.method_rows(found)), console)
     console.print()
@@ -54,6 +58,8 @@ def show_comparison(found: Mapping[str, Any], console: Console, folder: Path) ->
 
 def show_table1(found: Mapping[str, Any], console: Console, folder: Path) -> None:
     """Print accuracies and gains by both verdicts, how responses ended, notes, where all lies."""
+    from lightreasoner.experiments import table1
+
     tables = {
         **{f"Accuracy, {verdict}": table1.cell_rows(found, verdict) for verdict in VERDICTS},
         **{f"Gains, {verdict}": _brief_gains(found, verdict) for verdict in VERDICTS},
@@ -70,6 +76,8 @@ def show_table1(found: Mapping[str, Any], console: Console, folder: Path) -> Non
 
 def _brief_gains(found: Mapping[str, Any], verdict: Verdict) -> list[list[str]]:
     """Points, p and corrected p, a line each; how responses ended is a table of its own."""
+    from lightreasoner.experiments import table1
+
     rows = table1.gain_rows(found, verdict, ", ")
     return [[title, *("\n".join(cell.split(", ")[:3]) for cell in cells)] for title, *cells in rows]
 

@@ -5,11 +5,8 @@ loopback only, and on the databases that runs without a server write directly.
 """
 
 import base64
-import contextlib
 import json
 import shutil
-import signal
-import threading
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
@@ -125,29 +122,6 @@ def check_prefect() -> None:
             f"PREFECT_API_URL {api}: no answer ({error}); start that server, or unset the variable "
             "to run without one"
         ) from error
-
-
-def start_own_prefect(where: Path) -> None:
-    """Start Prefect's server of a run without servers; it ends with this process.
-
-    A terminal sends Ctrl-C, and the end of its connection, to every process of the run. That
-    server would go first, and Prefect waits for minutes for one that is gone. So it starts in a
-    thread that blocks both, which it inherits; this process ends it when all is said.
-    """
-    if environment.prefect_api() is not None:
-        return
-    environment.wait_briefly_for_prefect()
-    (where / "prefect").mkdir(parents=True, exist_ok=True)  # Prefect makes no parent, and hangs
-    from prefect.client.orchestration import get_client
-
-    def start() -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGHUP))
-        with contextlib.suppress(RuntimeError, AttributeError, OSError, HTTPException):
-            get_client(sync_client=True)  # else the flow starts one, and says why it cannot
-
-    starting = threading.Thread(target=start, daemon=True)
-    starting.start()
-    starting.join()
 
 
 def check_space(home: Path) -> None:

@@ -38,6 +38,8 @@ Split = Literal["pretrain", "sample", "evaluate"]
 
 TEMPLATES: dict[str, tuple[int, ...]] = {"tuned": (43, 10, 48, 72, 31), "transfer": (16, 62)}
 MAX_NUMBER = 50
+SURE = 2000
+"""Problems that every set and split has; a test draws them."""
 
 # The text's sha256 modulo 10 -> split.
 _SPLIT_OF_RESIDUE: tuple[Split, ...] = ("pretrain",) * 6 + ("sample",) * 2 + ("evaluate",) * 2
@@ -55,12 +57,7 @@ def draw(set_name: SetName, split: Split, n: int, seed: int) -> list[Problem]:
     Content and order depend on the arguments alone. Raises ProblemsError for unknown arguments,
     and when a bounded number of attempts does not give `n` distinct problems.
     """
-    if set_name not in get_args(SetName):
-        raise ProblemsError(f"unknown set {set_name!r}: use one of {get_args(SetName)}")
-    if split not in get_args(Split):
-        raise ProblemsError(f"unknown split {split!r}: use one of {get_args(Split)}")
-    if n < 0:
-        raise ProblemsError(f"cannot draw {n} problems: n must be >= 0")
+    _check_arguments(set_name, split, n)
     found: dict[str, Problem] = {}
     rng = Random(f"{set_name}/{split}/{seed}")
     for problem in islice(stream(set_name, split, rng), 5 * n + 1000):
@@ -73,6 +70,22 @@ def draw(set_name: SetName, split: Split, n: int, seed: int) -> list[Problem]:
             "ask for fewer"
         )
     return list(found.values())
+
+
+def check(set_name: SetName, split: Split, n: int) -> None:
+    """Refuse what `draw` refuses, for any seed; up to SURE problems are there without a look."""
+    _check_arguments(set_name, split, n)
+    if n > SURE:
+        draw(set_name, split, n, seed=0)
+
+
+def _check_arguments(set_name: SetName, split: Split, n: int) -> None:
+    if set_name not in get_args(SetName):
+        raise ProblemsError(f"unknown set {set_name!r}: use one of {get_args(SetName)}")
+    if split not in get_args(Split):
+        raise ProblemsError(f"unknown split {split!r}: use one of {get_args(Split)}")
+    if n < 0:
+        raise ProblemsError(f"cannot draw {n} problems: n must be >= 0")
 
 
 def split_of(question: str) -> Split:

@@ -19,7 +19,7 @@ from typing import Any
 
 import pandas as pd
 
-from lightreasoner.data import golds, hub, user_files
+from lightreasoner.data import golds, hub, microworld, user_files
 from lightreasoner.data.benchmarks import BENCHMARKS, Benchmark
 from lightreasoner.data.problems import Demo, Problem, is_writable
 from lightreasoner.errors import ProblemsError
@@ -190,7 +190,7 @@ def read(
     of them, were read, which is logged where any was read in an unusual way.
     """
     if source == MICROWORLD:
-        return _draw_microworld(set_name, split, n, seed)
+        return microworld.draw(*_of_world(set_name, split, n), seed)
     tally = Counter() if tally is None else tally
     found = _read_all(source, set_name, split, tally)
     if tally.keys() - USUAL:
@@ -219,7 +219,7 @@ def check(source: str, set_names: Sequence[str], split: str, n: int | None) -> N
         )
     for set_name in set_names:
         if source == MICROWORLD:
-            _draw_microworld(set_name, split, n, seed=0)
+            microworld.check(*_of_world(set_name, split, n))
         elif not _is_local(source):
             hub.check(source, set_name, split)
         else:
@@ -228,12 +228,11 @@ def check(source: str, set_names: Sequence[str], split: str, n: int | None) -> N
                 demos(source, set_name)
 
 
-def _draw_microworld(set_name: Any, split: str, n: int | None, seed: int) -> list[Problem]:
-    from lightreasoner.data import microworld
-
+def _of_world(set_name: Any, split: str, n: int | None) -> tuple[Any, microworld.Split, int]:
+    """Set, split and number in the world's terms."""
     if n is None:
         raise ProblemsError("microworld draws any number of problems; say how many (n or --limit)")
-    return microworld.draw(set_name, "sample" if split == "train" else "evaluate", n, seed)
+    return set_name, "sample" if split == "train" else "evaluate", n
 
 
 def resolve(source: str) -> Artifact:

@@ -12,10 +12,14 @@ and its own section of the parameters, and writes its payload into `work.out`. M
 when a stage runs, so that help texts and cached runs load no model library.
 """
 
+import ctypes
 import functools
 import importlib
+import importlib.util
+import runpy
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lightreasoner import memory
@@ -189,14 +193,36 @@ def external_inputs(params: Params, wanted: Collection[str] = EXTERNAL) -> Input
 @functools.cache
 def resolved(compute: Compute) -> Compute:
     """The same settings with the device and dtype that `auto` stands for on this machine."""
+    device, dtype = compute.device, compute.dtype
+    if device == "auto":
+        device = "cuda" if _has_gpu() else "cpu"
+    if dtype == "auto":
+        dtype = "bfloat16" if device == "cuda" and _has_fast_bfloat16() else "float32"
+    return compute.model_copy(update={"device": device, "dtype": dtype})
+
+
+def _has_gpu() -> bool:
+    """Whether torch has a GPU. Its import takes seconds, so it is asked only if that may be: if it
+    was built for one and, for CUDA, the driver is there.
+    """
+    package = importlib.util.find_spec("torch")
+    assert package is not None
+    assert package.origin is not None
+    built = runpy.run_path(str(Path(package.origin).with_name("version.py")))
+    if built["cuda"]:
+        try:
+            ctypes.CDLL("libcuda.so.1")
+        except OSError:
+            return False
+    elif not built["hip"]:
+        return False
     import torch
 
-    device = compute.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = compute.dtype
-    if dtype == "auto":
-        # Older GPUs only emulate bfloat16, slower than float32.
-        fast = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        dtype = "bfloat16" if fast else "float32"
-    return compute.model_copy(update={"device": device, "dtype": dtype})
+    return torch.cuda.is_available()
+
+
+def _has_fast_bfloat16() -> bool:
+    """Older GPUs only emulate bfloat16, slower than float32."""
+    import torch
+
+    return torch.cuda.is_bf16_supported(including_emulation=False)

@@ -1,0 +1,100 @@
+"""Prefect's server of a run without servers: on the database under home, as long as the run takes.
+
+It starts before Prefect is imported here, so that both load at the same time, and the run waits for
+it only when its flow begins. Prefect would start one itself, but not before it has imported the
+whole server into the run, too, which takes as long again.
+"""
+
+import atexit
+import gc
+import signal
+import socket
+import subprocess
+import sys
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from flows import environment
+from flows.servers import local
+from flows.servers.manager import ServerError
+
+STOP_SECONDS = 10
+
+
+def start(where: Path) -> None:
+    """Start the server and point Prefect at it; it ends with this process.
+
+    Connections wait in its socket, which is open at once, until it can answer them. A terminal
+    sends Ctrl-C, and the end of its connection, to every process of the run. The server would go
+    first, and Prefect waits for minutes for one that is gone; so it inherits that both are blocked,
+    and this process ends it when all is said.
+    """
+    (where / "logs").mkdir(parents=True, exist_ok=True)
+    (where / "prefect").mkdir(exist_ok=True)  # Prefect makes no parent
+    unheard = {signal.SIGINT, signal.SIGHUP}
+    with socket.create_server((local.HOST, 0)) as door, log(where).open("ab") as file:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, unheard)
+        try:
+            server = subprocess.Popen(
+                [sys.executable, "-m", "flows.servers.own_prefect", str(door.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                pass_fds=[door.fileno()],
+            )
+            atexit.register(_stop, server)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        environment.use_own_prefect(f"http://{local.HOST}:{door.getsockname()[1]}/api")
+
+
+def wait(where: Path) -> None:
+    """Return when the server answers.
+
+    Raises ServerError if it ends or takes too long, DiskFullError if that is why.
+    """
+    api, seconds = environment.own_prefect()
+    server = urlsplit(api)
+    asking = HTTPConnection(server.netloc, timeout=seconds)
+    try:
+        asking.request("GET", f"{server.path}/health")
+        asking.getresponse()
+    except (OSError, HTTPException) as error:
+        local.check_space(where)
+        raise ServerError(
+            f"Prefect's server of this run did not start within {seconds:g} s ({error}); "
+            f"{log(where)} says why"
+        ) from error
+    finally:
+        asking.close()
+
+
+def log(where: Path) -> Path:
+    """Where the servers of runs put what goes wrong."""
+    return where / "logs" / "own-prefect.log"
+
+
+def _stop(server: "subprocess.Popen[bytes]") -> None:
+    server.terminate()
+    try:
+        server.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
+
+
+def serve(door: socket.socket) -> None:
+    """Answer who comes through this socket until SIGTERM."""
+    gc.disable()  # what an import makes stays
+    import uvicorn
+    from prefect.server.api.server import create_app
+
+    app = create_app(ephemeral=True, final=True)
+    gc.freeze()
+    gc.enable()
+    uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on")).run(sockets=[door])
+
+
+if __name__ == "__main__":
+    serve(socket.socket(fileno=int(sys.argv[1])))
