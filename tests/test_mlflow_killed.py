@@ -22,7 +22,7 @@ from flows import environment
 from flows.servers import local
 from flows.servers.manager import Manager
 from lightreasoner.config import Params
-from tasks.tracking import sync
+from tasks.tracking import route
 
 CONSOLE = "from flows.cli import main; main()"
 STAGES = {
@@ -101,7 +101,7 @@ def wait_for_training(place: Place, process: "subprocess.Popen[str]") -> None:
 
 def check_complete(client: MlflowClient) -> None:
     """One pipeline run with one nested run a stage, each point of the loss once, all files."""
-    found = client.search_runs([sync.experiment_of(client)])
+    found = client.search_runs([route.experiment_of(client)])
     (parent,) = [run for run in found if run.data.tags.get("kind") == "pipeline"]
     nested = {run.info.run_name: run for run in found if parent_of(run) == parent.info.run_id}
     assert set(nested) == STAGES
@@ -141,7 +141,7 @@ def test_the_server_of_up_is_killed(place: Place, comes_back: bool) -> None:
             keeper.call("stopProcess", "mlflow")
         said, _ = process.communicate(timeout=300)
         assert process.returncode == 0, said
-        assert "records go to its database directly" in said
+        assert "MLflow did not take" not in said
         assert "registered   models:/tiny@candidate (version 1)" in said
         if not comes_back:
             assert keeper.states()["mlflow"].word == "stopped"
@@ -155,7 +155,7 @@ def test_the_server_of_up_is_killed(place: Place, comes_back: bool) -> None:
         client = MlflowClient(places.mlflow)
         check_complete(client)
         assert client.get_model_version_by_alias("tiny", "candidate").version == "1"
-        assert place.call("sync").startswith("nothing waits")
+        assert place.call("sync", "--all").startswith("nothing waits")
     finally:
         place.call("down")
 
@@ -186,7 +186,7 @@ def mlflow_server(folder: Path, port: int) -> Iterator["subprocess.Popen[bytes]"
 
 
 def test_a_server_elsewhere_is_killed(place: Place) -> None:
-    """What it misses waits under home; `sync` sends it, and the same run again registers."""
+    """What it misses is under home; `sync` sends it, and the same run again registers."""
     port, folder = free_port(), place.folder / "elsewhere"
     there = Place(place.folder, f"http://127.0.0.1:{port}")
     with mlflow_server(folder, port) as server:
@@ -196,14 +196,14 @@ def test_a_server_elsewhere_is_killed(place: Place) -> None:
         said, _ = process.communicate(timeout=300)
     assert process.returncode == 2, said
     assert "Traceback" not in said
-    assert "`lightreasoner sync` sends them when it is back" in said
+    assert "`lightreasoner sync --all`" in said
     error = next(line for line in said.splitlines() if line.startswith("error: "))
     assert f"registry {there.address}: {there.address} does not answer; the model is at" in error
-    away = there.start("sync")
-    assert "runs wait in" in away.communicate(timeout=60)[0]
+    away = there.start("sync", "--all")
+    assert " waits under " in away.communicate(timeout=60)[0]
     assert away.returncode == 1
     with mlflow_server(folder, port):
-        assert " runs sent" in there.call("sync")
+        assert there.call("sync", "--all").endswith(" sent\n")
         check_complete(MlflowClient(there.address))
-        assert there.call("sync").startswith("nothing waits")
+        assert there.call("sync", "--all").startswith("nothing waits")
         assert "models:/tiny@candidate (version 1)" in there.call("run")

@@ -1,6 +1,17 @@
-"""What a server elsewhere misses while it is away: it waits under home, and is sent once."""
+"""An MLflow server elsewhere gets copies of runs; what it misses while it is away is sent once."""
 
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -8,7 +19,9 @@ import stored_pipeline
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from lightreasoner.errors import LightReasonerError
+from flows.cli import app
+from flows.results import records
+from lightreasoner.errors import ConfigError, LightReasonerError
 from lightreasoner.pipeline.graph import STAGES
 from lightreasoner.pipeline.store import Outcome
 from tasks.registry import versions
@@ -19,6 +32,94 @@ pytestmark = pytest.mark.filterwarnings(
 )
 PARAMS = stored_pipeline.params()
 GONE = "http://127.0.0.1:9"
+SERVE = """
+import sys
+from werkzeug.serving import make_server
+from mlflow.server import app
+make_server("127.0.0.1", int(sys.argv[1]), app, threaded=True).serve_forever()
+"""
+KILLED = """
+import os, signal, sys, time
+from pathlib import Path
+import stored_pipeline
+from lightreasoner.pipeline.graph import STAGES
+from tasks import tracking
+tracking.configure(sys.argv[1], Path(sys.argv[2]))
+with tracking.pipeline_run(stored_pipeline.params(), "killed") as run:
+    with tracking.stage_run(run, STAGES["finetune"]) as live:
+        live.metric("loss", 2.0, 1)
+        time.sleep(3)
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """MLflow's server in a process and on a database of its own."""
+
+    address: str
+    pid: int
+
+    @property
+    def client(self) -> MlflowClient:
+        return MlflowClient(self.address)
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """The server hangs: connections are taken and never answered."""
+        os.kill(self.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self.pid, signal.SIGCONT)
+
+    def named(self, name: str) -> list[Run]:
+        experiment = [route.experiment_of(self.client)]
+        return list(self.client.search_runs(experiment, f"attributes.run_name = '{name}'"))
+
+    def only(self, name: str) -> Run:
+        (run,) = self.named(name)
+        return run
+
+    def nested(self, run: Run) -> dict[str, Run]:
+        under = f"tags.`mlflow.parentRunId` = '{run.info.run_id}'"
+        found = self.client.search_runs([run.info.experiment_id], under)
+        return {each.info.run_name: each for each in found}
+
+    def losses(self, run: Run) -> list[tuple[int, float]]:
+        history = self.client.get_metric_history(run.info.run_id, "loss")
+        return [(point.step, point.value) for point in history]
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory, home: Path) -> Iterator[Elsewhere]:
+    """The server, up, on a copy of home's database while that is empty (making one takes 4 s)."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    shutil.copyfile(home / "mlflow" / "mlflow.db", folder / "mlflow.db")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {
+        **os.environ,
+        "_MLFLOW_SERVER_FILE_STORE": f"sqlite:///{folder}/mlflow.db",
+        "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
+        "_MLFLOW_SERVER_ARTIFACT_ROOT": "mlflow-artifacts:/",
+        "_MLFLOW_SERVER_ARTIFACT_DESTINATION": str(folder / "files"),
+    }
+    with (folder / "log").open("w") as log:
+        command = [sys.executable, "-c", SERVE, str(port)]
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        end = time.monotonic() + 120
+        while not route.answers(address):
+            assert process.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.2)
+        yield Elsewhere(address, process.pid)
+    finally:
+        process.kill()
+        process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -35,157 +136,222 @@ def outcomes(home: Path, tiny_expert: Path) -> dict[str, Outcome]:
     return stored_pipeline.write(home, tiny_expert)
 
 
-@pytest.fixture(scope="module")
-def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The server's own database, which stands for it when it is back."""
-    path = tmp_path_factory.mktemp("elsewhere")
-    uri = f"sqlite:///{path}/mlflow.db"
-    route.make_database(uri)
-    MlflowClient(uri).create_experiment(sync.EXPERIMENT, path.as_uri())
-    return uri
-
-
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A refused call is not tried again."""
+    """A refused call is not tried again, and copies are made five times a second."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
+    monkeypatch.setattr(sync, "SECONDS", 0.2)
 
 
-def waiting(home: Path) -> list[str]:
-    return sync.waiting(route.database_of(home)).get(GONE, [])
+def check_is_whole(home: Path, elsewhere: Elsewhere, run_id: str) -> None:
+    """The copy says what the run and its two stages say."""
+    here = MlflowClient(route.database_of(home)).get_run(run_id)
+    there = elsewhere.only(here.info.run_name)
+    assert there.info.status == here.info.status == "FINISHED"
+    assert there.info.start_time == here.info.start_time
+    assert there.info.end_time == here.info.end_time
+    assert (there.data.params, there.data.metrics) == (here.data.params, here.data.metrics)
+    assert here.data.tags.items() <= there.data.tags.items()
+    files = {file.path for file in elsewhere.client.list_artifacts(there.info.run_id)}
+    assert files == {"report.html", "figures"}
+    stages = elsewhere.nested(there)
+    assert set(stages) == {"finetune", "evaluate"}
+    assert elsewhere.losses(stages["finetune"]) == [(s, v) for _, v, s in stored_pipeline.CURVE]
+    data = {each.dataset.name for each in stages["finetune"].inputs.dataset_inputs}
+    assert data == {"samples", "problems"}
+    assert "predictions.json" in stages["evaluate"].data.tags["mlflow.loggedArtifacts"]
+    table = elsewhere.client.download_artifacts(stages["evaluate"].info.run_id, "predictions.json")
+    assert len(json.loads(Path(table).read_text(encoding="utf-8"))["data"]) == 4
 
 
-def nested(uri: str, run_id: str) -> dict[str, Run]:
-    client = MlflowClient(uri)
-    found = client.search_runs(
-        [sync.experiment_of(client)], f"tags.`mlflow.parentRunId` = '{run_id}'"
-    )
-    return {run.info.run_name: run for run in found}
-
-
-def test_a_pipeline_without_its_server_is_sent_as_it_was(
-    home: Path, outcomes: dict[str, Outcome], elsewhere: str
-) -> None:
-    """Sent twice, as where the first time was cut short: the same runs, points and files."""
-    mlflow_runs.configure(GONE, home)
-    with mlflow_runs.pipeline_run(PARAMS, "waits") as run_id:
-        for name in ("finetune", "evaluate"):
-            mlflow_runs.replay_stage(run_id, STAGES[name], outcomes[name], home)
+def pipeline(home: Path, address: str, name: str, outcomes: dict[str, Outcome]) -> str:
+    """Replay two stages and the report; the run's id in the database under home."""
+    mlflow_runs.configure(address, home)
+    with mlflow_runs.pipeline_run(PARAMS, name) as run_id:
+        for stage in ("finetune", "evaluate"):
+            mlflow_runs.replay_stage(run_id, STAGES[stage], outcomes[stage], home)
         mlflow_runs.log_report(run_id, outcomes["report"])
-    runs = waiting(home)
-    assert len(runs) == 3
-    database = route.database_of(home)
-    for _ in range(2):
-        there = sync.send(database, elsewhere, runs)[run_id]
-        here, sent = (
-            MlflowClient(uri).get_run(run) for uri, run in ((database, run_id), (elsewhere, there))
-        )
-        assert (sent.info.status, sent.info.run_name) == ("FINISHED", "waits")
-        assert (sent.info.start_time, sent.info.end_time) == (
-            here.info.start_time,
-            here.info.end_time,
-        )
-        assert (sent.data.params, sent.data.metrics) == (here.data.params, here.data.metrics)
-        files = {file.path for file in MlflowClient(elsewhere).list_artifacts(there)}
-        assert files == {"report.html", "figures"}
-        stages = nested(elsewhere, there)
-        assert set(stages) == {"finetune", "evaluate"}
-        curve = MlflowClient(elsewhere).get_metric_history(stages["finetune"].info.run_id, "loss")
-        assert [(p.step, p.value) for p in curve] == [(s, v) for _, v, s in stored_pipeline.CURVE]
-        assert {one.dataset.name for one in stages["finetune"].inputs.dataset_inputs} == {
-            "samples",
-            "problems",
-        }
-        assert "predictions.json" in stages["evaluate"].data.tags["mlflow.loggedArtifacts"]
-        assert not sync.OWN_TAGS & sent.data.tags.keys()
-    assert waiting(home) == []
+    return run_id
 
 
-def test_a_run_that_the_server_has_is_continued(home: Path, elsewhere: str) -> None:
-    """The server went away after a point, a tag and a stage's start; the rest waited."""
-    client = MlflowClient(elsewhere)
-    known = client.create_run(
-        sync.experiment_of(client), run_name="known", tags={"kind": "pipeline"}
-    )
-    client.log_metric(known.info.run_id, "loss", 3.0, 1000, 0)
-    mlflow_runs.configure(GONE, home)
-    mlflow_runs.log_numbers(known.info.run_id, {"accuracy": 0.5}, {"select.beta": "0.4"})
-    with mlflow_runs.stage_run(known.info.run_id, STAGES["merge"]) as live:
-        live.metric("loss", 1.0, 1)
-    mlflow_runs._close(known.info.run_id, "FINISHED", insist=True)
-    runs = waiting(home)
-    assert len(runs) == 2
-    sync.send(route.database_of(home), elsewhere, runs)
-    found = client.get_run(known.info.run_id)
-    assert (found.info.run_name, found.info.status) == ("known", "FINISHED")
-    assert found.data.metrics == {"loss": 3.0, "accuracy": 0.5}
-    assert found.data.params == {"select.beta": "0.4"}
-    (stage,) = nested(elsewhere, known.info.run_id).values()
-    assert (stage.info.run_name, stage.info.status) == ("merge", "FINISHED")
-    assert stage.data.metrics == {"loss": 1.0}
-    assert waiting(home) == []
+def test_a_server_elsewhere_gets_all(
+    home: Path, outcomes: dict[str, Outcome], elsewhere: Elsewhere
+) -> None:
+    run_id = pipeline(home, elsewhere.address, "all", outcomes)
+    check_is_whole(home, elsewhere, run_id)
+    assert mlflow_runs.run_here(run_id) == elsewhere.only("all").info.run_id
+    assert sync.send_all(home) == ([], True)
 
 
-def test_what_still_goes_on_waits_on(home: Path, elsewhere: str) -> None:
-    mlflow_runs.configure(GONE, home)
-    with mlflow_runs.pipeline_run(PARAMS, "goes on") as run_id:
-        sync.send(route.database_of(home), elsewhere, waiting(home))
-        assert waiting(home) == [run_id]
-        mlflow_runs.log_numbers(run_id, {"late": 1.0})
-    there = sync.send(route.database_of(home), elsewhere, waiting(home))[run_id]
-    assert MlflowClient(elsewhere).get_run(there).data.metrics == {"late": 1.0}
-    assert waiting(home) == []
+def test_a_databases_server_gets_copies_too(home: Path, tmp_path: Path) -> None:
+    """SQLAlchemy's other spelling of SQLite stands for it."""
+    shutil.copyfile(home / "mlflow" / "mlflow.db", tmp_path / "mlflow.db")
+    address = f"sqlite+pysqlite:///{tmp_path}/mlflow.db"
+    mlflow_runs.configure(address, home)
+    with mlflow_runs.pipeline_run(PARAMS, "to a database") as run_id:
+        mlflow_runs.log_numbers(run_id, {"accuracy": 0.5})
+    copy = MlflowClient(address).get_run(mlflow_runs.run_here(run_id))
+    assert (copy.info.status, copy.data.metrics) == ("FINISHED", {"accuracy": 0.5})
+    assert sync.send_all(home) == ([], True)
 
 
-def test_a_run_that_the_server_no_longer_has_is_made_anew(home: Path, elsewhere: str) -> None:
-    """Else it would hold up all that wait behind it."""
-    mlflow_runs.configure(GONE, home)
-    mlflow_runs.log_numbers("0" * 32, {"accuracy": 0.5})
-    mlflow_runs._close("0" * 32, "FINISHED", insist=True)
-    with mlflow_runs.pipeline_run(PARAMS, "behind"):
-        pass
-    first, behind = waiting(home)
-    sent = sync.send(route.database_of(home), elsewhere, [first, behind])
-    found = MlflowClient(elsewhere).get_run(sent[first])
-    assert (found.info.run_name, found.data.metrics) == ("continues 00000000", {"accuracy": 0.5})
-    assert MlflowClient(elsewhere).get_run(sent[behind]).info.run_name == "behind"
-    assert waiting(home) == []
+def test_a_server_on_the_same_database_gets_no_copies(
+    home: Path, outcomes: dict[str, Outcome]
+) -> None:
+    """One that was started by hand, which nothing but its runs tells apart from one elsewhere."""
+    run_id = pipeline(home, f"sqlite+pysqlite:///{home}/mlflow/mlflow.db", "same", outcomes)
+    assert mlflow_runs.run_here(run_id) == run_id
+    same = Elsewhere(route.database_of(home), 0)
+    assert same.only("same").info.run_id == run_id
+    stages = same.nested(same.only("same"))
+    assert set(stages) == {"finetune", "evaluate"}
+    assert len(same.losses(stages["finetune"])) == len(stored_pipeline.CURVE)
+    under = [route.experiment_of(same.client)], f"tags.`{sync.COPY_TAG}` != ''"
+    copied = {run.info.run_id for run in same.client.search_runs(*under)}
+    assert copied == {run_id, *(run.info.run_id for run in stages.values())}
 
 
-def test_a_run_whose_process_was_killed_is_sent_as_failed(home: Path, elsewhere: str) -> None:
-    mlflow_runs.configure(GONE, home)
-    run_id = mlflow_runs._open("killed", {})
-    client = MlflowClient(route.database_of(home))
-    maker = client.get_run(run_id).data.tags[sync.MAKER_TAG].split(" ")
-    client.set_tag(run_id, sync.MAKER_TAG, f"{maker[0]} {2**22 + 1} {maker[2]}")
-    there = sync.send(route.database_of(home), elsewhere, [run_id])[run_id]
-    assert MlflowClient(elsewhere).get_run(there).info.status == "FAILED"
-    assert waiting(home) == []
+def test_a_server_that_hangs_gets_all_later(
+    home: Path, outcomes: dict[str, Outcome], elsewhere: Elsewhere, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The run waits seconds for it at its end, not at each call."""
+    with elsewhere.away():
+        started = time.monotonic()
+        run_id = pipeline(home, elsewhere.address, "hangs", outcomes)
+        assert time.monotonic() - started < 20
+        (said,) = [r.message for r in caplog.records if r.levelname == "WARNING"]
+        assert "does not answer" in said
+        assert "`lightreasoner sync --all`" in said
+        (line,), is_done = sync.send_all(home)
+        assert not is_done
+        assert line.startswith(f"{elsewhere.address}: hangs waits under {home} (")
+    assert sync.send_all(home) == ([f"{elsewhere.address}: hangs sent"], True)
+    check_is_whole(home, elsewhere, run_id)
+    assert sync.send_all(home) == ([], True)
 
 
-def test_two_that_send_at_once_make_one_run(home: Path, elsewhere: str) -> None:
-    mlflow_runs.configure(GONE, home)
-    with mlflow_runs.pipeline_run(PARAMS, "once"):
-        pass
-    (run_id,) = waiting(home)
+@pytest.mark.parametrize("returns", ["in mid-run", "after the run"])
+def test_a_server_that_goes_in_mid_run(home: Path, elsewhere: Elsewhere, returns: str) -> None:
+    """What it had is continued: each point is there once, whenever it comes back."""
+    mlflow_runs.configure(elsewhere.address, home)
+    with mlflow_runs.pipeline_run(PARAMS, returns) as run_id:
+        with mlflow_runs.stage_run(run_id, STAGES["finetune"]) as live:
+            live.metric("loss", 2.0, 1)
+            there, end = mlflow_runs.run_here(live.run_id), time.monotonic() + 60
+            while not elsewhere.client.get_metric_history(there, "loss"):
+                assert time.monotonic() < end
+                time.sleep(0.1)
+            with elsewhere.away():
+                live.metric("loss", 1.0, 2)
+                time.sleep(2)
+            if returns == "after the run":
+                os.kill(elsewhere.pid, signal.SIGSTOP)
+            live.metric("loss", 0.5, 3)
+        mlflow_runs.log_numbers(run_id, {"accuracy": 0.5}, {"select.beta": "0.4"})
+    os.kill(elsewhere.pid, signal.SIGCONT)
+    lines, is_done = sync.send_all(home)
+    assert (len(lines), is_done) == (int(returns == "after the run"), True)
+    run = elsewhere.only(returns)
+    assert (run.info.status, run.data.metrics) == ("FINISHED", {"accuracy": 0.5})
+    stage = elsewhere.nested(run)["finetune"]
+    assert (stage.info.status, len(elsewhere.nested(run))) == ("FINISHED", 1)
+    assert elsewhere.losses(stage) == [(1, 2.0), (2, 1.0), (3, 0.5)]
+
+
+def test_a_failed_run_is_sent_with_its_error(home: Path, elsewhere: Elsewhere) -> None:
+    def fail() -> None:
+        mlflow_runs.configure(elsewhere.address, home)
+        with (
+            elsewhere.away(),
+            mlflow_runs.pipeline_run(PARAMS, "fails") as run_id,
+            mlflow_runs.stage_run(run_id, STAGES["finetune"]) as live,
+        ):
+            live.metric("loss", 2.0, 1)
+            raise ValueError("no luck")
+
+    with pytest.raises(ValueError, match="no luck"):
+        fail()
+    assert sync.send_all(home)[1]
+    run = elsewhere.only("fails")
+    assert (run.info.status, run.data.tags["error"]) == ("FAILED", "ValueError: no luck")
+    assert elsewhere.losses(elsewhere.nested(run)["finetune"]) == [(1, 2.0)]
+
+
+def test_a_killed_run_is_sent_once_as_failed(home: Path, elsewhere: Elsewhere) -> None:
+    """Not before its process is gone."""
+    command = [sys.executable, "-c", KILLED, elsewhere.address, str(home)]
+    paths = f"{Path(__file__).parents[1]}{os.pathsep}{Path(__file__).parent}"
+    with elsewhere.away():
+        process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": paths})
+        end = time.monotonic() + 120
+        while not (found := sync.send_all(home)[0]):
+            assert time.monotonic() < end
+            assert process.poll() is None
+            time.sleep(0.1)
+        assert found == [f"{elsewhere.address}: killed goes on, its own process sends it"]
+        assert process.wait(60) == -signal.SIGKILL
+    assert sync.send_all(home) == ([f"{elsewhere.address}: killed sent"], True)
+    run = elsewhere.only("killed")
+    stage = elsewhere.nested(run)["finetune"]
+    assert (run.info.status, stage.info.status) == ("FAILED", "FAILED")
+    assert elsewhere.losses(stage) == [(1, 2.0)]
+    assert sync.send_all(home) == ([], True)
+
+
+def wait(home: Path, elsewhere: Elsewhere, *names: str) -> list[str]:
+    """Runs that ended while the server was away; their ids under home."""
+    ids = []
+    with elsewhere.away():
+        for name in names:
+            mlflow_runs.configure(elsewhere.address, home)
+            with mlflow_runs.pipeline_run(PARAMS, name) as run_id:
+                ids.append(run_id)
+    return ids
+
+
+def test_one_run_is_sent_by_its_name_or_id(home: Path, elsewhere: Elsewhere) -> None:
+    """By Prefect's id, too, where the run has a record."""
+    one, two, three = wait(home, elsewhere, "one", "two", "three")
+    assert sync.send_all(home, {"one"}) == ([f"{elsewhere.address}: one sent"], True)
+    assert sync.send_all(home, {two}) == ([f"{elsewhere.address}: two sent"], True)
+    assert not elsewhere.named("three")
+    end = records.Record("third", "prefect-id", three, 0.0, {}, {}, {}, None)
+    records.keep(home, end)
+    wanted = records.names(home, "prefect-id")
+    assert sync.send_all(home, wanted) == ([f"{elsewhere.address}: three sent"], True)
+    assert sync.send_all(home, {one}) == ([], True)
+
+
+def test_two_that_send_at_once_make_one_copy(home: Path, elsewhere: Elsewhere) -> None:
+    wait(home, elsewhere, "once")
     with ThreadPoolExecutor(2) as both:
-        call = (sync.send, route.database_of(home), elsewhere, [run_id])
-        one, other = both.submit(*call), both.submit(*call)
-        assert one.result() == other.result()
-    client = MlflowClient(elsewhere)
-    named = client.search_runs([sync.experiment_of(client)], "attributes.run_name = 'once'")
-    assert len(named) == 1
+        for done in [both.submit(sync.send_all, home) for _ in range(2)]:
+            assert done.result()[1]
+    assert elsewhere.only("once").info.status == "FINISHED"
 
 
-def test_a_server_that_stays_away_keeps_its_runs(home: Path) -> None:
-    assert route.send_all(home) == ([], True)
-    mlflow_runs.configure(GONE, home)
-    with mlflow_runs.pipeline_run(PARAMS, "stays"):
-        pass
-    (line,), is_done = route.send_all(home)
+def test_a_refused_run_holds_up_no_other(home: Path, elsewhere: Elsewhere) -> None:
+    """The server has another value of a parameter, which it never changes."""
+    refused, _ = wait(home, elsewhere, "refused", "welcome")
+    tags = {sync.COPY_TAG: refused}
+    experiment = route.experiment_of(elsewhere.client)
+    taken = elsewhere.client.create_run(experiment, run_name="refused", tags=tags).info.run_id
+    elsewhere.client.log_param(taken, "select.beta", "another")
+    lines, is_done = sync.send_all(home)
     assert not is_done
-    assert line.startswith(f"{GONE}: 1 runs wait in {route.database_of(home)} (API request to ")
-    assert len(waiting(home)) == 1
+    assert f"{elsewhere.address}: welcome sent" in lines
+    assert any(line.startswith(f"{elsewhere.address}: refused waits") for line in lines)
+    elsewhere.client.delete_run(taken)
+    assert sync.send_all(home) == ([f"{elsewhere.address}: refused sent"], True)
+
+
+def test_a_copy_that_was_deleted_is_made_anew(home: Path, elsewhere: Elsewhere) -> None:
+    mlflow_runs.configure(elsewhere.address, home)
+    with mlflow_runs.pipeline_run(PARAMS, "deleted") as run_id:
+        elsewhere.client.delete_run(mlflow_runs.run_here(run_id))
+    assert sync.send_all(home) == ([f"{elsewhere.address}: deleted sent"], True)
+    assert elsewhere.only("deleted").info.status == "FINISHED"
 
 
 def test_a_model_is_not_registered_elsewhere_than_asked(
@@ -199,6 +365,12 @@ def test_a_model_is_not_registered_elsewhere_than_asked(
     assert MlflowClient(route.database_of(home)).search_registered_models() == []
 
 
-def test_a_home_without_a_database_has_nothing_to_send(tmp_path: Path) -> None:
-    assert route.send_all(tmp_path) == ([], True)
+def test_a_home_without_runs_has_nothing_to_send(tmp_path: Path) -> None:
+    assert sync.send_all(tmp_path) == ([], True)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("run", "is_all"), [(None, False), ("one", True)])
+def test_the_command_asks_for_one_run_or_all(run: str | None, is_all: bool) -> None:
+    with pytest.raises(ConfigError, match="name one run, by name or id, or give --all"):
+        app.sync(run, is_all)

@@ -1,9 +1,10 @@
 """MLflow's runs of a pipeline: what they hold, and that MLflow never stops or slows a stage."""
 
+import contextlib
 import json
 import logging
 import os
-import socket
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,11 +15,12 @@ import pytest
 import stored_pipeline
 from mlflow import MlflowClient
 from mlflow.entities import Run
-from ports import free_port
 
+from flows.servers import local
 from lightreasoner.pipeline.graph import GRAPH, STAGES
 from lightreasoner.pipeline.store import Outcome
-from tasks.tracking import curves, measures, mlflow_runs, route
+from tasks.registry import versions
+from tasks.tracking import measures, mlflow_runs, route
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:The ``noload`` loader strategy:DeprecationWarning"  # MLflow asks SQLAlchemy 2.1
@@ -263,20 +265,6 @@ def test_a_failed_stage_ends_its_runs_as_failed(home: Path) -> None:
     assert _curve(runs[1]) == [(0, 1.0)]
 
 
-@nothing_lost
-def test_points_wait_for_a_pause_to_end(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with (
-        mlflow_runs.pipeline_run(PARAMS, "pause") as run_id,
-        mlflow_runs.stage_run(run_id, STAGES["finetune"]) as live,
-    ):
-        monkeypatch.setattr(mlflow_runs._Now, "pause", time.monotonic() + 60)
-        live.metric("loss", 1.0, 0)
-        time.sleep(2 * curves.FLUSH_SECONDS)
-        assert _curve(live.run_id) == []
-        monkeypatch.setattr(mlflow_runs._Now, "pause", 0.0)
-    assert _curve(live.run_id) == [(0, 1.0)]
-
-
 def test_the_address_stays_in_this_process(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else environment.py would take one home's database for the user's choice for another."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -305,42 +293,13 @@ def test_a_moved_home_is_said(home: Path, tmp_path: Path, caplog: pytest.LogCapt
     assert "was the home moved?" in caplog.text
 
 
-def test_a_server_that_is_down_costs_seconds_not_the_pipeline(
-    home: Path,
-    outcomes: dict[str, Outcome],
-    gone: str,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    """Nothing listens on the port. Measured 4.6 s more: one refused call with two retries."""
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
-    started = time.monotonic()
-    try:
-        mlflow_runs.configure(gone, home, is_shared=True)
-        with mlflow_runs.pipeline_run(PARAMS, "down") as run_id:
-            with mlflow_runs.stage_run(run_id, STAGES["finetune"]) as live:
-                for step in range(1000):
-                    live.metric("loss", 1.0, step)
-            mlflow_runs.log_outcome(live.run_id, outcomes["finetune"])
-            mlflow_runs.replay_stage(run_id, STAGES["report"], outcomes["report"], home)
-            mlflow_runs.log_report(run_id, outcomes["report"])
-        assert time.monotonic() - started < 15
-        assert len(_curve(live.run_id)) == 1000
-        assert set(_nested(run_id)) == {"finetune", "report"}
-    finally:
-        mlflow_runs.configure(f"sqlite:///{home}/mlflow/mlflow.db", home)
-    (said,) = [r.message for r in caplog.records if r.levelno >= logging.WARNING]
-    assert said == f"MLflow at {gone} does not answer; records go to its database directly"
-
-
 def test_what_no_database_takes_is_said_and_left_out(
-    gone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Neither the server is there nor may the database be made."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     (tmp_path / "mlflow").write_text("a file, not a folder", encoding="utf-8")
-    mlflow_runs.configure(gone, tmp_path, is_shared=True)
+    mlflow_runs.configure("http://127.0.0.1:9", tmp_path)
     with mlflow_runs.pipeline_run(PARAMS, "down") as run_id:
         assert run_id == mlflow_runs.UNTRACKED
         with mlflow_runs.stage_run(run_id, STAGES["finetune"]) as live:
@@ -349,30 +308,36 @@ def test_what_no_database_takes_is_said_and_left_out(
     assert all(len(record.message) < 300 for record in caplog.records)
 
 
-@pytest.fixture
-def gone() -> str:
-    """The address of a server on this machine that is not there."""
-    return f"http://127.0.0.1:{free_port()}"
+@nothing_lost
+def test_a_database_that_is_busy_holds_no_stage_up(home: Path) -> None:
+    """Another process writes for two seconds: a metric call returns at once all the same."""
+    with (
+        mlflow_runs.pipeline_run(PARAMS, "busy") as run_id,
+        mlflow_runs.stage_run(run_id, STAGES["finetune"]) as live,
+        contextlib.closing(sqlite3.connect(home / "mlflow" / "mlflow.db")) as other,
+    ):
+        other.execute("BEGIN IMMEDIATE")
+        started = time.monotonic()
+        for step in range(100):
+            live.metric("loss", 1.0, step)
+            time.sleep(0.02)
+        assert time.monotonic() - started < 4
+        other.rollback()
+    assert _curve(live.run_id) == [(step, 1.0) for step in range(100)]
 
 
-def test_a_server_that_goes_away_and_hangs_holds_no_stage_up(
-    home: Path, monkeypatch: pytest.MonkeyPatch
+@nothing_lost
+def test_the_server_of_up_may_be_gone(
+    home: Path, monkeypatch: pytest.MonkeyPatch, outcomes: dict[str, Outcome]
 ) -> None:
-    """The connection is taken and never answered: a metric call returns at once all the same."""
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
-    with socket.socket() as deaf:
-        deaf.bind(("127.0.0.1", 0))
-        deaf.listen()
-        monkeypatch.setattr(curves, "FLUSH_SECONDS", 0.05)
-        uri = f"http://127.0.0.1:{deaf.getsockname()[1]}"
-        client = MlflowClient(tracking_uri=uri)
-        monkeypatch.setattr(mlflow_runs, "MlflowClient", lambda: client)
-        with curves.LiveRun("0" * 32, mlflow_runs._log_points) as live:
-            started = time.monotonic()
-            for step in range(100):
-                live.metric("loss", 1.0, step)
-                time.sleep(0.005)
-            assert time.monotonic() - started < 1.5
-        assert time.monotonic() - started < 8
-    mlflow_runs.configure(f"sqlite:///{home}/mlflow/mlflow.db", home)
+    """It serves the database under home, which runs are written to whether it is there or not."""
+    gone = "http://127.0.0.1:9"
+    monkeypatch.setattr(local, "announced", lambda _: local.Servers(gone, gone))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", gone)
+    local.track(home)
+    with mlflow_runs.pipeline_run(PARAMS, "of up") as run_id:
+        mlflow_runs.replay_stage(run_id, STAGES["finetune"], outcomes["finetune"], home)
+        assert versions.register(outcomes["merge"].artifact, outcomes, PARAMS, run_id).created
+    assert MlflowClient().get_run(run_id).info.status == "FINISHED"
+    assert set(_nested(run_id)) == {"finetune"}
+    assert MlflowClient().get_model_version_by_alias("micro", "candidate").run_id == run_id

@@ -19,6 +19,7 @@ import typer
 
 from flows import environment
 from flows.cli import publish
+from flows.results import records
 from flows.servers import local, own_prefect, up
 from flows.servers.manager import ServerError
 from lightreasoner import config
@@ -388,18 +389,23 @@ def status() -> None:
         raise typer.Exit(1)
 
 
-def sync() -> None:
-    """Send what waits under home for an MLflow server that was away in mid-run to that server.
+def sync(
+    run: Annotated[str | None, typer.Argument(help="A run's name or id.")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="All runs that a server misses.")] = False,
+) -> None:
+    """Send an MLflow server what it misses of runs that went on while it was away.
 
     Only a server elsewhere (MLFLOW_TRACKING_URI) needs it; that of `lightreasoner up` misses
     nothing. What was sent is not sent again. Exit status 1 if a server is still away.
 
-    Example: lightreasoner sync
+    Example: lightreasoner sync --all
     """
+    if (run is None) != all_:
+        raise ConfigError(["sync: name one run, by name or id, or give --all"])
     where = environment.home()
-    from tasks.tracking import route
+    from tasks.tracking import sync
 
-    lines, is_done = route.send_all(where)
+    lines, is_done = sync.send_all(where, records.names(where, run) if run else ())
     typer.echo("\n".join(lines) or f"nothing waits under {where}")
     if not is_done:
         raise typer.Exit(1)

@@ -121,9 +121,7 @@ def find(home: Path, run: str | None, tracking_uri: str) -> Record:
         )
     if run is None:
         return known[0]
-    matching = [
-        each for each in known if run == each.name or run.lower() in (each.prefect, each.mlflow)
-    ]
+    matching = _called(known, run)
     if not matching:
         raise RecordError(_why_not(home, run, tracking_uri, known))
     matching = [each for each in matching if each.registered_model] or matching
@@ -132,6 +130,18 @@ def find(home: Path, run: str | None, tracking_uri: str) -> Record:
         ids = ", ".join(f"{each.prefect} ({each.ended()})" for each in matching)
         raise RecordError(f"run {run!r} is several with different results; give an id: {ids}")
     return newest
+
+
+def names(home: Path, run: str) -> set[str]:
+    """What MLflow may call a run of this name or id."""
+    known = _called(read(home), run)
+    return {run, *(each.mlflow for each in known), *(each.name for each in known)}
+
+
+def _called(known: list[Record], run: str) -> list[Record]:
+    return [
+        each for each in known if run == each.name or run.lower() in (each.prefect, each.mlflow)
+    ]
 
 
 def _why_not(home: Path, run: str, tracking_uri: str, known: list[Record]) -> str:

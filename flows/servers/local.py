@@ -85,27 +85,27 @@ def pages(home: Path) -> str:
 
 
 def track(home: Path) -> None:
-    """Let MLflow's records go where `connect` says.
-
-    The server of this home's `up` serves the database under home; whatever becomes of it in
-    mid-run, records go there.
-    """
+    """Let MLflow's records go where `connect` says."""
     from tasks.tracking import mlflow_runs
 
-    mlflow_runs.configure(*_records(home))
+    mlflow_runs.configure(_records(home), home)
 
 
 def look(home: Path) -> bool:
     """Let MLflow be read where `connect` says, and make nothing; whether anything is there."""
     from tasks.tracking import mlflow_runs
 
-    return mlflow_runs.look(*_records(home))
+    return mlflow_runs.look(_records(home), home)
 
 
-def _records(home: Path) -> tuple[str, Path, bool]:
-    """The tracking URI, home, and whether the server there serves home's database."""
+def _records(home: Path) -> str:
+    """The tracking URI.
+
+    The server of this home's `up` serves the database under home, which is there whatever becomes
+    of the server.
+    """
     uri, servers = environment.tracking_uri(home), announced(home)
-    return uri, home, servers is not None and servers.mlflow == uri
+    return environment.database(home) if servers is not None and servers.mlflow == uri else uri
 
 
 def check_prefect() -> None:

@@ -1,9 +1,8 @@
 """MLflow's side of a pipeline: a run for the pipeline, a nested run for each stage.
 
-MLflow never stops a pipeline and hardly slows it. A server that goes away is left for the database
-under home (route.py). What MLflow does not take even so is said in the log and left out, and
-after a slow failure nothing is sent for PAUSE_SECONDS. Run ids are passed on explicitly, never the
-thread's active run.
+MLflow never stops a pipeline and hardly slows it. Runs are written to a database of this machine;
+a server elsewhere gets copies (sync.py). What the database does not take is said in the log
+and left out. Run ids are passed on explicitly, never the thread's active run.
 """
 
 import contextlib
@@ -14,16 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import pandas as pd
 from mlflow import MlflowClient
-from mlflow.entities import (
-    Dataset,
-    DatasetInput,
-    InputTag,
-    Metric,
-    Param,
-    RunTag,
-)
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.environment_variables import MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import (
@@ -36,16 +27,13 @@ from mlflow.utils.mlflow_tags import (
 from lightreasoner.config import Params
 from lightreasoner.pipeline.graph import STAGES, Stage
 from lightreasoner.pipeline.store import Outcome, Store, read_curves
-from tasks.tracking import measures, predictions
+from tasks.tracking import measures, predictions, route
 from tasks.tracking.curves import LiveRun
-from tasks.tracking.route import Route, experiment_id, reason
-from tasks.tracking.sync import FAILURES
+from tasks.tracking.sync import FAILURES, Copier
 
 UNTRACKED = ""
 """The run id where MLflow did not make a run; every function here takes it and does nothing."""
 
-SLOW_SECONDS = 1.0
-PAUSE_SECONDS = 30.0
 DIGEST_LENGTH = 36  # of a data set, at most: MLflow's MAX_DATASET_DIGEST_SIZE
 MODEL_INPUTS = {"expert", "amateur", "adapter", "model"}  # all other inputs are data sets
 QUIET = {"mlflow": logging.WARNING, "alembic": logging.WARNING, "urllib3": logging.ERROR}
@@ -58,55 +46,66 @@ T = TypeVar("T")
 class _Now:
     """What all threads of the process share."""
 
-    route = Route("", Path())
-    pause = 0.0  # until when MLflow is left alone
+    uri = ""  # the one that was asked for
+    database = ""  # where runs are written
+    copier: Copier | None = None  # to a server elsewhere
 
 
-def configure(tracking_uri: str, home: Path, is_shared: bool = False) -> None:
-    """Let records go to this tracking URI and make the experiment there.
+def configure(tracking_uri: str, home: Path) -> None:
+    """Let records go to this tracking URI and make the experiment.
 
-    `is_shared`: a server at `tracking_uri` serves the database under `home`, where records go if
-    it does not answer.
+    For a server that is the database under home, of which the server gets copies.
     """
-    _begin(Route(tracking_uri, home, is_shared))
-    _attempt("the experiment", _Now.route.open)
+    _begin(tracking_uri, home)
+    _attempt("the experiment", lambda: route.open_experiment(tracking_uri, home))
 
 
-def look(tracking_uri: str, home: Path, is_shared: bool = False) -> bool:
+def look(tracking_uri: str, home: Path) -> bool:
     """Let runs and models be read at this tracking URI, and make nothing there.
 
     Returns whether there is something to read: False for a database that is not there.
     """
-    _begin(Route(tracking_uri, home, is_shared))
-    return _Now.route.look()
+    _begin(tracking_uri, home)
+    return route.look(tracking_uri)
 
 
-def _begin(route: Route) -> None:
+def _begin(tracking_uri: str, home: Path) -> None:
     for name, level in QUIET.items():
         logging.getLogger(name).setLevel(level)
     MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT.set(True)
-    _Now.pause = 0.0
-    _Now.route = route
+    is_elsewhere = route.is_elsewhere(tracking_uri)
+    _Now.uri = tracking_uri
+    _Now.database = route.database_of(home) if is_elsewhere else tracking_uri
+    _Now.copier = Copier(home, tracking_uri) if is_elsewhere else None
 
 
 def run_here(run_id: str) -> str:
-    """The id of a run where records go now; it changes where a server goes or comes back."""
-    return _Now.route.run(run_id)
+    """The id of a run at the tracking URI, to which it is sent first; its own if that fails."""
+    if _Now.copier is None:
+        return run_id
+    if run_id and run_id not in _Now.copier.ids:
+        _Now.copier.catch_up()
+    return _Now.copier.ids.get(run_id, run_id)
+
+
+def experiment_id() -> str:
+    """The experiment's id at the tracking URI. Raises MlflowException if it is not there."""
+    return route.experiment_of(MlflowClient())
 
 
 def registry() -> str:
     """The address of the registry that was asked for."""
-    return _Now.route.chosen
+    return _Now.uri
 
 
 def at_the_registry(call: Callable[[], T]) -> T:
-    """The result of a call that needs the registry which was asked for, and may be made twice.
+    """The result of a call that needs the registry, which is sent the run that goes on before.
 
-    Where the server is gone: the database that it serves stands for it; else MlflowException.
+    Raises FAILURES, MlflowException where the registry is away.
     """
-    if not _Now.route.is_back():
-        raise MlflowException(f"{_Now.route.chosen} does not answer")
-    return _tried(call) if _Now.route.is_shared else call()
+    if _Now.copier and not _Now.copier.catch_up() and not route.answers(_Now.uri):
+        raise MlflowException(f"{_Now.uri} does not answer")
+    return call()
 
 
 @contextlib.contextmanager
@@ -116,12 +115,10 @@ def pipeline_run(params: Params, name: str, kind: str = "pipeline") -> Iterator[
     `kind` is its tag: a `comparison` and a `table1` hold several pipelines' stages.
     """
     run_id = _open(name, {"kind": kind})
-    _log(run_id, "the parameters", params=flatten(params))
-    try:
-        with _closing(run_id, insist=True):
-            yield run_id
-    finally:
-        _attempt("what waited for the server", lambda: _Now.route.is_back(), insist=True)
+    copies = _Now.copier.during(run_id) if _Now.copier and run_id else contextlib.nullcontext()
+    with copies, _closing(run_id):
+        _log(run_id, params=flatten(params))
+        yield run_id
 
 
 @contextlib.contextmanager
@@ -142,7 +139,7 @@ def stage_run(parent_id: str, stage: Stage, label: str = "") -> Iterator[LiveRun
 
 def _log_points(run_id: str, points: list[Metric]) -> bool:
     """Whether MLflow took them."""
-    return _log(run_id, "points of a curve", metrics=points)
+    return _log(run_id, metrics=points)
 
 
 def run_name(stage: Stage, label: str) -> str:
@@ -158,7 +155,7 @@ def replay_stage(
     with _closing(run_id):
         log_outcome(run_id, outcome)
         entry = Store(home).entry(stage, outcome.manifest["fingerprint"])
-        _log(run_id, f"{stage.name}'s curves", metrics=_curves(entry))
+        _log(run_id, metrics=_curves(entry))
 
 
 def log_outcome(run_id: str, outcome: Outcome) -> None:
@@ -168,58 +165,49 @@ def log_outcome(run_id: str, outcome: Outcome) -> None:
     costs = {key: manifest[key] for key in ("seconds", "peak_memory_mib")}
     _log(
         run_id,
-        f"{stage.name}'s outcome",
         metrics=_now({**costs, **measures.of_payload(stage.name, payload)}),
         params={
             f"{stage.section}.{key}": _text(value) for key, value in manifest["config"].items()
         },
         tags=_outcome_tags(outcome),
     )
-    data = [
-        _data_set(name, digest)
-        for name, digest in manifest["inputs"].items()
-        if name not in MODEL_INPUTS
-    ]
-    if run_id and data:
-        _attempt(
-            f"{stage.name}'s data sets",
-            lambda: MlflowClient().log_inputs(run_here(run_id), data),
-        )
+    inputs = manifest["inputs"].items()
+    if data := [_data_set(*each) for each in inputs if each[0] not in MODEL_INPUTS]:
+        _write(run_id, "log_inputs", data)
     if stage.output == "report":
         _log_pages(run_id, payload)
     table = predictions.of_payload(payload)
-    if run_id and table is not None:
-        _attempt("the predictions", lambda: _send_table(run_here(run_id), table))
+    if table is not None:
+        # As MLflow's `log_table`, which would add the rows once more where it is called again.
+        rows = table.to_json(orient="split", index=False, date_format="iso")
+        _write(run_id, "log_text", rows, predictions.FILE)
+        tables = json.dumps([{"path": predictions.FILE, "type": "table"}])
+        _log(run_id, tags={MLFLOW_LOGGED_ARTIFACTS: tables})
 
 
 def log_report(parent_id: str, outcome: Outcome) -> None:
     """The headline numbers, the figures and the page on the pipeline's own run."""
-    _log(parent_id, "the headline", metrics=_now(measures.of_report(outcome.artifact.path)))
+    log_numbers(parent_id, measures.of_report(outcome.artifact.path))
     _log_pages(parent_id, outcome.artifact.path)
 
 
 def describe(run_id: str, text: str) -> None:
     """What MLflow's page of a run shows as its description, in Markdown."""
-    _log(run_id, "the description", tags={MLFLOW_RUN_NOTE: text})
+    _log(run_id, tags={MLFLOW_RUN_NOTE: text})
 
 
 def log_numbers(
     run_id: str, metrics: dict[str, float], params: dict[str, str] | None = None
 ) -> None:
     """Numbers that a run amounts to, and parameters that it has beside its parent's."""
-    _log(run_id, "the numbers", metrics=_now(metrics), params=params)
+    _log(run_id, metrics=_now(metrics), params=params)
 
 
 def log_comparison(parent_id: str, metrics: dict[str, float], files: Sequence[Path]) -> None:
     """The numbers and the files of a comparison, or of a table, on its own run."""
-    _log(parent_id, "the comparison's numbers", metrics=_now(metrics))
-
-    def send() -> None:
-        for file in files:
-            MlflowClient().log_artifact(run_here(parent_id), str(file))
-
-    if parent_id:
-        _attempt("the comparison's files", send)
+    log_numbers(parent_id, metrics)
+    for file in files:
+        _write(parent_id, "log_artifact", str(file))
 
 
 def flatten(params: Params) -> dict[str, str]:
@@ -234,7 +222,7 @@ def flatten(params: Params) -> dict[str, str]:
 
 def run_address(tracking_uri: str, run_id: str) -> str | None:
     """A run's page on MLflow's server; None if there is no server or no run to show."""
-    if not run_id or not tracking_uri.startswith("http") or _Now.route.is_apart:
+    if not run_id or not route.is_server(tracking_uri):
         return None
     found = _attempt("the run's address", experiment_id)
     return f"{tracking_uri}/#/experiments/{found}/runs/{run_here(run_id)}" if found else None
@@ -243,45 +231,45 @@ def run_address(tracking_uri: str, run_id: str) -> str | None:
 def find_stage(parent_id: str, stage: str) -> str:
     """The newest run of a stage under a pipeline's run; UNTRACKED if MLflow has none."""
 
-    def search() -> str:
-        parent = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{run_here(parent_id)}'"
-        where = f"{parent} and attributes.run_name = '{stage}'"
-        found = MlflowClient().search_runs([experiment_id()], where, max_results=1)
-        return str(found[0].info.run_id) if found else UNTRACKED
+    def search() -> list[Run]:
+        where = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent_id}' and attributes.run_name = '{stage}'"
+        return _client().search_runs([route.experiment_of(_client())], where, max_results=1)
 
-    return (_attempt(f"a search for {stage}'s run", search) if parent_id else None) or UNTRACKED
-
-
-def _attempt(what: str, call: Callable[[], T], insist: bool = False) -> T | None:
-    """The call's result; None, and a warning in the log, where MLflow fails or pauses."""
-    started = time.monotonic()
-    if started < _Now.pause and not insist:
-        return None
-    try:
-        return _tried(call)
-    except FAILURES as error:
-        if time.monotonic() - started > SLOW_SECONDS:
-            _Now.pause = time.monotonic() + PAUSE_SECONDS
-        log.warning("MLflow did not take %s (%s); the pipeline goes on", what, reason(error))
-        return None
+    found = _attempt(f"a search for {stage}'s run", search) if parent_id else None
+    return str(found[0].info.run_id) if found else UNTRACKED
 
 
-def _tried(call: Callable[[], T]) -> T:
-    """The call's result; made again, in the database under home, if the server is gone."""
+def _client() -> MlflowClient:
+    return MlflowClient(_Now.database)
+
+
+def _attempt(what: str, call: Callable[[], T]) -> T | None:
+    """The call's result; None, and a warning in the log, where MLflow fails."""
     try:
         return call()
-    except FAILURES:
-        if not _Now.route.is_lost():
-            raise
-    return call()
+    except FAILURES as error:
+        log.warning("MLflow did not take %s (%s); the pipeline goes on", what, route.reason(error))
+        return None
+
+
+def _write(run_id: str, method: str, *arguments: Any) -> bool:
+    """Whether MLflow took a call of its client's on a run."""
+
+    def call() -> bool:
+        getattr(_client(), method)(run_id, *arguments)
+        return True
+
+    return bool(run_id and _attempt(method, call))
 
 
 def _open(name: str, tags: dict[str, str], parent_id: str | None = None) -> str:
     """A new run; none under a parent that there is not."""
 
     def create() -> str:
-        parent = {MLFLOW_PARENT_RUN_ID: run_here(parent_id)} if parent_id else {}
-        return _Now.route.create_run(name, {**tags, **parent})
+        parent = {MLFLOW_PARENT_RUN_ID: parent_id} if parent_id else {}
+        experiment = route.experiment_of(_client())
+        made = _client().create_run(experiment, tags={**tags, **parent}, run_name=name)
+        return str(made.info.run_id)
 
     return UNTRACKED if parent_id == UNTRACKED else _attempt(f"the run {name}", create) or UNTRACKED
 
@@ -291,64 +279,34 @@ def _open_stage(parent_id: str, stage: Stage, label: str) -> str:
 
 
 @contextlib.contextmanager
-def _closing(run_id: str, insist: bool = False) -> Iterator[None]:
-    """End the run as FINISHED, or as FAILED with the error in a tag; `insist` ignores a pause."""
+def _closing(run_id: str) -> Iterator[None]:
+    """End the run as FINISHED, or as FAILED with the error in a tag."""
     try:
         yield
     except BaseException as error:
-        _log(run_id, "an error", tags={"error": f"{type(error).__name__}: {error}"})
-        _close(run_id, "FAILED", insist)
+        _log(run_id, tags={"error": f"{type(error).__name__}: {error}"})
+        _write(run_id, "set_terminated", "FAILED")
         raise
-    _close(run_id, "FINISHED", insist)
-
-
-def _close(run_id: str, status: str, insist: bool) -> None:
-    def send() -> None:
-        MlflowClient().set_terminated(run_here(run_id), status)
-
-    if run_id:
-        _attempt("a run's end", send, insist)
+    _write(run_id, "set_terminated", "FINISHED")
 
 
 def _log(
     run_id: str,
-    what: str,
     metrics: Sequence[Metric] = (),
     params: dict[str, str] | None = None,
     tags: dict[str, str] | None = None,
 ) -> bool:
     """Log in one call (MLflow cuts it into batches); whether MLflow took it."""
-
-    def send() -> bool:
-        MlflowClient().log_batch(
-            run_here(run_id),
-            metrics,
-            [Param(key, value) for key, value in (params or {}).items()],
-            [RunTag(key, value) for key, value in (tags or {}).items()],
-        )
-        return True
-
-    return bool(run_id) and bool(_attempt(what, send))
+    of_params = [Param(*each) for each in (params or {}).items()]
+    return _write(
+        run_id, "log_batch", metrics, of_params, [RunTag(*each) for each in (tags or {}).items()]
+    )
 
 
 def _log_pages(run_id: str, payload: Path) -> None:
     """report.html and figures/ as the run's artifacts."""
-
-    def send() -> None:
-        here = run_here(run_id)
-        MlflowClient().log_artifact(here, str(payload / "report.html"))
-        MlflowClient().log_artifacts(here, str(payload / "figures"), "figures")
-
-    if run_id:
-        _attempt("the report", send)
-
-
-def _send_table(run_id: str, table: pd.DataFrame) -> None:
-    """As MLflow's `log_table`, which would add the rows once more where it is called again."""
-    text = table.to_json(orient="split", index=False, date_format="iso")
-    MlflowClient().log_text(run_id, text, predictions.FILE)
-    tables = json.dumps([{"path": predictions.FILE, "type": "table"}])
-    MlflowClient().set_tag(run_id, MLFLOW_LOGGED_ARTIFACTS, tables)
+    _write(run_id, "log_artifact", str(payload / "report.html"))
+    _write(run_id, "log_artifacts", str(payload / "figures"), "figures")
 
 
 def _outcome_tags(outcome: Outcome) -> dict[str, str]:

@@ -1,180 +1,210 @@
-"""Runs that wait in the database under home for a server that was away, and their way there.
+"""Copies of runs for an MLflow server elsewhere, which has a database of its own.
 
-Such a run has SERVER_TAG. It continues a run that the server has (CONTINUES_TAG), or it is new:
-then its copy on the server names it (COPY_TAG), so that sending twice makes one. MLflow takes a
-point of a curve once (name, step, time and value are its key), a parameter with the same value
-again, and files in place of the same files. SENT_TAG is set when the server has all. A run whose
-process died (MAKER_TAG) is sent as failed.
+Runs are written to the database under home, whatever becomes of the server. It gets copies while a
+run goes on, some seconds late, and the rest at its end or by `lightreasoner sync`. Sent again they
+are the same copies: COPY_TAG names a copy's run, and MLflow takes a point (its key is name, step,
+time and value), a parameter with the same value and the same files once.
+
+    <home>/mlflow/unsent/<id>    a run that its server has not as a whole; the server's address
+
+The run's process holds this file's lock (flock), so whoever gets it knows that the process is gone.
 """
 
+import contextlib
 import fcntl
-import os
-import platform
+import logging
 import tempfile
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
-import psutil
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run, RunStatus, RunTag
+from mlflow.entities import Param, Run, RunTag
 from mlflow.exceptions import MlflowException
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from sqlalchemy.exc import SQLAlchemyError
 
-EXPERIMENT = "lightreasoner"
-EXPERIMENT_TAGS = {
-    # Its pages then speak of runs, not of evaluations of prompts and agents.
-    "mlflow.experimentKind": "custom_model_development",
-    MLFLOW_RUN_NOTE: "A run a pipeline, a nested run a stage. `tags.kind = 'pipeline'` finds the "
-    "former; their metrics are the report's headline.",
-}
-SERVER_TAG = "sync.server"
-CONTINUES_TAG = "sync.continues"
+from tasks.tracking import route
+
 COPY_TAG = "sync.copy_of"
-SENT_TAG = "sync.sent"
-MAKER_TAG = "sync.maker"
-OWN_TAGS = {SERVER_TAG, CONTINUES_TAG, SENT_TAG, MAKER_TAG}
+COPY = f"tags.`{COPY_TAG}`"
+SECONDS = 5.0
+"""Between two copies of a run that goes on."""
+
 MOST = 10_000
 FAILURES = (MlflowException, SQLAlchemyError, OSError)
 """What MLflow raises where it does not take something."""
 
-
-def experiment_of(client: MlflowClient) -> str:
-    """The id of the project's experiment. Raises MlflowException if it is not there."""
-    found = client.get_experiment_by_name(EXPERIMENT)
-    if found is None:
-        raise MlflowException(f"no experiment {EXPERIMENT}")
-    return str(found.experiment_id)
+log = logging.getLogger(__name__)
 
 
-def marks(server: str) -> dict[str, str]:
-    """The tags of a new run that waits for a server."""
-    return {SERVER_TAG: server, MAKER_TAG: _maker(psutil.Process())}
+class Copier:
+    """Copies runs of the database under home to a server; `ids` has what they are called there."""
+
+    def __init__(self, home: Path, server: str):
+        self.home, self.server = home, server
+        self.ids: dict[str, str] = {}
+        self._root = ""  # the run that goes on
+        self._has_said = False
+        self._whole: set[str] = set()  # runs that have ended here and there
+        self._sent: set[tuple[str, str, int, int, float]] = set()  # points
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def during(self, root: str) -> Iterator[None]:
+        """Copy a run and those under it while the block lasts, and the rest at its end."""
+        path = _unsent(self.home) / root
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stop = threading.Event()
+
+        def work() -> None:
+            while not stop.wait(SECONDS):
+                self.catch_up()
+
+        with path.open("w", encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.write(self.server)
+            file.flush()
+            self._root, thread = root, threading.Thread(target=work, name="mlflow", daemon=True)
+            thread.start()
+            try:
+                yield
+            finally:
+                stop.set()
+                thread.join()
+                if self.catch_up():
+                    path.unlink(missing_ok=True)
+                self._root = ""
+
+    def catch_up(self) -> bool:
+        """Whether the server has all of the run that goes on; the first time not, this is said."""
+        try:
+            self.send(self._root)
+        except FAILURES as error:
+            if not self._has_said:
+                log.warning(
+                    "MLflow at %s misses records (%s); it is sent them when it is back, after this "
+                    "run's end by `lightreasoner sync --all`",
+                    self.server,
+                    route.reason(error),
+                )
+            self._has_said = True
+            return False
+        self._has_said = False
+        return True
+
+    def send(self, root: str) -> None:
+        """Copy what is new of a run and those under it; nothing for no run.
+
+        Raises FAILURES where the server is away, or does not take some of it.
+        """
+        if not route.answers(self.server):
+            raise MlflowException(f"{self.server} does not answer")
+        refusal = None
+        with self._lock:
+            source, target = _client(self.home), MlflowClient(self.server)
+            experiment = route.ensure_experiment(target)
+            for run in _tree(source, root, self._whole):
+                try:
+                    self._copy(source, target, experiment, run)
+                except FAILURES as error:
+                    refusal = error
+                    if not route.answers(self.server):
+                        break
+        if refusal:
+            raise refusal
+
+    def _copy(self, source: MlflowClient, target: MlflowClient, experiment: str, run: Run) -> None:
+        run_id, tags = run.info.run_id, {**run.data.tags, COPY_TAG: run.info.run_id}
+        if parent := tags.get(MLFLOW_PARENT_RUN_ID):
+            tags[MLFLOW_PARENT_RUN_ID] = self.ids.get(parent, parent)
+        if run_id not in self.ids:
+            here = f"attributes.run_id = '{run_id}'"
+            # A server that is on the same database after all has the run itself.
+            is_same = self.ids.get(parent) == parent if parent else _found(target, experiment, here)
+            copy = run_id if is_same else _found(target, experiment, f"{COPY} = '{run_id}'")
+            self.ids[run_id] = copy or _created(target, experiment, run, tags)
+        there = self.ids[run_id]
+        points = {
+            (run_id, name, point.step, point.timestamp, point.value): point
+            for name in run.data.metrics
+            for point in source.get_metric_history(run_id, name)
+        }
+        target.log_batch(
+            there,
+            [points[key] for key in points.keys() - self._sent],
+            [Param(*each) for each in run.data.params.items()],
+            [RunTag(*each) for each in tags.items()],
+        )
+        self._sent |= points.keys()
+        if run.info.status != "RUNNING":
+            target.set_terminated(there, run.info.status, run.info.end_time)
+            if run.inputs and run.inputs.dataset_inputs:
+                target.log_inputs(there, run.inputs.dataset_inputs)
+            if source.list_artifacts(run_id):
+                with tempfile.TemporaryDirectory(prefix="lightreasoner-") as scratch:
+                    target.log_artifacts(there, source.download_artifacts(run_id, "", scratch))
+            self._whole.add(run_id)
 
 
-def _maker(process: psutil.Process) -> str:
-    """A process as MAKER_TAG names it: host, id, when it began."""
-    return f"{platform.node()} {process.pid} {process.create_time():.0f}"
+def send_all(home: Path, wanted: Collection[str] = ()) -> tuple[list[str], bool]:
+    """Send servers what they miss of the runs with these names or ids, without any of all runs.
 
-
-def waiting(database: str) -> dict[str, list[str]]:
-    """The runs in a database that wait for a server, by its address, in their order."""
-    client = MlflowClient(database)
-    experiment = client.get_experiment_by_name(EXPERIMENT)
-    found = client.search_runs(
-        [experiment.experiment_id] if experiment else [],
-        f"tags.`{SERVER_TAG}` LIKE 'http%'",
-        order_by=["attributes.start_time ASC"],
-        max_results=MOST,
-    )
-    servers: dict[str, list[str]] = {}
-    for run in found:
-        if SENT_TAG not in run.data.tags:
-            servers.setdefault(run.data.tags[SERVER_TAG], []).append(run.info.run_id)
-    return servers
-
-
-def send(
-    database: str, server: str, run_ids: Sequence[str], is_all: bool = False
-) -> dict[str, str]:
-    """Send runs to a server, parents before their children; their ids there.
-
-    A run that has ended is marked as sent; with `is_all` any is, as nothing follows. Raises
-    what MLflow raises; what was sent until then does no harm if it is sent again.
+    Returns a line for each run, and whether no server misses any of them longer.
     """
-    source, target = MlflowClient(database), MlflowClient(server)
-    sent: dict[str, str] = {}
-    with Path(database.removeprefix("sqlite:///")).with_name("sync.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two at once would make a run twice
-        if target.get_experiment_by_name(EXPERIMENT) is None:
-            target.create_experiment(EXPERIMENT, tags=EXPERIMENT_TAGS)
-        for run_id in run_ids:
-            run = source.get_run(run_id)
-            sent[run_id] = _send(source, target, run, sent)
-            if is_all or _end(run):
-                source.set_tag(run_id, SENT_TAG, sent[run_id])
-    return sent
+    lines, is_done = [], True
+    for path in sorted(_unsent(home).glob("*")):
+        name = path.name
+        with path.open("r+", encoding="utf-8") as file:
+            server = file.read()
+            try:
+                name = str(_client(home).get_run(path.name).info.run_name)
+                if wanted and not {path.name, name} & set(wanted):
+                    continue
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _end_killed(home, path.name)
+                Copier(home, server).send(path.name)
+                path.unlink(missing_ok=True)
+                said = "sent"
+            except BlockingIOError:
+                said = "goes on, its own process sends it"
+            except FAILURES as error:
+                said, is_done = f"waits under {home} ({route.reason(error)})", False
+        lines.append(f"{server}: {name} {said}")
+    return lines, is_done
 
 
-def _send(source: MlflowClient, target: MlflowClient, run: Run, sent: Mapping[str, str]) -> str:
-    tags = _tags(source, run, sent)
-    there = _continued(target, run) or _copy(target, run, tags)
-    target.log_batch(
-        there,
-        _points(source, run),
-        [Param(key, value) for key, value in run.data.params.items()],
-        [RunTag(key, value) for key, value in tags.items()],
-    )
-    if run.inputs and run.inputs.dataset_inputs:
-        target.log_inputs(there, run.inputs.dataset_inputs)
-    _send_files(source, target, run.info.run_id, there)
-    if status := _end(run):
-        target.set_terminated(there, status, run.info.end_time)
-    return there
+def _end_killed(home: Path, root: str) -> None:
+    """Mark what has no end as FAILED, for a run whose process is gone."""
+    for run in _tree(_client(home), root):
+        if run.info.status == "RUNNING":
+            _client(home).set_terminated(run.info.run_id, "FAILED")
 
 
-def _end(run: Run) -> str | None:
-    """How a run has ended; None while its process is at work, or may be, on another host."""
-    if RunStatus.is_terminated(RunStatus.from_string(run.info.status)):
-        return str(run.info.status)
-    maker = run.data.tags[MAKER_TAG]
-    host, pid, _ = maker.rsplit(" ", 2)
-    if host != platform.node() or int(pid) == os.getpid():
-        return None
-    try:
-        lives = _maker(psutil.Process(int(pid))) == maker
-    except psutil.NoSuchProcess:
-        lives = False
-    return None if lives else "FAILED"
+def _unsent(home: Path) -> Path:
+    return home / "mlflow" / "unsent"
 
 
-def _continued(target: MlflowClient, run: Run) -> str | None:
-    """The server's run that this one continues, unless it is gone."""
-    there = run.data.tags.get(CONTINUES_TAG)
-    if there is None:
-        return None
-    try:
-        stage = target.get_run(there).info.lifecycle_stage
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        return None
-    return there if stage == "active" else None
+def _client(home: Path) -> MlflowClient:
+    return MlflowClient(route.database_of(home))
 
 
-def _tags(source: MlflowClient, run: Run, sent: Mapping[str, str]) -> dict[str, str]:
-    """The run's tags as the server is to have them, its parent by its id there."""
-    tags = {key: value for key, value in run.data.tags.items() if key not in OWN_TAGS}
-    if CONTINUES_TAG in run.data.tags:
-        tags.pop(MLFLOW_RUN_NAME, None)
-    parent = tags.get(MLFLOW_PARENT_RUN_ID)
-    if parent:
-        known = source.get_run(parent).data.tags
-        there = sent.get(parent) or known.get(SENT_TAG) or known.get(CONTINUES_TAG)
-        tags[MLFLOW_PARENT_RUN_ID] = there or parent
-    return tags
+def _tree(client: MlflowClient, root: str, known: Collection[str] = ()) -> list[Run]:
+    """A run and those under it that are not `known`, parents first; none for no run."""
+    runs = [client.get_run(root)] if root else []
+    for run in runs:
+        under = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{run.info.run_id}'"
+        if run.data.tags.get("kind") != "stage":
+            found = client.search_runs([run.info.experiment_id], under, max_results=MOST)
+            runs += [child for child in found if child.info.run_id not in known]
+    return runs
 
 
-def _copy(target: MlflowClient, run: Run, tags: dict[str, str]) -> str:
-    """The run on the server that stands for a new one; made if it is not there."""
-    experiment, run_id = experiment_of(target), run.info.run_id
-    found = target.search_runs([experiment], f"tags.`{COPY_TAG}` = '{run_id}'")
-    if found:
-        return str(found[0].info.run_id)
-    tags = {**tags, COPY_TAG: run_id}
+def _found(target: MlflowClient, experiment: str, wanted: str) -> str | None:
+    found = target.search_runs([experiment], wanted, max_results=1)
+    return str(found[0].info.run_id) if found else None
+
+
+def _created(target: MlflowClient, experiment: str, run: Run, tags: dict[str, str]) -> str:
     made = target.create_run(experiment, run.info.start_time, tags, run.info.run_name)
     return str(made.info.run_id)
-
-
-def _points(source: MlflowClient, run: Run) -> list[Metric]:
-    """All points of all curves."""
-    names = list(run.data.metrics)
-    return [point for name in names for point in source.get_metric_history(run.info.run_id, name)]
-
-
-def _send_files(source: MlflowClient, target: MlflowClient, run_id: str, there: str) -> None:
-    if not source.list_artifacts(run_id):
-        return
-    with tempfile.TemporaryDirectory(prefix="lightreasoner-") as scratch:
-        files = Path(source.download_artifacts(run_id, "", scratch))
-        target.log_artifacts(there, str(files))

@@ -2,7 +2,7 @@
 
 MLflow's own monitors read the values (a millisecond a reading; a GPU where nvidia-ml-py is
 installed). Its SystemMetricsMonitor is not used: its loop ends for good at the first request that
-fails, where the curves of tasks/tracking/mlflow_runs.py wait until the server is back.
+fails, where the curves of tasks/tracking/mlflow_runs.py wait and are tried again.
 """
 
 import contextlib
