@@ -3,18 +3,18 @@
 import contextlib
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from checkout import ROOT
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run"
     " --disable-background-networking --disable-component-update --disable-sync"
 )
-SHOTS = Path(__file__).parents[1] / "build" / "screenshots"
+SHOTS = ROOT / "build" / "screenshots"
 
 marks = [
     pytest.mark.browser,

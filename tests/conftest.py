@@ -32,16 +32,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 LONGEST = (
-    "test_pipeline", "test_sweep", "test_champion", "test_presets", "test_training",
-    "test_evaluate_command", "test_endpoint", "test_registry", "test_sync", "test_microworld",
-    "test_workers", "test_cli", "test_fingerprint", "test_pair_cli", "test_grading", "test_up",
-    "test_sft", "test_bench", "test_evaluate", "test_publish", "test_finetune", "test_merge",
+    "test_pipeline", "test_sweep", "test_champion", "test_presets", "test_trainer",
+    "test_evaluate_command", "test_openai_engine", "test_registry", "test_sync", "test_microworld",
+    "test_worker_pool", "test_cli", "test_fingerprint", "test_pair_cli", "test_grade", "test_up",
+    "test_whole_solutions", "test_bench", "test_evaluate", "test_publish", "test_finetune",
+    "test_merge",
 )  # fmt: skip
 """Files that take longest, first: all others would wait for one that starts last."""
 
 TOGETHER = {
     "test_sweep": "test_pipeline",  # one Prefect server
-    "test_evaluate_command": "test_endpoint",  # one `transformers serve`
+    "test_evaluate_command": "test_openai_engine",  # one `transformers serve`
 }
 """Files that follow another one in the same process, for what both have to start."""
 

@@ -6,10 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from checkout import ROOT
+
 from lightreasoner import config
 from lightreasoner.config import Params
 
-ROOT = Path(__file__).parents[1]
 DVC = Path(sys.executable).parent / "dvc"
 FILES = ("dvc.yaml", ".gitignore", ".dvcignore", ".dvc/config", ".dvc/.gitignore")
 FILES += (".dvc/plots.html",)

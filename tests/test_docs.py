@@ -18,13 +18,13 @@ from pathlib import Path
 import dvc_checkout
 import pytest
 import typer
+from checkout import ROOT
 from typer.core import TyperGroup
 
 from flows.cli.app import application
 from lightreasoner import config
 from lightreasoner.presets import PRESETS
 
-ROOT = Path(__file__).parents[1]
 RINGS = ("lightreasoner", "tasks", "flows")
 README, CONTRIBUTING, CHANGELOG = (
     ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from checkout import ROOT
 
-ROOT = Path(__file__).parents[1]
 PACKAGES = ("lightreasoner", "tasks", "flows")
 
 

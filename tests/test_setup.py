@@ -14,10 +14,9 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
+from checkout import ROOT
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-
-ROOT = Path(__file__).parents[1]
 
 FAKE_PYTHON = """#!/bin/sh
 case "$*" in

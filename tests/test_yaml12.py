@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from checkout import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,7 +17,7 @@ from lightreasoner.cli import evaluate
 from lightreasoner.errors import ConfigError
 from lightreasoner.presets import PRESETS
 
-DVC_PYTHON = Path(__file__).parents[1] / ".venv-dvc" / "bin" / "python"
+DVC_PYTHON = ROOT / ".venv-dvc" / "bin" / "python"
 
 READ: dict[str, Any] = {
     # numbers of YAML 1.2

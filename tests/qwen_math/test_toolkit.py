@@ -5,13 +5,12 @@ $LIGHTREASONER_SHARED, or of `shared/` beside the checkout, and these tests skip
 """
 
 import json
-import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import json_lines
 import pytest
+from checkout import SHARED
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,7 +18,6 @@ from lightreasoner.data.sources import problem_of_record
 from lightreasoner.qwen_math.normalise import UNIT_WORDS
 from lightreasoner.qwen_math.toolkit import choice, extract, gold, is_equal, prediction
 
-SHARED = Path(os.environ.get("LIGHTREASONER_SHARED", Path(__file__).parents[2] / "shared"))
 PARITY = SHARED / "parity"
 RECORDS = {path.stem: path for path in sorted(PARITY.glob("*.jsonl"))}
 RECORDS.pop("prompts_and_golds", None)

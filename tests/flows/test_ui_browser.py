@@ -21,8 +21,9 @@ import dvc_checkout
 import httpx
 import psutil
 import pytest
+from checkout import ROOT
 from ports import free_port
-from test_deployment import checkpoints, until
+from test_deployments import checkpoints, until
 
 from flows import environment, registering
 from flows.forms.form import Form
@@ -31,7 +32,6 @@ from lightreasoner.pipeline.graph import GRAPH
 from lightreasoner.presets import PRESETS
 
 pytestmark = [*browsing.marks, pytest.mark.timeout(600)]
-ROOT = Path(__file__).parents[1]
 SECONDS = 180  # of a run, of a page: two busy cores are slow
 SMALL = {
     "Problems to learn from": 40,

@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
+from checkout import ROOT
 from ports import free_port
 from test_ui_browser import command, environ
 from websockets.exceptions import ConnectionClosed
@@ -26,7 +27,6 @@ from flows.servers import local
 from flows.servers.manager import Manager
 from lightreasoner.errors import ConfigError
 
-ROOT = Path(__file__).parents[1]
 EVIL = "http://evil.example"
 OWN_SERVER = """
 import os, sys

@@ -17,6 +17,7 @@ import mlflow
 import pytest
 import stored_pipeline
 import torch
+from checkout import PATHS
 from huggingface_hub import ModelCard
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,9 +43,7 @@ pytestmark = pytest.mark.filterwarnings(
 )
 PARAMS = stored_pipeline.params()
 PROMPT = "2 + 3 = "
-TESTS = Path(__file__).parent
 TOKENS = 12
-REPOSITORY = TESTS.parent
 
 # A new process that knows the registry's address and the model's name only.
 LOAD = f"""
@@ -144,7 +143,7 @@ def _greedy(directory: Path) -> list[int]:
 
 
 def _python(script: str, *arguments: str) -> "subprocess.Popen[str]":
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(TESTS)])}
+    environment = {**os.environ, "PYTHONPATH": PATHS}
     return subprocess.Popen(
         [sys.executable, "-c", script, *arguments],
         env=environment,

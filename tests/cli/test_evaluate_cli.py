@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -10,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from checkout import ROOT, SHARED
 from command_line import call, faults
 from test_benchmarks import DEMOS, MATH, MMLU, put
 
 from lightreasoner.data import sources
 from lightreasoner.inference import prompts
 
-SHARED = Path(os.environ.get("LIGHTREASONER_SHARED", Path(__file__).parents[2] / "shared"))
 SETS = ("asdiv", "gsm8k", "minerva_math", "mmlu_stem", "olympiadbench", "svamp")
 
 
@@ -113,7 +112,7 @@ def test_the_fixed_styles_need_no_model_library(tmp_path: Path) -> None:
         "standalone_mode=False)\n"
         "assert not {'torch', 'transformers', 'datasets', 'sympy'} & set(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
 @pytest.mark.skipif(not (SHARED / "parity").is_dir(), reason="needs the toolkit's files")

@@ -1,7 +1,6 @@
 """Adapters: whose they are, and every tensor of them in its place, or they are refused."""
 
 import json
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from checkout import SHARED
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from test_merge import load, make_adapter
@@ -19,7 +19,6 @@ from lightreasoner.storage import artifacts
 from lightreasoner.storage.artifacts import Artifact
 from lightreasoner.tuning import adapters
 
-SHARED = Path(os.environ.get("LIGHTREASONER_SHARED", Path(__file__).parents[2] / "shared"))
 WITNESSES = SHARED / "cases" / "files"
 COMMIT = "4a83ca6e4526a4f2da3aa259ec36c259f66b2ab2"
 HUB = "Qwen/Qwen2.5-Math-1.5B"

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from checkout import SHARED
 from safetensors.torch import load_file
 
 from lightreasoner.errors import ModelError
 from lightreasoner.inference import loading, vocabulary
 from lightreasoner.storage import artifacts
 
-SHARED = Path(os.environ.get("LIGHTREASONER_SHARED", Path(__file__).parents[2] / "shared"))
 WITNESS = SHARED / "cases" / "files" / "eos_as_text_generation_config.json"
 INDEX = "model.safetensors.index.json"
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import stored_pipeline
+from checkout import PATHS
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
@@ -281,9 +282,8 @@ def test_a_failed_run_is_sent_with_its_error(home: Path, elsewhere: Elsewhere) -
 def test_a_killed_run_is_sent_once_as_failed(home: Path, elsewhere: Elsewhere) -> None:
     """Not before its process is gone."""
     command = [sys.executable, "-c", KILLED, elsewhere.address, str(home)]
-    paths = f"{Path(__file__).parents[1]}{os.pathsep}{Path(__file__).parent}"
     with elsewhere.away():
-        process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": paths})
+        process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": PATHS})
         end = time.monotonic() + 120
         while not (found := sync.send_all(home)[0]):
             assert time.monotonic() < end

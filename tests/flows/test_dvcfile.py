@@ -1,16 +1,14 @@
 """dvc.yaml, the stages and the flow say the same."""
 
-from pathlib import Path
 from typing import Any
 
 import yaml
+from checkout import ROOT
 
 from flows.dvc import dvcfile
 from lightreasoner import config
 from lightreasoner.config import Params
 from lightreasoner.pipeline.graph import GRAPH
-
-ROOT = Path(__file__).parents[1]
 
 
 def stages() -> dict[str, Any]:

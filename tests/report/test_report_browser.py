@@ -6,7 +6,7 @@ from typing import Any
 
 import browsing
 import pytest
-from test_report import write_inputs, write_report
+from test_page import write_inputs, write_report
 
 SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
 

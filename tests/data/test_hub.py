@@ -5,7 +5,6 @@ stands for a repository, so that nothing is fetched.
 """
 
 import json
-import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -13,13 +12,13 @@ from typing import Any
 
 import json_lines
 import pytest
+from checkout import SHARED
 
 from lightreasoner.data import benchmarks, hub, sources
 from lightreasoner.data.hub import HubSet
 from lightreasoner.errors import ProblemsError
 from lightreasoner.storage.artifacts import is_pinned
 
-SHARED = Path(os.environ.get("LIGHTREASONER_SHARED", Path(__file__).parents[2] / "shared"))
 MATH = {"problem": "1+1?", "level": "Level 1", "type": "Algebra", "solution": r"\boxed{2}"}
 OTHER = "0" * 40
 

@@ -13,6 +13,7 @@ from typing import Any
 import mlflow
 import pytest
 import stored_pipeline
+from checkout import PATHS
 from mlflow import MlflowClient
 from written_scores import write_scores
 
@@ -34,7 +35,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow'
 PARAMS = stored_pipeline.params()
 EVALUATE = STAGES["evaluate"]
 STYLE = "qwen25-math-cot"
-TESTS = Path(__file__).parent
 BASE = "+" * 20 + "-" * 80
 GOOD, BETTER = "+" * 50 + "-" * 50, "+" * 80 + "-" * 20
 
@@ -329,11 +329,10 @@ def test_two_gates_at_once_end_with_the_better_one(world: World, tiny_expert: Pa
     ready = world.home.parent / "ready"
     ready.mkdir()
     uri = mlflow.get_tracking_uri()
-    paths = os.pathsep.join([str(TESTS.parent), str(TESTS)])
     both = [
         subprocess.Popen(
             [sys.executable, "-c", GATE, uri, str(world.home), name, marks, str(ready)],
-            env={**os.environ, "PYTHONPATH": paths},
+            env={**os.environ, "PYTHONPATH": PATHS},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

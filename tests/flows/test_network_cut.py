@@ -9,12 +9,12 @@ from pathlib import Path
 import cut_network
 import pytest
 import yaml
+from checkout import TESTS
 from ports import free_port
 
 from flows import environment
 from lightreasoner.config import Params
 
-HERE = Path(__file__).parent
 CONSOLE = "from flows.cli import main; main()"
 ASK = """
 import socket
@@ -83,7 +83,7 @@ def asked(folder: Path, *command: str) -> list[str]:
         "OMP_NUM_THREADS": "1",
     }
     report = folder / "asked.txt"
-    cut_off = ["unshare", "-rn", sys.executable, str(HERE / "cut_network.py"), str(report)]
+    cut_off = ["unshare", "-rn", sys.executable, str(TESTS / "cut_network.py"), str(report)]
     done = subprocess.run(
         [*cut_off, sys.executable, *command],
         cwd=folder,

@@ -2,13 +2,13 @@ r"""The toolkit's rows: question and gold answer of each benchmark, its demos, w
 
 import hashlib
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import json_lines
 import pytest
+from checkout import SHARED
 
 from lightreasoner.config import PromptStyle
 from lightreasoner.data import sources
@@ -18,7 +18,6 @@ from lightreasoner.errors import ProblemsError
 from lightreasoner.inference import prompts
 from lightreasoner.qwen_math import toolkit
 
-SHARED = Path(os.environ.get("LIGHTREASONER_SHARED", Path(__file__).parents[2] / "shared"))
 """Where the toolkit's files and the digests of its prompts are, on machines that have them."""
 
 SVAMP = {"Body": "Ed has 5 figs ", "Question": " How many figs? ", "Answer": 5.0, "ID": "chal-1"}

@@ -1,16 +1,15 @@
 """`lightreasoner grade`, through the real command line."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 import json_lines
 import pytest
+from checkout import SHARED
 from command_line import call, faults
 
 GSM8K = {"question": "2 + 2?", "answer": "2 + 2 = 4\n#### 4"}
 MATH = {"problem": "Half?", "solution": r"So \boxed{\frac{1}{2}}."}
-SHARED = Path(os.environ.get("LIGHTREASONER_SHARED", Path(__file__).parents[2] / "shared"))
 
 
 def write(path: Path, *rows: Any) -> Path:

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from command_line import call, faults
-from test_endpoint import completion, scripted, served_models, status
+from test_openai_engine import completion, scripted, served_models, status
 
 from lightreasoner.config import dump
 from lightreasoner.data import microworld

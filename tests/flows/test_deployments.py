@@ -20,6 +20,7 @@ import httpx
 import psutil
 import pytest
 import yaml
+from checkout import ROOT
 from ports import free_port
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import FlowRunFilter
@@ -36,7 +37,6 @@ from lightreasoner.presets import PRESETS
 from tasks import accelerator
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Prefect
-ROOT = Path(__file__).parents[1]
 RUNNING = FlowRunFilter.model_validate({"state": {"type": {"any_": ["RUNNING"]}}})
 Started = Iterator[subprocess.Popen[bytes]]
 

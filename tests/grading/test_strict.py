@@ -5,14 +5,13 @@ $LIGHTREASONER_SHARED, or of `shared/` beside the checkout; the tests on them sk
 """
 
 import json
-import os
 import time
 from fractions import Fraction
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
+from checkout import SHARED
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,7 +20,6 @@ from lightreasoner.data.benchmarks import BENCHMARKS
 from lightreasoner.data.problems import Problem
 from lightreasoner.grading.strict.verdict import extract, is_correct
 
-SHARED = Path(os.environ.get("LIGHTREASONER_SHARED", Path(__file__).parents[2] / "shared"))
 PARITY = SHARED / "parity"
 AGREEMENT = 0.99
 """Of the synthetic records with a truth; 1,283 of 1,287 agree, docs/grading.md tells the others."""

@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from checkout import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -276,7 +277,7 @@ def test_the_sample_set_opens_with_pandas_and_datasets(
 
 
 def test_every_column_is_documented() -> None:
-    text = (Path(__file__).parents[1] / "docs" / "sample-set.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "sample-set.md").read_text(encoding="utf-8")
     for name in (*tables.SAMPLES.names, *tables.TRAJECTORIES.names, *Select.model_fields):
         assert f"`{name}`" in text
 

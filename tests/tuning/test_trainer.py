@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from checkout import PATHS
 from test_finetune import CPU, settings
 
 from lightreasoner.config import Finetune
@@ -27,10 +28,10 @@ from lightreasoner.tuning.trainer import SEAL, last_good_checkpoint
 KILLS = 10
 CHANGES = {"updates": 30, "validation_share": 0.3, "validate_every": 3, "batching": "sample"}
 CHILD = """
-import sys
+import os, sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-from test_training import Talking, tune
+sys.path[:0] = sys.argv[1].split(os.pathsep)
+from test_trainer import Talking, tune
 tune(*map(Path, sys.argv[2:6]), watcher=Talking())
 """
 
@@ -163,7 +164,7 @@ def test_killed_at_random_moments_it_ends_at_the_same_bytes(
     killed = 0
     while True:
         out = tmp_path / f"try{killed}"
-        arguments = [Path(__file__).parent, tiny_expert, samples_dir, out, scratch]
+        arguments = [PATHS, tiny_expert, samples_dir, out, scratch]
         command = [sys.executable, "-c", CHILD, *map(str, arguments)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
             assert child.stdout is not None

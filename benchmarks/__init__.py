@@ -1,0 +1,1 @@
+"""Benchmarks: how fast each part is on this machine, and what results vary by."""

@@ -1,0 +1,1 @@
+"""Recipes: how what is shipped was made."""

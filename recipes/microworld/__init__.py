@@ -1,0 +1,1 @@
+"""The micro-world's expert and amateur: corpus, pre-training, measurement, cards."""
