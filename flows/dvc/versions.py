@@ -38,14 +38,19 @@ def directory(name: str, checkout: Path, scratch: Path) -> Path:
 
 
 def _from_cache(wanted: list[str], checkout: Path, scratch: Path) -> Path | None:
-    """The sample set from DVC's cache, or the remote that the revision itself names; None if
-    neither has it.
+    """The sample set from DVC's cache; None if it is not there.
 
-    The cache is given by its whole path: DVC 3 misreads a relative one in a revision's settings.
+    The cache is given by its whole path, as DVC 3 misreads a relative one in a revision's settings,
+    and as the remote, too: these settings take the place of those of the revision.
     """
     settings, out = scratch / "config", scratch / "cached"
     scratch.mkdir()
-    settings.write_text(f'[cache]\n    dir = "{_cache(checkout)}"\n', encoding="utf-8")
+    cache = _cache(checkout)
+    settings.write_text(
+        f'[cache]\n    dir = "{cache}"\n[core]\n    remote = cache\n'
+        f'[\'remote "cache"\']\n    url = "{cache}"\n',
+        encoding="utf-8",
+    )
     try:
         program.dvc(checkout, *wanted, str(out), "--config", str(settings))
     except DvcError:

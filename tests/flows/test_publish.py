@@ -181,7 +181,7 @@ def forget_git(checkout: Path) -> None:
 
 
 def change_code(checkout: Path) -> None:
-    (checkout / "lightreasoner" / "select.py").write_text("# mine\n", encoding="utf-8")
+    (checkout / "lightreasoner" / "sampling" / "select.py").write_text("# mine\n", encoding="utf-8")
 
 
 def leave(checkout: Path) -> None:

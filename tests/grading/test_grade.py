@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 from lightreasoner.data.problems import Problem
 from lightreasoner.errors import GradingError, ProblemsError
-from lightreasoner.grading import grade, worker
+from lightreasoner.grading import worker
+from lightreasoner.grading.grade import _receive, grade, kept, usable_cores
 from lightreasoner.grading.types import OUTCOMES, Answer, Grade
 from lightreasoner.grading.worker import LIMITS
 
@@ -101,7 +102,7 @@ def test_hostile_answers_cost_their_limit_and_no_other_answer_its_verdict(
             expected[len(asked)] = ("correct", "correct") if k % 2 else ("wrong", "wrong")
             gold = (2 * number + k) / 4 if k % 2 else number + 100.5
             asked.append(answer(rf"\boxed{{\frac{{{2 * number + k}}}{{4}}}}", str(gold)))
-    with grade.kept():  # a process that is in this folder
+    with kept():  # a process that is in this folder
         found = grade(asked)
     assert {row: (found[row].qwen, found[row].strict) for row in expected} == expected
     hostile = [each for row, each in enumerate(found) if row not in expected]
@@ -171,7 +172,7 @@ def test_what_is_decided_while_reading(pred: str, gold: str, qwen: str) -> None:
 
 
 def test_a_warning_of_the_grader_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    assert grade._receive(io.BytesIO(b'{"warning": "problem 1: x"}\n'), 1, print) == []
+    assert _receive(io.BytesIO(b'{"warning": "problem 1: x"}\n'), 1, print) == []
     assert caplog.messages == ["grading: problem 1: x; counted as timeout"]
 
 
@@ -242,7 +243,7 @@ def test_calls_share_a_process_until_one_fails() -> None:
         raise KeyboardInterrupt
 
     before, asked = graders(), [answer("7", "7")]
-    with grade.kept():
+    with kept():
         assert [grade(asked), grade(asked)] == 2 * [grade(asked)]
         (first,) = graders() - before
         with pytest.raises(KeyboardInterrupt):
@@ -274,4 +275,4 @@ def test_any_text_gets_an_outcome(rows: list[tuple[str, str]]) -> None:
 
 
 def test_all_cores_are_used() -> None:
-    assert grade.usable_cores() == len(os.sched_getaffinity(0))
+    assert usable_cores() == len(os.sched_getaffinity(0))

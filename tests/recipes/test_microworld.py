@@ -134,7 +134,7 @@ def test_a_check_refuses_what_cannot_be_drawn(arguments, fault):
 
 def test_a_check_of_names_generates_nothing():
     code = (
-        "import sys; from lightreasoner import sources\n"
+        "import sys; from lightreasoner.data import sources\n"
         f"sources.check('microworld', ['tuned', 'transfer', 'chain_sum'], 'test', {SURE})\n"
         "print('reasoning_gym' in sys.modules)"
     )

@@ -171,7 +171,7 @@ def test_processes_add_to_each_others(file: Path, home: Path) -> None:
     other.write_bytes(OTHER)
     time.sleep(digests.SETTLED / 1e9 + 0.1)
     script = (
-        "import sys; from pathlib import Path; from lightreasoner import digests; "
+        "import sys; from pathlib import Path; from lightreasoner.storage import digests; "
         "digests.keep(Path(sys.argv[1])); digests.md5(Path(sys.argv[2]))"
     )
     digests.md5(file)

@@ -44,10 +44,10 @@ import os, signal, sys, time
 from pathlib import Path
 import stored_pipeline
 from lightreasoner.pipeline.graph import STAGES
-from tasks import tracking
-tracking.configure(sys.argv[1], Path(sys.argv[2]))
-with tracking.pipeline_run(stored_pipeline.params(), "killed") as run:
-    with tracking.stage_run(run, STAGES["finetune"]) as live:
+from tasks.tracking import mlflow_runs
+mlflow_runs.configure(sys.argv[1], Path(sys.argv[2]))
+with mlflow_runs.pipeline_run(stored_pipeline.params(), "killed") as run:
+    with mlflow_runs.stage_run(run, STAGES["finetune"]) as live:
         live.metric("loss", 2.0, 1)
         time.sleep(3)
         os.kill(os.getpid(), signal.SIGKILL)

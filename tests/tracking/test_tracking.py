@@ -311,6 +311,7 @@ def test_what_no_database_takes_is_said_and_left_out(
 @nothing_lost
 def test_a_database_that_is_busy_holds_no_stage_up(home: Path) -> None:
     """Another process writes for two seconds: a metric call returns at once all the same."""
+    mlflow_runs.configure(f"sqlite:///{home}/mlflow/mlflow.db", home)
     with (
         mlflow_runs.pipeline_run(PARAMS, "busy") as run_id,
         mlflow_runs.stage_run(run_id, STAGES["finetune"]) as live,
