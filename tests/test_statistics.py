@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 
 from lightreasoner.statistics import (
     Array,
@@ -43,6 +44,19 @@ SHARES = st.lists(st.sampled_from([0, 0.25, 0.5, 0.75, 1.0]), min_size=1, max_si
 )
 def test_wilson_interval_of_worked_examples(correct: int, n: int, low: float, high: float) -> None:
     assert wilson_interval(correct, n) == pytest.approx((low, high), abs=5e-5)
+
+
+def test_wilson_interval_is_scipys_to_the_bit() -> None:
+    for n in (1, 2, 7, 100, 263, 500, 1319):
+        for correct in range(n + 1):
+            found = binomtest(correct, n).proportion_ci(0.95, method="wilson")
+            assert wilson_interval(correct, n) == (found.low, found.high)
+
+
+@pytest.mark.parametrize(("correct", "n"), [(-1, 5), (6, 5), (0, 0)])
+def test_wilson_interval_refuses_impossible_counts(correct: int, n: int) -> None:
+    with pytest.raises(ValueError, match="correct must be from 0 to n"):
+        wilson_interval(correct, n)
 
 
 @given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
