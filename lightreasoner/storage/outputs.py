@@ -45,6 +45,16 @@ def put(artifact: Artifact, out: Path, home: Path, overwrite: bool = False) -> N
 
 def _is_stored(out: Path, home: Path) -> bool:
     """Whether a manifest of the store (store.py) names just this content."""
-    said = f'"digest": "{artifacts.digest(out)}"'
-    manifests = (home / "store").glob("*/*/manifest.json")
-    return any(said in manifest.read_text(encoding="utf-8") for manifest in manifests)
+    try:
+        said = f'"digest": "{artifacts.digest(out)}"'.encode()
+    except OSError:  # a link to nowhere is in no result
+        return False
+    return any(said in _content(file) for file in (home / "store").glob("*/*/manifest.json"))
+
+
+def _content(manifest: Path) -> bytes:
+    """A manifest as it is, which may be damaged; nothing where it cannot be read."""
+    try:
+        return manifest.read_bytes()
+    except OSError:
+        return b""
