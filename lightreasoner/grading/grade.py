@@ -1,6 +1,6 @@
 """Two verdicts on every response: the Qwen2.5-Math toolkit's, and what is right.
 
-`qwen` is the toolkit's (official.py), so that accuracies compare with published ones; `strict` is
+`qwen` is the toolkit's (qwen_math/), so that accuracies compare with published ones; `strict` is
 mathematics (strict/). Each is one of four outcomes:
 
     correct    the answer is the gold answer
@@ -10,7 +10,7 @@ mathematics (strict/). Each is one of four outcomes:
                log; counts as not correct
 
 Responses are written by models, and algebra on them can take for ever or all of the memory. So they
-are graded in processes of their own (grading_process.py), which are killed at the limit.
+are graded in processes of their own (worker.py), which are killed at the limit.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ def grade(
 ) -> list[Grade]:
     """The grades of `answers`, in their order; `workers` processes, one a core if None.
 
-    An answer takes 3 s of work at most (see LIMITS in grading_process.py), whatever it says; the
+    An answer takes 3 s of work at most (see LIMITS in worker.py), whatever it says; the
     others keep their verdicts. `on_done(done, total)` hears of finished answers. Raises
     ProblemsError for a gold answer that cannot be read, GradingError if the process dies.
     """
