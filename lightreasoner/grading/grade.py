@@ -73,7 +73,9 @@ class _Keeper:
         self._owner = os.getpid()
 
     def process(self) -> "subprocess.Popen[bytes]":
-        """The process, started if there is none; a fork's is its parent's."""
+        """The process, started if there is none, or if it died; a fork's is its parent's."""
+        if self._process is not None and self._process.poll() is not None:
+            self.end()
         if self._process is None or self._owner != os.getpid():
             command = [sys.executable, "-m", _worker_module()]
             self._owner = os.getpid()
@@ -88,35 +90,37 @@ class _Keeper:
         self._process = None
 
 
-_kept: _Keeper | None = None
+_kept: list[_Keeper] = []
 
 
 @contextlib.contextmanager
 def kept() -> Iterator[None]:
     """Within this block all calls of `grade` share a process, which takes seconds to start.
 
-    Calls at once take turns then.
+    Calls at once take turns then. Blocks may be in each other, or overlap in threads: calls go to
+    the newest one's process.
     """
-    global _kept
-    before, _kept = _kept, _Keeper()
+    keeper = _Keeper()
+    _kept.append(keeper)
     try:
         yield
     finally:
-        keeper, _kept = _kept, before
-        keeper.end()
+        _kept.remove(keeper)
+        with keeper.turn:
+            keeper.end()
 
 
 @contextlib.contextmanager
 def _process() -> Iterator["subprocess.Popen[bytes]"]:
     """The process for a call; after an error the next one starts anew."""
-    keeper = _kept or _Keeper()
+    keeper = next(reversed(_kept), None) or _Keeper()
     with keeper.turn:
         is_fine = False
         try:
             yield keeper.process()
             is_fine = True
         finally:
-            if not is_fine or keeper is not _kept:
+            if not is_fine or keeper not in _kept:
                 keeper.end()
 
 
