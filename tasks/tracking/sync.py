@@ -61,10 +61,12 @@ class Copier:
             while not stop.wait(SECONDS):
                 self.catch_up()
 
-        with path.open("w", encoding="utf-8") as file:
+        new = path.parents[1] / f"{root}.new"  # others find it when it is locked
+        with new.open("w", encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             file.write(self.server)
             file.flush()
+            new.rename(path)
             self._root, thread = root, threading.Thread(target=work, name="mlflow", daemon=True)
             thread.start()
             try:
@@ -155,7 +157,8 @@ def send_all(home: Path, wanted: Collection[str] = ()) -> tuple[list[str], bool]
     lines, is_done = [], True
     for path in sorted(_unsent(home).glob("*")):
         name = path.name
-        with path.open("r+", encoding="utf-8") as file:
+        # What is gone was sent meanwhile by another process.
+        with contextlib.suppress(FileNotFoundError), path.open("r+", encoding="utf-8") as file:
             server = file.read()
             try:
                 name = str(_client(home).get_run(path.name).info.run_name)
@@ -170,7 +173,7 @@ def send_all(home: Path, wanted: Collection[str] = ()) -> tuple[list[str], bool]
                 said = "goes on, its own process sends it"
             except FAILURES as error:
                 said, is_done = f"waits under {home} ({route.reason(error)})", False
-        lines.append(f"{server}: {name} {said}")
+            lines.append(f"{server}: {name} {said}")
     return lines, is_done
 
 
