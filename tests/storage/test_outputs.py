@@ -122,3 +122,11 @@ def test_a_link_to_nowhere_is_a_file() -> None:
     Path("a/b").symlink_to("nowhere")
     with pytest.raises(ArtifactError, match=r"a: holds other files \(b\)"):
         outputs.check(Path("a"), HOME)
+
+
+@pytest.mark.parametrize("out", ["store", "store/prepare/one", "mlflow", "prefect/ui", "runs"])
+def test_what_home_keeps_stays(out: str) -> None:
+    put("one", Path("a"))
+    for overwrite in (False, True):
+        with pytest.raises(ArtifactError, match=f"home/{out}: is kept by home; choose a new"):
+            outputs.check(HOME / out, HOME, overwrite)
