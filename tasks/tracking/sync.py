@@ -144,8 +144,7 @@ class Copier:
             if run.inputs and run.inputs.dataset_inputs:
                 target.log_inputs(there, run.inputs.dataset_inputs)
             if source.list_artifacts(run_id):
-                with tempfile.TemporaryDirectory(prefix="lightreasoner-") as scratch:
-                    target.log_artifacts(there, source.download_artifacts(run_id, "", scratch))
+                _send_files(source, target, run_id, there)
             self._whole.add(run_id)
 
 
@@ -201,6 +200,17 @@ def _tree(client: MlflowClient, root: str, known: Collection[str] = ()) -> list[
             found = client.search_runs([run.info.experiment_id], under, max_results=MOST)
             runs += [child for child in found if child.info.run_id not in known]
     return runs
+
+
+def _send_files(source: MlflowClient, target: MlflowClient, run_id: str, there: str) -> None:
+    """Raises MlflowException for whatever the client of the server's store of files raises."""
+    with tempfile.TemporaryDirectory(prefix="lightreasoner-") as scratch:
+        found = source.download_artifacts(run_id, "", scratch)
+        try:
+            target.log_artifacts(there, found)
+        except Exception as error:  # boto3's and others' kinds, or that it is not installed
+            said = f"{type(error).__name__}: {route.reason(error)}"
+            raise MlflowException(f"files not taken ({said})") from error
 
 
 def _found(target: MlflowClient, experiment: str, wanted: str) -> str | None:

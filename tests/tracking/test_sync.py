@@ -382,6 +382,27 @@ def test_a_refused_run_holds_up_no_other(home: Path, elsewhere: Elsewhere) -> No
     assert sync.send_all(home) == ([f"{elsewhere.address}: refused sent"], True)
 
 
+def test_a_store_of_files_without_its_client_stops_no_run(
+    home: Path,
+    elsewhere: Elsewhere,
+    monkeypatch: pytest.MonkeyPatch,
+    outcomes: dict[str, Outcome],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """MLflow imports boto3 when a server keeps its files in S3, and raises what that raises."""
+
+    def log_artifacts(*_: object) -> None:
+        raise ModuleNotFoundError("No module named 'boto3'")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "log_artifacts", log_artifacts)
+        mlflow_runs.configure(elsewhere.address, home)
+        with mlflow_runs.pipeline_run(PARAMS, "files") as run:
+            mlflow_runs.log_comparison(run, {}, [outcomes["report"].artifact.path / "report.html"])
+    assert "files not taken (ModuleNotFoundError: No module named 'boto3')" in caplog.text
+    assert sync.send_all(home) == ([f"{elsewhere.address}: files sent"], True)
+
+
 def test_a_copy_that_was_deleted_is_made_anew(home: Path, elsewhere: Elsewhere) -> None:
     mlflow_runs.configure(elsewhere.address, home)
     with mlflow_runs.pipeline_run(PARAMS, "deleted") as run_id:
