@@ -8,7 +8,7 @@
     <home>/prefect-login   `user:secret` of Prefect's server, mode 0600; home itself is 0700
 
 Environment variables are read and set here, but for a process manager's own (manager.py), one of
-Prefect's logging (deployment.py) and, without flows/, cuBLAS's (lightreasoner/__main__.py). A
+Prefect's logging (deployments.py) and, without flows/, cuBLAS's (lightreasoner/__main__.py). A
 variable that is set already stays, but for the login of our own Prefect servers.
 """
 

@@ -18,6 +18,7 @@ from lightreasoner.config import Params
 from lightreasoner.grading.grade import kept
 from lightreasoner.pipeline.graph import GRAPH, STAGES, Inputs, Stage, external_inputs, walk
 from lightreasoner.pipeline.store import Job, peak_memory_mib, reset_peak_memory
+from lightreasoner.storage import digests
 from lightreasoner.storage.artifacts import Artifact
 from tasks.stages import StageRun, decide_champion, register, run_stage
 from tasks.tracking import mlflow_runs
@@ -43,12 +44,13 @@ def lightreasoner(params: Form) -> dict[str, Any]:
 def begin(form: Settings) -> Path:
     """Let Prefect's interface see our lines, tag this flow run by its form, find MLflow; home.
 
-    Prefect sends what our loggers let through (PREFECT_LOGGING_EXTRA_LOGGERS in home.py).
+    Prefect sends what our loggers let through (PREFECT_LOGGING_EXTRA_LOGGERS in environment.py).
     """
     for name in ("lightreasoner", "tasks", "flows"):
         logging.getLogger(name).setLevel(logging.INFO)
     naming.tag(form)
     home = environment.home()
+    digests.keep(home)
     local.track(home)
     return home
 

@@ -7,10 +7,12 @@ whole server into the run, too, which takes as long again.
 
 import atexit
 import gc
+import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -28,7 +30,8 @@ def start(where: Path) -> None:
     Connections wait in its socket, which is open at once, until it can answer them. A terminal
     sends Ctrl-C, and the end of its connection, to every process of the run. The server would go
     first, and Prefect waits for minutes for one that is gone; so it inherits that both are blocked,
-    and this process ends it when all is said.
+    and this process ends it when all is said. If this one is killed, a pipe between both closes,
+    and the server ends by itself.
     """
     (where / "logs").mkdir(parents=True, exist_ok=True)
     (where / "prefect").mkdir(exist_ok=True)  # Prefect makes no parent
@@ -38,7 +41,7 @@ def start(where: Path) -> None:
         try:
             server = subprocess.Popen(
                 [sys.executable, "-m", "flows.servers.own_prefect", str(door.fileno())],
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=file,
                 stderr=file,
                 pass_fds=[door.fileno()],
@@ -82,6 +85,14 @@ def _stop(server: "subprocess.Popen[bytes]") -> None:
     except subprocess.TimeoutExpired:
         server.kill()
         server.wait()
+    assert server.stdin is not None
+    server.stdin.close()
+
+
+def _end_with_the_run() -> None:
+    """Wait for the end of the run, whose pipe is never written to, and have SIGTERM end this."""
+    os.read(sys.stdin.fileno(), 1)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def serve(door: socket.socket) -> None:
@@ -97,4 +108,5 @@ def serve(door: socket.socket) -> None:
 
 
 if __name__ == "__main__":
+    threading.Thread(target=_end_with_the_run, name="end with the run", daemon=True).start()
     serve(socket.socket(fileno=int(sys.argv[1])))

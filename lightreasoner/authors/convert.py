@@ -1,6 +1,6 @@
-"""Sample sets as the authors' JSONL (authors.py), and back.
+"""Sample sets as the authors' JSONL (jsonl.py), and back.
 
-Text does not say where its tokens end. boundaries.py finds that out again and says where it cannot;
+Text does not say where its tokens end. token_boundaries.py finds it again and says where it cannot;
 such rows are left out of an import, counted, and listed in `excluded.csv` beside the tables.
 """
 

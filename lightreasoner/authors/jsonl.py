@@ -10,7 +10,7 @@ A line is one sample:
     weights         their weights, which sum to 1
     kl_divergence   KL(expert || amateur) of the step, nats
 
-exchange.py turns sample sets into such files and back.
+convert.py turns sample sets into such files and back.
 """
 
 import json

@@ -1,6 +1,6 @@
 """Two verdicts on every response: the Qwen2.5-Math toolkit's, and what is right.
 
-`qwen` is the toolkit's (official.py), so that accuracies compare with published ones; `strict` is
+`qwen` is the toolkit's (qwen_math/), so that accuracies compare with published ones; `strict` is
 mathematics (strict/). Each is one of four outcomes:
 
     correct    the answer is the gold answer
@@ -10,7 +10,7 @@ mathematics (strict/). Each is one of four outcomes:
                log; counts as not correct
 
 Responses are written by models, and algebra on them can take for ever or all of the memory. So they
-are graded in processes of their own (grading_process.py), which are killed at the limit.
+are graded in processes of their own (worker.py), which are killed at the limit.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ def grade(
 ) -> list[Grade]:
     """The grades of `answers`, in their order; `workers` processes, one a core if None.
 
-    An answer takes 3 s of work at most (see LIMITS in grading_process.py), whatever it says; the
+    An answer takes 3 s of work at most (see LIMITS in worker.py), whatever it says; the
     others keep their verdicts. `on_done(done, total)` hears of finished answers. Raises
     ProblemsError for a gold answer that cannot be read, GradingError if the process dies.
     """
@@ -73,7 +73,9 @@ class _Keeper:
         self._owner = os.getpid()
 
     def process(self) -> "subprocess.Popen[bytes]":
-        """The process, started if there is none; a fork's is its parent's."""
+        """The process, started if there is none, or if it died; a fork's is its parent's."""
+        if self._process is not None and self._process.poll() is not None:
+            self.end()
         if self._process is None or self._owner != os.getpid():
             command = [sys.executable, "-m", _worker_module()]
             self._owner = os.getpid()
@@ -88,35 +90,37 @@ class _Keeper:
         self._process = None
 
 
-_kept: _Keeper | None = None
+_kept: list[_Keeper] = []
 
 
 @contextlib.contextmanager
 def kept() -> Iterator[None]:
     """Within this block all calls of `grade` share a process, which takes seconds to start.
 
-    Calls at once take turns then.
+    Calls at once take turns then. Blocks may be in each other, or overlap in threads: calls go to
+    the newest one's process.
     """
-    global _kept
-    before, _kept = _kept, _Keeper()
+    keeper = _Keeper()
+    _kept.append(keeper)
     try:
         yield
     finally:
-        keeper, _kept = _kept, before
-        keeper.end()
+        _kept.remove(keeper)
+        with keeper.turn:
+            keeper.end()
 
 
 @contextlib.contextmanager
 def _process() -> Iterator["subprocess.Popen[bytes]"]:
     """The process for a call; after an error the next one starts anew."""
-    keeper = _kept or _Keeper()
+    keeper = next(reversed(_kept), None) or _Keeper()
     with keeper.turn:
         is_fine = False
         try:
             yield keeper.process()
             is_fine = True
         finally:
-            if not is_fine or keeper is not _kept:
+            if not is_fine or keeper not in _kept:
                 keeper.end()
 
 

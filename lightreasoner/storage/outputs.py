@@ -12,6 +12,8 @@ from lightreasoner.storage.artifacts import Artifact
 
 HOME = Path(".lightreasoner")
 DATA = HOME / "data"
+KEPT = ("store", "work", "mlflow", "prefect", "runs")
+"""Folders under home whose content no result may replace."""
 NAMED = 3
 
 
@@ -29,10 +31,13 @@ def check_new(out: Path, remedy: str = "choose a new directory") -> None:
 def check(out: Path, home: Path, overwrite: bool = False) -> None:
     """Refuse a place whose files the store under `home` does not have. Raises ArtifactError.
 
-    With `overwrite` any folder will do that holds neither the current folder nor home.
+    With `overwrite` any folder will do that holds neither the current folder nor home, and is none
+    of those that home keeps.
     """
     if any(kept.resolve().is_relative_to(out.resolve()) for kept in (Path.cwd(), home)):
         raise ArtifactError(f"{out}: holds the current folder, or {home}; choose a new directory")
+    if any(out.resolve().is_relative_to((home / name).resolve()) for name in KEPT):
+        raise ArtifactError(f"{out}: is kept by {home}; choose a new directory")
     if not out.is_dir() or not (overwrite or _is_stored(out, home)):
         check_new(out, "choose a new directory, or replace all that it holds by --overwrite")
 
@@ -45,6 +50,16 @@ def put(artifact: Artifact, out: Path, home: Path, overwrite: bool = False) -> N
 
 def _is_stored(out: Path, home: Path) -> bool:
     """Whether a manifest of the store (store.py) names just this content."""
-    said = f'"digest": "{artifacts.digest(out)}"'
-    manifests = (home / "store").glob("*/*/manifest.json")
-    return any(said in manifest.read_text(encoding="utf-8") for manifest in manifests)
+    try:
+        said = f'"digest": "{artifacts.digest(out)}"'.encode()
+    except OSError:  # a link to nowhere is in no result
+        return False
+    return any(said in _content(file) for file in (home / "store").glob("*/*/manifest.json"))
+
+
+def _content(manifest: Path) -> bytes:
+    """A manifest as it is, which may be damaged; nothing where it cannot be read."""
+    try:
+        return manifest.read_bytes()
+    except OSError:
+        return b""

@@ -61,10 +61,12 @@ class Copier:
             while not stop.wait(SECONDS):
                 self.catch_up()
 
-        with path.open("w", encoding="utf-8") as file:
+        new = path.parents[1] / f"{root}.new"  # others find it when it is locked
+        with new.open("w", encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             file.write(self.server)
             file.flush()
+            new.rename(path)
             self._root, thread = root, threading.Thread(target=work, name="mlflow", daemon=True)
             thread.start()
             try:
@@ -142,8 +144,7 @@ class Copier:
             if run.inputs and run.inputs.dataset_inputs:
                 target.log_inputs(there, run.inputs.dataset_inputs)
             if source.list_artifacts(run_id):
-                with tempfile.TemporaryDirectory(prefix="lightreasoner-") as scratch:
-                    target.log_artifacts(there, source.download_artifacts(run_id, "", scratch))
+                _send_files(source, target, run_id, there)
             self._whole.add(run_id)
 
 
@@ -155,7 +156,8 @@ def send_all(home: Path, wanted: Collection[str] = ()) -> tuple[list[str], bool]
     lines, is_done = [], True
     for path in sorted(_unsent(home).glob("*")):
         name = path.name
-        with path.open("r+", encoding="utf-8") as file:
+        # What is gone was sent meanwhile by another process.
+        with contextlib.suppress(FileNotFoundError), path.open("r+", encoding="utf-8") as file:
             server = file.read()
             try:
                 name = str(_client(home).get_run(path.name).info.run_name)
@@ -170,7 +172,7 @@ def send_all(home: Path, wanted: Collection[str] = ()) -> tuple[list[str], bool]
                 said = "goes on, its own process sends it"
             except FAILURES as error:
                 said, is_done = f"waits under {home} ({route.reason(error)})", False
-        lines.append(f"{server}: {name} {said}")
+            lines.append(f"{server}: {name} {said}")
     return lines, is_done
 
 
@@ -198,6 +200,17 @@ def _tree(client: MlflowClient, root: str, known: Collection[str] = ()) -> list[
             found = client.search_runs([run.info.experiment_id], under, max_results=MOST)
             runs += [child for child in found if child.info.run_id not in known]
     return runs
+
+
+def _send_files(source: MlflowClient, target: MlflowClient, run_id: str, there: str) -> None:
+    """Raises MlflowException for whatever the client of the server's store of files raises."""
+    with tempfile.TemporaryDirectory(prefix="lightreasoner-") as scratch:
+        found = source.download_artifacts(run_id, "", scratch)
+        try:
+            target.log_artifacts(there, found)
+        except Exception as error:  # boto3's and others' kinds, or that it is not installed
+            said = f"{type(error).__name__}: {route.reason(error)}"
+            raise MlflowException(f"files not taken ({said})") from error
 
 
 def _found(target: MlflowClient, experiment: str, wanted: str) -> str | None:

@@ -128,7 +128,7 @@ def test_the_order_of_the_rows_does_not_count() -> None:
 @settings(deadline=None)
 @given(st.text(alphabet=st.characters(codec="utf-8", exclude_categories=("Cs",)), max_size=40))
 def test_every_prefix_of_the_tokenizers_own_spelling_is_recovered(text: str) -> None:
-    """What boundaries.py says of byte-pair tokenizers, on the shipped expert's."""
+    """What token_boundaries.py says of byte-pair tokenizers, on the shipped expert's."""
     tokenizer = loading.load_tokenizer(MICROWORLD)
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     if "\ufffd" in text:

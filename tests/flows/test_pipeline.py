@@ -37,7 +37,7 @@ from lightreasoner.experiments import methods
 from lightreasoner.pipeline.graph import GRAPH, STAGES, external_inputs
 from lightreasoner.pipeline.store import Job, Store
 from lightreasoner.progress import Silent
-from lightreasoner.storage import outputs
+from lightreasoner.storage import digests, outputs
 from tasks.registry.gate import Gated
 from tasks.registry.versions import Registered, RegistryError
 from tasks.stages import StageRun, run_stage
@@ -177,6 +177,12 @@ def first_report(params: Params, home: Path) -> dict[str, Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LIGHTREASONER_HOME", str(home))
         return pipeline.lightreasoner(params)
+
+
+@pytest.mark.usefixtures("first_report")
+def test_a_flow_that_a_server_starts_keeps_digests_too(home: Path) -> None:
+    """No console script has asked for it there."""
+    assert digests._kept == [home / "digests.json"]
 
 
 def test_the_report_is_on_disk(first_report: dict[str, Any], home: Path) -> None:

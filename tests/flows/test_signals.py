@@ -17,7 +17,7 @@ import yaml
 from flows import environment
 from lightreasoner.config import Params
 
-CONSOLE = "from flows.cli import main; main()"
+CONSOLE = "from flows.cli.app import main; main()"
 pytestmark = [pytest.mark.nightly, pytest.mark.timeout(900)]
 
 
@@ -116,3 +116,15 @@ def test_ctrl_c_while_prefect_starts(where: Path) -> None:
     assert process.wait(20) == 130
     assert ours(where) == []
     assert "Traceback" not in (where / "run.log").read_text(encoding="utf-8")
+
+
+def test_a_run_that_is_killed_leaves_no_server(where: Path) -> None:
+    """SIGKILL, as of a machine without memory: nothing of the run's own is called."""
+    process = start(where)
+    until(where, process, lambda: any("own_prefect" in line for line in ours(where)))
+    process.kill()
+    process.wait()
+    end = time.monotonic() + 60
+    while ours(where):
+        assert time.monotonic() < end, ours(where)
+        time.sleep(0.1)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -252,6 +253,45 @@ def test_calls_share_a_process_until_one_fails() -> None:
         grade(asked)
         (second,) = graders() - before
         assert second != first
+    assert graders() == before
+
+
+def test_blocks_of_two_threads_may_overlap() -> None:
+    """The first one ends while the other still grades; its end leaves the other its process."""
+    before, asked = graders(), [answer("7", "7")]
+    begun, both, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def first() -> None:
+        with kept():
+            begun.set()
+            assert both.wait(60)
+        ended.set()
+
+    def second() -> None:
+        assert begun.wait(60)
+        with kept():
+            grade(asked)
+            own = graders() - before
+            both.set()
+            assert ended.wait(60)
+            grade(asked)
+            assert graders() - before == own
+
+    with ThreadPoolExecutor(2) as threads:
+        early, late = threads.submit(first), threads.submit(second)
+        late.result()
+        early.result()
+    assert graders() == before
+
+
+def test_a_process_that_died_between_two_calls_is_started_again() -> None:
+    before, asked = graders(), [answer("7", "7")]
+    with kept():
+        graded = grade(asked)
+        (idle,) = graders() - before
+        psutil.Process(idle).kill()
+        psutil.wait_procs([psutil.Process(idle)], 10)
+        assert grade(asked) == graded
     assert graders() == before
 
 

@@ -100,3 +100,33 @@ def test_many_files_are_not_all_named() -> None:
 def test_the_current_folder_and_home_stay(out: str, overwrite: bool) -> None:
     with pytest.raises(ArtifactError, match="holds the current folder, or home; choose"):
         outputs.check(Path(out), HOME, overwrite)
+
+
+def test_what_is_damaged_in_the_store_is_passed_over() -> None:
+    """A manifest that a disk has spoilt is another entry's; the next run makes it again."""
+    put("one", Path("a"))
+    for name in ("aaa", "zzz"):
+        (HOME / "store" / "prepare" / name).mkdir()
+    (HOME / "store" / "prepare" / "aaa" / "manifest.json").write_bytes(b"\xff\xfe")
+    (HOME / "store" / "prepare" / "zzz" / "manifest.json").mkdir()
+    put("two", Path("a"))
+    assert Path("a/problems.jsonl").read_text(encoding="utf-8") == "two"
+    Path("b").mkdir()
+    Path("b/problems.jsonl").touch()
+    with pytest.raises(ArtifactError, match="holds other files"):
+        put("three", Path("b"))
+
+
+def test_a_link_to_nowhere_is_a_file() -> None:
+    Path("a").mkdir()
+    Path("a/b").symlink_to("nowhere")
+    with pytest.raises(ArtifactError, match=r"a: holds other files \(b\)"):
+        outputs.check(Path("a"), HOME)
+
+
+@pytest.mark.parametrize("out", ["store", "store/prepare/one", "mlflow", "prefect/ui", "runs"])
+def test_what_home_keeps_stays(out: str) -> None:
+    put("one", Path("a"))
+    for overwrite in (False, True):
+        with pytest.raises(ArtifactError, match=f"home/{out}: is kept by home; choose a new"):
+            outputs.check(HOME / out, HOME, overwrite)

@@ -331,6 +331,42 @@ def test_two_that_send_at_once_make_one_copy(home: Path, elsewhere: Elsewhere) -
     assert elsewhere.only("once").info.status == "FINISHED"
 
 
+def test_what_another_process_has_sent_meanwhile_is_passed_over(
+    home: Path, elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, last = sorted(wait(home, elsewhere, "here", "there"))
+    send = sync.Copier.send
+
+    def sent(copier: sync.Copier, root: str) -> None:
+        send(copier, root)
+        if root == first:
+            send(copier, last)
+            (home / "mlflow" / "unsent" / last).unlink()
+
+    monkeypatch.setattr(sync.Copier, "send", sent)
+    lines, is_done = sync.send_all(home)
+    assert is_done
+    assert len(lines) == 1
+
+
+def test_a_run_that_begins_is_never_taken_for_one_whose_process_is_gone(
+    home: Path, elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before it holds the lock, there is nothing that another process could find."""
+    seen: list[list[str]] = []
+    lock = sync.fcntl.flock
+
+    def locked(file: object, kind: int) -> None:
+        seen.append([path.name for path in (home / "mlflow" / "unsent").iterdir()])
+        lock(file, kind)
+
+    monkeypatch.setattr(sync.fcntl, "flock", locked)
+    mlflow_runs.configure(elsewhere.address, home)
+    with mlflow_runs.pipeline_run(PARAMS, "begins") as run:
+        assert (home / "mlflow" / "unsent" / run).read_text(encoding="utf-8") == elsewhere.address
+    assert not [names for names in seen if run in names]
+
+
 def test_a_refused_run_holds_up_no_other(home: Path, elsewhere: Elsewhere) -> None:
     """The server has another value of a parameter, which it never changes."""
     refused, _ = wait(home, elsewhere, "refused", "welcome")
@@ -344,6 +380,27 @@ def test_a_refused_run_holds_up_no_other(home: Path, elsewhere: Elsewhere) -> No
     assert any(line.startswith(f"{elsewhere.address}: refused waits") for line in lines)
     elsewhere.client.delete_run(taken)
     assert sync.send_all(home) == ([f"{elsewhere.address}: refused sent"], True)
+
+
+def test_a_store_of_files_without_its_client_stops_no_run(
+    home: Path,
+    elsewhere: Elsewhere,
+    monkeypatch: pytest.MonkeyPatch,
+    outcomes: dict[str, Outcome],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """MLflow imports boto3 when a server keeps its files in S3, and raises what that raises."""
+
+    def log_artifacts(*_: object) -> None:
+        raise ModuleNotFoundError("No module named 'boto3'")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "log_artifacts", log_artifacts)
+        mlflow_runs.configure(elsewhere.address, home)
+        with mlflow_runs.pipeline_run(PARAMS, "files") as run:
+            mlflow_runs.log_comparison(run, {}, [outcomes["report"].artifact.path / "report.html"])
+    assert "files not taken (ModuleNotFoundError: No module named 'boto3')" in caplog.text
+    assert sync.send_all(home) == ([f"{elsewhere.address}: files sent"], True)
 
 
 def test_a_copy_that_was_deleted_is_made_anew(home: Path, elsewhere: Elsewhere) -> None:
