@@ -449,5 +449,5 @@ def test_a_sweep_over_nothing_is_refused(workspace: Path, option: str) -> None:
     assert (workspace / "params.yaml").is_file()
     for nothing in ("", " , "):
         assert faults(call("sweep", option, nothing)) == [
-            f"{option}: names no number; give some, such as 0.2,0.4"
+            f"{option}: must be at least one number, such as 0.2,0.4"
         ]

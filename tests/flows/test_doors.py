@@ -235,7 +235,7 @@ def test_our_own_clients_have_the_login(up: Path, door: Door) -> None:
     done = subprocess.run(run, env=shell, cwd=up.parent, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == (
-        f"error: PREFECT_API_URL {address}/api: that server asks for a login (401); set "
+        f"error: PREFECT_API_URL {address}/api: the server requires a login (401); set "
         "PREFECT_API_AUTH_STRING to its `user:secret`"
     )
 
