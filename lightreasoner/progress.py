@@ -1,4 +1,4 @@
-"""How long work tells what it is doing: one small protocol, a silent watcher, a terminal's."""
+"""How long work reports its progress: one small protocol, a silent watcher, a terminal's."""
 
 import sys
 from typing import Protocol
@@ -37,7 +37,7 @@ class Silent:
 
 
 class _RateColumn(TextColumn):
-    """Units a second."""
+    """Units per second."""
 
     def __init__(self) -> None:
         super().__init__("")

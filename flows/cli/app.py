@@ -413,6 +413,6 @@ def sync(
     from tasks.tracking import sync
 
     lines, is_done = sync.send_all(where, records.names(where, run) if run else ())
-    typer.echo("\n".join(lines) or f"nothing waits under {where}")
+    typer.echo("\n".join(lines) or f"nothing is waiting under {where}")
     if not is_done:
         raise typer.Exit(1)

@@ -85,8 +85,8 @@ class Manager:
         home = str(self.home)
         if len(os.fsencode(home)) > HOME_BYTES or re.search(r"%|\s[;#]|\n", home):
             raise ServerError(
-                f"LIGHTREASONER_HOME {home}: the process manager takes a path of up to "
-                f"{HOME_BYTES} bytes without '%', ' ;' and ' #'; name such a one"
+                f"LIGHTREASONER_HOME {home}: the process manager needs a path "
+                f"of at most {HOME_BYTES} bytes without '%', ' ;' and ' #'; choose such a one"
             )
         programs = [_program(self, service, place) for place, service in enumerate(services)]
         path = self.home / "up" / "supervisord.conf"

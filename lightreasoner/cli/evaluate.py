@@ -1,4 +1,5 @@
-"""`lightreasoner prompts` and `lightreasoner evaluate`: what a model is asked, how it does."""
+"""`lightreasoner prompts` and `lightreasoner evaluate`: what a model is asked, and how well it
+answers."""
 
 import hashlib
 import json
@@ -91,7 +92,7 @@ def prompts(
 def _chat_tokenizer(model: str | None, style: str) -> Any:
     """The tokenizer of a model whose chat template a style renders."""
     if model is None:
-        raise ConfigError([f"the style {style} renders a model's own template; give --model DIR"])
+        raise ConfigError([f"style {style} uses a model's own chat template; give --model DIR"])
     from lightreasoner.inference import loading
 
     return loading.load_tokenizer(loading.resolve(model).path)
@@ -196,7 +197,7 @@ def _names(text: str | None) -> list[str] | None:
 
 
 def _overrides(data: str | None, given: dict[str, Any]) -> list[str]:
-    """The section's values that options stand for, as `--set` has them."""
+    """The section's values that options set, in the form of `--set`."""
     values = {key: value for key, value in given.items() if value is not None}
     if data is not None:
         fields = config.Evaluate.model_fields.items()
@@ -215,7 +216,7 @@ def _place(home: Path, model: str, key: str) -> Path:
 def _connected(
     url: str, name: str | None, values: "Params", concurrency: int, key: str | None
 ) -> "Engine":
-    """The server as an engine, if it is there and serves the model. Raises EndpointError."""
+    """The server as an engine, if it answers and serves the model. Raises EndpointError."""
     from lightreasoner.inference.openai_engine import Endpoint
     from lightreasoner.inference.prompts import stop_words
 
@@ -232,9 +233,9 @@ def _connected(
 
 
 def _ask(engine: "Engine", key: str, job: "Job", out: Path, home: Path, overwrite: bool) -> None:
-    """Write the scores of what a server answers to `out`; a restart goes on where it stopped.
+    """Write the scores of a server's responses to `out`; a restart continues where it stopped.
 
-    They do not enter the store: what a server computes with, its fingerprint does not know.
+    They do not enter the store: no fingerprint knows what a server computes with.
     """
     from lightreasoner.evaluation import evaluate
     from lightreasoner.pipeline.store import Store

@@ -53,7 +53,7 @@ def grade(
 
 
 def read_answers(path: Path) -> tuple[list[dict[str, Any]], list[Answer]]:
-    """The rows of a file, and what of them is graded. Raises ProblemsError that names the line."""
+    """The rows of a file, and what is graded of them. Raises ProblemsError that names the line."""
     from lightreasoner.data import sources, user_files
 
     rows, answers, tally = [], [], sources.Tally()

@@ -23,7 +23,7 @@ SampleSet = Annotated[Path, typer.Option("--samples", metavar="DIR", help="The s
 
 
 def application(diff: Callable[..., None] | None = None) -> typer.Typer:
-    """The group of commands; `diff` is for one that knows more than directories."""
+    """The group of commands; `diff` replaces the command that knows only directories."""
     app = typer.Typer(
         help="Sample sets: statistics, differences, authors' JSONL.",
         no_args_is_help=True,

@@ -25,7 +25,7 @@ from lightreasoner.errors import ProblemsError
 from lightreasoner.grading.types import Answer, Grade, Outcome
 
 LIMITS = {"read": 0.4, "strict": 0.8, "qwen": 1.8}
-"""Seconds of the processor's time a step, so that a busy machine changes no verdict; 3 together,
+"""Seconds of CPU time per step, so that a busy machine changes no verdict; 3 together,
 which is what the toolkit gives a comparison."""
 
 GOLD_SECONDS = 3.0
@@ -35,11 +35,11 @@ PATIENCE = 10
 """How many times its limit a step may last by the clock: on a busy machine, or without working."""
 
 MEMORY = 2 << 30
-"""Bytes of address space a worker."""
+"""Bytes of address space per worker."""
 
 SHORT = 200
 """Characters of an answer and its gold answer that are looked at while reading: no number of so
-many digits is dear."""
+many digits is slow."""
 
 ANSWERS = 1000
 """A worker makes room for a new one after so many calls."""
@@ -111,7 +111,7 @@ def _outcome(is_correct: bool) -> Outcome:
 def grades(
     pool: ProcessPool, answers: Sequence[Answer], on_done: Callable[[int], None]
 ) -> list[Grade]:
-    """The grades of all answers, in order; `on_done(n)` hears of answers with both verdicts.
+    """The grades of all answers, in order; `on_done(n)` is called as answers have both verdicts.
 
     Raises ProblemsError for a gold answer that cannot be normalised, or not within the limit.
     """
@@ -154,7 +154,7 @@ def _golds(pool: ProcessPool, answers: Sequence[Answer]) -> list[str]:
             why = f" ({value.reason})" if value else f" in {GOLD_SECONDS:g} s"
             raise ProblemsError(
                 f"problem {problem.id}: its gold answer {problem.answer[:80]!r} cannot be "
-                f"normalised{why}; mend or drop the problem"
+                f"normalised{why}; fix or drop the problem"
             )
     return [golds[answer.problem.answer, answer.benchmark] for answer in answers]
 

@@ -1,6 +1,6 @@
 """Batched decoding, greedy unless a temperature is given, on raw logits.
 
-The longest prompts go first. A row that ends leaves its place to a prompt that waits: once an
+The longest prompts go first. A row that ends leaves its place to a prompt that waits: once a
 sixteenth of the rows has ended, as many prompts are read together and join the others; when none
 waits any more, ended rows leave the batch. Token ids go in and come out; text is never tokenised
 again.
@@ -48,7 +48,8 @@ def decode(
     batch_size: int | None = None,
     is_over: Callable[[list[int]], bool] = lambda ids: False,
 ) -> list[Completion]:
-    """One completion a prompt, in the prompts' order; `batch_size` rows at once, or as fit.
+    """One completion per prompt, in the prompts' order; `batch_size` rows at once, or as many as
+    fit.
 
     With a temperature, each prompt draws from a generator of its own, seeded by its entry in
     `seeds` (0 to n - 1 if None), whatever the batch. A completion also ends where `is_over(ids)`
@@ -116,7 +117,7 @@ class _Batch:
     def _write(
         self, slots: list[int], logits: Tensor, is_ended: Callable[[Completion], bool]
     ) -> None:
-        """A token of each slot; what an ended row would write is of no account."""
+        """A token of each slot; what an ended row would write is ignored."""
         held = [self.held[slot] for slot in slots]
         ids = choose(logits, self.temperature, [self.draws[index] for index in held])
         self.ids[slots] = ids

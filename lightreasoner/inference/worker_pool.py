@@ -47,7 +47,7 @@ def crew(make: Callable[[], Worker], compute: "Compute") -> Iterator[Crew]:
     """`compute.workers` workers, each by a call of `make` where it works.
 
     `make` travels to Ray's processes, so it holds paths and plain values, no model. Raises
-    ModelError if Ray has too little for so many, and what `make` and the workers raise.
+    ModelError if Ray has too few resources for so many, and what `make` and the workers raise.
     """
     if compute.workers == 1:
         yield _Here(make())

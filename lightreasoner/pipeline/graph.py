@@ -192,7 +192,7 @@ def external_inputs(params: Params, wanted: Collection[str] = EXTERNAL) -> Input
 
 @functools.cache
 def resolved(compute: Compute) -> Compute:
-    """The same settings with the device and dtype that `auto` stands for on this machine."""
+    """The same settings with the device and dtype that `auto` means on this machine."""
     device, dtype = compute.device, compute.dtype
     if device == "auto":
         device = "cuda" if _has_gpu() else "cpu"

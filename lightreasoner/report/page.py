@@ -133,7 +133,8 @@ def paired(base: Scores, tuned: Scores) -> dict[str, dict[str, Any]]:
 
 
 def read_steps(steps_dir: Path, samples_dir: Path) -> pd.DataFrame:
-    """One row a step with `kl`, `agree` (same top token) and its sample's `support` (0 if none)."""
+    """One row per step with `kl`, `agree` (same top token) and its sample's `support` (0 if
+    none)."""
     columns = ["problem_id", "step", "kl", "expert_top1", "amateur_top1"]
     steps = tables.read(steps_dir / "steps.parquet", tables.STEPS).select(columns).to_pandas()
     samples = tables.read(samples_dir / "samples.parquet", tables.SAMPLES).to_pandas()

@@ -3,7 +3,7 @@
 All selected steps of a trajectory share one forward pass, which is exact under causal attention;
 `sample` batching shuffles samples, as the paper does; `solution` batching is for SFT, whose
 labels are one-hot and whose updates count solutions. The settings under `finetune.reference`
-repeat faults of the authors' code, to measure what they do (docs/deviations.md).
+reproduce bugs in the authors' code, to measure what they do (docs/deviations.md).
 """
 
 import csv
@@ -40,9 +40,9 @@ VALUES_IN_CACHE = {"cpu": 1 << 18}
 
 
 def write(inputs: Inputs, config: "Finetune", work: Workspace, watcher: "Watcher") -> None:
-    """Write the adapter (peft's format, safetensors), `curve.csv` with the loss an update,
-    `validation.csv` with what held-out problems said, and `validation.json`, which names them and
-    the update whose adapter was kept.
+    """Write the adapter (peft's format, safetensors), `curve.csv` with the loss per update,
+    `validation.csv` with the held-out problems' measures, and `validation.json`, which names them
+    and the update whose adapter was kept.
 
     Raises ArtifactError or SelectionError for a sample set that is not this expert's, before the
     model is loaded; ModelError for the model or a loss that is not finite.
@@ -141,7 +141,7 @@ def _count(rows: list[Row], config: "Finetune") -> int:
 
 
 def objective(config: "Finetune", tokenizer: "PreTrainedTokenizerBase") -> Objective:
-    """What is trained: each label at its own position over all ids, or with the authors' faults.
+    """What is trained: each label at its own position over all ids, or with the authors' bugs.
 
     `last_column` reads every row at the last column of the padded batch, a pad for all but the
     longest; `ordinary_tokens` knows no id from `tokenizer.vocab_size` on, where special ones lie.

@@ -248,7 +248,9 @@ def _attempt(what: str, call: Callable[[], T]) -> T | None:
     try:
         return call()
     except FAILURES as error:
-        log.warning("MLflow did not take %s (%s); the pipeline goes on", what, route.reason(error))
+        log.warning(
+            "MLflow did not take %s (%s); the pipeline continues", what, route.reason(error)
+        )
         return None
 
 

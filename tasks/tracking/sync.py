@@ -83,8 +83,8 @@ class Copier:
         except FAILURES as error:
             if not self._has_said:
                 log.warning(
-                    "MLflow at %s misses records (%s); it is sent them when it is back, after this "
-                    "run's end by `lightreasoner sync --all`",
+                    "MLflow at %s lacks records (%s); it gets them when it is back, or "
+                    "after this run from `lightreasoner sync --all`",
                     self.server,
                     route.reason(error),
                 )
@@ -167,7 +167,7 @@ def send_all(home: Path, wanted: Collection[str] = ()) -> tuple[list[str], bool]
                 path.unlink(missing_ok=True)
                 said = "sent"
             except BlockingIOError:
-                said = "goes on, its own process sends it"
+                said = "is still running; its own process sends it"
             except FAILURES as error:
                 said, is_done = f"waits under {home} ({route.reason(error)})", False
         lines.append(f"{server}: {name} {said}")

@@ -410,8 +410,8 @@ def test_a_home_that_cannot_be_written_is_named(
     for command in (("run",), ("up", *free), ("push", *model), ("publish",)):
         (line,) = faults(call(*command))
         assert line == (
-            f"LIGHTREASONER_HOME {workspace}/home: cannot be made (file exists); "
-            "name a folder that you may write"
+            f"LIGHTREASONER_HOME {workspace}/home: cannot be created (file exists); "
+            "use a folder that you may write to"
         )
     assert call("down").stdout == f"nothing was running for {workspace}/home\n"
 

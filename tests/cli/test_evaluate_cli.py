@@ -52,7 +52,7 @@ def test_chat_renders_the_models_template(tmp_path: Path, tiny_expert: Path) -> 
     assert found["prompt"].endswith("What is $1+1$?<|im_end|>\n<|im_start|>assistant\n")
     assert found["gold"] == r"\frac{4}{2}"
     assert faults(call("prompts", *chat)) == [
-        "the style chat renders a model's own template; give --model DIR"
+        "style chat uses a model's own chat template; give --model DIR"
     ]
     (line,) = faults(call("prompts", *chat, "--model", str(tmp_path)))
     assert "no config.json" in line

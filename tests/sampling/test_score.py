@@ -190,8 +190,8 @@ def test_tokens_that_are_others_to_the_amateur_are_counted(
     said = tables.provenance(tmp_path / "out" / "steps.parquet")
     assert (said["misread_tokens"], said["unshared_steps"]) == (3, 2)
     assert (
-        "the amateur reads 3 of 5 tokens, prompts included, as others: <|im_start|> as <|object|>"
-        in caplog.text
+        "the amateur reads 3 of 5 tokens, prompts included, as different tokens: "
+        "<|im_start|> as <|object|>" in caplog.text
     )
 
 
