@@ -214,7 +214,7 @@ def own_prefect() -> tuple[str, float]:
 def use_servers(home: Path, prefect_api: str, mlflow: str) -> None:
     """Point Prefect and MLflow at these servers, unless they are pointed elsewhere already.
 
-    Only a server of this home is told the login.
+    Only a server of this home gets the login.
     """
     os.environ.setdefault("MLFLOW_TRACKING_URI", mlflow)
     if os.environ.setdefault("PREFECT_API_URL", prefect_api) == prefect_api:

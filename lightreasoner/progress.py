@@ -72,7 +72,7 @@ class TerminalBar:
         self.bar.stop()
 
     def progress(self, done: int, total: int, unit: str) -> None:
-        """Move the bar; another unit starts it anew."""
+        """Move the bar; another unit starts it over."""
         if unit != self.bar.tasks[self.row].fields["unit"]:
             self.bar.reset(self.row)
         self.bar.update(self.row, completed=done, total=total, unit=unit)

@@ -125,7 +125,7 @@ def mcnemar_p(gained: int, lost: int) -> float:
 
     `gained` problems turned from wrong to right, `lost` from right to wrong; problems that both
     models got right or wrong carry no weight (McNemar 1947). 1 where none changed. With several
-    responses a problem, whose share correct rises or falls, it is the sign test.
+    responses per problem, whose share correct rises or falls, it is the sign test.
     """
     from scipy.stats import binomtest
 

@@ -1,7 +1,7 @@
 """Taking turns at the accelerator: one heavy task at a time, however many flows run.
 
 With a server this is Prefect's global concurrency limit `accelerator`, which its interface shows.
-A turn is no device: every holder computes on the same one (`compute.device`), so a higher limit
+A turn is not a device: every holder computes on the same one (`compute.device`), so a higher limit
 lets runs share it and gives none a GPU of its own; `compute.workers` spreads one run over several.
 A holder renews a lease; what a killed one held is free again LEASE_SECONDS later, at most 20 s
 more until the server looks.

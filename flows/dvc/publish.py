@@ -37,8 +37,8 @@ class PublishError(ArtifactError):
 
 @dataclass(frozen=True)
 class Published:
-    """What has changed in params.yaml, as overrides (None: it could not be read, and is written
-    anew), and how many results are in place."""
+    """What has changed in params.yaml, as overrides (None: it could not be read, and is
+    rewritten), and how many results are in place."""
 
     changed: list[str] | None
     results: int

@@ -288,8 +288,8 @@ def _file_of(directory: Path, set_name: str, split: str) -> Path:
         f.parent.name for suffix in FILE_SUFFIXES for f in directory.glob(f"*/{split}{suffix}")
     }
     raise ProblemsError(
-        f"{directory}: holds no {set_name}/{split}.jsonl (or .parquet), and is no directory "
-        f"{set_name} that holds {split}.jsonl itself; check the set's name, there is "
+        f"{directory}: has no {set_name}/{split}.jsonl (or .parquet), and is not itself a "
+        f"directory {set_name} with {split}.jsonl; check the set's name, there is "
         f"{', '.join(sorted(found)) or 'none'}"
     )
 

@@ -6,11 +6,11 @@ mathematics (strict/). Each is one of four outcomes:
     correct    the answer is the gold answer
     wrong      it is another one
     unparsed   the response gives no answer
-    timeout    the limit of time or memory was reached, or grading failed, which is said in the
-               log; counts as not correct
+    timeout    the limit of time or memory was reached, or grading failed (which is logged);
+               counts as not correct
 
-Responses are written by models, and algebra on them can take for ever or all of the memory. So they
-are graded in processes of their own (grading_process.py), which are killed at the limit.
+Responses are written by models, and algebra on them can take forever or all of the memory. So they
+are graded in processes of their own (worker.py), which are killed at the limit.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ def grade(
 ) -> list[Grade]:
     """The grades of `answers`, in their order; `workers` processes, one per core if None.
 
-    An answer takes 3 s of work at most (see LIMITS in grading_process.py), whatever it says; the
+    An answer takes 3 s of work at most (see LIMITS in worker.py), whatever it says; the
     others keep their verdicts. `on_done(done, total)` is called as answers are finished. Raises
     ProblemsError for a gold answer that cannot be read, GradingError if the process dies.
     """
@@ -108,7 +108,7 @@ def kept() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _process() -> Iterator["subprocess.Popen[bytes]"]:
-    """The process for a call; after an error the next one starts anew."""
+    """The process for a call; after an error the next call starts a new one."""
     keeper = _kept or _Keeper()
     with keeper.turn:
         is_fine = False

@@ -1,7 +1,7 @@
 r"""Importing this makes a process ready to grade: its first algebra takes a second, later ones none
 of it.
 
-The server from which grading_process.py forks its workers imports it, so that a worker that takes
+The server from which worker.py forks its workers imports it, so that a worker that takes
 the place of a killed one does not spend its first answer's time on reading grammars.
 """
 

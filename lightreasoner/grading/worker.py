@@ -29,7 +29,7 @@ LIMITS = {"read": 0.4, "strict": 0.8, "qwen": 1.8}
 which is what the toolkit gives a comparison."""
 
 GOLD_SECONDS = 3.0
-"""For a gold answer, where the limit is an error and no outcome."""
+"""For a gold answer, where the limit is an error, not an outcome."""
 
 PATIENCE = 10
 """How many times its limit a step may last by the clock: on a busy machine, or without working."""
@@ -42,7 +42,7 @@ SHORT = 200
 many digits is slow."""
 
 ANSWERS = 1000
-"""A worker makes room for a new one after so many calls."""
+"""A worker is replaced by a new one after this many calls."""
 
 CPU_SECONDS = 3600
 """What a worker's calls can never reach; it ends one whose pool was killed while it was busy."""
@@ -178,8 +178,8 @@ def _verdicts(
 ) -> Iterator[Any]:
     """What the function gives for each answer's call, in order; None where there is none.
 
-    Equal calls are made once. A failure is told: a text that only this program stumbles over is a
-    fault of its own.
+    Equal calls are made once. A failure is logged: a text that only this program stumbles over is a
+    bug of its own.
     """
     results = _map(pool, function, list(dict.fromkeys(calls)), limit)
     found: dict[tuple[Any, ...], Any] = {}
@@ -213,7 +213,7 @@ def _map(
 
 
 def _bounded(limit: float, function: Callable[..., Any], call: tuple[Any, ...]) -> Any:
-    """In a worker: call the function; the kernel kills the worker after so many seconds of work,
+    """In a worker: call the function; the kernel kills the worker after this many seconds of work,
     also in the middle of a power. What a text makes algebra raise costs that text its verdict."""
     signal.setitimer(signal.ITIMER_PROF, limit)
     try:

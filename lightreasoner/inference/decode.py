@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 ENDED_SHARE = 16
-"""One of so many rows has ended before the others wait while prompts are read, or rows moved."""
+"""One in this many rows has ended before the others wait while prompts are read, or rows moved."""
 
 
 @dataclass
@@ -236,7 +236,7 @@ def _shared_prefix(model: "PreTrainedModel", prompts: list[list[int]]) -> list[i
 
 
 def _has_windows(model: "PreTrainedModel") -> bool:
-    """Whether some layer sees the last so many tokens only."""
+    """Whether some layer sees only a number of last tokens."""
     config = model.config
     if getattr(config, "layer_types", None):
         return set(config.layer_types) != {"full_attention"}
@@ -257,7 +257,7 @@ def _pad_left(
     prompts: list[list[int]], device: torch.device, before: int = 0
 ) -> tuple[Tensor, Tensor]:
     """Prompts to input_ids (batch, longest), padded on the left with 0, and attention mask
-    (batch, before + longest) if so many tokens were read before."""
+    (batch, before + longest) if that many tokens were read before."""
     width = max(map(len, prompts))
     input_ids = torch.zeros(len(prompts), width, dtype=torch.long)
     mask = torch.ones(len(prompts), before + width, dtype=torch.long)

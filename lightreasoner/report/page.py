@@ -89,7 +89,7 @@ def write(inputs: Inputs, config: None, work: Workspace, watcher: "Watcher") -> 
 
 
 def headline(result: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """What one run is told from another by: `dvc metrics diff` and `dvc exp show` list it.
+    """What distinguishes one run from another: `dvc metrics diff` and `dvc exp show` list it.
 
     Accuracies and gain by the strict verdict, as shares; gain_low is the interval's lower end.
     """

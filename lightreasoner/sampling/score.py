@@ -1,7 +1,7 @@
 """Score: one teacher-forced pass of each model over each trajectory, every step from the first.
 
 Departures from the authors' script (docs/deviations.md): the amateur reads the trajectory once
-instead of every prefix anew; token ids are kept; raw logits; both distributions are renormalised
+instead of every prefix again; token ids are kept; raw logits; both distributions are renormalised
 over the vocabulary that the two models share; the first step counts. A step whose own token the
 models do not share (an end token that only the expert has) cannot be contrasted: it is left out
 and counted. The amateur reads the expert's ids, as in that script; those that are another token to
@@ -258,7 +258,8 @@ class Scorer:
         return np.isin(completion_ids, self.shared.cpu().numpy()).nonzero()[0]
 
     def _slices(self, steps: int, logits: dict[str, int]) -> list[slice]:
-        """Consecutive steps, each slice of at most so many logits per model (at least one step)."""
+        """Consecutive steps, each slice of at most this many logits per model (at least one
+        step)."""
         size = max(1, logits[self.expert.device.type] // self.expert.config.vocab_size)
         return [slice(start, start + size) for start in range(0, steps, size)]
 
@@ -295,7 +296,7 @@ class Scorer:
             schema=tables.STEPS,
         )
         # A copy in Arrow's memory: small blocks that stay among the logits' large ones would keep
-        # the C library from using those again (measured: 1 MiB more a step).
+        # the C library from using those again (measured: 1 MiB more per step).
         return table.take(np.arange(len(table)))
 
     def _contrast(self, expert_logits: Tensor, amateur_logits: Tensor) -> "Contrast":

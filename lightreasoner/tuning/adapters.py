@@ -45,7 +45,7 @@ class Adapter:
     settings: dict[str, Any]
 
     def config(self) -> "LoraConfig":
-        """The settings as peft's. Raises ArtifactError for those that are no plain LoRA."""
+        """The settings as peft's. Raises ArtifactError for those that are not plain LoRA."""
         from peft import LoraConfig
 
         default = LoraConfig().to_dict() | {"peft_type": "LORA"}

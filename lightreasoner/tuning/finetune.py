@@ -91,7 +91,7 @@ def plan_updates(
 
     An update takes whole rows until it counts `samples_per_update`, a forward pass until it counts
     `samples_per_forward`: samples, or rows in `solution` batching. A forward pass of several rows
-    has at most so many padded `tokens`. Without a number of updates each row is taken once.
+    has at most this many padded `tokens`. Without a number of updates each row is used once.
     """
     stream = _shuffled(rows, random.Random(config.seed), once=config.updates is None)
     taken = itertools.islice(_updates(stream, config), config.updates)
@@ -122,7 +122,7 @@ def _forwards(rows: list[Row], config: "Finetune", tokens: int | None) -> Update
     Prefixes of one trajectory that met in an update are read once.
     """
     size = config.samples_per_forward
-    if "last_column" in config.reference:  # as padded as theirs: one sample a row, not by length
+    if "last_column" in config.reference:  # padded as theirs: one sample per row, not by length
         return [rows[start : start + size] for start in range(0, len(rows), size)]
     if config.batching == "sample":
         rows = join_rows(rows)

@@ -77,7 +77,8 @@ class Copier:
                 self._root = ""
 
     def catch_up(self) -> bool:
-        """Whether the server has all of the run that goes on; the first time not, this is said."""
+        """Whether the server has all of the current run; the first time that it has not is
+        logged."""
         try:
             self.send(self._root)
         except FAILURES as error:
