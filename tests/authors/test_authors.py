@@ -212,7 +212,7 @@ def test_a_line_is_read_as_it_was_written(tiny_expert: Path, tmp_path: Path) -> 
         ({"weights": [10**400, 0]}, "an integer is too large for a float"),
         ({"step": 2**31}, "step must be >= 0, got 2147483648; the largest is 2147483647"),
         ({"token_ids": [10, 10]}, "token_ids must be distinct integers"),
-        ({"token_ids": [10, 1.5]}, "token_ids must be integers"),
+        ({"token_ids": [10, 1.5]}, "token_ids must be distinct integers"),
         ({"token_ids": [10, 9999]}, "token id 9999, but the tokenizer's are 0 to 258"),
         ({"tokens": ["+", "x"]}, "token 12 is 'x' in the file and '-' in the tokenizer"),
     ],

@@ -156,7 +156,7 @@ def test_what_changes_meanwhile_is_not_published_over(
         return said
 
     monkeypatch.setattr(program, "dvc", edited)
-    with pytest.raises(DvcError, match=r"params\.yaml was changed meanwhile; nothing"):
+    with pytest.raises(DvcError, match=r"params\.yaml was changed in the meantime; nothing"):
         publish.publish(record, checkout, home)
     assert not (checkout / "dvc.lock").exists()
 

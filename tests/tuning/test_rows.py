@@ -73,7 +73,7 @@ def test_what_cannot_be_trained_on_is_refused_before_the_model_is_loaded(
 def test_an_empty_set_is_refused(samples_dir: Path, tiny_expert: Path) -> None:
     path = samples_dir / "samples.parquet"
     tables.write(tables.SAMPLES.empty_table(), tables.SAMPLES, path)
-    with pytest.raises(SelectionError, match="holds no sample"):
+    with pytest.raises(SelectionError, match="has no samples"):
         check_samples(samples_dir, tiny_expert)
 
 

@@ -113,7 +113,7 @@ def test_a_card_that_is_not_valid_is_refused(
 
 
 def test_what_is_no_such_model_is_refused(merged: Path, adapter: Path, tmp_path: Path) -> None:
-    with pytest.raises(UploadError, match=r"holds no adapter_config\.json"):
+    with pytest.raises(UploadError, match=r"has no adapter_config\.json"):
         upload.prepare(merged, merged / "README.md", tmp_path / "one", adapter=True)
     with pytest.raises(UploadError, match="no such directory"):
         upload.prepare(tmp_path / "none", merged / "README.md", tmp_path / "two", adapter=False)
