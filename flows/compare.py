@@ -42,8 +42,8 @@ log = logging.getLogger(__name__)
 def compare(params: Form, methods: tuple[Name, ...] = NAMES) -> dict[str, Any]:
     """Run the methods, the base always among them, and return what compare.json says.
 
-    A method whose sample set would be empty has a row that says why. Raises SelectionError if that
-    befell every method that is tuned, and what any stage raises else.
+    A method whose sample set would be empty has a row that says why. Raises SelectionError if
+    every tuned method has one, and whatever else a stage raises.
     """
     home, values = begin(params), under_one_prompt(params.values())
     names = named(("base", *methods))
@@ -77,7 +77,7 @@ def conditions(params: Params) -> dict[str, Any]:
 
 
 def checked_inputs(params: Params, names: tuple[Name, ...]) -> Inputs:
-    """What the chains start from; refuses parameters that no method's chain could run with."""
+    """What the chains start from; raises for parameters that no method's chain could run with."""
     inputs = external_inputs(params)
     for name in names:
         if METHODS[name].maker in ("keep", "gold"):

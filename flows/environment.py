@@ -2,7 +2,7 @@
 
     <home>/store/     results by fingerprint        <home>/prefect/   Prefect's database and pages
     <home>/work/      work in progress              <home>/mlflow/    MLflow's database and files
-    <home>/latest/    report.json, report.html      <home>/runs/      a record a finished run
+    <home>/latest/    report.json, report.html      <home>/runs/      a record per finished run
     <home>/digests.json                             those of large files
     <home>/up/        the process manager's files   <home>/logs/      what its services print
     <home>/prefect-login   `user:secret` of Prefect's server, mode 0600; home itself is 0700
@@ -94,14 +94,17 @@ def make(home: Path) -> Path:
     """
     if home.is_dir() and home.stat().st_mode & stat.S_ISVTX:
         raise ConfigError(
-            [f"LIGHTREASONER_HOME {home}: all users may write there; name a folder of your own"]
+            [f"LIGHTREASONER_HOME {home}: all users may write there; use a folder of your own"]
         )
     try:
         private(home)
     except OSError as error:
         why = (error.strerror or str(error)).lower()
         raise ConfigError(
-            [f"LIGHTREASONER_HOME {home}: cannot be made ({why}); name a folder that you may write"]
+            [
+                f"LIGHTREASONER_HOME {home}: cannot be created ({why}); "
+                "use a folder that you may write to"
+            ]
         ) from None
     return home
 
@@ -160,7 +163,7 @@ def prepare_environment(home: Path) -> None:
 
 
 def interfaces(home: Path) -> Path:
-    """Where Prefect's server puts the pages of its interfaces, a folder each."""
+    """Where Prefect's server puts the pages of its interfaces, one folder each."""
     return home / "prefect" / "ui"
 
 
@@ -174,7 +177,7 @@ def tracking_uri(home: Path) -> str:
         if given.startswith("sqlite:///") and not given.startswith("sqlite:////"):
             raise ConfigError(
                 [
-                    f"MLFLOW_TRACKING_URI {given}: a relative path names another database in each "
+                    f"MLFLOW_TRACKING_URI {given}: a relative path means another database in each "
                     'folder; give the whole path, such as "sqlite:///$PWD/mlflow.db"'
                 ]
             )
@@ -211,7 +214,7 @@ def own_prefect() -> tuple[str, float]:
 def use_servers(home: Path, prefect_api: str, mlflow: str) -> None:
     """Point Prefect and MLflow at these servers, unless they are pointed elsewhere already.
 
-    Only a server of this home is told the login.
+    Only a server of this home gets the login.
     """
     os.environ.setdefault("MLFLOW_TRACKING_URI", mlflow)
     if os.environ.setdefault("PREFECT_API_URL", prefect_api) == prefect_api:

@@ -28,7 +28,7 @@ EVALUATE = STAGES["evaluate"]
     description="Grade a model of the registry, of the hub or of this machine on problem sets.",
 )
 def evaluation(params: EvaluationForm) -> dict[str, Any]:
-    """Grade the model; returns `model`, its `digest`, `scores` a set and the conditions.
+    """Grade the model; returns `model`, its `digest`, `scores` per set and the conditions.
 
     Raises ModelError and ProblemsError before anything runs, and what the stage raises.
     """

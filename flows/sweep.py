@@ -52,8 +52,8 @@ NOTE = (
 def sweep(params: SweepForm) -> dict[str, Any]:
     """Run every point of the grid, and return what sweep.json says.
 
-    A point whose sample set would be empty has a row that says why. Raises SelectionError if that
-    befell every point, and what any stage raises else.
+    A point whose sample set would be empty has a row that says why. Raises SelectionError if every
+    point has one, and whatever else a stage raises.
     """
     home = begin(params)
     points = {point_name(point): point for point in map(under_one_prompt, params.points())}

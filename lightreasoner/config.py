@@ -1,8 +1,8 @@
-"""Parameters: one typed section a stage, read from params.yaml.
+"""Parameters: one typed section per stage, read from params.yaml.
 
 The defaults are the paper's (arXiv 2510.07962, section 3.1 and appendix F); presets.py changes
 what a given setting needs. Sections enter a stage's fingerprint by value, so no stage module
-imports this one at run time. It is long, so that all that can be set is read in one place.
+imports this one at run time. It is long because everything that can be set is in this one place.
 """
 
 import difflib
@@ -34,26 +34,26 @@ Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 LONGEST_NAME = 100
 SET_NAME = re.compile(r"[\w.:/ -]{1,100}")
-"""What MLflow takes in a metric's name."""
+"""What MLflow accepts in the name of a metric."""
 
 SIGNS = {
     "greater_than_equal": ">=", "greater_than": ">", "less_than_equal": "<=", "less_than": "<",
 }  # fmt: skip
-"""Of pydantic's errors about bounds."""
+"""The comparison in each of pydantic's errors about bounds."""
 
 CHAMPION = "champion"
-"""The alias of the model that the gate let through last (gate.py)."""
+"""The alias of the model that last passed the gate (tasks/registry/gate.py)."""
 
 
 class Section(BaseModel):
-    """A frozen section of params.yaml; unknown keys are refused."""
+    """A frozen section of params.yaml; unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @field_validator("*", mode="before")
     @classmethod
     def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """They would pass for 1 and 0."""
+        """They would count as 1 and 0."""
         field = cls.model_fields[str(info.field_name)]
         if isinstance(value, bool) and field.annotation is not bool:
             raise ValueError("must not be true or false; give a number, or quote text")
@@ -69,37 +69,37 @@ def _check_draws(n: int, temperature: float, what: str) -> None:
 
 
 class Models(Section):
-    """The pair of models: `owner/name@commit` of the hub or a local directory."""
+    """The pair of models: `owner/name@commit` on the hub or a local directory."""
 
     expert: str = Field(
         min_length=1,
         description="The strong model, which is tuned: owner/name@commit or a directory.",
     )
-    amateur: str = Field(min_length=1, description="The weak model of the same vocabulary.")
+    amateur: str = Field(min_length=1, description="The weak model, with the same vocabulary.")
 
 
 class Compute(Section):
-    """Where and how to compute; device and dtype alone are part of a result's key."""
+    """Where and how to compute; only device and dtype are part of a result's key."""
 
     device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="auto takes cuda where there is one."
+        "auto", description="auto: cuda if there is a GPU, else cpu."
     )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="auto takes bfloat16 on cuda that has it, float32 on cpu."
+        "auto", description="auto: bfloat16 on a GPU that supports it, else float32."
     )
     batch_size: int | None = Field(
         None,
         ge=1,
-        description="Sequences decoded at once; null takes what memory holds, up to 128.",
+        description="Sequences per batch. Default: as many as fit in memory, up to 128.",
     )
     workers: int = Field(
         1,
         ge=1,
-        description="Processes that generate, score and evaluate side by side, on Ray if more than "
-        "1; on cuda each has a GPU of its own.",
+        description="Processes that generate, score and evaluate in parallel, on Ray if more than "
+        "1; on cuda each has its own GPU.",
     )
     gradient_checkpointing: bool = Field(
-        False, description="Recompute activations in fine-tuning: less memory, more time."
+        False, description="Recompute activations during fine-tuning: less memory, more time."
     )
 
 
@@ -108,26 +108,26 @@ class Prepare(Section):
 
     source: str = Field(
         min_length=1,
-        description="microworld, hub, owner/name@commit of the hub, a JSONL or Parquet file, or a "
+        description="microworld, hub, owner/name@commit on the hub, a JSONL or Parquet file, or a "
         "directory in the Qwen2.5-Math toolkit's layout.",
     )
-    problem_set: str = Field(min_length=1, description="Which set of the source.")
-    n_problems: int | None = Field(1000, ge=1, description="Problems drawn; null takes all.")
-    seed: Seed = Field(42, description="Seed of the draw.")
+    problem_set: str = Field(min_length=1, description="Which problem set of the source.")
+    n_problems: int | None = Field(1000, ge=1, description="Problems to draw; null takes all.")
+    seed: Seed = Field(42, description="Seed for drawing them.")
 
 
 class Generate(Section):
     """The expert's trajectories."""
 
     style: PromptStyle = Field(
-        "qwen25-math-cot", description="Prompt style of every call, training included (eq. 38)."
+        "qwen25-math-cot", description="Prompt style for every call, training included (eq. 38)."
     )
-    max_new_tokens: int = Field(128, ge=1, description="Tokens a trajectory at most.")
-    temperature: float = Field(0.0, ge=0, description="0 decodes greedily.")
+    max_new_tokens: int = Field(128, ge=1, description="Maximum tokens per trajectory.")
+    temperature: float = Field(0.0, ge=0, description="Sampling temperature; 0 decodes greedily.")
     n: int = Field(
-        1, ge=1, description="Trajectories a problem; more than 1 needs a temperature over 0."
+        1, ge=1, description="Trajectories per problem; more than 1 needs a temperature above 0."
     )
-    seed: Seed = Field(42, description="Seed of sampling; without effect at temperature 0.")
+    seed: Seed = Field(42, description="Sampling seed; has no effect at temperature 0.")
 
     @model_validator(mode="after")
     def _draws_differ(self) -> "Generate":
@@ -139,7 +139,7 @@ class Score(Section):
     """What is stored of each step's two distributions."""
 
     alpha_min: float = Field(
-        0.01, gt=0, le=1, description="Stores log pi_E, log pi_A where pi_E >= alpha_min max pi_E."
+        0.01, gt=0, le=1, description="Store log pi_E, log pi_A where pi_E >= alpha_min max pi_E."
     )
 
 
@@ -147,29 +147,32 @@ class Select(Section):
     """Which steps become samples, and their soft labels."""
 
     alpha: float = Field(
-        0.2, gt=0, le=1, description="Plausibility: the support is pi_E >= alpha max pi_E (eq. 34)."
+        0.2,
+        gt=0,
+        le=1,
+        description="Plausibility threshold: the support is pi_E >= alpha max pi_E (eq. 34).",
     )
     beta: float = Field(
-        0.4, ge=0, description="Keeps steps with KL(pi_E || pi_A) > beta nats (eq. 35)."
+        0.4, ge=0, description="Keep steps with KL(pi_E || pi_A) > beta nats (eq. 35)."
     )
     steps: Literal["informative", "all"] = Field(
         "informative",
-        description="informative: those that beta or quantile keeps; all: no step selection.",
+        description="informative: the steps that beta or quantile keeps; all: every step.",
     )
     label: Literal["contrast", "one_hot", "expert"] = Field(
         "contrast",
-        description="contrast: v_C (section 2.3.2); one_hot: the token that the expert wrote; "
+        description="contrast: v_C (section 2.3.2); one_hot: the token the expert wrote; "
         "expert: pi_E renormalised on the support.",
     )
     quantile: float | None = Field(
         None,
         ge=0,
         lt=1,
-        description="In place of beta: keeps steps whose KL exceeds that of this share of all "
-        "steps; null uses beta.",
+        description="Instead of beta: keep steps whose KL is above this quantile of all steps; "
+        "null uses beta.",
     )
     reference: tuple[Literal["skip_first_step"], ...] = Field(
-        (), description="Faults of the authors' code to repeat (docs/deviations.md)."
+        (), description="Bugs in the authors' code to reproduce (docs/deviations.md)."
     )
 
 
@@ -178,123 +181,123 @@ class Finetune(Section):
 
     batching: Literal["trajectory", "sample", "solution"] = Field(
         "sample",
-        description="sample: samples one by one, shuffled; trajectory: all of a trajectory's "
-        "selected steps at once; solution: likewise, the two counts below being of trajectories.",
+        description="sample: single samples, shuffled; trajectory: all selected steps of a "
+        "trajectory together; solution: the same, but the two counts below are in trajectories.",
     )
     updates: int | None = Field(
-        1000, ge=1, description="Optimizer updates; null passes over the training set once."
+        1000, ge=1, description="Optimizer updates; null: one pass over the training set."
     )
     samples_per_update: int = Field(
-        16, ge=1, description="Samples an update; trajectory batching takes at least as many."
+        16, ge=1, description="Samples per update; trajectory batching takes at least this many."
     )
     samples_per_forward: int = Field(
-        8, ge=1, description="Samples after which a forward pass is full; the rest is accumulated."
+        8, ge=1, description="Samples per forward pass; gradients accumulate up to an update."
     )
-    learning_rate: float = Field(5e-5, gt=0, description="AdamW's, decays linearly to 0.")
+    learning_rate: float = Field(5e-5, gt=0, description="AdamW's, decayed linearly to 0.")
     r: int = Field(8, ge=1, description="LoRA's rank.")
     lora_alpha: int = Field(16, ge=1, description="LoRA's scale is lora_alpha / r.")
     lora_dropout: float = Field(0.05, ge=0, lt=1, description="Dropout before LoRA's A.")
     target_modules: tuple[str, ...] = Field(
         ("q_proj", "v_proj"), min_length=1, description="Linear layers that get an adapter."
     )
-    seed: Seed = Field(42, description="Seed of LoRA's A, dropout and the order of samples.")
+    seed: Seed = Field(42, description="Seed for LoRA's A, dropout and the order of samples.")
     validation_share: float = Field(
         0.05, ge=0, lt=1, description="Share of the problems whose samples are held out."
     )
     validate_every: int = Field(
-        50, ge=1, description="Updates between two readings of the held-out samples."
+        50, ge=1, description="Updates between evaluations on the held-out samples."
     )
     patience: int | None = Field(
         None,
         ge=1,
-        description="Stops after so many readings without a lower validation loss, the expert's "
-        "own being the first, and keeps the best adapter; null trains to the end. Beware: the "
-        "loss can go on falling while the model breaks, so look at the accuracy.",
+        description="Stop after this many evaluations without a lower validation loss (the untuned "
+        "expert's loss counts as the first) and keep the best adapter; null trains to the end. The "
+        "loss can keep falling while the model gets worse, so check the accuracy too.",
     )
     reference: tuple[Literal["last_column", "ordinary_tokens"], ...] = Field(
-        (), description="Faults of the authors' code to repeat (docs/deviations.md)."
+        (), description="Bugs in the authors' code to reproduce (docs/deviations.md)."
     )
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Finetune":
         if self.patience is not None and self.validation_share == 0:
             raise ValueError(
-                f"patience {self.patience} needs held-out samples; set validation_share over 0"
+                f"patience {self.patience} needs held-out samples; set validation_share above 0"
             )
         if "last_column" in self.reference and self.batching != "sample":
-            raise ValueError("reference last_column reads one row a sample; set batching to sample")
+            raise ValueError("reference last_column needs a row per sample; set batching to sample")
         return self
 
 
 class Sft(Section):
-    """The baselines of `lightreasoner compare` that learn whole solutions (appendix F.4)."""
+    """The baselines of `lightreasoner compare` trained on whole solutions (appendix F.4)."""
 
     n_problems: int | None = Field(
-        None, ge=1, description="Problems of prepare's set and seed; null takes all."
+        None, ge=1, description="Problems from prepare's set, drawn with its seed; null takes all."
     )
-    n: int = Field(1, ge=1, description="Solutions that the expert writes a problem.")
-    temperature: float = Field(0.0, ge=0, description="Of these solutions; 0 is greedy.")
-    max_new_tokens: int = Field(2048, ge=1, description="Tokens a solution at most.")
-    seed: Seed = Field(42, description="Seed of sampling; without effect at temperature 0.")
+    n: int = Field(1, ge=1, description="Solutions that the expert writes per problem.")
+    temperature: float = Field(0.0, ge=0, description="Sampling temperature; 0 decodes greedily.")
+    max_new_tokens: int = Field(2048, ge=1, description="Maximum tokens per solution.")
+    seed: Seed = Field(42, description="Sampling seed; has no effect at temperature 0.")
     updates: int | None = Field(
-        None, ge=1, description="Optimizer updates; null passes over the kept solutions once."
+        None, ge=1, description="Optimizer updates; null: one pass over the kept solutions."
     )
-    solutions_per_update: int = Field(16, ge=1, description="Solutions an update.")
-    solutions_per_forward: int = Field(4, ge=1, description="Solutions a forward pass.")
-    learning_rate: float = Field(5e-5, gt=0, description="As finetune.learning_rate.")
+    solutions_per_update: int = Field(16, ge=1, description="Solutions per update.")
+    solutions_per_forward: int = Field(4, ge=1, description="Solutions per forward pass.")
+    learning_rate: float = Field(5e-5, gt=0, description="AdamW's, decayed linearly to 0.")
 
 
 class Merge(Section):
     """Folding the adapter into the expert, with a parity check."""
 
     parity_prompts: int = Field(
-        16, ge=1, description="Trajectories that the check reads, those held out of finetune first."
+        16, ge=1, description="Trajectories used for the check, those held out of finetune first."
     )
     max_fold_kl: float = Field(
         1e-6,
         gt=0,
-        description="Largest KL(base + adapter || folded) at any position that passes, both in "
+        description="Largest KL(base + adapter || folded) allowed at any position, both in "
         "float32, nats.",
     )
     max_cast_ratio: float = Field(
         4.0,
         ge=1,
-        description="How many times as far as the expert the cast to compute.dtype may move the "
-        "merged model, in mean KL; five times that at any one position.",
+        description="How far the cast to compute.dtype may move the merged model, as a multiple of "
+        "how far it moves the expert (mean KL; five times that at any one position).",
     )
 
 
 class Evaluate(Section):
     """Graded responses of base and tuned expert to the same problems; mmlu_stem is 5-shot."""
 
-    source: str = Field(min_length=1, description="As prepare.source.")
+    source: str = Field(min_length=1, description="Source of the problems, as in prepare.source.")
     problem_sets: tuple[str, ...] = Field(
         min_length=1,
-        description="Sets of the source: of microworld tuned, transfer, chain_sum; of hub gsm8k, "
-        "math, svamp, asdiv, minerva_math, olympiadbench, mmlu_stem and others.",
+        description="Problem sets of the source. microworld has tuned, transfer and chain_sum; hub "
+        "has gsm8k, math, svamp, asdiv, minerva_math, olympiadbench, mmlu_stem and others.",
     )
-    n_problems: int | None = Field(None, ge=1, description="Problems a set; null takes all.")
+    n_problems: int | None = Field(None, ge=1, description="Problems per set; null takes all.")
     base_style: PromptStyle | None = Field(
-        None, description="The base's prompt style (appendix G); null takes that of the tuned."
+        None, description="The base's prompt style (appendix G); null: as for the tuned expert."
     )
     style: PromptStyle = Field("qwen25-math-cot", description="The tuned expert's prompt style.")
-    max_new_tokens: int = Field(2048, ge=1, description="Tokens a response at most.")
+    max_new_tokens: int = Field(2048, ge=1, description="Maximum tokens per response.")
     n: int = Field(
-        1, ge=1, description="Responses a problem; more than 1 needs a temperature over 0."
+        1, ge=1, description="Responses per problem; more than 1 needs a temperature above 0."
     )
-    temperature: float = Field(0.0, ge=0, description="0 decodes greedily.")
-    seed: Seed = Field(42, description="Seed of the draw of problems, and of sampling.")
+    temperature: float = Field(0.0, ge=0, description="Sampling temperature; 0 decodes greedily.")
+    seed: Seed = Field(42, description="Seed for drawing problems and for sampling.")
 
     @field_validator("problem_sets")
     @classmethod
     def _are_parts_of_metrics_names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        """Else MLflow would refuse all metrics of a run, after hours, and the model's with them."""
+        """Otherwise MLflow would reject all metrics of a run, after hours, and the model's too."""
         for name in names:
             metric = f"accuracy/{name}"
             if not SET_NAME.fullmatch(name) or posixpath.normpath(metric) != metric:
                 raise ValueError(
-                    "must be names of 1 to 100 letters, digits, _ - . : / and spaces, as MLflow "
-                    f"takes them in its metrics' names, and no path such as ../a; rename {name!r}"
+                    "must be names of 1 to 100 letters, digits, _ - . : / and spaces, as in "
+                    f"MLflow's metric names, and not paths such as ../a; rename {name!r}"
                 )
         return names
 
@@ -304,11 +307,11 @@ class Evaluate(Section):
         return self
 
     def of_base(self) -> "Evaluate":
-        """The section as it holds for the base."""
+        """The section as it applies to the base."""
         return self.model_copy(update={"style": self.base_style or self.style, "base_style": None})
 
     def of_tuned(self) -> "Evaluate":
-        """The section as it holds for the tuned expert."""
+        """The section as it applies to the tuned expert."""
         return self.model_copy(update={"base_style": None})
 
 
@@ -320,23 +323,23 @@ class Register(Section):
         "candidate",
         pattern=r"^[a-z][a-z0-9-]*$",
         max_length=100,
-        description="The alias that moves to the new version; champion is the gate's own.",
+        description="The alias that moves to the new version; champion is reserved for the gate.",
     )
     gate_set: str | None = Field(
         None,
-        description="Of evaluate.problem_sets, the one that decides who is champion; null takes "
-        "the first.",
+        description="The set of evaluate.problem_sets that decides who is champion; null takes the "
+        "first.",
     )
 
     @field_validator("name")
     @classmethod
     def _is_a_name_for_mlflow(cls, name: str) -> str:
-        """MLflow's rule for a logged model's name, which knows no dot, and a file's length."""
+        """MLflow's rule for a logged model's name, which allows no dot, and file names' limit."""
         if not MODEL_NAME.fullmatch(name):
             fitting = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")[:LONGEST_NAME]
             raise ValueError(
-                "must begin with a letter or digit and hold only letters, digits, - and _, "
-                f"{LONGEST_NAME} at most, as MLflow takes no other; name it "
+                "must begin with a letter or digit and contain only letters, digits, - and _, "
+                f"at most {LONGEST_NAME}, as MLflow requires; name it "
                 f"{fitting.rstrip('-') or 'lightreasoner'}"
             )
         return name
@@ -345,11 +348,11 @@ class Register(Section):
     @classmethod
     def _leaves_the_champion_alone(cls, alias: str) -> str:
         if alias == CHAMPION:
-            raise ValueError(f"must not be {CHAMPION}, which moves by the gate alone; name another")
+            raise ValueError(f"must not be {CHAMPION}, which only the gate moves; choose another")
         if alias == "latest" or re.fullmatch(r"v\d+", alias):
             raise ValueError(
-                "must not be latest, or v and a number, which MLflow keeps for itself; name it "
-                "candidate, or another word"
+                "must not be latest or v and a number, which MLflow reserves; name it candidate "
+                "or choose another word"
             )
         return alias
 
@@ -387,8 +390,8 @@ with warnings.catch_warnings():
         def _quantile_selects(self) -> "Params":
             if self.select.steps == "all" and self.select.quantile is not None:
                 raise ValueError(
-                    f"select.quantile {self.select.quantile} chooses steps and select.steps all "
-                    "takes every step; set one of the two"
+                    f"select.quantile {self.select.quantile} selects steps, but select.steps "
+                    "all takes every step; set only one of the two"
                 )
             return self
 
@@ -410,7 +413,7 @@ with warnings.catch_warnings():
 
 
 def fields() -> dict[str, FieldInfo]:
-    """What is known of each parameter, by `section.key`."""
+    """Each parameter's field, by `section.key`."""
     return {
         f"{section}.{key}": field
         for section, part in Params.model_fields.items()
@@ -421,7 +424,7 @@ def fields() -> dict[str, FieldInfo]:
 def load(path: Path, overrides: Sequence[str] = ()) -> Params:
     """Read params.yaml and apply `section.key=value` overrides.
 
-    Raises ConfigError with every fault at once, each with the value, the limit and the remedy.
+    Raises ConfigError with all faults at once, each with the value, the limit and the remedy.
     """
     tree = _read_yaml(path)
     _apply_all(tree, overrides)
@@ -447,7 +450,7 @@ def parse(tree: dict[str, Any], origin: str, overridden: Collection[str] = ()) -
 def changed(params: Params, overrides: Sequence[str]) -> Params:
     """The parameters with `section.key=value` overrides, as `--set` applies them.
 
-    Raises ConfigError with every fault at once, as `load` does.
+    Raises ConfigError with all faults at once, as `load` does.
     """
     tree = params.model_dump(mode="json")
     _apply_all(tree, overrides)
@@ -466,15 +469,15 @@ def differences(params: Params, base: Params) -> list[str]:
 
 
 def _is_of(loc: tuple[Any, ...], overridden: Collection[str]) -> bool:
-    """Whether a fault's place, a section or a key, was given by one of the overrides."""
+    """Whether the place of a fault, a section or a key, was set by one of the overrides."""
     sections = {name.partition(".")[0] for name in overridden}
     is_unknown_section = len(loc) == 1 and loc[0] in sections - Params.model_fields.keys()
     return is_unknown_section or ".".join(map(str, loc[:2])) in overridden
 
 
 def dump(params: Params) -> str:
-    """params.yaml's text, with a sentence over each field."""
-    lines = ["# One section a stage; `lightreasoner preset NAME` rewrites this file.", ""]
+    """params.yaml's text, with a sentence above each field."""
+    lines = ["# One section per stage; `lightreasoner preset NAME` rewrites this file.", ""]
     for name in type(params).model_fields:
         section = getattr(params, name)
         lines += [f"# {inspect.getdoc(section)}", f"{name}:"]
@@ -501,7 +504,10 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError([f"{path}: not valid YAML ({error})"]) from error
     if not isinstance(tree, dict):
         raise ConfigError(
-            [f"{path}: holds {'nothing' if tree is None else 'no mapping'}; one section a stage"]
+            [
+                f"{path}: {'is empty' if tree is None else 'must be a mapping'}; "
+                "give one section per stage"
+            ]
         )
     return tree
 
@@ -523,7 +529,7 @@ def _apply(tree: dict[str, Any], override: str) -> str | None:
     except ValueError as error:
         return f"--set {override!r}: {value!r} is not a YAML value ({error})"
     if not isinstance(tree.setdefault(section, {}), dict):
-        return f"--set {override!r}: section {section!r} holds no mapping"
+        return f"--set {override!r}: section {section!r} must be a mapping"
     tree[section][key] = parsed
     return None
 
@@ -546,7 +552,7 @@ def fault(error: dict[str, Any], model: type[BaseModel]) -> str:
 
 
 def _fields(loc: tuple[Any, ...], model: type[BaseModel]) -> dict[str, Any]:
-    """The fields among which the last part of a location stands."""
+    """The fields to which the last part of a location belongs."""
     fields: dict[str, Any] = dict(model.model_fields)
     for part in loc[:-1]:
         if part not in fields or not hasattr(fields[part].annotation, "model_fields"):

@@ -9,20 +9,20 @@ LightReasonerError
   ArtifactError    an artifact is missing, damaged or of another format
   MergeError       the merged model does not match base + adapter
   EndpointError    a server of responses cannot be reached, refuses, or answers with something else
-  UploadError      a model cannot go to the hub as it is, or the hub does not take it
+  UploadError      a model cannot go to the hub as it is, or the hub refuses it
   DiskFullError    no space is left where an artifact is being written
-  NoMemoryError    the GPU's memory, or the machine's, does not hold what is computed
+  NoMemoryError    the GPU's, or the machine's, memory is too small for the computation
 
 A message is one line: what, the value, the limit and the remedy.
 """
 
 
 class LightReasonerError(Exception):
-    """Root of all errors that a user can mend; the command line prints them in one line."""
+    """Root of all errors that a user can fix; the command line prints each in one line."""
 
 
 class ConfigError(LightReasonerError):
-    """A parameter file, an override or a form field is malformed; holds every fault found."""
+    """A parameter file, an override or a form field is malformed; holds all faults found."""
 
     def __init__(self, faults: list[str]):
         super().__init__("; ".join(faults))
@@ -58,7 +58,7 @@ class EndpointError(LightReasonerError):
 
 
 class UploadError(LightReasonerError):
-    """A model cannot go to the hub as it is, or the hub does not take it."""
+    """A model cannot go to the hub as it is, or the hub refuses it."""
 
 
 class DiskFullError(LightReasonerError):
@@ -66,4 +66,4 @@ class DiskFullError(LightReasonerError):
 
 
 class NoMemoryError(LightReasonerError):
-    """The memory of the GPU, or of the machine, does not hold what is being computed."""
+    """The memory of the GPU, or of the machine, is too small for the computation."""

@@ -1,4 +1,4 @@
-"""Memory: that there is too little, said in one line; the GPU's high-water mark.
+"""Memory: errors about too little of it in one line; the GPU's high-water mark.
 
 Loads no torch, so that it can stand around stages that do without.
 """

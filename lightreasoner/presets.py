@@ -1,16 +1,16 @@
 """Presets: whole sets of parameters by name.
 
-`microworld` is the embedded default (docs/micro-world.md says what it shows and what not). The
-others are the paper's five experts with the amateur Qwen2.5-0.5B, 1,000 problems of GSM8K's train
-split and the settings of appendix F.3, which are config.py's defaults.
+`microworld` is the embedded default (docs/micro-world.md says what it shows and what it does
+not). The others are the paper's five experts with the amateur Qwen2.5-0.5B, 1,000 problems of
+GSM8K's train split and the settings of appendix F.3, which are config.py's defaults.
 
 They are graded on the paper's seven benchmarks, which `hub` fetches at pinned commits (hub.py); its
-mmlu_stem has other demos than the toolkit's. The toolkit's own files are read where they lie:
+mmlu_stem has different demos from the toolkit's. The toolkit's own files are read in place:
 `--set evaluate.source=DIR`, each in DIR/<benchmark>/test.jsonl. Fewer benchmarks:
 `--set evaluate.problem_sets=[gsm8k]`.
 
-DeepSeek-R1-Distill-Qwen is asked in its own chat template, in generate and in evaluate, as the
-authors' sampling script asks it: to its tokenizer the ChatML of `qwen25-math-cot` is plain text.
+DeepSeek-R1-Distill-Qwen is prompted in its own chat template, in generate and in evaluate, as in
+the authors' sampling script: to its tokenizer the ChatML of `qwen25-math-cot` is plain text.
 The amateur reads the same ids, as in that script, which has one tokenizer, the expert's. Four of
 a prompt are other tokens to it: the expert's marks of begin of sentence, user, assistant and think
 are its object_ref_start, im_start, im_end and box_start. Spelled out as text they would be some

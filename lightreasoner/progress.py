@@ -1,4 +1,4 @@
-"""How long work tells what it is doing: one small protocol, a silent watcher, a terminal's."""
+"""How long work reports its progress: one small protocol, a silent watcher, a terminal's."""
 
 import sys
 from typing import Protocol
@@ -37,7 +37,7 @@ class Silent:
 
 
 class _RateColumn(TextColumn):
-    """Units a second."""
+    """Units per second."""
 
     def __init__(self) -> None:
         super().__init__("")
@@ -72,7 +72,7 @@ class TerminalBar:
         self.bar.stop()
 
     def progress(self, done: int, total: int, unit: str) -> None:
-        """Move the bar; another unit starts it anew."""
+        """Move the bar; another unit starts it over."""
         if unit != self.bar.tasks[self.row].fields["unit"]:
             self.bar.reset(self.row)
         self.bar.update(self.row, completed=done, total=total, unit=unit)

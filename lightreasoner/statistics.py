@@ -51,10 +51,10 @@ def accuracy_interval(per_problem: Array) -> Interval:
 def bootstrap_interval(per_problem: Array, seed: int = 0, draws: int = 10_000) -> Interval:
     """Percentile bootstrap interval of a mean over problems, each a value in [0, 1].
 
-    For several responses a problem, whose value is the share correct; for one response
+    For several responses per problem, whose value is the share correct; for one response
     `wilson_interval` is better. Coverage over 4,000 simulated evaluations (2,000 draws each) of 4
-    responses a problem: 94.7% at 50 problems and 94.9% at 500 for chances uniform in [0, 1]; 92.6%
-    and 94.1% for hard problems (chances Beta(0.3, 2), mean 13%), mostly by ending too low.
+    responses per problem: 94.7% at 50 problems and 94.9% at 500 for chances uniform in [0, 1];
+    92.6% and 94.1% for hard problems (chances Beta(0.3, 2), mean 13%), mostly by ending too low.
 
     Where all values are equal, to v, every resample is the same and would claim certainty. Then a
     share u of problems, the upper end of Wilson's interval for 0 of n, may be of a kind not seen
@@ -131,7 +131,7 @@ def mcnemar_p(gained: int, lost: int) -> float:
 
     `gained` problems turned from wrong to right, `lost` from right to wrong; problems that both
     models got right or wrong carry no weight (McNemar 1947). 1 where none changed. With several
-    responses a problem, whose share correct rises or falls, it is the sign test.
+    responses per problem, whose share correct rises or falls, it is the sign test.
     """
     from scipy.stats import binomtest
 

@@ -1,4 +1,4 @@
-"""YAML as DVC reads it: version 1.2, by DVC's own library; keys that come twice are refused.
+"""YAML as DVC reads it: version 1.2, by DVC's own library; repeated keys are errors.
 
 `1e3` is a number, `on` and `1:30` are texts, `0o17` is 15. A whole number with a leading zero, such
 as `0300`, is refused: it is 300 in YAML 1.2 and 192 in YAML 1.1.
@@ -23,14 +23,16 @@ class _Constructor(SafeConstructor):
         seen = set()
         for key, _ in () if getattr(node, "merge", None) else node.value:
             if isinstance(key, ScalarNode) and (key.tag, key.value) in seen:
-                problem = f"the key {key.value} is there twice; leave one of the two away"
+                problem = f"the key {key.value} appears twice; remove one of the two"
                 raise ConstructorError(problem=problem, problem_mark=key.start_mark)
             seen.add((key.tag, str(key.value)))
         super().flatten_mapping(node)
 
     def construct_integer(self, node: ScalarNode) -> int:
         if _LEADING_ZERO.fullmatch(node.value):
-            problem = f"{node.value} has a leading zero, which not all read alike; leave it out"
+            problem = (
+                f"{node.value} has a leading zero, which YAML versions read differently; remove it"
+            )
             raise ConstructorError(problem=problem, problem_mark=node.start_mark)
         return self.construct_yaml_int(node)
 

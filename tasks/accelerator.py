@@ -1,7 +1,7 @@
 """Taking turns at the accelerator: one heavy task at a time, however many flows run.
 
 With a server this is Prefect's global concurrency limit `accelerator`, which its interface shows.
-A turn is no device: every holder computes on the same one (`compute.device`), so a higher limit
+A turn is not a device: every holder computes on the same one (`compute.device`), so a higher limit
 lets runs share it and gives none a GPU of its own; `compute.workers` spreads one run over several.
 A holder renews a lease; what a killed one held is free again LEASE_SECONDS later, at most 20 s
 more until the server looks.
@@ -35,13 +35,13 @@ _without_limit = threading.Event()
 
 
 def do_without_limit() -> None:
-    """From now on the lock stands for the limit in this process."""
+    """From now on use the lock in place of the limit in this process."""
     _without_limit.set()
 
 
 @contextlib.contextmanager
 def turn(stage: str, home: Path) -> Iterator[None]:
-    """Hold the accelerator while a heavy stage runs; waits for it, and says so."""
+    """Hold the accelerator while a heavy stage runs; waits for it, and logs that it does."""
     if stage not in HEAVY:
         yield
     elif _without_limit.is_set() or PREFECT_API_URL.value() is None:
@@ -54,7 +54,7 @@ def turn(stage: str, home: Path) -> Iterator[None]:
 
 
 def ensure_limit(client: SyncPrefectClient) -> tuple[int, int]:
-    """How many may hold the accelerator and how many do; the limit is made if it is not there.
+    """How many may hold the accelerator and how many do; creates the limit if there is none.
 
     A limit that someone has changed stays as it is.
     """
@@ -73,7 +73,7 @@ def _announce(stage: str) -> None:
     with get_client(sync_client=True) as client:
         limit, held = ensure_limit(client)
     if held >= limit:
-        log.info("%s: waits for its turn at the accelerator", stage)
+        log.info("%s: waiting for its turn at the accelerator", stage)
 
 
 @contextlib.contextmanager
@@ -83,6 +83,6 @@ def _locked(path: Path, stage: str) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            log.info("%s: waits for its turn at the accelerator", stage)
+            log.info("%s: waiting for its turn at the accelerator", stage)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -36,8 +36,8 @@ from tasks.tracking import mlflow_runs
 
 RETRY_SECONDS = [5.0, 30.0]
 LIGHT_SECONDS = 3600
-"""For a stage that loads no model, which takes seconds; a model's time is not to be foreseen, and
-heartbeats and progress show that it moves."""
+"""For a stage that loads no model, which takes seconds; how long a model takes is unknown, and
+heartbeats and progress show that it is working."""
 
 UPDATE_SECONDS = 1.0
 LASTING = (
@@ -52,7 +52,7 @@ log = logging.getLogger(__name__)
 
 
 def may_pass(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
-    """Whether a failure may be gone at the next try: input, output and connections, else not."""
+    """Whether a failure may not occur again at the next try: only input, output and connections."""
     error = state.data
     if isinstance(error, (LightReasonerError, TaskRunTimeoutError, *LASTING)):
         return False
@@ -221,7 +221,7 @@ class ProgressArtifact:
         try:
             self._update(100.0 * done / max(total, 1), f"{done} of {total} {unit}")
         except httpx.HTTPError as error:
-            log.warning("%s: no progress is shown (%s)", self.key, error)
+            log.warning("%s: progress is not shown (%s)", self.key, error)
             self.lost = True
 
     def metric(self, name: str, value: float, step: int) -> None:

@@ -38,8 +38,8 @@ def no_room_on_cpu(*_: object) -> None:
         ("evaluate_base", r"set compute.batch_size \(now None\) lower"),
         ("evaluate", r"set compute.batch_size \(now None\) lower"),
         ("finetune", r"lower finetune.samples_per_forward \(now 4; .*gradient_checkpointing=true"),
-        ("score", "end what else uses cpu, or take one with more memory"),
-        ("merge", "end what else uses cpu"),
+        ("score", "end other programs on cpu, or use one with more memory"),
+        ("merge", "end other programs on cpu"),
     ],
 )
 def test_a_stage_says_what_helps(

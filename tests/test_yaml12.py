@@ -67,9 +67,9 @@ READ: dict[str, Any] = {
 }
 
 REFUSED = {
-    "a: 1\nb:\n  c: 1\n  c: 2": "line 4, column 3: the key c is there twice",
-    "{a: 1, a: 1}": "line 1, column 8: the key a is there twice",
-    "x: &a {b: 1}\ny: {<<: *a, b: 2, b: 3}": "line 2, column 19: the key b is there twice",
+    "a: 1\nb:\n  c: 1\n  c: 2": "line 4, column 3: the key c appears twice",
+    "{a: 1, a: 1}": "line 1, column 8: the key a appears twice",
+    "x: &a {b: 1}\ny: {<<: *a, b: 2, b: 3}": "line 2, column 19: the key b appears twice",
     "{a: {b: &b {<<: &x {c: 1}, c: 2, c: 3}}, d: {<<: *b}}": "line 1, column 34: the key c",
     "{1: a, 1.0: b}": "line 1, column 8: found duplicate key",
     "n: 0300": "line 1, column 4: 0300 has a leading zero",
@@ -161,7 +161,7 @@ def params_file(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("  beta: 0.4\n", "  beta: 0.4\n  beta: 0.9\n", "the key beta is there twice"),
+        ("  beta: 0.4\n", "  beta: 0.4\n  beta: 0.9\n", "the key beta appears twice"),
         ("  n_problems: 300\n", "  n_problems: 0300\n", "0300 has a leading zero"),
         ("  n_problems: 300\n", "  n_problems: 1:30\n", "prepare.n_problems: .*, got '1:30'"),
     ],
@@ -187,7 +187,7 @@ def test_params_may_begin_with_a_byte_order_mark(params_file: Path) -> None:
     [
         ("prepare.n_problems=0300", "0300 has a leading zero"),
         ("prepare.n_problems=1:30", "got '1:30'"),
-        ("finetune.target_modules={a: 1, a: 2}", "the key a is there twice"),
+        ("finetune.target_modules={a: 1, a: 2}", "the key a appears twice"),
         ("evaluate.seed=no", "got 'no'"),
         ("evaluate.seed=false", "must not be true or false"),
     ],

@@ -10,7 +10,7 @@ import json
 import logging
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, NoReturn
@@ -37,7 +37,7 @@ Port = Annotated[int, typer.Option(min=1, max=65535)]
 
 
 def main() -> None:
-    """Run the command line; results go to the store under home, from wherever it is called."""
+    """Run the command line; results go to the store under home, wherever it is called from."""
     where = environment.home()
     environment.prepare_environment(where)
     digests.keep(where)
@@ -52,7 +52,7 @@ def main() -> None:
 def _end_in_order() -> None:
     """Let SIGTERM, and SIGHUP of a closed terminal, end the process as an exception does.
 
-    Else it is gone at once, and Prefect's server of a run without servers stays.
+    Otherwise it ends at once, and the Prefect server that a run started for itself stays.
     """
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -66,24 +66,22 @@ def _end(number: int, _frame: FrameType | None) -> NoReturn:
 def application() -> typer.Typer:
     """A new command line with all commands."""
     app = pure.application(samples_diff=publish.diff)
-    app.command()(run)
-    app.command()(compare)
-    app.command()(sweep)
-    app.command()(table1)
-    app.command()(register)
-    app.command()(publish.publish)
-    app.command()(push)
-    app.command("up")(serve)
-    app.command()(down)
-    app.command()(status)
-    app.command()(sync)
+    groups: dict[str, tuple[Callable[..., None], ...]] = {
+        options.PIPELINE: (run, compare, sweep, table1),
+        options.MODELS: (register, publish.publish, push),
+        options.SERVERS: (serve, down, status, sync),
+    }
+    for group, commands in groups.items():
+        for command in commands:
+            name = "up" if command is serve else None
+            app.command(name, rich_help_panel=group)(command)
     return app
 
 
 def _ready(values: Params) -> Path:
     """Check what the parameters name, connect to the servers if they run, else start one; home.
 
-    Said before Prefect is imported, which takes seconds.
+    All before Prefect is imported, which takes seconds.
     """
     where = environment.make(environment.home())
     external_inputs(values)
@@ -93,13 +91,13 @@ def _ready(values: Params) -> Path:
         own_prefect.start(where)
     for package in ("tasks", "flows"):
         output.log_to_stderr(package)
-    gc.disable()  # until all is imported, most of which stays
+    gc.disable()  # until everything is imported; most of it stays
     return where
 
 
 @contextlib.contextmanager
 def _by_prefect() -> Iterator[None]:
-    """Wait for the run's own Prefect server, if it has one; say in one line where it fails."""
+    """Wait for the run's own Prefect server, if it has one; report its failure in one line."""
     import httpx
     from prefect.exceptions import TerminationSignal
 
@@ -118,13 +116,13 @@ def _by_prefect() -> Iterator[None]:
                 raise SystemExit(128 + cause.signal) from None
         if isinstance(error, httpx.HTTPStatusError) and error.response.status_code == 401:
             raise ServerError(
-                f"PREFECT_API_URL {environment.prefect_api()}: that server asks for a login (401); "
+                f"PREFECT_API_URL {environment.prefect_api()}: the server requires a login (401); "
                 "set PREFECT_API_AUTH_STRING to its `user:secret`"
             ) from error
         local.check_space(environment.home())
         raise ServerError(
-            f"Prefect's server failed in mid-run ({str(error).partition(' for url')[0]}); what was "
-            "finished is in the store: mend the server, then run this command again"
+            f"Prefect's server failed during the run ({str(error).partition(' for url')[0]}); what "
+            "was finished is in the store: fix the server, then run this command again"
         ) from error
 
 
@@ -136,10 +134,10 @@ def _behind(error: BaseException) -> Iterator[BaseException]:
 
 
 def run(params: ParamsFile = Path("params.yaml"), set_: Overrides = None) -> None:
-    """Run the whole pipeline: problems to a graded, registered model.
+    """Run the whole pipeline and register the tuned model.
 
-    Results that the store has already are taken from it. With `lightreasoner up` running, the run
-    shows in its pages; else it goes to the same databases directly.
+    Results that are in the store already are reused. While `lightreasoner up` is running, the run
+    shows on its pages; otherwise it writes to the same databases directly.
 
     Example: lightreasoner run --set select.beta=0.5
     """
@@ -172,14 +170,15 @@ def compare(
         typer.Option(
             "--methods",
             metavar="A,B,...",
-            help="Which, beside the base.",
+            help="The methods to compare with the base.",
             autocompletion=completion.methods,
         ),
     ] = ",".join(NAMES),
 ) -> None:
-    """Compare LightReasoner with the baselines and its ablations on the same problems.
+    """Compare LightReasoner with baselines and ablations.
 
-    Prints one table; nothing is registered. Results that the store has are taken from it.
+    All answer the same problems. Prints one table; nothing is registered. Results that are in the
+    store already are reused.
 
     Example: lightreasoner compare --methods lightreasoner,sft
     """
@@ -207,9 +206,10 @@ def sweep(
         str, typer.Option("--alphas", metavar="A,B,...", help="Plausibility thresholds.")
     ] = "0.1,0.2",
 ) -> None:
-    """Tune and grade a model for each beta and alpha of a grid; the steps are scored once.
+    """Tune and grade a model for each beta and alpha of a grid.
 
-    Prints one table; nothing is registered. Results that the store has are taken from it.
+    The steps are scored once. Prints one table; nothing is registered. Results that are in the
+    store already are reused.
 
     Example: lightreasoner sweep --betas 0.2,0.4 --alphas 0.1,0.2
     """
@@ -234,19 +234,19 @@ def _numbers(option: str, text: str) -> tuple[float, ...]:
         numbers = tuple(float(item) for item in text.split(",") if item.strip())
     except ValueError:
         raise ConfigError(
-            [f"{option} {text!r}: must be numbers with commas between, such as 0.2,0.4"]
+            [f"{option} {text!r}: must be numbers separated by commas, such as 0.2,0.4"]
         ) from None
     if not numbers:
-        raise ConfigError([f"{option}: names no number; give some, such as 0.2,0.4"])
+        raise ConfigError([f"{option}: must be at least one number, such as 0.2,0.4"])
     return numbers
 
 
 def table1(params: ParamsFile = Path("params.yaml"), set_: Overrides = None) -> None:
-    """Grade the expert before and after tuning under both prompts: a row of the paper's Table 1.
+    """Grade base and tuned expert under both prompts (Table 1).
 
-    evaluate.base_style and evaluate.style are the prompts; the gain is taken apart into what the
-    prompt brings and what tuning does. Nothing is registered. Results that the store has are taken
-    from it.
+    That is a row of the paper's Table 1. The prompts are evaluate.base_style and evaluate.style;
+    the gain is split into what the prompt brings and what tuning does. Nothing is registered.
+    Results that are in the store already are reused.
 
     Example: lightreasoner table1 --set evaluate.base_style=cot
     """
@@ -270,13 +270,14 @@ def register(
         Path, typer.Option("--model", metavar="DIR", help="The merged model to register.")
     ] = DATA / "model",
     out: Annotated[
-        Path, typer.Option("--out", metavar="FILE", help="Where the version is written down.")
+        Path, typer.Option("--out", metavar="FILE", help="Where to write the version.")
     ] = DATA / "registered" / "registered_model.json",
 ) -> None:
-    """Register the merged model of these parameters; a model that is there already is found.
+    """Register the merged model of these parameters.
 
-    It becomes `champion` if it is better than the base and the champion on register.gate_set.
-    All results are looked up in the store, so run the stages first (`dvc repro` does).
+    A model that is registered already is found, not registered again. It becomes `champion` if it
+    is better than the base and the champion on register.gate_set. All results are looked up in the
+    store, so run the stages first (`dvc repro` does).
 
     Example: lightreasoner register --set register.gate_set=transfer
     """
@@ -297,18 +298,20 @@ def push(
     model: Annotated[
         str, typer.Option(metavar="M", help="models:/NAME@ALIAS, or a model's directory.")
     ],
-    repo: Annotated[str, typer.Option(metavar="OWNER/NAME", help="The hub's; new ones private.")],
+    repo: Annotated[
+        str, typer.Option(metavar="OWNER/NAME", help="On the hub; a new one is private.")
+    ],
     adapter: Annotated[
-        bool, typer.Option("--adapter", help="The adapter alone; M's, or M is its directory.")
+        bool, typer.Option("--adapter", help="Only the adapter: that of M, or M itself.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="List what would go, without the network.")
+        bool, typer.Option("--dry-run", help="List what would be uploaded; no network.")
     ] = False,
 ) -> None:
-    """Upload a merged model, or an adapter, with its card to the Hugging Face hub.
+    """Upload a merged model or an adapter to the hub.
 
-    Only safetensors, json, txt, jinja and md files go. The login is the hub client's own
-    (`hf auth login`).
+    It goes to the Hugging Face hub with its card; only safetensors, json, txt, jinja and md files
+    are uploaded. The login is that of the hub's client (`hf auth login`).
 
     Example: lightreasoner push --model models:/NAME@champion --repo owner/name --dry-run
     """
@@ -355,14 +358,14 @@ def serve(
     prefect_port: Port = 4200,
     mlflow_port: Port = 5000,
     detach: Annotated[
-        bool, typer.Option("--detach", "-d", help="Return when all are ready; they go on.")
+        bool, typer.Option("--detach", "-d", help="Return when all are ready; they keep running.")
     ] = False,
 ) -> None:
-    """Serve Prefect, MLflow and the five deployments on this machine until Ctrl-C.
+    """Serve Prefect, MLflow and the deployments until Ctrl-C.
 
     The deployments' forms start with the parameters as they are now. Only this machine can
-    connect; the databases are those that `lightreasoner run` writes. One that ends is started
-    again, a few times.
+    connect; the databases are those that `lightreasoner run` writes to. A server that ends is
+    restarted a few times.
 
     Example: lightreasoner up --prefect-port 4201
     """
@@ -371,7 +374,9 @@ def serve(
 
 
 def down() -> None:
-    """Stop what `lightreasoner up` runs, wherever that was started, and wait for its end.
+    """Stop what `lightreasoner up` runs.
+
+    It may have been started in any terminal; waits until everything has ended.
 
     Example: lightreasoner down
     """
@@ -381,7 +386,9 @@ def down() -> None:
 
 
 def status() -> None:
-    """Show whether Prefect, MLflow and the runner are up; exit status 1 unless all are.
+    """Show whether Prefect, MLflow and the runner are up.
+
+    Exit status 1 unless all are.
 
     Example: lightreasoner status
     """
@@ -391,11 +398,11 @@ def status() -> None:
 
 def sync(
     run: Annotated[str | None, typer.Argument(help="A run's name or id.")] = None,
-    all_: Annotated[bool, typer.Option("--all", help="All runs that a server misses.")] = False,
+    all_: Annotated[bool, typer.Option("--all", help="All runs that a server lacks.")] = False,
 ) -> None:
-    """Send an MLflow server what it misses of runs that went on while it was away.
+    """Send an MLflow server what it missed while it was away.
 
-    Only a server elsewhere (MLFLOW_TRACKING_URI) needs it; that of `lightreasoner up` misses
+    Only a server elsewhere (MLFLOW_TRACKING_URI) needs this; that of `lightreasoner up` misses
     nothing. What was sent is not sent again. Exit status 1 if a server is still away.
 
     Example: lightreasoner sync --all
@@ -406,6 +413,6 @@ def sync(
     from tasks.tracking import sync
 
     lines, is_done = sync.send_all(where, records.names(where, run) if run else ())
-    typer.echo("\n".join(lines) or f"nothing waits under {where}")
+    typer.echo("\n".join(lines) or f"nothing is waiting under {where}")
     if not is_done:
         raise typer.Exit(1)

@@ -21,18 +21,18 @@ def publish(
         str | None,
         typer.Argument(
             metavar="RUN",
-            help="A run's name, or its id in Prefect or MLflow; the newest run without it.",
+            help="A run's name, or its id in Prefect or MLflow; by default the newest run.",
             show_default=False,
         ),
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Overwrite edits of params.yaml that git lacks.")
+        bool, typer.Option("--force", help="Overwrite uncommitted edits of params.yaml.")
     ] = False,
 ) -> None:
-    """Make a finished run's parameters and results those of this checkout, by DVC.
+    """Put a finished run's parameters and results under DVC.
 
     params.yaml, DVC's data and dvc.lock become those of the run, so that `dvc repro` has nothing
-    to do; everything is taken from the store, and no model is loaded. Say it in the checkout.
+    to do; everything is taken from the store, and no model is loaded. Run it in the checkout.
 
     Example: lightreasoner publish "microworld beta=0.5 1a2b3c"
     """
@@ -55,9 +55,9 @@ def publish(
 def _said(overrides: list[str] | None) -> str:
     """The first changes, and how many more there are."""
     if overrides is None:
-        return "written anew"
+        return "rewritten"
     more = f" and {len(overrides) - SHOWN} more" if len(overrides) > SHOWN else ""
-    return (", ".join(overrides[:SHOWN]) + more) or "as it was"
+    return (", ".join(overrides[:SHOWN]) + more) or "unchanged"
 
 
 def diff(
@@ -66,10 +66,11 @@ def diff(
     ],
     second: Annotated[str, typer.Argument(metavar="SECOND", help="Another one.")],
 ) -> None:
-    """Print how two sample sets differ: samples, labels, KL and the settings that made them.
+    """Print how two sample sets differ.
 
-    A revision (tag, branch, commit) stands for the sample set in its dvc.lock, which is taken from
-    DVC's cache, else from the remote. A directory of that name comes first.
+    Compares samples, labels, KL and the settings that made them. A revision (tag, branch, commit)
+    stands for the sample set in its dvc.lock, which is taken from DVC's cache, else from the
+    remote. A directory of that name comes first.
 
     Example: lightreasoner samples diff samples@v0.0.1 .lightreasoner/data/samples
     """

@@ -75,7 +75,7 @@ def stage_entry(stage: Stage) -> dict[str, Any]:
 
 
 def curve(file: str, title: str) -> dict[str, Any]:
-    """A plot of the adapter's loss over the updates, one line a revision."""
+    """A plot of the adapter's loss over the updates, one line per revision."""
     axes = {"x": "update", "y": "loss", "x_label": "update", "y_label": "nats", "title": title}
     return {f"{data('adapter')}/{file}": axes}
 

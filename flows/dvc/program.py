@@ -15,7 +15,7 @@ from lightreasoner.errors import LightReasonerError
 
 
 class DvcError(LightReasonerError):
-    """DVC is not there, is busy, or does not do what it is asked."""
+    """DVC is not there, is busy, or fails."""
 
 
 def dvc(checkout: Path, *arguments: str) -> str:
@@ -24,7 +24,7 @@ def dvc(checkout: Path, *arguments: str) -> str:
     if done.returncode:
         said = [line for line in done.stderr.splitlines() if line.strip()]
         complaint = next((line for line in said if line.startswith("ERROR: ")), "")
-        reason = complaint.removeprefix("ERROR: ") or (said[-1] if said else "it says nothing")
+        reason = complaint.removeprefix("ERROR: ") or (said[-1] if said else "it printed nothing")
         raise DvcError(f"dvc {arguments[0]} failed: {reason}")
     return done.stdout
 
@@ -43,13 +43,13 @@ def refuse_busy(checkout: Path) -> None:
     for holder in _holders(checkout / ".dvc" / "tmp" / "rwlock"):
         if psutil.pid_exists(holder["pid"]):
             raise DvcError(
-                f"{checkout}: DVC is busy, as `{holder['cmd']}` (process {holder['pid']}) works "
+                f"{checkout}: DVC is busy: `{holder['cmd']}` (process {holder['pid']}) works "
                 "there; wait for its end, or stop it"
             )
 
 
 def _holders(file: Path) -> list[dict[str, object]]:
-    """The processes in DVC's list of locks: one writer a path, or several readers."""
+    """The processes in DVC's list of locks: one writer per path, or several readers."""
     try:
         locks = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -65,7 +65,7 @@ def _program() -> str:
     beside = Path(sys.executable).parent / "dvc"
     found = str(beside) if beside.is_file() else shutil.which("dvc")
     if found is None:
-        raise DvcError(f"{beside}: no DVC there, nor on PATH; `make setup` installs it")
+        raise DvcError(f"{beside}: DVC is neither there nor on PATH; `make setup` installs it")
     return found
 
 

@@ -37,8 +37,8 @@ class PublishError(ArtifactError):
 
 @dataclass(frozen=True)
 class Published:
-    """What has changed in params.yaml, as overrides (None: it could not be read, and is written
-    anew), and how many results are in place."""
+    """What has changed in params.yaml, as overrides (None: it could not be read, and is
+    rewritten), and how many results are in place."""
 
     changed: list[str] | None
     results: int
@@ -47,7 +47,7 @@ class Published:
 def publish(record: Record, checkout: Path, home: Path, force: bool = False) -> Published:
     """Make a run's parameters and results those of the checkout, and dvc.lock say so.
 
-    Edits of params.yaml that git does not have are overwritten only with `force`. Raises
+    Uncommitted edits of params.yaml are overwritten only with `force`. Raises
     PublishError, DvcError, RecordError, and what `external_inputs` raises; the checkout is then
     as it was.
     """
@@ -122,7 +122,7 @@ def _check_checkout(checkout: Path) -> None:
         there = checkout / file.relative_to(PACKAGE_DIR.parent)
         if not there.is_file() or there.read_bytes() != file.read_bytes():
             raise PublishError(
-                f"{there}: is not the code that runs, {file}; publish in that checkout, or install "
+                f"{there}: is not the running code, {file}; publish in that checkout, or install "
                 "this one (`make setup`)"
             )
 
@@ -152,7 +152,7 @@ def _refuse_unsaved(checkout: Path) -> None:
     said = program.git(checkout, "status", "--porcelain", "--ignored", "--", "params.yaml")
     if said is None or said[1:2].strip():  # the second letter is about the file, `?`, `!` or `M`
         raise PublishError(
-            f"{checkout / 'params.yaml'}: has edits that git does not have and that this would "
+            f"{checkout / 'params.yaml'}: has uncommitted edits that this would "
             "overwrite; commit them, or `git restore params.yaml`, or publish with --force"
         )
 
@@ -167,7 +167,7 @@ def _alone(checkout: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise PublishError(
-                f"{checkout}: another `lightreasoner publish` is at work; wait for its end"
+                f"{checkout}: another `lightreasoner publish` is running; wait until it ends"
             ) from None
         yield
 
@@ -207,10 +207,10 @@ def _commit(checkout: Path, outs: Inputs, params: Params) -> None:
         program.dvc(checkout, "commit", "--force", "--quiet", "dvc.yaml")
         _check_lock(checkout, outs)
         if _differences(checkout / "params.yaml", params) != []:
-            raise DvcError("params.yaml was changed meanwhile")
+            raise DvcError("params.yaml was changed in the meantime")
     except DvcError as error:
         raise DvcError(
-            f"{error}; nothing was published, and params.yaml, dvc.lock and results are put back"
+            f"{error}; nothing was published, and params.yaml, dvc.lock and results are restored"
         ) from error
 
 
@@ -224,5 +224,5 @@ def _check_lock(checkout: Path, outs: Inputs) -> None:
         if found != artifact.digest:
             raise DvcError(
                 f"dvc commit wrote {found} for {dvcfile.data(name)}, which has {artifact.digest}; "
-                "`make dvc.yaml` mends a dvc.yaml that is not this code's"
+                "run `make dvc.yaml` if dvc.yaml does not match this code"
             )

@@ -16,7 +16,7 @@ SAMPLES = dvcfile.data("samples")
 
 
 class VersionError(ArtifactError):
-    """A revision is not there, or its sample set cannot be had."""
+    """A revision is not there, or its sample set cannot be fetched."""
 
 
 def directory(name: str, checkout: Path, scratch: Path) -> Path:
@@ -82,7 +82,7 @@ def _from_remote(revision: str, wanted: list[str], checkout: Path, scratch: Path
         program.dvc(checkout, *wanted, str(out), "--remote", remote)
     except DvcError as error:
         raise VersionError(
-            f"{missing}, nor can it be had from the remote {remote} ({error}); name a revision "
+            f"{missing}, nor can it be fetched from the remote {remote} ({error}); name a revision "
             "whose results were committed (`git log dvc.lock`), or `dvc push` it where it was made"
         ) from error
     return out

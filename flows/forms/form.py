@@ -34,14 +34,14 @@ More = Annotated[
     tuple[Annotated[str, Field(pattern=r"^[a-z]+\.[a-z_0-9]+=.+$")], ...],
     Field(
         title="More parameters",
-        description="Any other parameter of params.yaml, as section.key=value, such as "
+        description="Any other parameter of params.yaml, as section.key=value, for example "
         "generate.max_new_tokens=256.",
     ),
 ]
 
 
 class Settings(BaseModel):
-    """What every form has; faults are said in the words of the command line."""
+    """What every form has; faults read as on the command line."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -96,7 +96,7 @@ class Settings(BaseModel):
         keys = [override.partition("=")[0] for override in overrides]
         twice = sorted({key for key in keys if keys.count(key) > 1})
         if twice:
-            raise ConfigError([f"{key} is given twice; leave one of the two away" for key in twice])
+            raise ConfigError([f"{key} is given twice; remove one of the two" for key in twice])
         return config.changed(PRESETS[self.preset], overrides)
 
     def run_name(self) -> str:
@@ -187,7 +187,7 @@ class SweepForm(Tuning, Grid):
             raise ConfigError(
                 [
                     f"betas {', '.join(f'{beta:g}' for beta in betas)}: under select.{said} beta "
-                    "selects nothing; give one beta, or leave that setting away"
+                    "selects nothing; give one beta, or remove that setting"
                 ]
             )
 

@@ -38,7 +38,10 @@ from tasks.tracking import mlflow_runs
 BESIDE = (0, 1, 2, 3, 4, 6)  # columns of the accuracy table that fit beside each other on a page
 KL = "kl_histogram"
 LINKS = {
-    "mlflow-run": ("MLflow's run", "Parameters, metrics, figures and files, a nested run a stage."),
+    "mlflow-run": (
+        "MLflow's run",
+        "Parameters, metrics, figures and files, with a nested run per stage.",
+    ),
     "report-page": ("report.html", "The whole report: trajectories coloured by KL, problems won."),
     "registered-model": ("The registered model", "Its version, with tags, card and files."),
     "sample-set": ("The sample set", "The run of `select`: its parameters, numbers and digest."),
@@ -150,7 +153,7 @@ def _selected(run: Finished) -> str:
 
 
 def _places(run: Finished) -> list[str]:
-    """The links, a line each, and the sample set's folder."""
+    """The links, one per line, and the sample set's folder."""
     lines = [
         f"- {_link(text, run.addresses[key])}: {description[0].lower()}{description[1:]}"
         for key, (text, description) in LINKS.items()

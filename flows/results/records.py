@@ -1,4 +1,4 @@
-"""`<home>/runs/`: what each run of the pipeline was that came to its report, a file a run.
+"""`<home>/runs/`: what each run of the pipeline was that came to its report, a file per run.
 
 `lightreasoner publish` reads it, so that a run can be published when Prefect and MLflow are down,
 or have forgotten it.

@@ -129,7 +129,7 @@ def check_space(home: Path) -> None:
     free = shutil.disk_usage(home).free
     if free < LEAST_FREE:
         raise DiskFullError(
-            f"{home}: {free:,} bytes are free, and the databases need {LEAST_FREE:,}; make room, "
+            f"{home}: {free:,} bytes are free, but the databases need {LEAST_FREE:,}; make room, "
             "then run again: what was finished is in the store"
         )
 

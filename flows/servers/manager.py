@@ -1,6 +1,6 @@
 """The process manager under `lightreasoner up`: Supervisor, spoken to over a socket under home.
 
-    <home>/up/supervisord.conf   written anew at every start
+    <home>/up/supervisord.conf   rewritten at every start
     <home>/up/socket             mode 0700, in a folder of mode 0700
     <home>/logs/NAME.log         what a service prints, rotated; manager.log: who ended, and why
 
@@ -85,8 +85,8 @@ class Manager:
         home = str(self.home)
         if len(os.fsencode(home)) > HOME_BYTES or re.search(r"%|\s[;#]|\n", home):
             raise ServerError(
-                f"LIGHTREASONER_HOME {home}: the process manager takes a path of up to "
-                f"{HOME_BYTES} bytes without '%', ' ;' and ' #'; name such a one"
+                f"LIGHTREASONER_HOME {home}: the process manager needs a path "
+                f"of at most {HOME_BYTES} bytes without '%', ' ;' and ' #'; choose such a path"
             )
         programs = [_program(self, service, place) for place, service in enumerate(services)]
         path = self.home / "up" / "supervisord.conf"
@@ -215,7 +215,7 @@ def _environment(process: psutil.Process) -> dict[str, str]:
 
 
 def _end(processes: Iterable[psutil.Process], seconds: float) -> None:
-    """SIGTERM, and SIGKILL for those that are there after so many seconds."""
+    """SIGTERM, and SIGKILL for those that are there after this many seconds."""
     waiting = list(processes)
     for end in (psutil.Process.terminate, psutil.Process.kill):
         for process in waiting:

@@ -30,8 +30,8 @@ def start(where: Path) -> None:
     Connections wait in its socket, which is open at once, until it can answer them. A terminal
     sends Ctrl-C, and the end of its connection, to every process of the run. The server would go
     first, and Prefect waits for minutes for one that is gone; so it inherits that both are blocked,
-    and this process ends it when all is said. If this one is killed, a pipe between both closes,
-    and the server ends by itself.
+    and this process ends it when everything is done. If this one is killed, a pipe between both
+    closes, and the server ends by itself.
     """
     (where / "logs").mkdir(parents=True, exist_ok=True)
     (where / "prefect").mkdir(exist_ok=True)  # Prefect makes no parent

@@ -43,7 +43,7 @@ def hold(home: Path, places: Servers, services: Sequence[Service], detach: bool)
     with _alone(home) as lock, contextlib.ExitStack() as at_the_end:
         at_the_end.callback(keeper.stop)
         if keeper.stop():
-            typer.echo("ended what an earlier `up` had left")
+            typer.echo("ended what an earlier `up` left behind")
         for service in services:
             if service.port:
                 _check_free(service.port, f"--{service.name}-port")
@@ -74,9 +74,9 @@ def status(home: Path) -> bool:
     if places is not None:
         return show(Manager(home), local.services(home, places))
     typer.echo(
-        "the process manager is gone; `lightreasoner down` or `up` ends what it left"
+        "the process manager is gone; `lightreasoner down` or `up` ends what it left behind"
         if Manager(home).left()
-        else f"nothing runs for {home}; `lightreasoner up` starts it"
+        else f"nothing is running for {home}; `lightreasoner up` starts it"
     )
     return False
 
@@ -109,7 +109,7 @@ def _check_free(port: int, option: str) -> None:
         try:
             probe.bind((HOST, port))
         except OSError as error:
-            why = manager.holder(port) or f"cannot be had ({error.strerror})"
+            why = manager.holder(port) or f"cannot be used ({error.strerror})"
             raise ServerError(
                 f"port {port} on {HOST} {why}; end what uses it or give another one with {option}"
             ) from error
@@ -117,7 +117,7 @@ def _check_free(port: int, option: str) -> None:
 
 def _start(keeper: Manager, services: Sequence[Service]) -> dict[str, int]:
     """Start the services, one without a port when all before it are ready; their processes."""
-    typer.echo("starting (under a minute; the first time makes databases)")
+    typer.echo("starting (under a minute; the first time also creates databases)")
     ready: dict[str, int] = {}
     for count, service in enumerate(services):
         if service.port is None:
@@ -167,7 +167,7 @@ def _ended(keeper: Manager) -> ServerError:
 
 @contextlib.contextmanager
 def _alone(home: Path) -> Iterator[int]:
-    """Keep out a second `up` on this home by a lock, for as long as this file is open somewhere.
+    """Lock out a second `up` on this home for as long as this file is open somewhere.
 
     Raises ServerError where there is one.
     """

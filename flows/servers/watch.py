@@ -1,4 +1,4 @@
-"""The watch over dead runs: a run whose process is gone becomes Crashed, not Running for ever.
+"""The watch over dead runs: a run whose process is gone becomes Crashed, not Running forever.
 
 A flow run sends a heartbeat every 30 s (PREFECT_FLOWS_HEARTBEAT_FREQUENCY, environment.py). An
 automation of Prefect's server waits for the next one, or for the run's end, for SILENT_SECONDS.

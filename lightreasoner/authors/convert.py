@@ -1,7 +1,8 @@
 """Sample sets as the authors' JSONL (jsonl.py), and back.
 
-Text does not say where its tokens end. token_boundaries.py finds it again and says where it cannot;
-such rows are left out of an import, counted, and listed in `excluded.csv` beside the tables.
+Text does not show where its tokens end. token_boundaries.py recovers that and reports where it
+cannot; such rows are left out of an import, counted, and listed in `excluded.csv` beside the
+tables.
 """
 
 import logging
@@ -34,8 +35,8 @@ log = logging.getLogger(__name__)
 def export_file(samples_dir: Path, problems_dir: Path, expert_dir: Path, out: Path) -> int:
     """Write a sample set as the authors' JSONL, whole or not at all; returns how many rows.
 
-    The questions come from `problems_dir`. A warning says if samples are of several trajectories of
-    a problem, which their format does not tell apart. Raises ProblemsError for a problem that is
+    The questions come from `problems_dir`. Warns if a problem's samples come from several
+    trajectories, which the format cannot distinguish. Raises ProblemsError for a problem that is
     not there, ArtifactError for a sample without a KL, which their format requires.
     """
     tokenizer = loading.load_tokenizer(expert_dir)
@@ -52,7 +53,7 @@ def export_file(samples_dir: Path, problems_dir: Path, expert_dir: Path, out: Pa
         question = questions.get(problems.problem_of(id_))
         if question is None:
             raise ProblemsError(
-                f"{problems_dir}: no problem {id_}; give the problems that the samples are of"
+                f"{problems_dir}: no problem {id_}; give the problems that the samples come from"
             )
         if row["kl"] is None:
             raise ArtifactError(
@@ -73,8 +74,8 @@ def _warn_of_several(trajectory_ids: list[str]) -> None:
     if several:
         log.warning(
             "samples export: %d of %d problems have samples of several trajectories, the first is "
-            "%s; the authors' format names a sample by its question alone, so that no import, not "
-            "even `samples import`, can tell them apart",
+            "%s; the authors' format identifies a sample only by its question, so no import, not "
+            "even `samples import`, can distinguish them",
             len(several),
             len(counts),
             several[0],
@@ -86,7 +87,7 @@ EXACT = 1e-6  # how far float32 weights are off 1
 
 @dataclass(frozen=True)
 class Excluded:
-    """A row that did not become a sample, and why."""
+    """A row that was not imported, and why."""
 
     line: int
     problem_id: str
@@ -96,7 +97,8 @@ class Excluded:
 
 @dataclass(frozen=True)
 class Imported:
-    """What became of a file: its rows, the samples made of them, and the rows left out."""
+    """The result of an import: the file's rows, the samples made from them, and the rows left
+    out."""
 
     rows: int
     samples: int
@@ -106,7 +108,8 @@ class Imported:
 def import_file(
     path: Path, expert_dir: Path, style: "PromptStyle", problems_dir: Path | None, out: Path
 ) -> Imported:
-    """Write a file of the authors' as a sample set that `finetune` can train on, a new directory.
+    """Write one of the authors' files as a sample set that `finetune` can train on, a new
+    directory.
 
     `style` is the prompt that the expert saw. Problem ids are those of `problems_dir`; without it
     `authors/<n>`, in the file's order. Raises ArtifactError for a malformed file, if no row is
@@ -135,7 +138,7 @@ def import_file(
 
 
 def _normalised(weights: list[float]) -> list[float]:
-    """Weights that sum to 1; those of a file that were computed in bfloat16 do only nearly."""
+    """Weights that sum to 1; those computed in bfloat16 do only approximately."""
     total = math.fsum(weights)
     return weights if abs(total - 1) <= EXACT else [weight / total for weight in weights]
 
@@ -174,7 +177,7 @@ def _problem_ids(lines: list[Line], problems_dir: Path | None, path: Path) -> di
         if line.question not in known:
             raise ProblemsError(
                 f"{path}:{line.number}: the question {line.question[:40]!r} is not in "
-                f"{problems_dir}; give the problems that the samples are of, or none"
+                f"{problems_dir}; give the problems that the samples come from, or none"
             )
     return {question: known[question] for question in questions}
 
@@ -182,7 +185,8 @@ def _problem_ids(lines: list[Line], problems_dir: Path | None, path: Path) -> di
 def _trajectory(
     rows: list[Line], tokenizer: "PreTrainedTokenizerBase", room: int
 ) -> tuple[list[int], list[tuple[Line, str]]]:
-    """The completion's ids up to the last row that is kept, and the rows that are not, with why."""
+    """The completion's ids up to the last row that is kept, and the other rows, with the
+    reasons."""
     ids, faults = recover([(row.step, row.prefix) for row in rows], tokenizer)
     left_out, steps = [], set()
     for row, fault in zip(rows, faults, strict=True):

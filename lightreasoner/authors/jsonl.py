@@ -42,7 +42,7 @@ WEIGHTS_SUM_WITHIN = 0.01
 
 @dataclass(frozen=True)
 class Line:
-    """One sample; `number` is its line's, from 1."""
+    """One sample; `number` is its line number, from 1."""
 
     number: int
     question: str
@@ -71,7 +71,7 @@ def read(path: Path, tokenizer: "PreTrainedTokenizerBase") -> list[Line]:
     """All samples of a file.
 
     Raises ArtifactError that names file and line for a malformed row, or for a label whose tokens
-    are others in this tokenizer.
+    differ in this tokenizer.
     """
     vocabulary = Decoded(tokenizer)
     lines = []
@@ -79,7 +79,7 @@ def read(path: Path, tokenizer: "PreTrainedTokenizerBase") -> list[Line]:
         try:
             fault = next(_faults(row), None)
         except OverflowError:
-            fault = "an integer is beyond all floats"
+            fault = "an integer is too large for a float"
         if fault:
             raise ArtifactError(f"{path}:{number}: {fault}")
         vocabulary.check(row, f"{path}:{number}")
@@ -110,13 +110,13 @@ def _faults(row: dict[str, Any]) -> Iterator[str]:
             yield f"{name} has the wrong type ({type(row[name]).__name__})"
     for name in ("prompt_id", "prefix"):
         if not is_writable(row[name]):
-            yield f"{name} has half a surrogate pair (such as \\ud83d alone); mend the text"
+            yield f"{name} has half a surrogate pair (such as \\ud83d alone); fix the text"
     ids, weights = row["token_ids"], row["weights"]
     if not len(row["tokens"]) == len(ids) == len(weights) > 0:
         lengths = f"{len(row['tokens'])}, {len(ids)} and {len(weights)}"
-        yield f"tokens, token_ids and weights have {lengths} entries; they need the same, not zero"
+        yield f"tokens, token_ids and weights have {lengths} entries; give equally many, not 0"
     if not all(type(id_) is int for id_ in ids) or len(set(ids)) < len(ids):
-        yield "token_ids must be integers, none twice"
+        yield "token_ids must be distinct integers"
     if not all(type(weight) in (int, float) and weight >= 0 for weight in weights):
         yield "weights must be numbers >= 0"
     if not abs(sum(weights) - 1) <= WEIGHTS_SUM_WITHIN:
@@ -136,11 +136,11 @@ class Decoded:
         self._texts: dict[int, str] = {}
 
     def check(self, row: dict[str, Any], where: str) -> None:
-        """Refuse a label whose ids and tokens do not belong together; raises ArtifactError."""
+        """Raise ArtifactError for a label whose ids and tokens do not match."""
         for id_, token in zip(row["token_ids"], row["tokens"], strict=True):
             if not 0 <= id_ < self._size:
                 raise ArtifactError(
-                    f"{where}: token id {id_}, the tokenizer has ids from 0 to {self._size - 1}; "
+                    f"{where}: token id {id_}, but the tokenizer's are 0 to {self._size - 1}; "
                     "give the expert that wrote these samples"
                 )
             if id_ not in self._texts:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 CUT_CHARACTER = "\ufffd"
 OTHER_PREFIX = (
     "its prefix does not agree with that of an earlier step (of another response, maybe: the "
-    "format keeps one a question)"
+    "format has one per question)"
 )
 
 
@@ -73,5 +73,5 @@ def _fault(
     if len(spelling) != step:
         return f"its prefix has {len(spelling)} tokens when tokenised again, not {step}"
     if tokenizer.decode(spelling) != prefix:
-        return "its prefix is another text when tokenised and decoded again"
+        return "its prefix changes when tokenised and decoded again"
     return None

@@ -1,4 +1,4 @@
-"""The pure command line: one command a stage, made from the graph, and two helpers.
+"""The pure command line: one command per stage, made from the graph, and a few helpers.
 
     lightreasoner select --set select.beta=0.5
 
@@ -16,21 +16,48 @@ import typer
 from typer.core import TyperGroup
 
 from lightreasoner.cli import evaluate, explain, grade, pair, preset, samples, stage
-from lightreasoner.cli.options import command_name
+from lightreasoner.cli.options import (
+    EVALUATE,
+    GROUPS,
+    PIPELINE,
+    SAMPLE_SETS,
+    SINGLE_STAGES,
+    command_name,
+)
 from lightreasoner.cli.output import log_to_stderr
 from lightreasoner.errors import LightReasonerError
 from lightreasoner.pipeline.graph import STAGES
 
+GROUP_OF = {"evaluate": EVALUATE, "keep": SAMPLE_SETS, "gold": SAMPLE_SETS}
+"""Where a stage's command is not among the single stages."""
+
 
 class Commands(TyperGroup):
-    """A group that turns a user's mistake into one line a fault and exit status 2."""
+    """Commands whose help is in groups; a user's mistake is one line per fault and exit status 2.
+
+    typer draws `rich_help_panel` by itself only where it also reads markup in every help text.
+    """
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the commands of each group, in one column for all groups."""
+        width = max(map(len, self.commands))
+        limit = formatter.width - width - 6
+        for group in GROUPS:
+            rows = [
+                (name.ljust(width), command.get_short_help_str(limit))
+                for name, command in self.commands.items()
+                if getattr(command, "rich_help_panel", None) == group
+            ]
+            if rows:
+                with formatter.section(group):
+                    formatter.write_dl(rows)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
-            raise  # a reader such as `head` had enough; click ends in silence
+            raise  # a reader such as `head` had enough; click ends silently
         except (LightReasonerError, OSError) as error:
             if ctx.params["debug"]:
                 raise
@@ -40,7 +67,7 @@ class Commands(TyperGroup):
 
 
 def _said(error: Exception) -> str:
-    """An error in words: the file before what is the matter with it."""
+    """An error in words: the file, then what is wrong with it."""
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {(error.strerror or str(error)).lower()}"
     return str(error)
@@ -61,13 +88,15 @@ def application(samples_diff: Callable[..., None] | None = None) -> typer.Typer:
     )
     app.callback()(root_options)
     for each in STAGES.values():
-        app.command(command_name(each))(written.get(each.name) or stage.stage_command(each))
-    app.command()(preset.preset)
-    app.command()(evaluate.prompts)
-    app.command()(grade.grade)
-    app.command()(pair.pair)
-    app.command()(explain.explain)
-    app.add_typer(samples.application(samples_diff), name="samples")
+        group = GROUP_OF.get(each.name, SINGLE_STAGES)
+        command = written.get(each.name) or stage.stage_command(each)
+        app.command(command_name(each), rich_help_panel=group)(command)
+    app.command(rich_help_panel=PIPELINE)(preset.preset)
+    for asking in (evaluate.prompts, grade.grade, pair.pair):
+        app.command(rich_help_panel=EVALUATE)(asking)
+    app.command(rich_help_panel=SAMPLE_SETS)(explain.explain)
+    sample_sets = samples.application(samples_diff)
+    app.add_typer(sample_sets, name="samples", rich_help_panel=SAMPLE_SETS)
     return app
 
 
@@ -89,5 +118,5 @@ def root_options(
     ] = False,
 ) -> None:
     log_to_stderr("lightreasoner", logging.DEBUG if debug else logging.INFO)
-    # transformers tells peft's developers what will change; a user can do nothing about it.
+    # transformers tells peft's developers what will change; users can do nothing about it.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.")

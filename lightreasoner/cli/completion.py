@@ -1,4 +1,4 @@
-"""What a shell may complete: values of options, without torch or Prefect, in a part of a second."""
+"""Shell completion of option values, without torch or Prefect, in a fraction of a second."""
 
 from collections.abc import Iterable
 from typing import Any, Literal, get_args, get_origin
@@ -20,7 +20,7 @@ def styles(incomplete: str) -> list[str]:
 
 
 def benchmarks(incomplete: str) -> list[str]:
-    """The sets of problems that are known by name; after a comma the next one."""
+    """The problem sets known by name; after a comma, the next one."""
     from lightreasoner.data.hub import SETS
     from lightreasoner.presets import PRESETS
 
@@ -29,14 +29,14 @@ def benchmarks(incomplete: str) -> list[str]:
 
 
 def methods(incomplete: str) -> list[str]:
-    """The methods that `compare` knows; after a comma the next one."""
+    """The methods of `compare`; after a comma, the next one."""
     from lightreasoner.experiments.methods import NAMES
 
     return _listed(NAMES, incomplete)
 
 
 def parameters(incomplete: str) -> list[str]:
-    """`section.key=`, and after it the values of a parameter that has few."""
+    """`section.key=`, and after it the values of a parameter that has only a few."""
     name, is_named, _ = incomplete.partition("=")
     if not is_named:
         return _beginning([f"{each}=" for each in config.fields()], incomplete)
@@ -46,7 +46,7 @@ def parameters(incomplete: str) -> list[str]:
 
 
 def _values(kind: Any) -> list[str]:
-    """What a choice or a switch can be."""
+    """The values of a choice or a switch."""
     if kind is bool:
         return ["true", "false"]
     if get_origin(kind) is Literal:

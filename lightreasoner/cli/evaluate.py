@@ -1,4 +1,5 @@
-"""`lightreasoner prompts` and `lightreasoner evaluate`: what a model is asked, how it does."""
+"""`lightreasoner prompts` and `lightreasoner evaluate`: what a model is asked, and how well it
+answers."""
 
 import hashlib
 import json
@@ -43,7 +44,9 @@ def prompts(
     ],
     data: Annotated[
         str,
-        typer.Option(metavar="DIR", help="Holds NAME/test.jsonl; else a file or a hub source."),
+        typer.Option(
+            metavar="DIR", help="A directory with NAME/test.jsonl, a file or a hub source."
+        ),
     ],
     style: Annotated[
         str,
@@ -54,16 +57,17 @@ def prompts(
         ),
     ] = "qwen25-math-cot",
     model: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Whose template chat and authors render.")
+        str | None,
+        typer.Option(metavar="DIR", help="The model whose template chat and authors use."),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="The first N records only.")
+        int | None, typer.Option(min=1, metavar="N", help="Only the first N records.")
     ] = None,
 ) -> None:
-    """Print each record's prompt and gold answer, as the official toolkit has them.
+    """Print each record's prompt and gold answer.
 
-    One JSON object a line, in the file's order: idx (the record, from 0), prompt, and gold, the
-    normalised gold answer of the official verdict.
+    They are the official toolkit's. One JSON object per line, in the file's order: idx (the record,
+    from 0), prompt, and gold, the normalised gold answer of the official verdict.
 
     Example: lightreasoner prompts --benchmark gsm8k --data benchmarks --limit 3
     """
@@ -88,7 +92,7 @@ def prompts(
 def _chat_tokenizer(model: str | None, style: str) -> Any:
     """The tokenizer of a model whose chat template a style renders."""
     if model is None:
-        raise ConfigError([f"the style {style} renders a model's own template; give --model DIR"])
+        raise ConfigError([f"style {style} uses a model's own chat template; give --model DIR"])
     from lightreasoner.inference import loading
 
     return loading.load_tokenizer(loading.resolve(model).path)
@@ -100,7 +104,9 @@ def evaluate(
     ] = str(DATA / "model"),
     data: Annotated[
         str | None,
-        typer.Option(metavar="DIR", help="Holds NAME/test.jsonl; else a file or a hub source."),
+        typer.Option(
+            metavar="DIR", help="A directory with NAME/test.jsonl, a file or a hub source."
+        ),
     ] = None,
     benchmarks: Annotated[
         str | None,
@@ -119,24 +125,25 @@ def evaluate(
         ),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Problems a set, drawn by evaluate.seed.")
+        int | None,
+        typer.Option(min=1, metavar="N", help="Problems per set, drawn by evaluate.seed."),
     ] = None,
     endpoint: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="A server, http://HOST:PORT/v1, that answers as M."),
+        typer.Option(metavar="URL", help="A server that serves M, http://HOST:PORT/v1."),
     ] = None,
     served_model: Annotated[
-        str | None, typer.Option(metavar="NAME", help="What the server calls M, if it has several.")
+        str | None,
+        typer.Option(metavar="NAME", help="The server's name for M, if it serves several."),
     ] = None,
-    concurrency: Annotated[
-        int, typer.Option(min=1, help="Requests that the server has at a time.")
-    ] = 16,
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests in flight at a time.")] = 16,
     api_key_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Holds the server's key, if it wants one.")
+        Path | None,
+        typer.Option(metavar="FILE", help="A file with the server's key, if it needs one."),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Where the result goes; see above if not given."),
+        typer.Option(metavar="DIR", help="Where the result goes; default: see above."),
     ] = None,
     overwrite: Overwrite = False,
     params: ParamsFile = Path("params.yaml"),
@@ -145,9 +152,9 @@ def evaluate(
 ) -> None:
     """Grade a model's responses to sets of problems.
 
-    Reads the parameters evaluate.*; --benchmarks, --style and --limit stand for problem_sets, style
-    and n_problems. With --data they begin as the paper has them (all problems, greedy, 2048
-    tokens), not as in params.yaml. Writes scores.parquet, a row a response, and summary.json: to
+    Reads the parameters evaluate.*; --benchmarks, --style and --limit set problem_sets, style and
+    n_problems. With --data the others start from the paper's settings (all problems, greedy, 2048
+    tokens), not from params.yaml. Writes scores.parquet, a row per response, and summary.json: to
     .lightreasoner/data/scores for the pipeline's own model and problems, else to a folder of
     HOME/evaluations that is named after the model and what it was asked.
 
@@ -190,7 +197,7 @@ def _names(text: str | None) -> list[str] | None:
 
 
 def _overrides(data: str | None, given: dict[str, Any]) -> list[str]:
-    """The section's values that options stand for, as `--set` has them."""
+    """The section's values that options set, in the form of `--set`."""
     values = {key: value for key, value in given.items() if value is not None}
     if data is not None:
         fields = config.Evaluate.model_fields.items()
@@ -209,7 +216,7 @@ def _place(home: Path, model: str, key: str) -> Path:
 def _connected(
     url: str, name: str | None, values: "Params", concurrency: int, key: str | None
 ) -> "Engine":
-    """The server as an engine, if it is there and serves the model. Raises EndpointError."""
+    """The server as an engine, if it answers and serves the model. Raises EndpointError."""
     from lightreasoner.inference.openai_engine import Endpoint
     from lightreasoner.inference.prompts import stop_words
 
@@ -226,9 +233,9 @@ def _connected(
 
 
 def _ask(engine: "Engine", key: str, job: "Job", out: Path, home: Path, overwrite: bool) -> None:
-    """Write the scores of what a server answers to `out`; a restart goes on where it stopped.
+    """Write the scores of a server's responses to `out`; a restart continues where it stopped.
 
-    They do not enter the store: what a server computes with, its fingerprint does not know.
+    They do not enter the store: no fingerprint knows what a server computes with.
     """
     from lightreasoner.evaluation import evaluate
     from lightreasoner.pipeline.store import Store

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 TOP = 3
 WIDTH = 120
-"""Cells a line where the output is no terminal."""
+"""Cells per line where the output is not a terminal."""
 
 BLOCKS = " ▁▃▅▆█"
-"""A level of KL without colour; as many as the page has shades."""
+"""One for each level of KL, without colour; as many as the page has shades."""
 
 SAMPLE = "^"
 
@@ -30,7 +30,7 @@ SAMPLE = "^"
 def explain(
     problem: Annotated[
         str,
-        typer.Argument(metavar="PROBLEM", help="A problem's id, or how only one begins or ends."),
+        typer.Argument(metavar="PROBLEM", help="A problem's id, or its unique beginning or end."),
     ],
     steps: Annotated[Path, typer.Option("--steps", metavar="DIR", help="Scored steps.")] = DATA
     / "steps",
@@ -43,15 +43,13 @@ def explain(
             "--tokenizer", "--model", metavar="DIR", help="The expert, or a model merged from it."
         ),
     ] = DATA / "model",
-    theme: Annotated[
-        Literal["dark", "light"], typer.Option(help="The terminal's: more KL is further from it.")
-    ] = "dark",
+    theme: Annotated[Literal["dark", "light"], typer.Option(help="The terminal's theme.")] = "dark",
 ) -> None:
-    """Print a trajectory, its tokens coloured by KL, and what was learned at its samples.
+    """Print a trajectory with its tokens coloured by KL.
 
-    The same as on the report's page. Without colours (a pipe, a file, NO_COLOR) blocks below the
-    tokens say the KL; samples have a mark either way. A further trajectory of a problem has the id
-    <id>#1, <id>#2 and so on.
+    Also what was learned at its samples, as on the report's page. Without colours (a pipe, a file,
+    NO_COLOR) blocks below the tokens show the KL; samples are marked either way. Further
+    trajectories of a problem have the ids <id>#1, <id>#2 and so on.
 
     Example: lightreasoner explain 562b60d97f --steps .lightreasoner/data/steps
     """

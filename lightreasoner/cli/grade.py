@@ -20,14 +20,16 @@ def grade(
     source: Annotated[Path, typer.Argument(metavar="IN.jsonl", help="The responses.")],
     out: Annotated[Path, typer.Argument(metavar="OUT.jsonl", help="Where the verdicts go.")],
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes; all cores if not given.")
+        int | None, typer.Option(min=1, help="Processes. Default: one per core.")
     ] = None,
 ) -> None:
-    """Grade responses by the Qwen2.5-Math toolkit's verdict and by the strict one.
+    """Grade the responses in a file by both verdicts.
+
+    They are the Qwen2.5-Math toolkit's verdict and the strict one.
 
     Each line of IN.jsonl is {"benchmark": ..., "record": ..., "response": ...}, the record being a
-    row in the benchmark's own layout or {"question": ..., "answer": ...}. Out of an answer that is
-    a worked solution the gold answer is read; a line says how often. OUT.jsonl has the same lines
+    row in the benchmark's own layout or {"question": ..., "answer": ...}. If the answer is a worked
+    solution, the gold answer is read out of it; a line says how often. OUT.jsonl has the same lines
     with the toolkit's gold and pred and with both verdicts: correct, wrong, unparsed or timeout.
     Other fields are carried along.
 
@@ -51,7 +53,7 @@ def grade(
 
 
 def read_answers(path: Path) -> tuple[list[dict[str, Any]], list[Answer]]:
-    """The rows of a file, and what of them is graded. Raises ProblemsError that names the line."""
+    """The rows of a file, and what is graded of them. Raises ProblemsError that names the line."""
     from lightreasoner.data import sources, user_files
 
     rows, answers, tally = [], [], sources.Tally()
@@ -79,7 +81,7 @@ def _check(row: dict[str, Any], where: str) -> None:
 
 
 def counts(answers: Sequence[Answer], grades: Sequence[Grade]) -> list[str]:
-    """A line a benchmark and verdict: how many answers have which outcome."""
+    """One line per benchmark and verdict: how many answers have which outcome."""
     found: dict[str, list[Grade]] = {}
     for answer, grade in zip(answers, grades, strict=True):
         found.setdefault(answer.benchmark, []).append(grade)

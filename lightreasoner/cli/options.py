@@ -8,8 +8,17 @@ import typer
 from lightreasoner.cli import completion
 from lightreasoner.pipeline.graph import Stage
 
+PIPELINE = "The pipeline"
+SINGLE_STAGES = "Single stages"
+EVALUATE = "Evaluate"
+SAMPLE_SETS = "Sample sets"
+MODELS = "Models"
+SERVERS = "Servers"
+GROUPS = (PIPELINE, SINGLE_STAGES, EVALUATE, SAMPLE_SETS, MODELS, SERVERS)
+"""The groups of commands in --help, in its order."""
+
 ParamsFile = Annotated[
-    Path, typer.Option("--params", metavar="FILE", help="The parameters, one section a stage.")
+    Path, typer.Option("--params", metavar="FILE", help="The parameters, one section per stage.")
 ]
 Overrides = Annotated[
     list[str] | None,
@@ -21,12 +30,12 @@ Overrides = Annotated[
     ),
 ]
 Home = Annotated[
-    Path, typer.Option("--home", metavar="DIR", help="Where the store of results lies.")
+    Path, typer.Option("--home", metavar="DIR", help="The directory of the store of results.")
 ]
 
 
 Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace all that is at --out, whatever it is.")
+    bool, typer.Option("--overwrite", help="Replace everything at --out, whatever it is.")
 ]
 
 

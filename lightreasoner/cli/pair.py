@@ -21,11 +21,13 @@ def pair(
     set_: Overrides = None,
     limit: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Problems a set: short for evaluate.n_problems."),
+        typer.Option(min=1, metavar="N", help="Problems per set; sets evaluate.n_problems."),
     ] = None,
     home: Home = HOME,
 ) -> None:
-    """Grade expert and amateur on the same problems: is the one far enough ahead of the other?
+    """Grade expert and amateur on the same problems.
+
+    Is the expert far enough ahead to teach by contrast?
 
     The authors' rule of thumb (README of HKUDS/LightReasoner): the expert clearly better, the
     amateur still able to reason. A set on which the expert is not ahead, its gap's interval not

@@ -23,9 +23,9 @@ SampleSet = Annotated[Path, typer.Option("--samples", metavar="DIR", help="The s
 
 
 def application(diff: Callable[..., None] | None = None) -> typer.Typer:
-    """The group of commands; `diff` is for one that knows more than directories."""
+    """The group of commands; `diff` replaces the command that knows only directories."""
     app = typer.Typer(
-        help="Sample sets: statistics, differences, and the authors' JSONL.",
+        help="Sample sets: statistics, differences, authors' JSONL.",
         no_args_is_help=True,
         rich_markup_mode=None,
     )
@@ -47,16 +47,18 @@ def stats(
         Path | None, typer.Option("--samples", metavar="DIR", help="A sample set.")
     ] = None,
     alpha: Annotated[
-        float, typer.Option(min=1e-9, max=1, help="Plausibility of the labels counted in --steps.")
+        float,
+        typer.Option(min=1e-9, max=1, help="Plausibility threshold for the labels of --steps."),
     ] = 0.2,
     beta: Annotated[
-        float, typer.Option(min=0, help="KL in nats over which --steps counts as selected.")
+        float, typer.Option(min=0, help="KL in nats above which steps count as selected.")
     ] = 0.4,
 ) -> None:
-    """Print the paper's statistics of scored steps, of a sample set, or of both.
+    """Print the paper's statistics of steps or a sample set.
 
-    Shares have Wilson's 95% interval; the steps of one trajectory are not independent, so the true
-    intervals are wider. The paper's own figures stand beside them.
+    Give scored steps, a sample set, or both. Shares have Wilson's 95% interval; the steps of one
+    trajectory are not independent, so the true intervals are wider. The paper's own figures stand
+    beside them.
 
     Example: lightreasoner samples stats --steps .lightreasoner/data/steps --beta 0.5
     """
@@ -79,7 +81,9 @@ def diff_directories(
     first: Annotated[Path, typer.Argument(metavar="FIRST", help="A sample set.")],
     second: Annotated[Path, typer.Argument(metavar="SECOND", help="Another one.")],
 ) -> None:
-    """Print how two sample sets differ: samples, labels, KL and the settings that made them.
+    """Print how two sample sets differ.
+
+    Compares samples, labels, KL and the settings that made them.
 
     Example: lightreasoner samples diff .lightreasoner/data/samples my-samples
     """
@@ -118,10 +122,11 @@ def import_file(
     params: ParamsFile = Path("params.yaml"),
     set_: Overrides = None,
 ) -> None:
-    """Make a sample set, ready for `finetune`, of a file in the authors' format.
+    """Turn a file in the authors' format into a sample set.
 
-    Prefixes are tokenised again with the tokenizer of models.expert. Rows whose token boundary
-    cannot be recovered are left out, counted, and listed in DIR/excluded.csv.
+    It is ready for `finetune`. Prefixes are tokenised again with the tokenizer of models.expert.
+    Rows whose token boundary cannot be recovered are left out, counted, and listed in
+    DIR/excluded.csv.
 
     Example: lightreasoner samples import LR_samples.jsonl --out my-samples
     """
@@ -137,14 +142,14 @@ def export(
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The JSONL to write.")],
     samples: SampleSet = DATA / "samples",
     problems: Annotated[
-        Path, typer.Option("--problems", metavar="DIR", help="The problems that it is of.")
+        Path, typer.Option("--problems", metavar="DIR", help="The problems that it comes from.")
     ] = DATA / "problems",
     params: ParamsFile = Path("params.yaml"),
     set_: Overrides = None,
 ) -> None:
-    """Write a sample set as the authors' JSONL: prefixes as text, one sample a line.
+    """Write a sample set in the authors' JSONL format.
 
-    Tokens are decoded with the tokenizer of models.expert.
+    Prefixes are text, one sample per line. Tokens are decoded with the tokenizer of models.expert.
 
     Example: lightreasoner samples export --samples my-samples --out samples.jsonl
     """

@@ -1,4 +1,4 @@
-"""One command a stage, made from the graph.
+"""One command per stage, made from the graph.
 
 Each takes its result from the store under --home, or computes it there, and puts it in place at
 --out by hard link.

@@ -21,7 +21,7 @@ Row = dict[str, Any]
 LETTERS = "ABCD"
 PLAIN = {"question", "answer"}
 OF_BOTH = {*PLAIN, "solution"}
-"""What plain rows may hold, too."""
+"""What plain rows may also hold."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Benchmark:
     def read(self, row: Row) -> tuple[str, Gold]:
         """The question and the bare gold answer.
 
-        The question names the two choices where the normalised gold answer is one of such two.
+        The question names the two choices where the normalised gold answer is one of the two.
         """
         found = self.bare_gold(row)
         question = self.bare_question(row) + _choices(gold(found.answer, self.name))
@@ -111,7 +111,7 @@ def _problem(row: Row) -> str:
 
 
 def _solved(name: str) -> Benchmark:
-    """A benchmark whose gold answers stand in worked solutions."""
+    """A benchmark whose gold answers are in worked solutions."""
     return Benchmark(name, ("problem", "solution"), _problem, _solution_gold, solution="solution")
 
 

@@ -150,7 +150,7 @@ def _one(said: Sequence[str]) -> str:
 
 
 def _alone(answer: str) -> str:
-    """An answer as it is. Raises ValueError for what reads as a solution, of which it is no part.
+    """An answer as it is. Raises ValueError for what reads as a solution.
 
     That is a computation, a reason, a sentence about a number, several sentences or lines of words.
     """

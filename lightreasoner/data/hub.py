@@ -138,7 +138,7 @@ def find(source: str, set_name: str) -> HubSet:
     if source == SOURCE:
         if set_name not in SETS:
             raise ProblemsError(
-                f"hub has no set {set_name!r}; it has {', '.join(SETS)}; for any other give "
+                f"hub has no set {set_name!r}, only {', '.join(SETS)}; for any other give "
                 "owner/name@commit as the source"
             )
         return SETS[set_name]

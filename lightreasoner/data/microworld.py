@@ -3,7 +3,7 @@
 Questions come from reasoning-gym's `gsm_symbolic` generators (templates made from GSM8K problems,
 after Mirzadeh et al., arXiv 2410.05229), called by template number. Items with a number above
 `MAX_NUMBER`, a decimal or a percent sign are rejected. A solution is rewritten as bare equations,
-one operation a line, and ends in "The answer is \\boxed{n}.":
+one operation per line, and ends in "The answer is \\boxed{n}.":
 
     13-10=3
     13+3=16
@@ -39,7 +39,7 @@ Split = Literal["pretrain", "sample", "evaluate"]
 TEMPLATES: dict[str, tuple[int, ...]] = {"tuned": (43, 10, 48, 72, 31), "transfer": (16, 62)}
 MAX_NUMBER = 50
 SURE = 2000
-"""Problems that every set and split has; a test draws them."""
+"""So many problems exist in every set and split; a test draws them."""
 
 # The text's sha256 modulo 10 -> split.
 _SPLIT_OF_RESIDUE: tuple[Split, ...] = ("pretrain",) * 6 + ("sample",) * 2 + ("evaluate",) * 2
@@ -73,7 +73,7 @@ def draw(set_name: SetName, split: Split, n: int, seed: int) -> list[Problem]:
 
 
 def check(set_name: SetName, split: Split, n: int) -> None:
-    """Refuse what `draw` refuses, for any seed; up to SURE problems are there without a look."""
+    """Raise ProblemsError where `draw` would, for any seed; up to SURE problems need no check."""
     _check_arguments(set_name, split, n)
     if n > SURE:
         draw(set_name, split, n, seed=0)
@@ -160,7 +160,7 @@ def equations(worked: str) -> list[str]:
 
 
 def _one_operation_each(expression: str) -> list[str]:
-    """ "34-8-16" -> ["34-8=26", "26-16=10"], from the left; [] if a division leaves a rest."""
+    """ "34-8-16" -> ["34-8=26", "26-16=10"], from the left; [] if a division leaves a remainder."""
     first = _NUMBER.match(expression)
     assert first is not None
     value, steps = int(first[0]), []
@@ -174,7 +174,7 @@ def _one_operation_each(expression: str) -> list[str]:
 
 
 def apply(a: int, operator: str, b: int) -> int | None:
-    """a operator b for one of + - * /; None if a division leaves a rest."""
+    """a operator b for one of + - * /; None if a division leaves a remainder."""
     if operator == "+":
         return a + b
     if operator == "-":

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 BOX = r"\boxed"
-"""What a response boxes its answer with."""
+"""The command that boxes a response's answer."""
 
 CALCULATOR = re.compile(r"<<[^<>]*>>")
 
@@ -62,7 +62,7 @@ def is_writable(text: str) -> bool:
 
 
 def write(problems: list[Problem], path: Path) -> None:
-    """Write problems as JSONL, one object a line, in order."""
+    """Write problems as JSONL, one object per line, in order."""
     with path.open("w", encoding="utf-8") as file:
         for problem in problems:
             file.write(json.dumps(asdict(problem), ensure_ascii=False) + "\n")

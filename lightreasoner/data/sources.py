@@ -109,7 +109,7 @@ def _checked(
     for name in ("question", "answer", "solution"):
         if not is_writable(getattr(problem, name)):
             raise ProblemsError(
-                f"{where}: {name} has half a surrogate pair (such as \\ud83d alone); mend the text"
+                f"{where}: {name} has half a surrogate pair (such as \\ud83d alone); fix the text"
             )
     is_word = any(character.isalnum() for character in problem.answer)
     if not is_word and not gold(problem.answer, benchmark):
@@ -129,7 +129,7 @@ def _require(fields: tuple[str, ...], row: dict[str, Any], where: str) -> None:
 
 
 def _refuse_other_kinds(fields: Iterable[str], row: dict[str, Any], where: str) -> None:
-    """Refuse what Python could only turn into its own text, such as a list or an infinity."""
+    """Refuse what Python could only print, such as a list or an infinity."""
     for field in fields:
         value = row.get(field)
         values = value if field in LISTS and isinstance(value, list) else [value]
@@ -231,7 +231,9 @@ def check(source: str, set_names: Sequence[str], split: str, n: int | None) -> N
 def _of_world(set_name: Any, split: str, n: int | None) -> tuple[Any, microworld.Split, int]:
     """Set, split and number in the world's terms."""
     if n is None:
-        raise ProblemsError("microworld draws any number of problems; say how many (n or --limit)")
+        raise ProblemsError(
+            "microworld generates any number of problems; say how many (n or --limit)"
+        )
     return set_name, "sample" if split == "train" else "evaluate", n
 
 
@@ -286,8 +288,8 @@ def _file_of(directory: Path, set_name: str, split: str) -> Path:
         f.parent.name for suffix in FILE_SUFFIXES for f in directory.glob(f"*/{split}{suffix}")
     }
     raise ProblemsError(
-        f"{directory}: holds no {set_name}/{split}.jsonl (or .parquet), and is no directory "
-        f"{set_name} that holds {split}.jsonl itself; check the set's name, there is "
+        f"{directory}: has no {set_name}/{split}.jsonl (or .parquet), and is not itself a "
+        f"directory {set_name} with {split}.jsonl; check the set's name, there is "
         f"{', '.join(sorted(found)) or 'none'}"
     )
 
@@ -331,7 +333,9 @@ def _demos_beside(file: Path, benchmark: Benchmark) -> list[Demo]:
             f"{benchmark.shots} demos there, as JSON: [[question, answer], ...] (the hub's dev "
             f"split was no help: {error})"
         ) from error
-    LOG.warning("%s: no such file; the hub's dev split gives demos, not the toolkit's", path)
+    LOG.warning(
+        "%s: no such file; the demos come from the hub's dev split, not from the toolkit", path
+    )
     return found
 
 
@@ -365,7 +369,8 @@ def sample(problems: list[Problem], n: int | None, seed: int, source: str) -> li
         return problems
     if n > len(problems):
         raise ProblemsError(
-            f"{source}: {n} problems wanted, {len(problems)} there; lower n or give more problems"
+            f"{source}: {n} problems wanted, only {len(problems)} there; "
+            "lower n or give more problems"
         )
     rows = pd.Series(range(len(problems))).sample(n=n, random_state=seed).sort_values()
     return [problems[row] for row in rows]

@@ -48,7 +48,7 @@ def _object(pairs: list[tuple[str, Any]]) -> Row:
     found: Row = {}
     for name, value in pairs:
         if name in found:
-            raise ValueError(f"{name} is there twice")
+            raise ValueError(f"{name} appears twice")
         found[name] = value
     return found
 
@@ -66,7 +66,7 @@ def read_parquet(path: Path) -> list[tuple[int, Row]]:
 def rows_of(table: pa.Table) -> list[Row]:
     """The rows of a table. Raises ValueError for two columns of one name."""
     if len(set(table.column_names)) < len(table.column_names):
-        raise ValueError(f"a column is there twice, among {', '.join(table.column_names)}")
+        raise ValueError(f"a column appears twice among {', '.join(table.column_names)}")
     columns = [
         [_as_written(value, column.type) for value in column.to_pylist()]
         for column in table.itercolumns()

@@ -1,6 +1,6 @@
 """Evaluate: a model's responses to sets of problems, each with two verdicts (grading.py).
 
-One greedy response a problem by default, or `n` drawn at a temperature. The problems are drawn by
+One greedy response per problem by default, or `n` drawn at a temperature. The problems are drawn by
 the section's seed alone, so that every model of a comparison answers the same ones. All sets are
 read and fitted to the model's context before its weights are loaded. Questions of like length make
 a shard, which is answered by itself, so that a restart repeats at most the one that was under way.
@@ -61,7 +61,7 @@ def write(
     watcher: "Watcher",
     engine: Engine | None = None,
 ) -> None:
-    """Write `scores.parquet`, one row a response in the sets' order, and `summary.json`.
+    """Write `scores.parquet`, one row per response in the sets' order, and `summary.json`.
 
     The inputs are a tuned `model` or the `expert` as it came. `engine` answers in place of this
     process. Raises ProblemsError for a source that cannot be read or a prompt that leaves no room
@@ -215,7 +215,7 @@ def summarise(scores: pd.DataFrame) -> dict[str, Any]:
 def verdicts(scores: pd.DataFrame, verdict: str) -> dict[str, Any]:
     """How many responses have which outcome by one of the verdicts, the accuracy, its interval.
 
-    With several responses a problem, also `pass_at` for some k and `maj_at` for all of them.
+    With several responses per problem, also `pass_at` for some k and `maj_at` for all of them.
     """
     correct = scores[verdict] == "correct"
     per_problem = correct.groupby(scores["problem_id"], sort=False).mean()

@@ -61,7 +61,7 @@ def read_cells(scores: Mapping[Cell, Path], base_style: str, style: str) -> dict
     cells = {cell: pairing.read_scores(scores[cell]) for cell in order}
     first, of_style = cells[order[0]], dict[str, Scores]()
     if first.rows.empty:
-        raise ArtifactError(f"{first.path} holds no problem; evaluate again")
+        raise ArtifactError(f"{first.path} has no problems; evaluate again")
     for (_, named), cell in cells.items():
         _check_style(cell, named)
         pairing.check_comparable(first, cell, {"style"})
@@ -79,7 +79,7 @@ def _check_style(scores: Scores, named: str) -> None:
 
 
 def by_set(rows: pd.DataFrame) -> Sets:
-    """The responses of scores.parquet a set, in order of appearance.
+    """The responses of scores.parquet per set, in order of appearance.
 
     An answer is missing where the strict verdict read none; a box is missing where the response
     nowhere says that it boxes.
@@ -115,9 +115,10 @@ def comparisons(base_style: str, style: str) -> list[tuple[str, Cell, Cell]]:
 
 
 def gain(before: Sets, after: Sets, averaged: Sequence[str], verdict: Verdict) -> dict[str, Any]:
-    """The difference of two cells of the same problems: `scores` a set, `mean` over `averaged`.
+    """The difference of two cells of the same problems: `scores` per set, `mean` over `averaged`.
 
-    `p` is `mcnemar_p`'s, `p_holm` the same corrected over the sets; `mean` is None of no set.
+    `p` is `mcnemar_p`'s, `p_holm` the same corrected over the sets; `mean` is None if there is no
+    set.
     """
     scores = {name: _paired(before[name], after[name], verdict) for name in before}
     corrected = holm([each["p"] for each in scores.values()])

@@ -14,7 +14,7 @@ from lightreasoner.errors import ArtifactError
 from lightreasoner.storage import tables
 
 KEYS = ["problem_set", "problem_id", "k", "question", "gold"]
-"""What two rows of one response's problem have in common."""
+"""The columns in which two rows for the same problem must agree."""
 
 REMEDY = "evaluate both models with the same parameters"
 
@@ -29,11 +29,11 @@ class Scores:
 
 
 def read_scores(directory: Path) -> Scores:
-    """Read a directory's scores.parquet; raises ArtifactError if a response stands in it twice."""
+    """Read a directory's scores.parquet; raises ArtifactError if a response appears in it twice."""
     path = directory / "scores.parquet"
     scores = Scores(path, tables.read(path, tables.SCORES).to_pandas(), tables.provenance(path))
     if scores.rows.duplicated(KEYS[:3]).any():
-        raise ArtifactError(f"{path}: a problem stands twice; evaluate again")
+        raise ArtifactError(f"{path}: a problem appears twice; evaluate again")
     return scores
 
 

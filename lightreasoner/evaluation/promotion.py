@@ -144,7 +144,7 @@ def _of_set(directory: Path, problem_set: str) -> Scores:
     rows = scores.rows[scores.rows["problem_set"] == problem_set]
     if rows.empty:
         raise ArtifactError(
-            f"{scores.path} holds no problem of {problem_set}; evaluate that set, or name another "
+            f"{scores.path} has no problems of {problem_set}; evaluate that set, or name another "
             "in register.gate_set"
         )
     return Scores(scores.path, rows, scores.conditions)

@@ -50,7 +50,7 @@ TITLES: dict[str, str] = {name: method.title for name, method in METHODS.items()
 def compare(
     results: Mapping[Named, Result | str], params: Params, titles: Mapping[str, str] = TITLES
 ) -> dict[str, Any]:
-    """The comparison as a tree: `problems` a set, `seeds`, and an entry a method.
+    """The comparison as a tree: `problems` per set, `seeds`, and an entry per method.
 
     A method's result is the reason as text where it has none; the base must have one. `titles` are
     the methods' names in tables. Raises ArtifactError if two methods' scores are not of the same
@@ -109,7 +109,7 @@ def headings(comparison: Mapping[str, Any]) -> list[str]:
 
 
 def method_rows(comparison: Mapping[str, Any], line_break: str = "\n") -> list[list[str]]:
-    """A row a method under `headings`; a method without a result has dashes, `notes` says why."""
+    """A row per method under `headings`; a method without a result has dashes, `notes` says why."""
     return [
         [entry["title"], *_cells(entry, list(comparison["problems"]), line_break)]
         for entry in comparison["methods"].values()

@@ -70,10 +70,10 @@ def _row(name: str, each: Mapping[str, Any], verdict: str) -> tuple[str, ...]:
 def warnings(found: Mapping[str, Any]) -> list[str]:
     """A line for each set on which the expert is not ahead by the strict verdict."""
     return [
-        f"{name}: the expert is not shown to be ahead of the amateur, the gap of "
+        f"{name}: the expert is not shown to be ahead of the amateur: the gap of "
         f"{points(gap['difference'])} points has a 95% interval of {points_interval(gap['ci95'])} "
-        "(strict), limit above 0; choose a weaker amateur or a stronger expert, or grade more "
-        "problems"
+        "(strict), which must be above 0; choose a weaker amateur or a stronger expert, or grade "
+        "more problems"
         for name, each in found.items()
         if (gap := each["gap"]["strict"])["ci95"][0] <= 0
     ]

@@ -133,7 +133,8 @@ def _metric(gain: Mapping[str, Any]) -> str:
 
 
 def headings(table: Mapping[str, Any]) -> list[str]:
-    """The columns of all three kinds of rows: a set each, then the mean and of how many it is."""
+    """The columns of all three kinds of rows: one per set, then the mean and of how many sets it
+    is."""
     sets = [
         f"{name}{' for math' if name in STAND_INS.values() and name in table['averaged'] else ''}"
         f" (n {n})"

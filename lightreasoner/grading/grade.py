@@ -6,10 +6,10 @@ mathematics (strict/). Each is one of four outcomes:
     correct    the answer is the gold answer
     wrong      it is another one
     unparsed   the response gives no answer
-    timeout    the limit of time or memory was reached, or grading failed, which is said in the
-               log; counts as not correct
+    timeout    the limit of time or memory was reached, or grading failed (which is logged);
+               counts as not correct
 
-Responses are written by models, and algebra on them can take for ever or all of the memory. So they
+Responses are written by models, and algebra on them can take forever or all of the memory. So they
 are graded in processes of their own (worker.py), which are killed at the limit.
 """
 
@@ -35,10 +35,10 @@ def grade(
     on_done: Callable[[int, int], None] = lambda done, total: None,
     workers: int | None = None,
 ) -> list[Grade]:
-    """The grades of `answers`, in their order; `workers` processes, one a core if None.
+    """The grades of `answers`, in their order; `workers` processes, one per core if None.
 
     An answer takes 3 s of work at most (see LIMITS in worker.py), whatever it says; the
-    others keep their verdicts. `on_done(done, total)` hears of finished answers. Raises
+    others keep their verdicts. `on_done(done, total)` is called as answers are finished. Raises
     ProblemsError for a gold answer that cannot be read, GradingError if the process dies.
     """
     if not answers:
@@ -59,7 +59,7 @@ def grade(
         if len(grades) != len(answers):
             raise GradingError(
                 f"grading stopped after {len(grades)} of {len(answers)} answers (exit status "
-                f"{process.wait()}); see above for its reason and start again"
+                f"{process.wait()}); the reason is above; start again"
             )
     return grades
 
@@ -83,7 +83,7 @@ class _Keeper:
         return self._process
 
     def end(self) -> None:
-        """Let the process end, which it does when there is nothing more to read."""
+        """Let the process end, which it does when its input ends."""
         if self._process is not None and self._owner == os.getpid():
             with contextlib.suppress(BrokenPipeError), self._process:
                 pass
@@ -112,7 +112,7 @@ def kept() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _process() -> Iterator["subprocess.Popen[bytes]"]:
-    """The process for a call; after an error the next one starts anew."""
+    """The process for a call; after an error the next call starts a new one."""
     keeper = next(reversed(_kept), None) or _Keeper()
     with keeper.turn:
         is_fine = False

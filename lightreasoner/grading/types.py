@@ -5,8 +5,8 @@ Each verdict is one of four outcomes:
     correct    the answer is the gold answer
     wrong      it is another one
     unparsed   the response gives no answer
-    timeout    the limit of time or memory was reached, or grading failed, which is said in the
-               log; counts as not correct
+    timeout    the limit of time or memory was reached, or grading failed (which is logged);
+               counts as not correct
 """
 
 from dataclasses import dataclass

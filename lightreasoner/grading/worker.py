@@ -25,24 +25,24 @@ from lightreasoner.errors import ProblemsError
 from lightreasoner.grading.types import Answer, Grade, Outcome
 
 LIMITS = {"read": 0.4, "strict": 0.8, "qwen": 1.8}
-"""Seconds of the processor's time a step, so that a busy machine changes no verdict; 3 together,
+"""Seconds of CPU time per step, so that a busy machine changes no verdict; 3 together,
 which is what the toolkit gives a comparison."""
 
 GOLD_SECONDS = 3.0
-"""For a gold answer, where the limit is an error and no outcome."""
+"""For a gold answer, where the limit is an error, not an outcome."""
 
 PATIENCE = 10
 """How many times its limit a step may last by the clock: on a busy machine, or without working."""
 
 MEMORY = 2 << 30
-"""Bytes of address space a worker."""
+"""Bytes of address space per worker."""
 
 SHORT = 200
 """Characters of an answer and its gold answer that are looked at while reading: no number of so
-many digits is dear."""
+many digits is slow."""
 
 ANSWERS = 1000
-"""A worker makes room for a new one after so many calls."""
+"""A worker is replaced by a new one after this many calls."""
 
 CPU_SECONDS = 3600
 """What a worker's calls can never reach; it ends one whose pool was killed while it was busy."""
@@ -111,7 +111,7 @@ def _outcome(is_correct: bool) -> Outcome:
 def grades(
     pool: ProcessPool, answers: Sequence[Answer], on_done: Callable[[int], None]
 ) -> list[Grade]:
-    """The grades of all answers, in order; `on_done(n)` hears of answers with both verdicts.
+    """The grades of all answers, in order; `on_done(n)` is called as answers have both verdicts.
 
     Raises ProblemsError for a gold answer that cannot be normalised, or not within the limit.
     """
@@ -154,7 +154,7 @@ def _golds(pool: ProcessPool, answers: Sequence[Answer]) -> list[str]:
             why = f" ({value.reason})" if value else f" in {GOLD_SECONDS:g} s"
             raise ProblemsError(
                 f"problem {problem.id}: its gold answer {problem.answer[:80]!r} cannot be "
-                f"normalised{why}; mend or drop the problem"
+                f"normalised{why}; fix or drop the problem"
             )
     return [golds[answer.problem.answer, answer.benchmark] for answer in answers]
 
@@ -178,8 +178,8 @@ def _verdicts(
 ) -> Iterator[Any]:
     """What the function gives for each answer's call, in order; None where there is none.
 
-    Equal calls are made once. A failure is told: a text that only this program stumbles over is a
-    fault of its own.
+    Equal calls are made once. A failure is logged: a text that only this program stumbles over is a
+    bug of its own.
     """
     results = _map(pool, function, list(dict.fromkeys(calls)), limit)
     found: dict[tuple[Any, ...], Any] = {}
@@ -213,7 +213,7 @@ def _map(
 
 
 def _bounded(limit: float, function: Callable[..., Any], call: tuple[Any, ...]) -> Any:
-    """In a worker: call the function; the kernel kills the worker after so many seconds of work,
+    """In a worker: call the function; the kernel kills the worker after this many seconds of work,
     also in the middle of a power. What a text makes algebra raise costs that text its verdict."""
     signal.setitimer(signal.ITIMER_PROF, limit)
     try:

@@ -26,7 +26,7 @@ LOGIT_BYTES = 32
 """A logit's own bytes, and those of the float32 and whole numbers that a draw makes of it."""
 
 FILLS = 4
-"""Prompts a shard for each row: towards its end, rows find no new prompt."""
+"""Prompts per shard for each row: towards its end, rows find no new prompt."""
 
 
 def fitting_rows(model: "PreTrainedModel", tokens: int) -> int:

@@ -19,7 +19,7 @@ ROOM = 64  # tokens
 class RoomyLayer(DynamicLayer):
     """Keys and values, each (rows, heads, columns, head size), some columns of larger rooms.
 
-    transformers' own layer concatenates anew at every token, which took half of the decoding time
+    transformers' own layer concatenates again at every token, which took half of the decoding time
     (SmolLM2-135M, 32 rows, two CPU cores).
     """
 
@@ -53,7 +53,7 @@ class RoomyLayer(DynamicLayer):
     def place(self, other: "RoomyLayer", slots: Tensor, rows: int, columns: int) -> None:
         """Put another layer's rows into the places `slots`, their ends at the last of `columns`.
 
-        If not so many columns are shown, nothing is kept: the layer starts anew with `rows` rows.
+        If fewer columns are shown, nothing is kept: the layer starts over with `rows` rows.
         """
         states = other.keys, other.values
         if not self.is_initialized or self.keys.shape[-2] != columns:
@@ -69,7 +69,7 @@ class RoomyLayer(DynamicLayer):
             room[:, :, start : self._end].index_copy_(0, slots, new)
 
     def trim(self, columns: int) -> None:
-        """Show so many columns fewer, on the left."""
+        """Show this many columns fewer, on the left."""
         self._show(self._start + columns, self._end)
 
     def keep(self, slots: Tensor) -> None:

@@ -1,6 +1,6 @@
 """Batched decoding, greedy unless a temperature is given, on raw logits.
 
-The longest prompts go first. A row that ends leaves its place to a prompt that waits: once an
+The longest prompts go first. A row that ends leaves its place to a prompt that waits: once a
 sixteenth of the rows has ended, as many prompts are read together and join the others; when none
 waits any more, ended rows leave the batch. Token ids go in and come out; text is never tokenised
 again.
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 ENDED_SHARE = 16
-"""One of so many rows has ended before the others wait while prompts are read, or rows moved."""
+"""One in this many rows has ended before the others wait while prompts are read, or rows moved."""
 
 
 @dataclass
@@ -48,7 +48,8 @@ def decode(
     batch_size: int | None = None,
     is_over: Callable[[list[int]], bool] = lambda ids: False,
 ) -> list[Completion]:
-    """One completion a prompt, in the prompts' order; `batch_size` rows at once, or as fit.
+    """One completion per prompt, in the prompts' order; `batch_size` rows at once, or as many as
+    fit.
 
     With a temperature, each prompt draws from a generator of its own, seeded by its entry in
     `seeds` (0 to n - 1 if None), whatever the batch. A completion also ends where `is_over(ids)`
@@ -116,7 +117,7 @@ class _Batch:
     def _write(
         self, slots: list[int], logits: Tensor, is_ended: Callable[[Completion], bool]
     ) -> None:
-        """A token of each slot; what an ended row would write is of no account."""
+        """A token of each slot; what an ended row would write is ignored."""
         held = [self.held[slot] for slot in slots]
         ids = choose(logits, self.temperature, [self.draws[index] for index in held])
         self.ids[slots] = ids
@@ -235,7 +236,7 @@ def _shared_prefix(model: "PreTrainedModel", prompts: list[list[int]]) -> list[i
 
 
 def _has_windows(model: "PreTrainedModel") -> bool:
-    """Whether some layer sees the last so many tokens only."""
+    """Whether some layer sees only a number of last tokens."""
     config = model.config
     if getattr(config, "layer_types", None):
         return set(config.layer_types) != {"full_attention"}
@@ -256,7 +257,7 @@ def _pad_left(
     prompts: list[list[int]], device: torch.device, before: int = 0
 ) -> tuple[Tensor, Tensor]:
     """Prompts to input_ids (batch, longest), padded on the left with 0, and attention mask
-    (batch, before + longest) if so many tokens were read before."""
+    (batch, before + longest) if that many tokens were read before."""
     width = max(map(len, prompts))
     input_ids = torch.zeros(len(prompts), width, dtype=torch.long)
     mask = torch.ones(len(prompts), before + width, dtype=torch.long)

@@ -1,4 +1,4 @@
-"""What writes responses to prompts, wherever its model runs."""
+"""The interface of what writes responses to prompts, wherever its model runs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,8 @@ class Response:
 
 
 class Engine(Protocol):
-    """A model that answers prompts, best asked for `batch_size` at a time; `name` says where."""
+    """A model that answers prompts, best asked for `batch_size` at a time; `name` says where it
+    runs."""
 
     @property
     def name(self) -> str: ...
@@ -28,5 +29,5 @@ class Engine(Protocol):
     def batch_size(self) -> int: ...
 
     def respond(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Response]:
-        """One response a prompt, in the prompts' order; each draws by its own seed, if at all."""
+        """One response per prompt, in the prompts' order; each draws by its own seed, if at all."""
         ...

@@ -35,7 +35,7 @@ def check_head(model: "PreTrainedModel") -> None:
 
 
 def batches(lengths: list[int], tokens: int) -> Iterator[list[int]]:
-    """Indices of sequences of similar length, at most so many padded tokens together."""
+    """Indices of sequences of similar length, at most this many padded tokens together."""
     batch: list[int] = []
     for index in sorted(range(len(lengths)), key=lambda index: (lengths[index], index)):
         if batch and (len(batch) + 1) * lengths[index] > tokens:

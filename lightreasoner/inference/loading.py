@@ -44,7 +44,7 @@ def resolve(name: str) -> Artifact:
 
 
 def is_at(name: str, directory: Path) -> bool:
-    """Whether a name means the model of this directory, wherever it is seen from."""
+    """Whether a name means the model of this directory, whatever the current folder."""
     named = _directory(name)
     return named is not None and named.samefile(directory)
 
@@ -73,7 +73,7 @@ def _download(name: str, revision: str) -> Path:
 
 
 def _checked(path: Path, digest: str | None = None) -> Artifact:
-    """Refuse a directory that is no model, or whose weights and settings cannot be read here."""
+    """Raise ModelError for a directory that is not a model, or one that cannot be read here."""
     check_weights(path)
     check_tokenizer(path)
     _ends_in_files(path)

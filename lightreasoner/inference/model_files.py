@@ -1,4 +1,4 @@
-"""A model's or adapter's files before anything loads them: what is there is a stranger's.
+"""A model's or adapter's files, checked before anything loads them: they may be a stranger's.
 
 Weights are safetensors inside the directory, so that its digest covers them; no link leads out of
 it; settings are JSON objects whose fields are of the kinds that are read here.
@@ -46,14 +46,14 @@ def check_links(directory: Path) -> None:
             is_own = target.is_relative_to(root) or target.parent == blobs
             if not (is_own and target.is_file()):
                 raise ModelError(
-                    f"{directory / entry.relative_to(root)}: is no file of the directory (it leads "
-                    f"to {target}); copy it in or take it away"
+                    f"{directory / entry.relative_to(root)}: is not a file in the "
+                    f"directory (it leads to {target}); copy it in or remove it"
                 )
 
 
 def check_weights(directory: Path) -> None:
-    """Refuse a directory that is no model, and one of which transformers would read weights that
-    lie elsewhere or are no safetensors. Raises ModelError."""
+    """Raise ModelError for a directory that is not a model, or from which transformers would read
+    weights that are elsewhere or not safetensors."""
     if not (directory / "config.json").is_file():
         raise ModelError(
             f"{directory}: no config.json; give a directory in the Hugging Face layout"
@@ -66,12 +66,12 @@ def check_weights(directory: Path) -> None:
     if named := read_settings(directory / "config.json").get("transformers_weights"):
         raise ModelError(
             f"{directory / 'config.json'}: transformers_weights names {named}; only {WEIGHTS} and "
-            f"the files of {INDEX} are read, so rename them and take the entry out"
+            f"the files of {INDEX} are read, so rename them and remove the entry"
         )
     if (directory / ADAPTER_CONFIG).exists():
         raise ModelError(
-            f"{directory / ADAPTER_CONFIG}: lies beside a model, which transformers would change "
-            "unasked by that adapter; move the adapter out, or merge it first"
+            f"{directory / ADAPTER_CONFIG}: is beside a model, and transformers would "
+            "apply it unasked; move the adapter away, or merge it first"
         )
 
 
@@ -84,8 +84,8 @@ def check_tokenizer(directory: Path) -> None:
     path = directory / "tokenizer_config.json"
     if path.is_file() and (named := read_settings(path).get("fast_tokenizer_files")):
         raise ModelError(
-            f"{path}: fast_tokenizer_files names {named!r:.80}; only tokenizer.json is read, so "
-            "take the entry out"
+            f"{path}: fast_tokenizer_files names {named!r:.80}; only tokenizer.json is read, "
+            "so remove the entry"
         )
 
 
@@ -138,5 +138,5 @@ def reading(path: Path) -> Iterator[None]:
     except Exception as error:  # tokenizers raises no kind of its own
         detail = " ".join(str(error).split())[:300] or "no detail"
         raise ModelError(
-            f"{path}: cannot be loaded ({type(error).__name__}: {detail}); mend or fetch it again"
+            f"{path}: cannot be loaded ({type(error).__name__}: {detail}); repair or fetch it again"
         ) from error

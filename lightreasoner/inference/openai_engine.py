@@ -1,11 +1,11 @@
 """The engine that asks an OpenAI-compatible server for responses (`POST /v1/completions`).
 
-Prompts go out as text, byte for byte; no chat template of the server's touches them. What may pass
-(429, 408, 409, 5xx, a lost connection, a time-out) is asked again by the openai client, after 0.5,
-1, 2, 4, 8, 8, ... seconds less up to a quarter, or after what Retry-After says, up to two minutes.
-All else is an EndpointError at once.
+Prompts go out as text, byte for byte; no chat template of the server's touches them. Transient
+failures (429, 408, 409, 5xx, a lost connection, a time-out) are retried by the openai client, after
+0.5, 1, 2, 4, 8, 8, ... seconds less up to a quarter, or after what Retry-After says, up to two
+minutes. All others raise EndpointError at once.
 
-The environment's proxies and OPENAI_* variables have no say, but for OPENAI_CUSTOM_HEADERS, which
+The environment's proxies and OPENAI_* variables are ignored, except OPENAI_CUSTOM_HEADERS, which
 the client itself reads. docs/how-to/serving.md says how to start a server, and what it must do.
 """
 
@@ -38,7 +38,7 @@ REMEDIES = {
     range(400, 500): "change what is asked: the prompt and max_new_tokens must fit the context",
     range(300, 600): f"see the server's own log, and {START} again if it is down",
 }
-"""What helps against a status; the first range that holds it."""
+"""The remedy for a status: that of the first range that contains it."""
 
 
 class _Usage(BaseModel):
@@ -68,7 +68,7 @@ _Answer = TypeVar("_Answer", _Completion, _Models)
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A server, and how it is asked.
+    """A server, and how to ask it.
 
     `url` ends in /v1. Without a `model`, `connect` finds it. At `temperature` 0 decoding is greedy
     and no seed is sent. `stop` holds the words of `prompts.stop_words`. `concurrency` requests are
@@ -124,7 +124,7 @@ class Endpoint:
         return replace(self, model=self.model or served[0])
 
     def respond(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Response]:
-        """One response a prompt, in the prompts' order; a seed is sent if temperature is above 0.
+        """One response per prompt, in the prompts' order; a seed is sent if temperature is above 0.
 
         Raises EndpointError for the first request that fails for good; the others are cancelled.
         Call it where no event loop runs.
@@ -218,7 +218,7 @@ class Endpoint:
             ) from error
 
     def _error(self, what: str) -> EndpointError:
-        """`what` the server did; a key that it repeats is masked."""
+        """An error about `what` the server did; a key that it repeats is masked."""
         masked = what.replace(self.api_key, "***") if self.api_key else what
         return EndpointError(f"endpoint {self.url}: {masked}")
 
@@ -228,18 +228,28 @@ def _told(error: "APIError", timeout: float) -> str:
     from openai import APIStatusError, APITimeoutError
 
     tries = int(error.request.headers.get("x-stainless-retry-count", 0)) + 1
-    after = f"in {tries} tries" if tries > 1 else "at once"
+    after = f" in {tries} tries" if tries > 1 else ""
     if isinstance(error, APITimeoutError):
         return (
-            f"sent nothing for {timeout:g} s, {after}; ask for less at a time (concurrency, "
+            f"sent nothing for {timeout:g} s{after}; ask for less at a time (concurrency, "
             "max_new_tokens) or allow a longer timeout"
         )
     if isinstance(error, APIStatusError):
         status = error.status_code
         remedy = next(remedy for known, remedy in REMEDIES.items() if status in known)
-        return f"answered {status} {after}: {_excerpt(error.response.text)}; {remedy}"
-    reason = _excerpt(str(error.__cause__ or error))
-    return f"cannot be reached, {after} ({reason}); {START}, or correct the url"
+        return f"answered {status}{after}: {_excerpt(error.response.text)}; {remedy}"
+    reason = "refused" if _is_refused(error) else _excerpt(str(error.__cause__ or error))
+    return f"cannot be reached{after} ({reason}); {START}, or correct the url"
+
+
+def _is_refused(error: BaseException | None) -> bool:
+    """Whether an error was caused by a refused connection."""
+    while error is not None and not isinstance(error, ConnectionRefusedError):
+        if isinstance(error, BaseExceptionGroup):  # of a host with several addresses
+            error = error.exceptions[0]
+        else:
+            error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _well_formed(text: str) -> str | bytes:

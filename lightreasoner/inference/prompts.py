@@ -2,7 +2,7 @@
 
 `qwen25-math-cot` is the paper's one prompt for all calls (eq. 38); `cot` is its prompt for base
 models (eq. 39), both as the Qwen2.5-Math toolkit renders them. `chat` is eq. 38's words in the
-model's own template, and `authors` what the authors' scripts put there: no sentence on the box.
+model's own template, and `authors` what the authors' scripts put there: no sentence about the box.
 """
 
 from typing import TYPE_CHECKING
@@ -54,7 +54,7 @@ def render(
     if style in CHAT_CUES:
         if not tokenizer.chat_template:
             raise ModelError(
-                f"style {style} needs the model's chat template, {tokenizer.name_or_path} has "
+                f"style {style} needs the model's chat template, but {tokenizer.name_or_path} has "
                 f"none; use {' or '.join(TEMPLATES)}"
             )
         return _chat(style, turn, tokenizer)
@@ -139,7 +139,8 @@ def begun(prompt: str) -> str:
 def check_room(
     problems: "list[Problem]", lengths: list[int], room: int, context: int, room_name: str
 ) -> None:
-    """Raise ProblemsError if a prompt, of `lengths` tokens, leaves no `room` in the context."""
+    """Raise ProblemsError if a prompt, of `lengths` tokens, leaves less than `room` in the
+    context."""
     longest = max(range(len(lengths)), key=lengths.__getitem__)
     if lengths[longest] + room > context:
         raise ProblemsError(

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from lightreasoner.config import Compute, Evaluate
 
 TAIL = 24
-"""Tokens that are looked through for a stop word after each new one."""
+"""How many of the last tokens are searched for a stop word after each new one."""
 
 
 class InProcess:
-    """A model's directory as an engine, for `total` prompts, a typical one of `tokens` tokens."""
+    """A model's directory as an engine for `total` prompts of typically `tokens` tokens."""
 
     name = "transformers"
 
@@ -39,7 +39,7 @@ class InProcess:
         self.batch_size = shard_prompts(self.model, tokens + config.max_new_tokens, total, compute)
 
     def respond(self, asked: Sequence[str], seeds: Sequence[int]) -> list[Response]:
-        """One response a prompt. Raises ModelError for logits that are not finite."""
+        """One response per prompt. Raises ModelError for logits that are not finite."""
         style = self.config.style
         completions = decode(
             self.model,

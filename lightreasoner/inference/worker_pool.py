@@ -3,7 +3,7 @@
 A worker loads its models once and then makes pieces. With `compute.workers` above 1 each worker is
 an actor of Ray, on cuda with a GPU of its own; RAY_ADDRESS names a cluster to join, else Ray starts
 on this machine and ends with the stage (docs/decisions/009-workers.md). Pieces come back as they
-are finished, and whoever asked for them stores each at once (shards.py).
+are finished, and the caller stores each at once (shards.py).
 """
 
 import contextlib
@@ -47,7 +47,7 @@ def crew(make: Callable[[], Worker], compute: "Compute") -> Iterator[Crew]:
     """`compute.workers` workers, each by a call of `make` where it works.
 
     `make` travels to Ray's processes, so it holds paths and plain values, no model. Raises
-    ModelError if Ray has too little for so many, and what `make` and the workers raise.
+    ModelError if Ray has too few resources for so many, and what `make` and the workers raise.
     """
     if compute.workers == 1:
         yield _Here(make())

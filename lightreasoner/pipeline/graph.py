@@ -28,7 +28,7 @@ from lightreasoner.progress import Watcher
 from lightreasoner.storage import artifacts
 from lightreasoner.storage.artifacts import Artifact, Inputs, Workspace
 
-FREE_IT = "end what else uses {compute.device}, or take one with more memory"
+FREE_IT = "end other programs on {compute.device}, or use one with more memory"
 FEWER_ROWS = (
     "set compute.batch_size (now {compute.batch_size}) lower than what the whole memory "
     f"would hold, or {FREE_IT}"
@@ -40,7 +40,7 @@ REMEDIES = {
     "finetune": "lower finetune.samples_per_forward (now {settings.samples_per_forward}; in "
     "compare sft.solutions_per_forward), or set compute.gradient_checkpointing=true",
 }
-"""What helps against too little memory, by stage; fields are those of its section and compute."""
+"""The remedy for too little memory, by stage; fields are those of its section and of compute."""
 
 
 @dataclass(frozen=True)
@@ -88,12 +88,12 @@ GRAPH: tuple[Stage, ...] = (
         ("problem_source",), "problems", "prepare", "lightreasoner.data.prepare",
     ),
     Stage(
-        "generate", "Let the expert write trajectories, one a problem unless told.",
+        "generate", "Let the expert write a trajectory for each problem.",
         ("expert", "problems"), "trajectories", "generate",
         "lightreasoner.sampling.generate",
     ),
     Stage(
-        "score", "Compare expert and amateur at every step of the trajectories.",
+        "score", "Compare expert and amateur at every step.",
         ("expert", "amateur", "trajectories"), "steps", "score",
         "lightreasoner.sampling.score",
     ),
@@ -106,11 +106,11 @@ GRAPH: tuple[Stage, ...] = (
         ("expert", "samples", "problems"), "adapter", "finetune", "lightreasoner.tuning.finetune",
     ),
     Stage(
-        "merge", "Fold the adapter into the expert and check that both compute the same.",
+        "merge", "Fold the adapter into the expert and check the result.",
         ("expert", "adapter", "samples"), "model", "merge", "lightreasoner.tuning.merge",
     ),
     Stage(
-        "evaluate_base", "Grade the expert as it came, on fresh problems.",
+        "evaluate_base", "Grade the expert before tuning, on fresh problems.",
         ("expert", "benchmark_source"), "scores_base", "evaluate",
         "lightreasoner.evaluation.evaluate",
         view=Evaluate.of_base,
@@ -130,19 +130,19 @@ GRAPH: tuple[Stage, ...] = (
 
 BASELINES: tuple[Stage, ...] = (
     Stage(
-        "keep", "Keep the expert's correct solutions as samples: rejection sampling (SFT).",
+        "keep", "Keep the expert's correct solutions as samples (SFT).",
         ("expert", "problems", "trajectories"), "samples", None,
         "lightreasoner.sampling.whole_solutions","keep",
         folder="samples_sft",
     ),
     Stage(
-        "gold", "Take the problems' own solutions as samples: ground-truth supervision.",
+        "gold", "Take the problems' own solutions as samples.",
         ("expert", "problems", "trajectories"), "samples", None,
         "lightreasoner.sampling.whole_solutions","gold",
         folder="samples_gold",
     ),
 )  # fmt: skip
-"""What `lightreasoner compare` runs in select's place; no part of dvc.yaml."""
+"""What `lightreasoner compare` runs in place of select; not part of dvc.yaml."""
 
 STAGES: dict[str, Stage] = {stage.name: stage for stage in (*GRAPH, *BASELINES)}
 
@@ -192,7 +192,7 @@ def external_inputs(params: Params, wanted: Collection[str] = EXTERNAL) -> Input
 
 @functools.cache
 def resolved(compute: Compute) -> Compute:
-    """The same settings with the device and dtype that `auto` stands for on this machine."""
+    """The same settings with the device and dtype that `auto` means on this machine."""
     device, dtype = compute.device, compute.dtype
     if device == "auto":
         device = "cuda" if _has_gpu() else "cpu"

@@ -103,8 +103,8 @@ class Job:
         importlib.import_module(module)
         if code_digest(module) != running_code(module):
             raise ArtifactError(
-                f"{name}: the code of {module} changed on disk while this process runs; "
-                "nothing was stored, start it again"
+                f"{name}: the code of {module} changed on disk while this process was "
+                "running; nothing was stored, start it again"
             )
         for what, artifact in self.inputs.items():
             if artifact.has_changed():
@@ -146,7 +146,8 @@ class Store:
         return Outcome(found, manifest, cached=True) if is_whole else None
 
     def run(self, job: Job, watcher: Watcher) -> Outcome:
-        """The job's result: taken from the store, its curves told again, or computed and stored.
+        """The job's result: taken from the store, its curves reported again, or computed and
+        stored.
 
         Raises as `compute` does.
         """
@@ -212,7 +213,7 @@ class Store:
         store, work = self.home / "store", self.home / "work"
         if store.stat().st_dev != work.stat().st_dev:
             raise ArtifactError(
-                f"{store.resolve()} and {work.resolve()} lie on different disks; keep all of "
+                f"{store.resolve()} and {work.resolve()} are on different disks; keep all of "
                 f"{self.home} on one (LIGHTREASONER_HOME moves it)"
             )
 
@@ -236,7 +237,7 @@ def _pin_code() -> None:
 def _discard_damaged(stage: Stage, entry: Path) -> None:
     if not os.path.lexists(entry):
         return
-    log.warning("%s: %s is damaged; it is made again", stage.name, entry)
+    log.warning("%s: %s is damaged; making it again", stage.name, entry)
     if entry.is_dir() and not entry.is_symlink():
         shutil.rmtree(entry)
     else:

@@ -1,7 +1,7 @@
 r"""Whether two answers are equal, as the official Qwen2.5-Math toolkit (commit a45202b) decides.
 
 Mistakes included: a factor 100 is forgiven, integers are equal to a relative 1e-4, braces and
-parentheses are deleted before texts are compared. Algebra may take for ever: the caller keeps time.
+parentheses are deleted before texts are compared. Algebra may take forever: the caller keeps time.
 """
 
 import functools

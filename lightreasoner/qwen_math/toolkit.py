@@ -3,10 +3,10 @@ r"""The verdict that the official Qwen2.5-Math toolkit (commit a45202b) gives to
 It finds the answer wherever it may stand (a box, "the answer is", the last number), normalises it
 and the gold answer, and compares generously: numbers to a relative 1e-4 and up to a factor 100,
 formulas by algebra. It is here so that accuracies compare with published ones, not because it is
-right; that is what `lightreasoner/strict/` says.
+right; that is what `lightreasoner/grading/strict/` decides.
 
 The toolkit gives a comparison 3 seconds and calls it wrong after that. Nothing here keeps time:
-algebra on a model's text can take for ever, so call this in a process that can be killed.
+algebra on a model's text can take forever, so call this in a process that can be killed.
 """
 
 import re

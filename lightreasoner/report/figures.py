@@ -79,7 +79,7 @@ def kl_histogram(
     """How many steps have which KL(expert || amateur), nats; those that were selected set apart.
 
     `threshold` is what they exceed, nats; None if every step was selected. Both series have one
-    entry a step. Counts are on a logarithmic axis.
+    entry per step. Counts are on a logarithmic axis.
     """
     figure, axes = _canvas(3.2, theme)
     edges = np.linspace(0, max(float(kl.max()), 1e-6), KL_BINS + 1)

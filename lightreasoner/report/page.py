@@ -89,7 +89,7 @@ def write(inputs: Inputs, config: None, work: Workspace, watcher: "Watcher") -> 
 
 
 def headline(result: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """What one run is told from another by: `dvc metrics diff` and `dvc exp show` list it.
+    """What distinguishes one run from another: `dvc metrics diff` and `dvc exp show` list it.
 
     Accuracies and gain by the strict verdict, as shares; gain_low is the interval's lower end.
     """
@@ -133,7 +133,8 @@ def paired(base: Scores, tuned: Scores) -> dict[str, dict[str, Any]]:
 
 
 def read_steps(steps_dir: Path, samples_dir: Path) -> pd.DataFrame:
-    """One row a step with `kl`, `agree` (same top token) and its sample's `support` (0 if none)."""
+    """One row per step with `kl`, `agree` (same top token) and its sample's `support` (0 if
+    none)."""
     columns = ["problem_id", "step", "kl", "expert_top1", "amateur_top1"]
     steps = tables.read(steps_dir / "steps.parquet", tables.STEPS).select(columns).to_pandas()
     samples = tables.read(samples_dir / "samples.parquet", tables.SAMPLES).to_pandas()

@@ -105,7 +105,7 @@ class Step:
 
 @dataclass(frozen=True)
 class ExplainedTrajectory:
-    """A response of the expert to a problem: the prompt's tokens, and a step a token."""
+    """A response of the expert to a problem: the prompt's tokens, and a step per token."""
 
     id: str
     prompt: tuple[Token, ...]
@@ -227,7 +227,7 @@ def _step(
 def chosen(scored: Scored) -> dict[str, str]:
     """The trajectories that the page shows, and why: none is picked by hand.
 
-    The first ones of the draw, one a problem, then of the others those with the most samples;
+    The first ones of the draw, one per problem, then of the others those with the most samples;
     of equals the earlier one.
     """
     counts = {row["values"]: row["counts"] for row in _counts(scored.samples["problem_id"])}
@@ -263,6 +263,6 @@ def find(ids: Sequence[str], wanted: str) -> str:
     near = [id_ for id_ in ids if wanted in id_]
     near += difflib.get_close_matches(wanted, ids, NEAR, cutoff=0.3) or ids
     raise ProblemsError(
-        f"problem {wanted!r}: no trajectory of {len(ids):,} begins or ends with it; near it are "
+        f"problem {wanted!r}: none of {len(ids):,} trajectories begins or ends with it; similar: "
         f"{', '.join([*dict.fromkeys(near)][:NEAR])}"
     )

@@ -32,13 +32,14 @@ def shared_log_probs(logits: Tensor, shared_ids: Tensor) -> Tensor:
 
 
 def kl_divergence(expert_log_probs: Tensor, amateur_log_probs: Tensor) -> Tensor:
-    """KL(expert || amateur) a step (steps,), nats, over the full vocabulary; never below 0."""
+    """KL(expert || amateur) of each step (steps,), nats, over the full vocabulary; never below
+    0."""
     ratios = expert_log_probs - amateur_log_probs
     return torch.linalg.vecdot(expert_log_probs.exp(), ratios).clamp(min=0)
 
 
 def entropy(log_probs: Tensor) -> Tensor:
-    """Entropy a step (steps,), nats."""
+    """Entropy of each step (steps,), nats."""
     return -torch.linalg.vecdot(log_probs.exp(), log_probs)
 
 
@@ -55,7 +56,7 @@ def soft_labels(
 
     Each step has at least one token, its most likely one among them. Returns the support's mask
     over the flat tokens, and the weights of the tokens on it: softmax of log pi_E - log pi_A,
-    float64, summing to 1 a step (section 2.3.2).
+    float64, summing to 1 for each step (section 2.3.2).
     """
     step = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
     top = np.maximum.reduceat(expert_log_probs, offsets[:-1])

@@ -1,4 +1,4 @@
-"""Generate: the expert writes trajectories, one a problem or several (section 2.3.1, eq. 36).
+"""Generate: the expert writes trajectories, one per problem or several (section 2.3.1, eq. 36).
 
 A shard is decoded by itself, so that a restart decodes each prompt in the company that it had.
 """
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def write(inputs: Inputs, config: "Generate", work: Workspace, watcher: "Watcher") -> None:
-    """Write `trajectories.parquet`: `config.n` rows a problem, in the problems' order.
+    """Write `trajectories.parquet`: `config.n` rows per problem, in the problems' order.
 
     The first has the problem's id, the others `<id>#<k>`; each draws from its id's own seed.
 
@@ -118,7 +118,7 @@ def _table(ids: list[str], prompt_ids: list[list[int]], completions: list[Comple
 
 
 def _timed(pieces: Iterable[Piece], watcher: "Watcher") -> Iterator[Piece]:
-    """The same pieces; tells new tokens a second, a point a shard."""
+    """The same pieces; reports new tokens per second, a point per shard."""
     since = time.perf_counter()
     for rows, table in pieces:
         now = time.perf_counter()

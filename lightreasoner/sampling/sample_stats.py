@@ -89,7 +89,7 @@ def sample_statistics(samples_dir: Path) -> list[Statistic]:
         *kl_shares(kl),
         _mean("mean KL", kl, "nats"),
         _share("single-token labels", sizes == 1),
-        _mean("mean tokens a label", sizes, "tokens"),
+        _mean("mean tokens per label", sizes, "tokens"),
         _share("trajectories with a sample", has_sample),
     ]
 

@@ -1,11 +1,11 @@
 """Score: one teacher-forced pass of each model over each trajectory, every step from the first.
 
 Departures from the authors' script (docs/deviations.md): the amateur reads the trajectory once
-instead of every prefix anew; token ids are kept; raw logits; both distributions are renormalised
+instead of every prefix again; token ids are kept; raw logits; both distributions are renormalised
 over the vocabulary that the two models share; the first step counts. A step whose own token the
 models do not share (an end token that only the expert has) cannot be contrasted: it is left out
 and counted. The amateur reads the expert's ids, as in that script; those that are another token to
-it (the markers of another chat template) are counted and said.
+it (the markers of another chat template) are counted and reported.
 """
 
 import logging
@@ -56,7 +56,7 @@ Names = npt.NDArray[np.str_]
 
 
 def write(inputs: Inputs, config: "Score", work: Workspace, watcher: "Watcher") -> None:
-    """Write `steps.parquet`, one row a step, and pass `trajectories.parquet` on beside it.
+    """Write `steps.parquet`, one row per step, and pass `trajectories.parquet` on beside it.
 
     Raises ModelError if the vocabularies differ in an ordinary token, if a trajectory exceeds a
     model's context or holds a token that a model has no row for, and if logits are not finite.
@@ -162,13 +162,13 @@ def _check_ids(trajectories: pa.Table, model: Path) -> None:
         largest = max([*prompt, *completion[:-1]], default=0)
         if largest >= rows:
             raise ModelError(
-                f"trajectory of {name}: holds token {largest}, and {model} has rows for the first "
-                f"{rows} only; take a generate.style without it, or leave the problem out"
+                f"trajectory of {name}: holds token {largest}, but {model} has rows only for the "
+                f"first {rows}; use a generate.style without it, or leave the problem out"
             )
 
 
 def _count_left_out(trajectories: pa.Table, shared: list[int]) -> dict[str, int]:
-    """Trajectories without a step, and steps whose own token is not shared; both are said."""
+    """Trajectories without a step, and steps whose own token is not shared; both are reported."""
     completions = trajectories["completion_ids"]
     written = pc.list_flatten(completions).to_numpy()
     unshared = int(np.isin(written, shared, invert=True).sum())
@@ -189,7 +189,8 @@ def _count_left_out(trajectories: pa.Table, shared: list[int]) -> dict[str, int]
 def _count_misread(
     trajectories: pa.Table, differing: dict[int, tuple[str | None, str | None]]
 ) -> int:
-    """How many tokens of the prefixes are others to the amateur; they are named in the log."""
+    """How many tokens of the prefixes are different ones to the amateur; they are named in the
+    log."""
     completions = trajectories["completion_ids"]
     lengths = pc.list_value_length(completions).to_numpy()
     last = np.cumsum(lengths)[lengths > 0] - 1  # which no prefix holds
@@ -203,8 +204,8 @@ def _count_misread(
     if len(found):
         named = [f"{differing[id_][0]} as {differing[id_][1]}" for id_ in found.tolist()]
         log.warning(
-            "score: the amateur reads %d of %d tokens, prompts included, as others: %s; all else "
-            "is the same text to both models (docs/deviations.md)",
+            "score: the amateur reads %d of %d tokens, prompts included, as different tokens: %s; "
+            "everything else is the same text to both models (docs/deviations.md)",
             counts.sum(),
             len(ids),
             ", ".join(named),
@@ -257,7 +258,8 @@ class Scorer:
         return np.isin(completion_ids, self.shared.cpu().numpy()).nonzero()[0]
 
     def _slices(self, steps: int, logits: dict[str, int]) -> list[slice]:
-        """Consecutive steps, each slice of at most so many logits a model (at least one step)."""
+        """Consecutive steps, each slice of at most this many logits per model (at least one
+        step)."""
         size = max(1, logits[self.expert.device.type] // self.expert.config.vocab_size)
         return [slice(start, start + size) for start in range(0, steps, size)]
 
@@ -294,7 +296,7 @@ class Scorer:
             schema=tables.STEPS,
         )
         # A copy in Arrow's memory: small blocks that stay among the logits' large ones would keep
-        # the C library from using those again (measured: 1 MiB more a step).
+        # the C library from using those again (measured: 1 MiB more per step).
         return table.take(np.arange(len(table)))
 
     def _contrast(self, expert_logits: Tensor, amateur_logits: Tensor) -> "Contrast":

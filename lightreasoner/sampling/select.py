@@ -59,7 +59,7 @@ def refuse_unstored(alpha: float, score: dict[str, Any]) -> None:
     """
     if alpha < score.get("alpha_min", 0):
         raise SelectionError(
-            f"alpha {alpha}: these steps store only what is over alpha_min {score['alpha_min']}; "
+            f"alpha {alpha}: these steps store only tokens above alpha_min {score['alpha_min']}; "
             "raise select.alpha, or score with a lower score.alpha_min"
         )
 
@@ -120,7 +120,7 @@ def _selected(steps: pa.Table, config: "Select") -> pa.Table:
     if over:
         raise SelectionError(
             f"select.reference skip_first_step: all {over} selected steps are first steps, so none "
-            f"of {len(steps)} is left; lower the threshold or leave skip_first_step away"
+            f"of {len(steps)} is left; lower the threshold or remove skip_first_step"
         )
     name = "beta" if config.quantile is None else "quantile"
     raise SelectionError(
@@ -156,7 +156,8 @@ def _bounds(on_support: Array, offsets: Array) -> Array:
 
 
 def written_tokens(steps: pa.Table, trajectories: pa.Table) -> Array:
-    """The token that the expert wrote at each step (steps,). Raises ArtifactError if one lacks."""
+    """The token that the expert wrote at each step (steps,). Raises ArtifactError if one is
+    missing."""
     ids = trajectories["problem_id"].combine_chunks()
     rows = pc.fill_null(pc.index_in(steps["problem_id"], value_set=ids), -1).to_numpy()
     tokens, offsets = tables.values_and_offsets(trajectories, "completion_ids")

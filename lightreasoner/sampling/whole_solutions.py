@@ -127,7 +127,7 @@ def gold(inputs: Inputs, config: None, work: Workspace, watcher: "Watcher") -> N
 def _solutions(
     read: Sequence[Problem], trajectories: list[dict[str, Any]], tokenizer: Any, end: int
 ) -> list[dict[str, Any]]:
-    """A trajectory a problem: its prompt as it was sent, then its own solution."""
+    """A trajectory per problem: its prompt as it was sent, then its own solution."""
     sent = {row["problem_id"]: row["prompt_ids"] for row in trajectories}
     missing = [problem.id for problem in read if problem.id not in sent]
     if missing:

@@ -4,7 +4,7 @@ A file counts as unchanged while it has the size, inode and times (of content an
 it had when it was read. DVC goes by the same, but for the inode's time (ctime), which no program
 can set back. A file that changed within SETTLED before it was read is not remembered: it might
 change again within one tick of the disk's clock. What a disk loses by itself changes no time; so
-who must know reads anew.
+who must be sure reads again.
 
     <home>/digests.json    path: [size, inode, content's time, inode's time, md5], the newest LIMIT
 """

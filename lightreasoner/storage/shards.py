@@ -32,9 +32,9 @@ PLAN_KEY = b"lightreasoner.plan"
 
 
 def shard_size(total: int, flop: float, device: str) -> int:
-    """Inputs a shard: a twentieth of the job, but 64 to 128, so that batches stay worth it.
+    """Inputs per shard: a twentieth of the job, but 64 to 128, so that batches stay worth it.
 
-    `flop` is an estimate of the work an input; a shard has no more than about a minute of it.
+    `flop` is an estimate of the work per input; a shard has no more than about a minute of it.
     """
     fitting = int(LARGEST_FLOP.get(device, LARGEST_FLOP["cpu"]) / flop)
     return max(1, min(fitting, max(SMALLEST, min(LARGEST, total // SHARE))))
@@ -58,7 +58,7 @@ class Shards:
         """Make every piece that is missing, then yield all of them in order.
 
         `pieces(ranges)` makes the rows of each range of inputs, in any order; `on_done(inputs)`
-        hears how many are finished, before the first and after each piece.
+        gets how many are finished, before the first and after each piece.
         """
         plan_id, ranges = self._plan()
         whole = [self._read(index, plan_id) is not None for index in range(len(ranges))]
@@ -94,11 +94,11 @@ class Shards:
         try:
             table = pq.read_table(path, page_checksum_verification=True)
         except (OSError, pa.ArrowException) as error:
-            log.warning("%s is damaged (%s); it is made again", path, type(error).__name__)
+            log.warning("%s is damaged (%s); making it again", path, type(error).__name__)
             return None
         is_ours = (table.schema.metadata or {}).get(PLAN_KEY) == plan_id.encode()
         if not is_ours or not table.schema.equals(self.schema, check_metadata=False):
-            log.warning("%s belongs to another run; it is made again", path)
+            log.warning("%s belongs to another run; making it again", path)
             return None
         return table.replace_schema_metadata(None)
 

@@ -142,7 +142,7 @@ def _refuse_newer(path: Path, found: dict[bytes, bytes]) -> None:
     """A file without a version, another program's say, passes: its columns are checked anyway."""
     version = found.get(b"format_version", b"0").decode(errors="replace")
     if not version.isdecimal():
-        raise ArtifactError(f"{path}: format_version {version!r} is no number; write it again")
+        raise ArtifactError(f"{path}: format_version {version!r} is not a number; write it again")
     if int(version) > FORMAT_VERSION:
         raise ArtifactError(
             f"{path}: format version {version}, this version of lightreasoner reads up to "

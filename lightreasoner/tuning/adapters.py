@@ -26,7 +26,7 @@ KINDS: dict[str, tuple[type, ...]] = {
     "lora_alpha": (int, float),
     "target_modules": (list, str),
 }
-"""What every adapter's settings name, and of which kind."""
+"""The fields of every adapter's settings, and their types."""
 SHAPING = {
     *KINDS, "rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "lora_bias", "bias",
     "layers_to_transform", "layers_pattern", "exclude_modules", "fan_in_fan_out", "modules_to_save",
@@ -45,7 +45,7 @@ class Adapter:
     settings: dict[str, Any]
 
     def config(self) -> "LoraConfig":
-        """The settings as peft's. Raises ArtifactError for those that are no plain LoRA."""
+        """The settings as peft's. Raises ArtifactError for those that are not plain LoRA."""
         from peft import LoraConfig
 
         default = LoraConfig().to_dict() | {"peft_type": "LORA"}
@@ -60,7 +60,7 @@ class Adapter:
         odd += [] if start in FRESH else [f"init_lora_weights {start!r:.40}"]
         if odd:
             raise ArtifactError(
-                f"{self.path / ADAPTER_CONFIG}: {odd[0]} makes it no plain LoRA, and nothing else "
+                f"{self.path / ADAPTER_CONFIG}: {odd[0]} is not plain LoRA, and nothing else "
                 "is merged here; convert it, or merge it with peft"
             )
         shaping = {name: self.settings[name] for name in SHAPING & self.settings.keys()}

@@ -3,7 +3,7 @@
 All selected steps of a trajectory share one forward pass, which is exact under causal attention;
 `sample` batching shuffles samples, as the paper does; `solution` batching is for SFT, whose
 labels are one-hot and whose updates count solutions. The settings under `finetune.reference`
-repeat faults of the authors' code, to measure what they do (docs/deviations.md).
+reproduce bugs in the authors' code, to measure what they do (docs/deviations.md).
 """
 
 import csv
@@ -40,9 +40,9 @@ VALUES_IN_CACHE = {"cpu": 1 << 18}
 
 
 def write(inputs: Inputs, config: "Finetune", work: Workspace, watcher: "Watcher") -> None:
-    """Write the adapter (peft's format, safetensors), `curve.csv` with the loss an update,
-    `validation.csv` with what held-out problems said, and `validation.json`, which names them and
-    the update whose adapter was kept.
+    """Write the adapter (peft's format, safetensors), `curve.csv` with the loss per update,
+    `validation.csv` with the held-out problems' measures, and `validation.json`, which names them
+    and the update whose adapter was kept.
 
     Raises ArtifactError or SelectionError for a sample set that is not this expert's, before the
     model is loaded; ModelError for the model or a loss that is not finite.
@@ -91,7 +91,7 @@ def plan_updates(
 
     An update takes whole rows until it counts `samples_per_update`, a forward pass until it counts
     `samples_per_forward`: samples, or rows in `solution` batching. A forward pass of several rows
-    has at most so many padded `tokens`. Without a number of updates each row is taken once.
+    has at most this many padded `tokens`. Without a number of updates each row is used once.
     """
     stream = _shuffled(rows, random.Random(config.seed), once=config.updates is None)
     taken = itertools.islice(_updates(stream, config), config.updates)
@@ -122,7 +122,7 @@ def _forwards(rows: list[Row], config: "Finetune", tokens: int | None) -> Update
     Prefixes of one trajectory that met in an update are read once.
     """
     size = config.samples_per_forward
-    if "last_column" in config.reference:  # as padded as theirs: one sample a row, not by length
+    if "last_column" in config.reference:  # padded as theirs: one sample per row, not by length
         return [rows[start : start + size] for start in range(0, len(rows), size)]
     if config.batching == "sample":
         rows = join_rows(rows)
@@ -141,7 +141,7 @@ def _count(rows: list[Row], config: "Finetune") -> int:
 
 
 def objective(config: "Finetune", tokenizer: "PreTrainedTokenizerBase") -> Objective:
-    """What is trained: each label at its own position over all ids, or with the authors' faults.
+    """What is trained: each label at its own position over all ids, or with the authors' bugs.
 
     `last_column` reads every row at the last column of the padded batch, a pad for all but the
     longest; `ordinary_tokens` knows no id from `tokenizer.vocab_size` on, where special ones lie.

@@ -161,6 +161,6 @@ def _wide(states: Tensor) -> torch.dtype:
 def divergence_terms(
     logits: Tensor, norms: Tensor, rows: Tensor, ids: Tensor, weights: Tensor
 ) -> Tensor:
-    """v log v - v log pi an entry of the labels (entries,): entry i gives `weights[i]` to token
-    `ids[i]` of sample `rows[i]`; `norms` (samples,) are the log-sum-exp of `logits`."""
+    """v log v - v log pi for each entry of the labels (entries,): entry i gives `weights[i]` to
+    token `ids[i]` of sample `rows[i]`; `norms` (samples,) are the log-sum-exp of `logits`."""
     return torch.special.xlogy(weights, weights) - weights * (logits[rows, ids] - norms[rows])

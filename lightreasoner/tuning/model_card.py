@@ -69,7 +69,7 @@ def card_text(
 ) -> str:
     """The card of a model merged from these; `expert` and `samples` are digests.
 
-    What it was tuned on is said by the sample set's `provenance`. The metadata's base_model is the
+    The sample set's `provenance` says what it was tuned on. The metadata's base_model is the
     expert's name where that came from the hub. Other experts have no name here, as the card follows
     from the stage's inputs alone.
     """

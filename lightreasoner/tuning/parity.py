@@ -41,7 +41,7 @@ def _highest_precision() -> Iterator[None]:
 
 def distance(before: Iterable[Tensor], after: Iterable[Tensor]) -> dict[str, float]:
     """KL(before || after) in nats, mean and largest over positions, and how often the likeliest
-    token is the same; logits are (positions, vocab) a row. NaN is never lost."""
+    token is the same; logits are (positions, vocab) for each row. NaN is never lost."""
     divergences, agreements = [], []
     for one, other in zip(before, after, strict=True):
         log_p, log_q = one.double().log_softmax(dim=-1), other.double().log_softmax(dim=-1)

@@ -38,7 +38,8 @@ class Row:
 
 
 def read_rows(samples_dir: Path, batching: str) -> list[Row]:
-    """The sample set as rows: one a sample (`sample`), or one a trajectory (any other batching).
+    """The sample set as rows: one per sample (`sample`), or one per trajectory (any other
+    batching).
 
     The label of step t stands where t is predicted: position len(prompt) + t - 1.
     """
@@ -60,7 +61,7 @@ def read_rows(samples_dir: Path, batching: str) -> list[Row]:
 
 
 def split_row(row: Row) -> list[Row]:
-    """One row a sample: the prefix alone, its label at the last position."""
+    """One row per sample: the prefix alone, its label at the last position."""
     return [
         Row(row.problem_id, row.input_ids[: position + 1], [position], [label])
         for position, label in zip(row.positions, row.labels, strict=True)
@@ -140,7 +141,7 @@ def check_samples(samples_dir: Path, expert_dir: Path) -> None:
     samples, trajectories = _read(samples_dir)
     _check_trajectories(trajectories, samples_dir)
     if not len(samples):
-        raise SelectionError(f"{samples_dir}: holds no sample; lower select.beta and select again")
+        raise SelectionError(f"{samples_dir}: has no samples; lower select.beta and select again")
     _check_tokenizer(samples_dir, expert_dir)
     _check_ids(samples, trajectories, samples_dir, vocabulary.vocabulary_size(expert_dir))
     _check_weights(samples, samples_dir)
@@ -170,7 +171,7 @@ def _check_trajectories(trajectories: pa.Table, where: Path) -> None:
     """Each has a prompt, without which its first step is nowhere, and an id of its own."""
     names = trajectories["problem_id"].to_pandas()
     prompts = np.diff(tables.values_and_offsets(trajectories, "prompt_ids")[1])
-    for bad, fault in ((names.duplicated(), "stands twice"), (prompts == 0, "has no prompt")):
+    for bad, fault in ((names.duplicated(), "appears twice"), (prompts == 0, "has no prompt")):
         if bad.any():
             raise ArtifactError(
                 f"{where}: the trajectory {names[int(np.argmax(bad))]} {fault}; {REMEDY}"
@@ -197,7 +198,7 @@ def _check_weights(samples: pa.Table, where: Path) -> None:
     ids, offsets = tables.values_and_offsets(samples, "token_ids")
     weights, ends = tables.values_and_offsets(samples, "weights")
     if len(ids) != len(weights) or (offsets != ends).any():
-        _refuse(samples, (np.diff(offsets) != np.diff(ends)), where, "has other ids than weights")
+        _refuse(samples, (np.diff(offsets) != np.diff(ends)), where, "lacks ids or weights")
     pairs = _row_of(offsets).astype(np.int64) << 32 | ids
     _, first = np.unique(pairs, return_index=True)
     repeated = np.bincount(np.delete(_row_of(offsets), first), minlength=len(samples)) > 0
@@ -230,7 +231,7 @@ def _check_steps(samples: pa.Table, trajectories: pa.Table, where: Path) -> None
     limits = np.array([lengths.get(name, -1) for name in names])
     _refuse(samples, (steps < 0) | (steps > limits), where, "is past its trajectory's end")
     repeated = samples.select(["problem_id", "step"]).to_pandas().duplicated().to_numpy()
-    _refuse(samples, repeated, where, "stands twice")
+    _refuse(samples, repeated, where, "appears twice")
 
 
 def _refuse(samples: pa.Table, bad: "np.ndarray[Any, Any]", where: Path, fault: str) -> None:

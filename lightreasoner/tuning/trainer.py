@@ -43,7 +43,7 @@ CURVE = ("loss", "learning_rate", "grad_norm")
 SEAL = "sealed.json"
 CHECKPOINT_SECONDS = 60.0
 Update = list[list["Row"]]
-"""An optimizer step's rows, a list a forward pass."""
+"""An optimizer step's rows, a list per forward pass."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Objective:
 
 @dataclass(frozen=True)
 class Curves:
-    """What was measured: one entry an update, and one a reading of the held-out samples.
+    """What was measured: one entry per update, and one per evaluation on the held-out samples.
 
     `kept` is the update whose adapter was kept.
     """
@@ -125,7 +125,7 @@ def last_good_checkpoint(scratch: Path) -> Path | None:
     for path in sorted(scratch.glob("checkpoint-*"), key=_number, reverse=True):
         if _is_whole(path) and _is_whole(_best(path)):
             return path
-        log.warning("finetune: checkpoint %s is damaged or unfinished; it is left out", path)
+        log.warning("finetune: checkpoint %s is damaged or unfinished; skipping it", path)
         shutil.rmtree(path)
     return None
 

@@ -78,7 +78,7 @@ def _check_files(model: Path, names: Sequence[str] | dict[str, int], config: str
         )
     if config not in names or not any(name.endswith(".safetensors") for name in names):
         raise UploadError(
-            f"{model}: holds no {config} with safetensors weights; give the directory of a merged "
+            f"{model}: has no {config} with safetensors weights; give the directory of a merged "
             "model, or that of an adapter with --adapter"
         )
 
@@ -95,7 +95,7 @@ def _checked_card(path: Path) -> str:
             validate_repo_id(name)
     except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
         first = " ".join(str(error).split())
-        raise UploadError(f"{path}: no card that the hub reads ({first}); mend it") from error
+        raise UploadError(f"{path}: not a card that the hub can read ({first}); fix it") from error
     missing = [key for key in ("library_name", "pipeline_tag") if not card.data.get(key)]
     if missing:
         raise UploadError(f"{path}: the card's metadata lacks {' and '.join(missing)}; add it")
@@ -149,7 +149,7 @@ def send(folder: Folder, repository: str) -> str:
     except (OSError, ValueError, httpx.HTTPError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UploadError(
-            f"{repository}: the hub did not take it ({first}); check the network, and log in with "
+            f"{repository}: the hub refused it ({first}); check the network, and log in with "
             "`hf auth login`"
         ) from error
     return str(address)

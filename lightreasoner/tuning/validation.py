@@ -1,4 +1,4 @@
-"""Validation: what held-out problems say while the expert is tuned.
+"""Validation: measures on held-out problems while the expert is tuned.
 
 The loss and the entropy (appendix E) are of held-out samples and need no answer. All samples of a
 trajectory are read in one forward pass, however they are trained on. The perplexity of held-out

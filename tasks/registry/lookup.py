@@ -79,7 +79,7 @@ def _checked(name: str, version: ModelVersion, directory: Path) -> Artifact:
     expected = version.tags.get(versions.DIGEST_TAG)
     if expected not in (None, found.digest):
         raise ModelError(
-            f"model {name}: {directory} has digest {artifacts.digest(directory)}, registered was "
-            f"{expected}; the files were changed, so run and register again"
+            f"model {name}: {directory} has digest {artifacts.digest(directory)}, "
+            f"but {expected} was registered; the files were changed, so run and register again"
         )
     return found

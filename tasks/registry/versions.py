@@ -96,8 +96,8 @@ def reached(model: Artifact) -> Iterator[None]:
 def _unregistered(reason: str, model: Path) -> str:
     return (
         f"registry {mlflow_runs.registry()}: {reason}; the model is at {model}, not registered "
-        "yet; mend the registry, then the same command again takes all results from the store and "
-        "registers it"
+        "yet; fix the registry, then run the same command again: it takes all results from the "
+        "store and registers it"
     )
 
 

@@ -1,6 +1,6 @@
 """Curves and the machine's load, sent to MLflow while a stage runs.
 
-A thread of their own sends them, a batch a second: MLflow's asynchronous logging is not used,
+A thread of their own sends them, a batch per second: MLflow's asynchronous logging is not used,
 because ending any run shuts its one queue down under the stages that still run
 (docs/decisions/004-mlflow.md).
 """

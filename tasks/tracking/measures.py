@@ -1,4 +1,4 @@
-"""The numbers of a payload that belong in MLflow's tables, a reader a stage."""
+"""The numbers of a payload that belong in MLflow's tables, a reader per stage."""
 
 import json
 from collections.abc import Callable
@@ -19,7 +19,7 @@ def of_payload(stage: str, payload: Path) -> Metrics:
 
 
 def of_report(payload: Path) -> Metrics:
-    """The headline: accuracy of base and tuned expert a set, what was gained and lost, paired p.
+    """The headline: accuracy of base and tuned expert per set, what was gained and lost, paired p.
 
     Accuracies and gains are fractions, gained and lost counts of problems; all by the strict
     verdict, and under `qwen/` by the toolkit's.
@@ -65,7 +65,7 @@ def _steps(payload: Path) -> Metrics:
 
 
 def _samples(payload: Path) -> Metrics:
-    """Samples, trajectories with one, mean KL in nats (none in baselines), mean tokens a label."""
+    """Samples, trajectories with one, mean KL (nats; none in baselines), mean tokens per label."""
     table = pq.read_table(payload / "samples.parquet", columns=["problem_id", "token_ids", "kl"])
     found = {
         "samples": table.num_rows,

@@ -1,7 +1,7 @@
 """MLflow's side of a pipeline: a run for the pipeline, a nested run for each stage.
 
 MLflow never stops a pipeline and hardly slows it. Runs are written to a database of this machine;
-a server elsewhere gets copies (sync.py). What the database does not take is said in the log
+a server elsewhere gets copies (sync.py). What the database does not take is logged
 and left out. Run ids are passed on explicitly, never the thread's active run.
 """
 
@@ -248,7 +248,9 @@ def _attempt(what: str, call: Callable[[], T]) -> T | None:
     try:
         return call()
     except FAILURES as error:
-        log.warning("MLflow did not take %s (%s); the pipeline goes on", what, route.reason(error))
+        log.warning(
+            "MLflow did not take %s (%s); the pipeline continues", what, route.reason(error)
+        )
         return None
 
 

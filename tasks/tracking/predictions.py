@@ -8,7 +8,7 @@ from lightreasoner.storage import tables
 
 FILE = "predictions.json"
 ROWS = 600
-"""A page shows no more at ease; scores.parquet in the store has all."""
+"""A page does not show more comfortably; scores.parquet in the store has all."""
 
 COLUMNS = [
     "problem_set", "problem_id", "k", "question", "response", "gold", "extracted", "strict",

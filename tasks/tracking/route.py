@@ -17,8 +17,8 @@ EXPERIMENT = "lightreasoner"
 EXPERIMENT_TAGS = {
     # Its pages then speak of runs, not of evaluations of prompts and agents.
     "mlflow.experimentKind": "custom_model_development",
-    MLFLOW_RUN_NOTE: "A run a pipeline, a nested run a stage. `tags.kind = 'pipeline'` finds the "
-    "former; their metrics are the report's headline.",
+    MLFLOW_RUN_NOTE: "One run per pipeline, a nested run per stage. `tags.kind = 'pipeline'` finds "
+    "the former; their metrics are the report's headline.",
 }
 SQLITE = "sqlite:///"
 ANSWER_SECONDS = 2.0
@@ -61,7 +61,7 @@ def ensure_experiment(client: MlflowClient, location: str | None = None) -> str:
     if location not in (None, found.artifact_location):
         log.warning(
             "MLflow keeps this experiment's files at %s, not at %s: was the home moved? "
-            "Move it back, or remove its mlflow/ folder to start anew",
+            "Move it back, or remove its mlflow/ folder to start over",
             found.artifact_location,
             location,
         )

@@ -79,14 +79,15 @@ class Copier:
                 self._root = ""
 
     def catch_up(self) -> bool:
-        """Whether the server has all of the run that goes on; the first time not, this is said."""
+        """Whether the server has all of the current run; the first time that it has not is
+        logged."""
         try:
             self.send(self._root)
         except FAILURES as error:
             if not self._has_said:
                 log.warning(
-                    "MLflow at %s misses records (%s); it is sent them when it is back, after this "
-                    "run's end by `lightreasoner sync --all`",
+                    "MLflow at %s lacks records (%s); it gets them when it is back, or "
+                    "after this run from `lightreasoner sync --all`",
                     self.server,
                     route.reason(error),
                 )
@@ -169,7 +170,7 @@ def send_all(home: Path, wanted: Collection[str] = ()) -> tuple[list[str], bool]
                 path.unlink(missing_ok=True)
                 said = "sent"
             except BlockingIOError:
-                said = "goes on, its own process sends it"
+                said = "is still running; its own process sends it"
             except FAILURES as error:
                 said, is_done = f"waits under {home} ({route.reason(error)})", False
             lines.append(f"{server}: {name} {said}")

@@ -1,6 +1,6 @@
 """What a stage does to the machine, under the names that MLflow's page *System metrics* shows.
 
-MLflow's own monitors read the values (a millisecond a reading; a GPU where nvidia-ml-py is
+MLflow's own monitors read the values (a millisecond per reading; a GPU where nvidia-ml-py is
 installed). Its SystemMetricsMonitor is not used: its loop ends for good at the first request that
 fails, where the curves of tasks/tracking/mlflow_runs.py wait and are tried again.
 """

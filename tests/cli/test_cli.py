@@ -410,8 +410,8 @@ def test_a_home_that_cannot_be_written_is_named(
     for command in (("run",), ("up", *free), ("push", *model), ("publish",)):
         (line,) = faults(call(*command))
         assert line == (
-            f"LIGHTREASONER_HOME {workspace}/home: cannot be made (file exists); "
-            "name a folder that you may write"
+            f"LIGHTREASONER_HOME {workspace}/home: cannot be created (file exists); "
+            "use a folder that you may write to"
         )
     assert call("down").stdout == f"nothing was running for {workspace}/home\n"
 
@@ -449,5 +449,5 @@ def test_a_sweep_over_nothing_is_refused(workspace: Path, option: str) -> None:
     assert (workspace / "params.yaml").is_file()
     for nothing in ("", " , "):
         assert faults(call("sweep", option, nothing)) == [
-            f"{option}: names no number; give some, such as 0.2,0.4"
+            f"{option}: must be at least one number, such as 0.2,0.4"
         ]

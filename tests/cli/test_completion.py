@@ -67,7 +67,7 @@ def test_the_shells_script_is_shown_and_parses(shell: str, tmp_path: Path) -> No
 
 
 def test_help_imports_nothing_heavy() -> None:
-    assert "Commands:" in lightreasoner("--help")
+    assert "The pipeline:" in lightreasoner("--help")
 
 
 def test_values() -> None:

@@ -52,7 +52,7 @@ def test_chat_renders_the_models_template(tmp_path: Path, tiny_expert: Path) -> 
     assert found["prompt"].endswith("What is $1+1$?<|im_end|>\n<|im_start|>assistant\n")
     assert found["gold"] == r"\frac{4}{2}"
     assert faults(call("prompts", *chat)) == [
-        "the style chat renders a model's own template; give --model DIR"
+        "style chat uses a model's own chat template; give --model DIR"
     ]
     (line,) = faults(call("prompts", *chat, "--model", str(tmp_path)))
     assert "no config.json" in line
@@ -78,7 +78,7 @@ def test_a_model_without_a_chat_template_is_named(tmp_path: Path, tiny_expert: P
     chat = ("--benchmark", "math", "--data", data, "--style", "chat", "--model", str(tmp_path))
     (line,) = faults(call("prompts", *chat))
     assert line == (
-        f"style chat needs the model's chat template, {tmp_path} has none; "
+        f"style chat needs the model's chat template, but {tmp_path} has none; "
         "use qwen25-math-cot or cot"
     )
 
@@ -86,7 +86,7 @@ def test_a_model_without_a_chat_template_is_named(tmp_path: Path, tiny_expert: P
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--benchmark", "aime", "--data", "{}"), "holds no aime/test.jsonl"),
+        (("--benchmark", "aime", "--data", "{}"), "has no aime/test.jsonl"),
         (("--benchmark", "math", "--data", "{}/gone"), "is neither a file, a directory"),
         (("--benchmark", "math", "--data", "{}/gone.jsonl"), "gone.jsonl: no such file"),
         (

@@ -157,9 +157,9 @@ def test_two_at_once_ask_a_server_in_turn(data: str) -> None:
     ("more", "fault"),
     [
         (("--style", "cod"), "no prompt style 'cod'; there are qwen25-math-cot, cot"),
-        (("--benchmarks", "tuned,aime"), "holds no aime/test.jsonl"),
+        (("--benchmarks", "tuned,aime"), "has no aime/test.jsonl"),
         (("--model", "nobody/nothing"), "is neither a directory nor owner/name@commit"),
-        (("--limit", "99"), "99 problems wanted, 6 there"),
+        (("--limit", "99"), "99 problems wanted, only 6 there"),
         (("--set", "evaluate.n=2"), "n 2 at temperature 0 would write the same response"),
         (("--endpoint", "http://127.0.0.1:9/v1"), "cannot be reached"),
         (("--endpoint", "127.0.0.1:9"), "the url must be http://HOST:PORT/v1"),

@@ -97,7 +97,10 @@ def test_what_a_model_wrote_cannot_steer_the_terminal(data: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["p9"], "error: problem 'p9': no trajectory of 2 begins or ends with it; near it are set"),
+        (
+            ["p9"],
+            "error: problem 'p9': none of 2 trajectories begins or ends with it; similar: set",
+        ),
         (["set"], "error: problem 'set': 2 trajectories begin or end with it: set/p0, set/p1"),
         (["p0", "--steps", "gone"], "error: gone/trajectories.parquet: no such file; run the"),
         (["p0", "--model", "gone"], "error: gone: no tokenizer.json; give the directory of the"),

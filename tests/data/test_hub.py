@@ -217,9 +217,7 @@ def test_any_other_repository_is_read_by_its_splits_names() -> None:
 
 
 def test_an_unknown_set_is_refused_before_anything_runs() -> None:
-    with pytest.raises(
-        ProblemsError, match=r"hub has no set 'aime'; it has gsm8k, math, .*@commit"
-    ):
+    with pytest.raises(ProblemsError, match=r"hub has no set 'aime', only gsm8k, math, .*@commit"):
         sources.check("hub", ["gsm8k", "aime"], "test", None)
 
 

@@ -49,7 +49,7 @@ def test_a_directory_in_the_toolkits_layout(tmp_path: Path) -> None:
     write(tmp_path / "gsm8k" / "train.jsonl", row("train"))
     found = sources.read(str(tmp_path), "gsm8k", "test", None, 0)
     assert [(p.id, p.question) for p in found] == [("gsm8k/test/00000", "test")]
-    with pytest.raises(ProblemsError, match=r"holds no svamp/test.jsonl"):
+    with pytest.raises(ProblemsError, match=r"has no svamp/test.jsonl"):
         sources.read(str(tmp_path), "svamp", "test", None, 0)
 
 
@@ -121,7 +121,7 @@ def test_a_draw_is_seeded_without_replacement_and_in_order(tmp_path: Path) -> No
 
 
 def test_too_few_problems_are_counted(tmp_path: Path) -> None:
-    with pytest.raises(ProblemsError, match=r"5 problems wanted, 1 there; lower n"):
+    with pytest.raises(ProblemsError, match=r"5 problems wanted, only 1 there; lower n"):
         sources.check(str(write(tmp_path / "a.jsonl", row())), ["toy"], "train", 5)
 
 

@@ -181,7 +181,7 @@ def test_what_is_no_answer_is_refused_with_row_and_value(
 def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
     table = pa.table([pa.array(["a"]), pa.array(["b"])], names=["answer", "answer"])
     pq.write_table(table, tmp_path / "a.parquet")
-    with pytest.raises(ProblemsError, match=r"a column is there twice, among answer, answer"):
+    with pytest.raises(ProblemsError, match=r"a column appears twice among answer, answer"):
         answers(tmp_path / "a.parquet")
 
 
@@ -201,8 +201,8 @@ def test_a_number_in_json_is_read(tmp_path: Path, written: str, gold: str) -> No
         ('{"question": "q?", "answer": -Infinity}', "answer must be a finite number, got -inf"),
         ('{"question": "q?", "answer": NaN}', "answer missing or empty"),
         (f'{{"question": "q?", "answer": {"9" * 5000}}}', "not valid JSON"),
-        ('{"question": "q?", "answer": 1, "answer": 2}', "not valid JSON (answer is there twice)"),
-        ('{"question": "q?", "answer": 1, "x": {"a": 1, "a": 1}}', "(a is there twice)"),
+        ('{"question": "q?", "answer": 1, "answer": 2}', "not valid JSON (answer appears twice)"),
+        ('{"question": "q?", "answer": 1, "x": {"a": 1, "a": 1}}', "(a appears twice)"),
         ("[" * 100_000, "not valid JSON"),
     ],
     ids=lambda value: value[:40],

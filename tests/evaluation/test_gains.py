@@ -182,5 +182,5 @@ def test_cells_that_differ_are_refused(written: dict[Cell, Path], tmp_path: Path
     write_frame(written["tuned", CHAT], prompts, other.conditions)
     with pytest.raises(ArtifactError, match="different prompts for 10 problems"):
         read()
-    with pytest.raises(ArtifactError, match="holds no problem"):
+    with pytest.raises(ArtifactError, match="has no problems"):
         read(base=write_scores(tmp_path / "empty", COT, {}))

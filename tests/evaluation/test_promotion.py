@@ -113,7 +113,7 @@ def test_the_base_may_have_another_prompt_but_the_champion_not(tmp_path: Path) -
 def test_other_problems_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="not of the same problems: 5 rows differ"):
         gated(tmp_path, "+" * 95)
-    with pytest.raises(ArtifactError, match="holds no problem of else; evaluate that set"):
+    with pytest.raises(ArtifactError, match="has no problems of else; evaluate that set"):
         decide("else", tmp_path / "base", tmp_path / "candidate")
 
 

@@ -68,7 +68,7 @@ def test_a_login_is_made_once_for_its_user_alone(tmp_path: Path) -> None:
 def test_a_folder_of_all_users_is_no_home(tmp_path: Path) -> None:
     """/tmp is one: there anybody may put a login of his own in place before ours."""
     tmp_path.chmod(0o1777)
-    with pytest.raises(ConfigError, match="all users may write there; name a folder of your own"):
+    with pytest.raises(ConfigError, match="all users may write there; use a folder of your own"):
         environment.login(tmp_path)
     assert mode(tmp_path) == 0o1777
 
@@ -235,7 +235,7 @@ def test_our_own_clients_have_the_login(up: Path, door: Door) -> None:
     done = subprocess.run(run, env=shell, cwd=up.parent, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == (
-        f"error: PREFECT_API_URL {address}/api: that server asks for a login (401); set "
+        f"error: PREFECT_API_URL {address}/api: the server requires a login (401); set "
         "PREFECT_API_AUTH_STRING to its `user:secret`"
     )
 

@@ -103,7 +103,9 @@ def test_a_version_that_nobody_has(checkout: Path) -> None:
         cache.with_name("kept").rename(cache)
         away.rename(remote)
     assert "error: revision samples@v1.0.0: its sample set " in str(error.value)
-    assert "is not in DVC's cache, nor can it be had from the remote backup (" in str(error.value)
+    assert "is not in DVC's cache, nor can it be fetched from the remote backup (" in str(
+        error.value
+    )
 
 
 def test_gto_gives_the_next_version(checkout: Path) -> None:

@@ -76,7 +76,7 @@ def test_bounds_and_sentences_are_those_of_the_parameters() -> None:
         ({"betta": 1}, "betta is not a known key; did you mean beta?"),
         ({"more": ["select.bta=1"]}, "select.bta is not a known key; did you mean beta?"),
         ({"more": ["finetune.r=0"]}, "finetune.r must be >= 1, got 0"),
-        ({"more": ["register.name=a.b"]}, "as MLflow takes no other; name it a-b, got 'a.b'"),
+        ({"more": ["register.name=a.b"]}, "as MLflow requires; name it a-b, got 'a.b'"),
         ({"problem_sets": ["a+b"]}, "evaluate.problem_sets must be names of 1 to 100 letters"),
         ({"more": ["beta"]}, "more.0: string should match pattern"),
         ({"more": ["select.beta=1"], "beta": 2}, "select.beta is given twice"),

@@ -117,7 +117,7 @@ def test_what_is_gone_or_damaged_is_made_again(
         again = run_prepare(params, tmp_path)
     assert again.outcome.artifact == first.artifact
     assert not again.outcome.cached
-    said = [record.message for record in caplog.records if "made again" in record.message]
+    said = [record.message for record in caplog.records if "making it again" in record.message]
     assert bool(said) is (damage == "changed")
     assert run_prepare(params, tmp_path).outcome.cached
 
@@ -304,7 +304,7 @@ def test_a_registry_that_refuses_costs_nothing_that_was_computed(
     with refusing(home, where), pytest.raises(RegistryError) as error:
         pipeline.lightreasoner(other)
     assert str(error.value).count("\n") == 0
-    assert "the same command again takes all results from the store" in str(error.value)
+    assert "run the same command again: it takes all results from the store" in str(error.value)
     assert ("no_room_here" if where != "files" else "cannot be written") in str(error.value)
     report = json.loads((home / "latest" / "report.json").read_text(encoding="utf-8"))
     assert (report["registered_model"], list(report["stages"])) == (None, NAMES)

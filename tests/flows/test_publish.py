@@ -145,7 +145,7 @@ def test_what_changes_meanwhile_is_not_published_over(
         return look_up(*call)
 
     monkeypatch.setattr(publish, "results", slowly)
-    with pytest.raises(PublishError, match=r"params\.yaml: has edits that git does not have"):
+    with pytest.raises(PublishError, match=r"params\.yaml: has uncommitted edits"):
         publish.publish(record, checkout, home)
     monkeypatch.setattr(publish, "results", look_up)
     dvc_checkout.git(checkout, "restore", "params.yaml")
@@ -156,7 +156,7 @@ def test_what_changes_meanwhile_is_not_published_over(
         return said
 
     monkeypatch.setattr(program, "dvc", edited)
-    with pytest.raises(DvcError, match=r"params\.yaml was changed meanwhile; nothing"):
+    with pytest.raises(DvcError, match=r"params\.yaml was changed in the meantime; nothing"):
         publish.publish(record, checkout, home)
     assert not (checkout / "dvc.lock").exists()
 
@@ -191,11 +191,11 @@ def leave(checkout: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (edit_params, "has edits that git does not have and that this would overwrite; commit"),
-        (break_params, "has edits that git does not have"),
-        (forget_git, "has edits that git does not have"),
-        (be_busy, r"DVC is busy, as `dvc repro` \(process \d+\) works there; wait"),
-        (change_code, "select.py: is not the code that runs, "),
+        (edit_params, "has uncommitted edits that this would overwrite; commit"),
+        (break_params, "has uncommitted edits"),
+        (forget_git, "has uncommitted edits"),
+        (be_busy, r"DVC is busy: `dvc repro` \(process \d+\) works there; wait"),
+        (change_code, "select.py: is not the running code, "),
         (leave, "no dvc.yaml; go to the checkout and publish there"),
     ],
 )
@@ -230,7 +230,7 @@ def test_one_publishes_at_a_time(checkout: Path, home: Path, record: Record) -> 
     (checkout / ".lightreasoner").mkdir()
     with (checkout / ".lightreasoner" / "publish.lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(PublishError, match="another `lightreasoner publish` is at work"):
+        with pytest.raises(PublishError, match="another `lightreasoner publish` is running"):
             publish.publish(record, checkout, home)
 
 

@@ -171,7 +171,7 @@ def test_detached_services_stay_until_down(home: Path, capsys: Captured) -> None
     assert not standins.state(home, services)
     assert "stopped" in capsys.readouterr().out
     assert not up.status(home)
-    assert capsys.readouterr().out.startswith("nothing runs for ")
+    assert capsys.readouterr().out.startswith("nothing is running for ")
 
 
 def test_a_second_up_says_where_the_first_is(home: Path) -> None:
@@ -272,7 +272,7 @@ def test_what_a_killed_manager_leaves_is_ended(home: Path, capsys: Captured) -> 
         assert "`lightreasoner down` or `up` ends what it left" in capsys.readouterr().out
         if ending == "up":
             standins.hold(home, services, detach=True)
-            assert "ended what an earlier `up` had left" in capsys.readouterr().out
+            assert "ended what an earlier `up` left behind" in capsys.readouterr().out
             assert standins.state(home, services)
         else:
             assert up.down(home)
@@ -297,7 +297,7 @@ def test_up_works_after_an_up_was_killed(home: Path) -> None:
             it.process.kill()
             it.process.wait()
             assert standins.state(home, it.services)
-    assert "ended what an earlier `up` had left" in it.said()
+    assert "ended what an earlier `up` left behind" in it.said()
     assert order(home) == ["start first", "end first", "start first"]
 
 

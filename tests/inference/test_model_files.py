@@ -84,7 +84,7 @@ def with_adapter(model: Path) -> None:
         (to_nothing, r"maps weights to 'part.safetensors', which is not there"),
         (without_index, r"neither model.safetensors nor model.safetensors.index.json"),
         (by_config, r"transformers_weights names other.safetensors"),
-        (with_adapter, r"adapter_config.json: lies beside a model, which .* would change unasked"),
+        (with_adapter, r"adapter_config.json: is beside a model, and .* would apply it unasked"),
     ],
 )
 def test_weights_are_those_of_the_directory_in_safetensors(
@@ -162,7 +162,9 @@ def a_pipe(model: Path) -> None:
 )
 def test_links_that_lead_out_are_refused(model: Path, change: Callable[[Path], None]) -> None:
     change(model)
-    with pytest.raises(ModelError, match=r"is no file of the directory .*; copy it in") as caught:
+    with pytest.raises(
+        ModelError, match=r"is not a file in the directory .*; copy it in"
+    ) as caught:
         loading.resolve(str(model))
     assert "\n" not in str(caught.value)
 
@@ -186,7 +188,7 @@ def test_the_hubs_own_cache_is_read(model: Path, tmp_path: Path) -> None:
     loading.load_model(snapshot, "cpu", "float32")
     (tmp_path / "hub" / "other").write_bytes(b"")
     (snapshot / "more.safetensors").symlink_to("../../other")
-    with pytest.raises(ModelError, match=r"more.safetensors: is no file of the directory"):
+    with pytest.raises(ModelError, match=r"more.safetensors: is not a file in the directory"):
         loading.resolve(str(snapshot))
 
 

@@ -39,7 +39,7 @@ def test_a_style_that_needs_a_template_says_so(tiny_expert: Path, style: PromptS
     tokenizer.chat_template = None
     with pytest.raises(
         ModelError,
-        match=rf"style {style} needs .*, {tiny_expert} has none; use qwen25-math-cot or cot$",
+        match=rf"style {style} needs .*, but {tiny_expert} has none; use qwen25-math-cot or cot$",
     ):
         prompts.render("1", style, tokenizer)
     assert prompts.render("{1+1}? ", "qwen25-math-cot", tokenizer) == QWEN

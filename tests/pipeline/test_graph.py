@@ -81,5 +81,5 @@ def test_a_lost_server_costs_the_bar_only(
     bar.progress(1, 2, "problems")
     bar.progress(2, 2, "problems")
     assert [record.message for record in caplog.records] == [
-        "score: no progress is shown (refused)"
+        "score: progress is not shown (refused)"
     ]

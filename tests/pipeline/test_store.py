@@ -96,7 +96,7 @@ def test_a_damaged_result_is_made_again_and_said(
         (payload.parents[1] / "manifest.json").unlink()
     with caplog.at_level(logging.WARNING):
         assert not run(tmp_path, tmp_path)
-    assert "is damaged; it is made again" in caplog.text
+    assert "is damaged; making it again" in caplog.text
     assert run(tmp_path, tmp_path)
 
 
@@ -248,7 +248,7 @@ def test_a_store_on_another_disk_is_refused_before_the_stage_runs(tmp_path: Path
         home = tmp_path / "home"
         home.mkdir()
         (home / "store").symlink_to(elsewhere)
-        with pytest.raises(ArtifactError, match="lie on different disks; keep all of"):
+        with pytest.raises(ArtifactError, match="are on different disks; keep all of"):
             run(home, tmp_path)
     assert not (tmp_path / "calls").exists()
 
@@ -270,7 +270,7 @@ def test_damaged_side_files_are_made_again(
             (entry / name).write_bytes(content)
         caplog.clear()
         assert not run(tmp_path, tmp_path), (name, content)
-        assert "is damaged; it is made again" in caplog.messages[0]
+        assert "is damaged; making it again" in caplog.messages[0]
     assert run(tmp_path, tmp_path)
 
 

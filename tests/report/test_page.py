@@ -373,7 +373,7 @@ def test_the_order_of_rows_does_not_count(made: Path, tmp_path: Path) -> None:
         # a set that only one model answered
         (lambda s: s[s["problem_set"] == "tuned"], "first is transfer/0 of transfer"),
         # the same problem twice
-        (lambda s: pd.concat([s, s.iloc[:1]]), "stands twice"),
+        (lambda s: pd.concat([s, s.iloc[:1]]), "appears twice"),
     ],
 )
 def test_scores_of_other_problems_are_refused(

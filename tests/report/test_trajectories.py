@@ -154,9 +154,9 @@ def test_an_id_or_one_of_its_ends_is_enough(wanted: str, found: str) -> None:
     ("wanted", "message"),
     [
         ("002", r"'002': 2 trajectories begin or end with it: set/train/002, set/test/002; give"),
-        ("train", r"'train': no trajectory of 4 .*; near it are set/train/001, set/train/002"),
-        ("set/trian/001", r"near it are set/train/001"),
-        ("#", r"near it are other/train/001#1"),
+        ("train", r"'train': none of 4 trajectories .*; similar: set/train/001, set/train/002"),
+        ("set/trian/001", r"similar: set/train/001"),
+        ("#", r"similar: other/train/001#1"),
     ],
 )
 def test_ids_near_a_wrong_one_are_named(wanted: str, message: str) -> None:

@@ -137,7 +137,7 @@ def test_sample_statistics_by_hand(tmp_path: Path) -> None:
     assert found["KL in [0.5, 1)"].value == 1
     assert found["mean KL"].value == pytest.approx(0.55)
     assert found["single-token labels"].value == 0.5
-    assert found["mean tokens a label"].value == 1.5
+    assert found["mean tokens per label"].value == 1.5
     assert (found["trajectories with a sample"].n, found["trajectories with a sample"].value) == (
         2,
         0.5,
@@ -223,7 +223,7 @@ def test_stats_prints_both_tables(tmp_path: Path) -> None:
     cells = {line[0]: [cell.strip() for cell in line[1:] if cell.strip()] for line in lines}
     assert cells["KL > 0.4 where top-1 agree"] == ["3", "33.3% (6.1-79.2)", "10%"]
     assert cells["single-token labels, difference"] == ["4", "+50 points", "+35.6, +33.5, +27.4"]
-    assert cells["mean tokens a label"] == ["2", "1.5 tokens"]
+    assert cells["mean tokens per label"] == ["2", "1.5 tokens"]
 
 
 def test_diff_names_what_differs(tmp_path: Path) -> None:

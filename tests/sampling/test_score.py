@@ -171,7 +171,7 @@ def test_a_token_that_a_model_has_no_row_for_is_named(
 ) -> None:
     row = {"problem_id": "p", "prompt_ids": [1, 2], "completion_ids": [3, 4]} | {part: [259, 5]}
     write_trajectories([{"finish_reason": "stop"} | row], tmp_path / "given")
-    with pytest.raises(ModelError, match=r"trajectory of p: holds token 259, .* first 259 only"):
+    with pytest.raises(ModelError, match=r"p: holds token 259, .* only for the first 259"):
         write_steps_of(tiny_expert, tiny_amateur, tmp_path)
 
 
@@ -190,8 +190,8 @@ def test_tokens_that_are_others_to_the_amateur_are_counted(
     said = tables.provenance(tmp_path / "out" / "steps.parquet")
     assert (said["misread_tokens"], said["unshared_steps"]) == (3, 2)
     assert (
-        "the amateur reads 3 of 5 tokens, prompts included, as others: <|im_start|> as <|object|>"
-        in caplog.text
+        "the amateur reads 3 of 5 tokens, prompts included, as different tokens: "
+        "<|im_start|> as <|object|>" in caplog.text
     )
 
 

@@ -298,7 +298,7 @@ def test_the_provenance_holds_all_three_stages(sample_set: Path) -> None:
 
 def test_alpha_below_what_the_steps_store_is_refused(tmp_path: Path) -> None:
     scored_steps = write_steps(tmp_path / "steps")
-    with pytest.raises(SelectionError, match=r"alpha 0.04: .* over alpha_min 0.05; raise"):
+    with pytest.raises(SelectionError, match=r"alpha 0.04: .* above alpha_min 0.05; raise"):
         write_samples(scored_steps, Select(alpha=0.04), tmp_path)
 
 
@@ -318,7 +318,7 @@ def test_every_table_names_its_format_version(sample_set: Path) -> None:
 
 @pytest.mark.parametrize(
     ("version", "message"),
-    [(b"2", r"format version 2, .* reads up to 1; update it"), (b"next", "'next' is no number")],
+    [(b"2", r"format version 2, .* reads up to 1; update it"), (b"next", "'next' is not a number")],
 )
 def test_a_newer_version_is_refused(sample_set: Path, version: bytes, message: str) -> None:
     path = rewritten(sample_set / "samples.parquet", version)

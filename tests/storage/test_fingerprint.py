@@ -45,7 +45,7 @@ def test_comments_docstrings_and_layout_change_nothing(package: Path) -> None:
     before = digests()
     path = package / "sampling" / "contrast.py"
     text = path.read_text(encoding="utf-8")
-    text = text.replace('"""Entropy a step', '"""The entropy of a step')
+    text = text.replace('"""Entropy of each step', '"""The entropy of a step')
     path.write_text("# a comment\n\n" + text + "\n\n", encoding="utf-8")
     assert changed(before) == set()
 

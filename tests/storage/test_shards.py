@@ -90,7 +90,7 @@ def test_a_harmed_piece_is_made_again_and_said(
     assert again.made == [range(3, 6)]
     (line,) = caplog.messages
     assert "00001.parquet" in line
-    assert line.endswith("it is made again")
+    assert line.endswith("making it again")
 
 
 def test_a_broken_plan_is_made_again(tmp_path: Path) -> None:

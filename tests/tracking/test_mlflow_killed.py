@@ -155,7 +155,7 @@ def test_the_server_of_up_is_killed(place: Place, comes_back: bool) -> None:
         client = MlflowClient(places.mlflow)
         check_complete(client)
         assert client.get_model_version_by_alias("tiny", "candidate").version == "1"
-        assert place.call("sync", "--all").startswith("nothing waits")
+        assert place.call("sync", "--all").startswith("nothing is waiting")
     finally:
         place.call("down")
 
@@ -205,5 +205,5 @@ def test_a_server_elsewhere_is_killed(place: Place) -> None:
     with mlflow_server(folder, port):
         assert there.call("sync", "--all").endswith(" sent\n")
         check_complete(MlflowClient(there.address))
-        assert there.call("sync", "--all").startswith("nothing waits")
+        assert there.call("sync", "--all").startswith("nothing is waiting")
         assert "models:/tiny@candidate (version 1)" in there.call("run")

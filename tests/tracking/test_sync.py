@@ -289,7 +289,7 @@ def test_a_killed_run_is_sent_once_as_failed(home: Path, elsewhere: Elsewhere) -
             assert time.monotonic() < end
             assert process.poll() is None
             time.sleep(0.1)
-        assert found == [f"{elsewhere.address}: killed goes on, its own process sends it"]
+        assert found == [f"{elsewhere.address}: killed is still running; its own process sends it"]
         assert process.wait(60) == -signal.SIGKILL
     assert sync.send_all(home) == ([f"{elsewhere.address}: killed sent"], True)
     run = elsewhere.only("killed")

@@ -152,11 +152,11 @@ def test_all_that_is_plain_lora_is_put_on_whole(
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"peft_type": "IA3"}, "peft_type 'IA3' makes it no plain LoRA"),
-        ({"peft_type": None}, "peft_type None makes it no plain LoRA"),
-        ({"init_lora_weights": "pissa"}, "init_lora_weights 'pissa' makes it no plain LoRA"),
-        ({"layer_replication": [[0, 2]]}, r"layer_replication \[\[0, 2\]\] makes it no plain"),
-        ({"megatron_config": {"a": 1}}, "megatron_config {'a': 1} makes it no plain LoRA"),
+        ({"peft_type": "IA3"}, "peft_type 'IA3' is not plain LoRA"),
+        ({"peft_type": None}, "peft_type None is not plain LoRA"),
+        ({"init_lora_weights": "pissa"}, "init_lora_weights 'pissa' is not plain LoRA"),
+        ({"layer_replication": [[0, 2]]}, r"layer_replication \[\[0, 2\]\] is not plain"),
+        ({"megatron_config": {"a": 1}}, "megatron_config {'a': 1} is not plain LoRA"),
         ({"r": "8"}, "r must be int, got '8'"),
         ({"r": True}, "r must be int, got True"),
         ({"r": None}, "r must be int, got None"),
@@ -200,7 +200,9 @@ def test_weights_come_from_safetensors_in_the_directory(
     with pytest.raises(ArtifactError, match=r"adapter_model.safetensors: no such file"):
         adapters.read(adapter_dir)
     path.symlink_to("../outside")
-    assert "adapter_model.safetensors: is no file of the directory" in refused(adapter_dir, expert)
+    assert "adapter_model.safetensors: is not a file in the directory" in refused(
+        adapter_dir, expert
+    )
     path.unlink()
     path.write_bytes(b"not safetensors")
     assert "adapter_model.safetensors: cannot be read" in refused(adapter_dir, expert)

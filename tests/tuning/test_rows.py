@@ -44,12 +44,12 @@ def test_a_good_set_passes(samples_dir: Path, tiny_expert: Path) -> None:
         (tables.SAMPLES, "weights", lambda v: [[0.9], *v[1:]], r"of a, step 0, has weights .* 0.9"),
         (tables.SAMPLES, "weights", lambda v: [v[0], [1.5, -0.5], *v[2:]], r"of b, .*below 0"),
         (tables.SAMPLES, "weights", lambda v: [[float("nan")], *v[1:]], r"sum to nan"),
-        (tables.SAMPLES, "weights", lambda v: [[], *v[1:]], r"of a, step 0, has other ids"),
+        (tables.SAMPLES, "weights", lambda v: [[], *v[1:]], r"of a, step 0, lacks ids or weights"),
         (tables.SAMPLES, "step", lambda v: [3, *v[1:]], r"of a, step 3, is past its trajectory's"),
-        (tables.SAMPLES, "step", lambda v: [*v[:3], 2, *v[4:]], r"of c, step 2, stands twice"),
+        (tables.SAMPLES, "step", lambda v: [*v[:3], 2, *v[4:]], r"of c, step 2, appears twice"),
         (tables.SAMPLES, "problem_id", lambda v: ["x", *v[1:]], r"of x, step 0, is past"),
         (tables.SAMPLES, "token_ids", lambda v: [v[0], [42, 42], *v[2:]], r"of b, .* id twice"),
-        (tables.TRAJECTORIES, "problem_id", lambda v: ["a", "b", "b"], r"b stands twice"),
+        (tables.TRAJECTORIES, "problem_id", lambda v: ["a", "b", "b"], r"b appears twice"),
         (tables.TRAJECTORIES, "prompt_ids", lambda v: [*v[:2], []], r"trajectory c has no prompt"),
     ],
 )  # fmt: skip
@@ -73,7 +73,7 @@ def test_what_cannot_be_trained_on_is_refused_before_the_model_is_loaded(
 def test_an_empty_set_is_refused(samples_dir: Path, tiny_expert: Path) -> None:
     path = samples_dir / "samples.parquet"
     tables.write(tables.SAMPLES.empty_table(), tables.SAMPLES, path)
-    with pytest.raises(SelectionError, match="holds no sample"):
+    with pytest.raises(SelectionError, match="has no samples"):
         check_samples(samples_dir, tiny_expert)
 
 

@@ -149,7 +149,7 @@ def test_a_damaged_checkpoint_is_left_out_by_name(
     cut_short(scratch / "checkpoint-6" / name)
     with caplog.at_level(logging.WARNING, "lightreasoner"):
         assert last_good_checkpoint(scratch) == scratch / "checkpoint-3"
-    assert "checkpoint-6 is damaged or unfinished; it is left out" in caplog.text
+    assert "checkpoint-6 is damaged or unfinished; skipping it" in caplog.text
     assert tune(tiny_expert, samples_dir, tmp_path / "again", scratch, Silent()) == whole
 
 

@@ -91,12 +91,15 @@ def test_other_files_are_refused_by_name(name: str, merged: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("---\nlicense: [\n---\n", "no card that the hub reads"),
-        ("---\nbase_model: a b\nlibrary_name: x\npipeline_tag: y\n---\n", "no card that the hub"),
-        ("---\nmodel-index: [{}]\n---\n", "no card that the hub reads"),
+        ("---\nlicense: [\n---\n", "not a card that the hub can read"),
+        (
+            "---\nbase_model: a b\nlibrary_name: x\npipeline_tag: y\n---\n",
+            "not a card that the hub",
+        ),
+        ("---\nmodel-index: [{}]\n---\n", "not a card that the hub can read"),
         ("---\nlibrary_name: transformers\n---\n", "lacks pipeline_tag"),
         ("# no metadata\n", "lacks library_name and pipeline_tag"),
-        (None, "no card that the hub reads"),
+        (None, "not a card that the hub can read"),
     ],
 )
 def test_a_card_that_is_not_valid_is_refused(
@@ -110,7 +113,7 @@ def test_a_card_that_is_not_valid_is_refused(
 
 
 def test_what_is_no_such_model_is_refused(merged: Path, adapter: Path, tmp_path: Path) -> None:
-    with pytest.raises(UploadError, match=r"holds no adapter_config\.json"):
+    with pytest.raises(UploadError, match=r"has no adapter_config\.json"):
         upload.prepare(merged, merged / "README.md", tmp_path / "one", adapter=True)
     with pytest.raises(UploadError, match="no such directory"):
         upload.prepare(tmp_path / "none", merged / "README.md", tmp_path / "two", adapter=False)
@@ -125,7 +128,7 @@ def test_what_leads_out_or_is_damaged_does_not_go(
     """A link would send a file of elsewhere; an index, weights that nobody checked."""
     for directory, is_adapter in ((merged, False), (adapter, True)):
         (directory / "notes.txt").symlink_to("/etc/hostname")
-        with pytest.raises(ModelError, match=r"notes.txt: is no file of the directory"):
+        with pytest.raises(ModelError, match=r"notes.txt: is not a file in the directory"):
             upload.prepare(directory, merged / "README.md", tmp_path / "new", is_adapter)
         (directory / "notes.txt").unlink()
     settings = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
@@ -140,7 +143,7 @@ def test_what_leads_out_or_is_damaged_does_not_go(
 
 def test_sending_without_a_network_is_one_line(merged: Path, tmp_path: Path) -> None:
     folder = upload.prepare(merged, merged / "README.md", tmp_path / "new", adapter=False)
-    with pytest.raises(UploadError, match=r"owner/name: the hub did not take it \(.*hf auth login"):
+    with pytest.raises(UploadError, match=r"owner/name: the hub refused it \(.*hf auth login"):
         upload.send(folder, "owner/name")
 
 

@@ -26,7 +26,8 @@ _POINTS = tuple(
     tuple(Fraction(sign * ((7 * k + 10 * n + 2) % 29 + 1), 17) for k in range(24))
     for n, sign in enumerate((1, 1, 1, -1, -1))
 )
-"""Distinct values a point; each variable is below 1 at one of them, where no power hides a sum."""
+"""Distinct values per point; each variable is below 1 at one of them, where no power hides a
+sum."""
 _WIDE_POINTS = tuple(
     tuple(Fraction(sign * ((389 * k + 571 * n) % 997 + 2)) for k in range(24))
     for n, sign in enumerate((1, 1, 1, -1, -1))

@@ -11,11 +11,11 @@ from lightreasoner.grading.strict import revisions
 from lightreasoner.grading.strict.sentences import Stated
 
 MAX_LISTED = 20
-"""So many boxes in a row are read as one list."""
+"""This many boxes in a row are read as one list."""
 MAX_JOINT = 60
-"""So many characters may stand between two boxes of a list."""
+"""This many characters may stand between two boxes of a list."""
 QUOTED_BEFORE = 25
-"""A box is copied from the question if so many characters before it are, too."""
+"""A box is copied from the question if this many characters before it are, too."""
 
 BOX = re.compile(
     r"(?:\\(?:boxed|fbox|framebox)(?![a-zA-Z])|(?<![a-zA-Z\\])boxed(?=\{))[ \t\n]{0,5}"

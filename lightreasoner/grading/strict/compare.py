@@ -40,9 +40,9 @@ QUANTITIES = ("gsm8k", "svamp", "asdiv", MEASURED)
 """The benchmarks whose numbers are no factors, so that a single letter behind one is a unit."""
 ROUNDED_TOLERANCE = Fraction(1, 100)
 ROUNDED_DIGITS = 3
-"""A gold decimal of so many digits may be a rounded fraction or root elsewhere, too."""
+"""A gold decimal of this many digits may be a rounded fraction or root elsewhere, too."""
 APPROXIMATION_DIGITS = 5
-"""So many printed digits stand for a gold answer that no decimal can print."""
+"""This many printed digits stand for a gold answer that no decimal can print."""
 
 _APPROXIMATE = re.compile(r"\\approx(?![a-zA-Z])|\\simeq(?![a-zA-Z])")
 _ASIDE = re.compile(r"(?<=\S)\s*\(\s*\\(?:approx|simeq)(?![a-zA-Z])[^()]*\)$")

@@ -12,7 +12,7 @@ from lightreasoner.grading.strict.forms import split_top, trim
 from lightreasoner.grading.strict.shapes import RELATION, outer_brackets, relation_signs
 
 MAX_POINTS = 10
-"""A set may leave out so many points."""
+"""A set may leave out this many points."""
 
 UNION = re.compile(r"\\cup(?![a-zA-Z])")
 MEMBER = re.compile(r"[a-zA-Z]\s*\\in(?![a-zA-Z])\s*")

@@ -3,7 +3,7 @@
 import re
 
 WITHDRAWN_WITHIN = 120
-"""An answer is withdrawn by so many characters behind it at the most."""
+"""An answer is withdrawn within this many characters behind it at most."""
 
 TAKEN_BACK = re.compile(
     r"\b(?:wait|mistake|mistaken|wrong|incorrect|correcting|correction|corrected|misse[sd]|actually"

@@ -1,8 +1,8 @@
 r"""The strict verdict: whether a response states the gold answer, mathematically.
 
 It differs from the official one (qwen_math/toolkit.py) where that is plainly wrong: no factor 100,
-integers are exact, brackets and case count, the whole answer is read or none of it. How the two
-differ, and which tolerances hold, is told in docs/grading.md.
+integers are exact, brackets and case count, the whole answer is read or none of it. docs/grading.md
+says how the two differ and which tolerances hold.
 
 Nothing here keeps time; call it in a process that can be killed.
 """
@@ -36,7 +36,7 @@ _ANOTHER = re.compile(r"(?:,|or\b|and\b|/|\()?\s*\(?[A-E]\b\)?(?!\s+[a-z])")
 def extract(response: str, problem: Problem, benchmark: str) -> str | None:
     """The answer that a response states; None if it states none (see extraction.py).
 
-    The gold answer has no say in it; the question has, as a box quoted from it is no answer.
+    The gold answer does not matter here; the question does, as a box quoted from it is no answer.
     """
     return extraction.extract(response, problem.question, letters=benchmark == LETTERS)
 

@@ -1,0 +1,60 @@
+"""Help at 80 columns: every command in its group, no sentence cut off."""
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from flows.cli import app as full
+from lightreasoner.cli import app as pure
+
+PIPELINE = ["run", "compare", "sweep", "table1"]
+GROUPS = {
+    "The pipeline": ["preset"],
+    "Single stages": [
+        "prepare", "generate", "score", "select", "finetune", "merge", "evaluate-base", "report",
+    ],
+    "Evaluate": ["evaluate", "prompts", "grade", "pair"],
+    "Sample sets": ["keep", "gold", "explain", "samples"],
+}  # fmt: skip
+WITH_SERVERS = {
+    **GROUPS,
+    "The pipeline": [*GROUPS["The pipeline"], *PIPELINE],
+    "Models": ["register", "publish", "push"],
+    "Servers": ["up", "down", "status", "sync"],
+}
+
+
+def shown(app: typer.Typer, *arguments: str) -> str:
+    """The help at 80 columns."""
+    done = CliRunner().invoke(app, [*arguments, "--help"], env={"COLUMNS": "80"})
+    assert done.exit_code == 0
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    return done.stdout
+
+
+def groups(text: str) -> dict[str, list[str]]:
+    """The headings after the options, each with the commands below it."""
+    found: dict[str, list[str]] = {}
+    for line in text.partition("\nOptions:")[2].splitlines():
+        if line and not line.startswith(" "):
+            found[line.removesuffix(":")] = commands = []
+        elif found and line:
+            commands.append(line.split()[0])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("app", "expected"),
+    [(pure.application(), GROUPS), (full.application(), WITH_SERVERS)],
+    ids=["pure", "full"],
+)
+def test_every_command_is_in_its_group(app: typer.Typer, expected: dict[str, list[str]]) -> None:
+    text = shown(app)
+    assert groups(text) == expected
+    commands = typer.main.get_group(app).commands
+    assert sorted(each for group in expected.values() for each in group) == sorted(commands)
+    assert "..." not in text.partition("The pipeline:")[2]
+
+
+def test_no_help_of_the_sample_sets_is_cut_off() -> None:
+    assert "..." not in shown(full.application(), "samples").partition("Commands:")[2]
