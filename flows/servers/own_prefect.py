@@ -22,7 +22,7 @@ from flows.servers.manager import ServerError
 STOP_SECONDS = 10
 
 
-def start(where: Path) -> None:
+def start(home: Path) -> None:
     """Start the server and point Prefect at it; it ends with this process.
 
     Connections wait in its socket, which is open at once, until it can answer them. A terminal
@@ -30,10 +30,10 @@ def start(where: Path) -> None:
     first, and Prefect waits for minutes for one that is gone; so it inherits that both are blocked,
     and this process ends it when all is said.
     """
-    (where / "logs").mkdir(parents=True, exist_ok=True)
-    (where / "prefect").mkdir(exist_ok=True)  # Prefect makes no parent
+    (home / "logs").mkdir(parents=True, exist_ok=True)
+    (home / "prefect").mkdir(exist_ok=True)  # Prefect makes no parent
     unheard = {signal.SIGINT, signal.SIGHUP}
-    with socket.create_server((local.HOST, 0)) as door, log(where).open("ab") as file:
+    with socket.create_server((local.HOST, 0)) as door, log(home).open("ab") as file:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, unheard)
         try:
             server = subprocess.Popen(
@@ -49,7 +49,7 @@ def start(where: Path) -> None:
         environment.use_own_prefect(f"http://{local.HOST}:{door.getsockname()[1]}/api")
 
 
-def wait(where: Path) -> None:
+def wait(home: Path) -> None:
     """Return when the server answers.
 
     Raises ServerError if it ends or takes too long, DiskFullError if that is why.
@@ -61,18 +61,18 @@ def wait(where: Path) -> None:
         asking.request("GET", f"{server.path}/health")
         asking.getresponse()
     except (OSError, HTTPException) as error:
-        local.check_space(where)
+        local.check_space(home)
         raise ServerError(
             f"Prefect's server of this run did not start within {seconds:g} s ({error}); "
-            f"{log(where)} says why"
+            f"{log(home)} says why"
         ) from error
     finally:
         asking.close()
 
 
-def log(where: Path) -> Path:
+def log(home: Path) -> Path:
     """Where the servers of runs put what goes wrong."""
-    return where / "logs" / "own-prefect.log"
+    return home / "logs" / "own-prefect.log"
 
 
 def _stop(server: "subprocess.Popen[bytes]") -> None:

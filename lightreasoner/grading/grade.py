@@ -88,35 +88,35 @@ class _Keeper:
         self._process = None
 
 
-_kept: _Keeper | None = None
+_shared: _Keeper | None = None
 
 
 @contextlib.contextmanager
-def kept() -> Iterator[None]:
+def shared_process() -> Iterator[None]:
     """Within this block all calls of `grade` share a process, which takes seconds to start.
 
     Calls at once take turns then.
     """
-    global _kept
-    before, _kept = _kept, _Keeper()
+    global _shared
+    before, _shared = _shared, _Keeper()
     try:
         yield
     finally:
-        keeper, _kept = _kept, before
+        keeper, _shared = _shared, before
         keeper.end()
 
 
 @contextlib.contextmanager
 def _process() -> Iterator["subprocess.Popen[bytes]"]:
     """The process for a call; after an error the next one starts anew."""
-    keeper = _kept or _Keeper()
+    keeper = _shared or _Keeper()
     with keeper.turn:
         is_fine = False
         try:
             yield keeper.process()
             is_fine = True
         finally:
-            if not is_fine or keeper is not _kept:
+            if not is_fine or keeper is not _shared:
                 keeper.end()
 
 

@@ -101,7 +101,7 @@ def test_hostile_answers_cost_their_limit_and_no_other_answer_its_verdict(
             expected[len(asked)] = ("correct", "correct") if k % 2 else ("wrong", "wrong")
             gold = (2 * number + k) / 4 if k % 2 else number + 100.5
             asked.append(answer(rf"\boxed{{\frac{{{2 * number + k}}}{{4}}}}", str(gold)))
-    with grade.kept():  # a process that is in this folder
+    with grade.shared_process():  # a process that is in this folder
         found = grade(asked)
     assert {row: (found[row].qwen, found[row].strict) for row in expected} == expected
     hostile = [each for row, each in enumerate(found) if row not in expected]
@@ -167,7 +167,7 @@ def test_equal_comparisons_are_made_once(tmp_path: Path) -> None:
 )
 def test_what_is_decided_while_reading(pred: str, gold: str, qwen: str) -> None:
     asked = answer(rf"\boxed{{{pred}}}", gold)
-    assert worker.read(asked, gold).qwen == qwen
+    assert worker.extract_answers(asked, gold).qwen == qwen
 
 
 def test_a_warning_of_the_grader_is_logged(caplog: pytest.LogCaptureFixture) -> None:
@@ -242,7 +242,7 @@ def test_calls_share_a_process_until_one_fails() -> None:
         raise KeyboardInterrupt
 
     before, asked = graders(), [answer("7", "7")]
-    with grade.kept():
+    with grade.shared_process():
         assert [grade(asked), grade(asked)] == 2 * [grade(asked)]
         (first,) = graders() - before
         with pytest.raises(KeyboardInterrupt):
