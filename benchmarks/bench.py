@@ -60,9 +60,14 @@ def sampling(
     from lightreasoner.data import sources
 
     source = values.prepare
-    drawn = sources.read(source.source, source.problem_set, "train", source.n_problems, source.seed)
+    drawn = sources.draw_problems(
+        source.source, source.problem_set, "train", source.n_problems, source.seed
+    )
     compute = resolved(values.compute)
-    with TerminalBar("bench") as bar, memory.told("bench", compute.device, FEWER_ROWS):
+    with (
+        TerminalBar("bench") as bar,
+        memory.errors_with_remedy("bench", compute.device, FEWER_ROWS),
+    ):
         found = sampling.sampling(
             inputs["expert"], inputs["amateur"], drawn, values.generate, compute, naive, bar
         )
@@ -94,7 +99,10 @@ def training(
 
     settings = values.finetune.model_copy(update={"updates": updates})
     compute = resolved(values.compute)
-    with TerminalBar("bench") as bar, memory.told("bench", compute.device, FEWER_SAMPLES):
+    with (
+        TerminalBar("bench") as bar,
+        memory.errors_with_remedy("bench", compute.device, FEWER_SAMPLES),
+    ):
         found = training.training(inputs["expert"], samples, settings, compute, naive, bar)
     _write(found, training.summary(found), out)
 

@@ -19,7 +19,7 @@ from lightreasoner.inference import loading
 from lightreasoner.pipeline.store import peak_memory_mib, reset_peak_memory
 from lightreasoner.progress import Silent
 from lightreasoner.tuning.finetune import forward_tokens, objective, plan_updates, with_lora
-from lightreasoner.tuning.rows import Row, check_samples, read_rows, split_row
+from lightreasoner.tuning.rows import TrainingRow, check_samples, read_rows, split_row
 from lightreasoner.tuning.trainer import Update, train
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def _measure(
     }
 
 
-def _rows(updates: Iterable[Update]) -> Iterable[Row]:
+def _rows(updates: Iterable[Update]) -> Iterable[TrainingRow]:
     return (row for update in updates for forward in update for row in forward)
 
 
@@ -143,7 +143,7 @@ def train_plainly(
     return losses
 
 
-def _dense_loss(model: "PeftModel", rows: list[Row]) -> torch.Tensor:
+def _dense_loss(model: "PeftModel", rows: list[TrainingRow]) -> torch.Tensor:
     """Sum of KL(v || pi) over one-sample rows, from whole logits (batch, seq, vocab)."""
     pad = torch.nn.utils.rnn.pad_sequence
     ids = [torch.tensor(row.input_ids) for row in rows]

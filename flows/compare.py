@@ -124,7 +124,7 @@ def show(found: Mapping[str, Any], home: Path, name: str, key: str, run: str) ->
 
     `key` is the artifact's in Prefect.
     """
-    write(found, comparison.markdown(found), comparison.metrics(found), home / name, run)
+    save_comparison(found, comparison.markdown(found), comparison.metrics(found), home / name, run)
     columns = comparison.headings(found)
     create_table_artifact(
         [dict(zip(columns, row, strict=True)) for row in comparison.method_rows(found, ", ")],
@@ -133,7 +133,7 @@ def show(found: Mapping[str, Any], home: Path, name: str, key: str, run: str) ->
     )
 
 
-def write(
+def save_comparison(
     found: Mapping[str, Any], text: str, metrics: dict[str, float], folder: Path, run: str
 ) -> None:
     """Write a table as a tree and as text, `<folder>/<its name>.json` and `.md`, and to MLflow."""

@@ -232,5 +232,5 @@ def lock_own_prefect(home: Path) -> None:
 def environment_of_servers(home: Path, prefect: str, mlflow: str) -> dict[str, str]:
     """The environment of the servers at these addresses, and of who is to use no others."""
     page = prefect.replace("127.0.0.1", "localhost")
-    places = {"PREFECT_API_URL": f"{prefect}/api", "MLFLOW_TRACKING_URI": mlflow}
-    return {**os.environ, **places, **_locks(home, prefect, page)}
+    addresses = {"PREFECT_API_URL": f"{prefect}/api", "MLFLOW_TRACKING_URI": mlflow}
+    return {**os.environ, **addresses, **_locks(home, prefect, page)}

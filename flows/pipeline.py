@@ -15,12 +15,12 @@ from flows.forms.form import Form, Settings
 from flows.results import prefect_page, records, report_json
 from flows.servers import local
 from lightreasoner.config import Params
-from lightreasoner.grading.grade import kept
+from lightreasoner.grading.grade import shared_process
 from lightreasoner.pipeline.graph import GRAPH, STAGES, Inputs, Stage, external_inputs, walk
 from lightreasoner.pipeline.store import Job, peak_memory_mib, reset_peak_memory
 from lightreasoner.storage import digests
 from lightreasoner.storage.artifacts import Artifact
-from tasks.stages import StageRun, decide_champion, register, run_stage
+from tasks.stages import StageRun, decide_champion, register_model, run_stage
 from tasks.tracking import mlflow_runs
 
 log = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ def _keep(
 ) -> tuple[dict[str, Any], records.Record]:
     """Write `latest` and the run's record; without `registering`, as if that failed."""
     report = report_json.report_tree(runs, registering)
-    report_json.write(home, runs["report"].outcome.artifact, report)
+    report_json.write_latest(home, runs["report"].outcome.artifact, report)
     record = records.of(ids, params, runs, report["registered_model"])
     records.keep(home, record)
     return report, record
@@ -115,16 +115,16 @@ def run_stages(
         if job.key not in shared:
             feeding = [run.state for name, run in runs.items() if STAGES[name].output in needed]
             shared[job.key] = run_stage(job, home, pipeline_run, feeding, label)
-            _say(mlflow_runs.run_name(stage, label), shared[job.key])
+            _log_stage(mlflow_runs.run_name(stage, label), shared[job.key])
         runs[stage.name] = shared[job.key]
         return runs[stage.name].outcome.artifact
 
-    with kept():  # one process grades all that these stages evaluate
+    with shared_process():  # one process grades all that these stages evaluate
         walk(stages, inputs, make)
     return runs
 
 
-def _say(name: str, run: StageRun) -> None:
+def _log_stage(name: str, run: StageRun) -> None:
     how = "cached" if run.outcome.cached else "done"
     log.info("%-24s %-6s %6.1f s", name, how, run.seconds)
 
@@ -135,7 +135,7 @@ def _register(
     clock = time.perf_counter()
     reset_peak_memory()
     outcomes = {name: run.outcome for name, run in runs.items()}
-    registered = register(
+    registered = register_model(
         outcomes["merge"].artifact,
         outcomes,
         params,

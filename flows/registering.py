@@ -16,49 +16,49 @@ from tasks.registry import gate, versions
 from tasks.tracking import mlflow_runs
 
 
-def register(params: Params, model: Artifact, where: Path) -> dict[str, Any]:
+def register_stored(params: Params, model: Artifact, home: Path) -> dict[str, Any]:
     """Register the model of these parameters; its version's name, number and alias, and the gate.
 
-    Everything is looked up in the store under `where`. Raises ArtifactError if a result is not
+    Everything is looked up in the store under `home`. Raises ArtifactError if a result is not
     there or `model` is not the model of these parameters.
     """
-    outcomes = stored_outcomes(params, where)
+    outcomes = stored_outcomes(params, home)
     expected = outcomes["merge"].artifact
     if model.digest != expected.digest:
         raise ArtifactError(
             f"{model.path}: has digest {model.digest}, but the model of these parameters has "
             f"{expected.digest}; run `dvc repro` first"
         )
-    local.track(where)
+    local.track(home)
     with mlflow_runs.pipeline_run(params, "dvc repro") as run:
         for name, outcome in outcomes.items():
-            mlflow_runs.replay_stage(run, STAGES[name], outcome, where)
+            mlflow_runs.replay_stage(run, STAGES[name], outcome, home)
         mlflow_runs.log_report(run, outcomes["report"])
-        registered = versions.register(expected, outcomes, params, run)
+        registered = versions.register_version(expected, outcomes, params, run)
         source = external_inputs(params, ["benchmark_source"])["benchmark_source"]
-        evaluate = partial(_evaluate_champion, where, run)
-        gated = gate.run(registered, outcomes, params, source, where, evaluate)
+        evaluate = partial(_evaluate_champion, home, run)
+        gated = gate.run(registered, outcomes, params, source, home, evaluate)
     known = asdict(registered)
     return {key: known[key] for key in ("name", "version", "alias")} | {"gate": gated.as_tree()}
 
 
-def _evaluate_champion(where: Path, run: str, job: Job) -> Outcome:
+def _evaluate_champion(home: Path, run: str, job: Job) -> Outcome:
     """Grade the champion on the same problems; its scores go to the store, as all do."""
     with TerminalBar("evaluate (champion)") as bar:
-        outcome = Store(where).run(job, bar)
-    mlflow_runs.replay_stage(run, job.stage, outcome, where, "champion")
+        outcome = Store(home).run(job, bar)
+    mlflow_runs.replay_stage(run, job.stage, outcome, home, "champion")
     return outcome
 
 
-def stored_outcomes(params: Params, where: Path) -> dict[str, Outcome]:
+def stored_outcomes(params: Params, home: Path) -> dict[str, Outcome]:
     """The outcome of every stage for these parameters, from the store. Raises ArtifactError."""
-    store, outcomes = Store(where), dict[str, Outcome]()
+    store, outcomes = Store(home), dict[str, Outcome]()
 
     def look_up(stage: Stage, inputs: Inputs) -> Artifact:
         found = store.find(Job.of(stage, inputs, params))
         if found is None:
             raise ArtifactError(
-                f"{where}: no result of {stage.name} for these parameters; run `dvc repro` first"
+                f"{home}: no result of {stage.name} for these parameters; run `dvc repro` first"
             )
         outcomes[stage.name] = found
         return found.artifact

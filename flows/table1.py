@@ -14,7 +14,7 @@ from typing import Any
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
-from flows.compare import conditions, write
+from flows.compare import conditions, save_comparison
 from flows.forms import naming
 from flows.forms.form import Form
 from flows.pipeline import begin, run_stages
@@ -50,7 +50,7 @@ def table1(params: Form) -> dict[str, Any]:
         expert = presets.of_expert(values.models.expert)
         found = {**table.table1(scores, *styles(values), expert), **conditions(values)}
         text = table.markdown(found)
-        write(found, text, table.metrics(found), home / "table1", run)
+        save_comparison(found, text, table.metrics(found), home / "table1", run)
         create_markdown_artifact(text, key="table1", description="An expert's row of Table 1.")
     return found
 

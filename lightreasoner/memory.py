@@ -23,7 +23,7 @@ def cuda() -> Any:
 
 
 @contextlib.contextmanager
-def told(what: str, device: str, remedy: str) -> Iterator[None]:
+def errors_with_remedy(what: str, device: str, remedy: str) -> Iterator[None]:
     """Raise NoMemoryError with the remedy where the memory of `device` runs out in `what`."""
     try:
         yield

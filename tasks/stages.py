@@ -1,6 +1,6 @@
 """The stages as Prefect tasks: retried where that can help, with progress.
 
-`run_stage` is what a flow calls for each stage of the graph; `register` ends a pipeline.
+`run_stage` is what a flow calls for each stage of the graph; `register_model` ends a pipeline.
 
 The store alone says what is cached. Prefect keeps no results of tasks and loads none: it would take
 the serializer from the record that it finds, and that may be pickle, which runs what it holds.
@@ -150,11 +150,11 @@ def _computed(job: Job, store: Store, pipeline_run: str, label: str) -> Outcome:
     retry_delay_seconds=RETRY_SECONDS,
     retry_condition_fn=may_pass,
 )
-def register(
+def register_model(
     model: Artifact, outcomes: Mapping[str, Outcome], params: Params, pipeline_run: str
 ) -> versions.Registered:
     """Register the merged model; the registry itself says whether it has it already."""
-    return versions.register(model, outcomes, params, pipeline_run)
+    return versions.register_version(model, outcomes, params, pipeline_run)
 
 
 @task(

@@ -49,8 +49,8 @@ TOGETHER = {
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first."""
-    places = {name: place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -95,9 +95,9 @@ def new_database(run_folder: Path) -> Callable[[Path], str]:
         run_folder / "mlflow", lambda folder: MlflowClient(environment.database(folder))
     )
 
-    def put(where: Path) -> str:
-        shutil.copytree(empty / "mlflow", where / "mlflow")
-        return environment.database(where)
+    def put(home: Path) -> str:
+        shutil.copytree(empty / "mlflow", home / "mlflow")
+        return environment.database(home)
 
     return put
 
@@ -105,7 +105,7 @@ def new_database(run_folder: Path) -> Callable[[Path], str]:
 @pytest.fixture(scope="session", autouse=True)
 def one_grader() -> Iterator[None]:
     """All tests of a process are graded by one other process, which takes seconds to start."""
-    with grade.kept():
+    with grade.shared_process():
         yield
 
 
@@ -182,15 +182,17 @@ def samples_dir(tmp_path: Path) -> Path:
     rows = [("a", 0, *one), ("b", 1, *two), ("b", 3, *one)]
     rows += [("c", 0, *two), ("c", 2, *two), ("c", 4, *one)]
     columns = [*map(list, zip(*rows, strict=True)), [0.5] * 6]
-    tables.write(pa.table(columns, tables.SAMPLES), tables.SAMPLES, directory / "samples.parquet")
+    tables.write_table(
+        pa.table(columns, tables.SAMPLES), tables.SAMPLES, directory / "samples.parquet"
+    )
     trajectories = pa.table(
         [["a", "b", "c"], [[1, 2], [3, 4, 5], [6]], [[9, 8], [7] * 5, [6] * 6], ["stop"] * 3],
         tables.TRAJECTORIES,
     )
-    tables.write(trajectories, tables.TRAJECTORIES, directory / "trajectories.parquet")
+    tables.write_table(trajectories, tables.TRAJECTORIES, directory / "trajectories.parquet")
     (tmp_path / "problems").mkdir()
     rows = [Problem(name, "What is it?", "7", "so it is 7") for name in "abc"]
-    problems.write(rows, tmp_path / "problems" / "problems.jsonl")
+    problems.write_problems(rows, tmp_path / "problems" / "problems.jsonl")
     return directory
 
 

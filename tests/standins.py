@@ -40,8 +40,8 @@ def service(home: Path, name: str, port: int, delay: float = 0, life: float = 0)
 
 def hold(home: Path, services: list[Service], detach: bool) -> None:
     """`up` with these services."""
-    places = Servers(services[0].address, services[-1].address)
-    up.hold(home, places, services, detach)
+    servers = Servers(services[0].address, services[-1].address)
+    up.hold(home, servers, services, detach)
 
 
 def state(home: Path, services: list[Service]) -> bool:

@@ -97,7 +97,7 @@ def write_keyed(home: Path, params: Params) -> dict[str, Outcome]:
             (entry / "payload").mkdir(parents=True)
             _write_payload(stage, entry / "payload")
             (entry / "payload" / "key.txt").write_text(job.key, encoding="utf-8")
-            _write_entry(stage, entry, job.describe())
+            _write_entry(stage, entry, job.manifest_head())
         found = Store(home).find(job)
         assert found
         outcomes[stage.name] = found

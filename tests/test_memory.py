@@ -60,7 +60,10 @@ def test_a_stage_says_what_helps(
 
 
 def test_another_error_stays_what_it_is() -> None:
-    with pytest.raises(RuntimeError, match="mat1 and mat2"), memory.told("x", "cpu", "y"):
+    with (
+        pytest.raises(RuntimeError, match="mat1 and mat2"),
+        memory.errors_with_remedy("x", "cpu", "y"),
+    ):
         torch.zeros(2, 3) @ torch.zeros(2, 3)
 
 

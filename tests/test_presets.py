@@ -99,7 +99,7 @@ def run(params: Params, home: Path) -> tuple[Inputs, dict[str, Any]]:
 
     given = external_inputs(params)
     found = given | walk(GRAPH, given, make)
-    return found, registering.register(params, found["model"], home)
+    return found, registering.register_stored(params, found["model"], home)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -53,4 +53,4 @@ def write_scores(
 
 def write_frame(out: Path, rows: pd.DataFrame, conditions: dict[str, Any]) -> None:
     """`scores.parquet` in `out`, over what is there."""
-    tables.write(rows, tables.SCORES, out / "scores.parquet", conditions)
+    tables.write_table(rows, tables.SCORES, out / "scores.parquet", conditions)

@@ -78,4 +78,4 @@ def _write(
     rows: list[Any], schema: pa.Schema, path: Path, provenance: dict[str, Any] | None = None
 ) -> None:
     columns = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in schema]
-    tables.write(pa.table(columns, schema), schema, path, provenance)
+    tables.write_table(pa.table(columns, schema), schema, path, provenance)

@@ -38,14 +38,14 @@ Port = Annotated[int, typer.Option(min=1, max=65535)]
 
 def main() -> None:
     """Run the command line; results go to the store under home, wherever it is called from."""
-    where = environment.home()
-    environment.prepare_environment(where)
-    digests.keep(where)
+    home = environment.home()
+    environment.prepare_environment(home)
+    digests.keep(home)
     _end_in_order()
     with_store = [*map(options.command_name, STAGES.values()), "pair"]
     application()(
         prog_name="lightreasoner",
-        default_map={command: {"home": str(where)} for command in with_store},
+        default_map={command: {"home": str(home)} for command in with_store},
     )
 
 
@@ -83,16 +83,16 @@ def _ready(values: Params) -> Path:
 
     All before Prefect is imported, which takes seconds.
     """
-    where = environment.make(environment.home())
+    home = environment.make(environment.home())
     external_inputs(values)
-    typer.echo(local.connect(where), err=True)
+    typer.echo(local.connect(home), err=True)
     local.check_prefect()
     if environment.prefect_api() is None:
-        own_prefect.start(where)
+        own_prefect.start(home)
     for package in ("tasks", "flows"):
         output.log_to_stderr(package)
     gc.disable()  # until everything is imported; most of it stays
-    return where
+    return home
 
 
 @contextlib.contextmanager
@@ -142,7 +142,7 @@ def run(params: ParamsFile = Path("params.yaml"), set_: Overrides = None) -> Non
     Example: lightreasoner run --set select.beta=0.5
     """
     values = config.load(params, set_ or ())
-    where = _ready(values)
+    home = _ready(values)
     from rich.console import Console
 
     from flows import pipeline
@@ -155,8 +155,8 @@ def run(params: ParamsFile = Path("params.yaml"), set_: Overrides = None) -> Non
         report,
         Console(),
         {
-            "report": str(where / "latest" / "report.html"),
-            "browse runs": local.pages(where),
+            "report": str(home / "latest" / "report.html"),
+            "browse runs": local.pages(home),
             "to DVC": "lightreasoner publish",
         },
     )
@@ -184,7 +184,7 @@ def compare(
     """
     values = config.load(params, set_ or ())
     chosen = named([name.strip() for name in methods.split(",") if name.strip()])
-    where = _ready(values)
+    home = _ready(values)
     from rich.console import Console
 
     from flows import compare
@@ -193,7 +193,7 @@ def compare(
 
     with _by_prefect():
         found = compare.compare(Form.of(values), chosen)
-    terminal.show_comparison(found, Console(), where / "compare")
+    terminal.show_comparison(found, Console(), home / "compare")
 
 
 def sweep(
@@ -218,7 +218,7 @@ def sweep(
     from flows.forms.form import SweepForm
 
     form = SweepForm.over(values, **grid)
-    where = _ready(values)
+    home = _ready(values)
     from rich.console import Console
 
     from flows import sweep
@@ -226,7 +226,7 @@ def sweep(
 
     with _by_prefect():
         found = sweep.sweep(form)
-    terminal.show_comparison(found, Console(), where / "sweep")
+    terminal.show_comparison(found, Console(), home / "sweep")
 
 
 def _numbers(option: str, text: str) -> tuple[float, ...]:
@@ -251,7 +251,7 @@ def table1(params: ParamsFile = Path("params.yaml"), set_: Overrides = None) -> 
     Example: lightreasoner table1 --set evaluate.base_style=cot
     """
     values = config.load(params, set_ or ())
-    where = _ready(values)
+    home = _ready(values)
     from rich.console import Console
 
     from flows import table1
@@ -260,7 +260,7 @@ def table1(params: ParamsFile = Path("params.yaml"), set_: Overrides = None) -> 
 
     with _by_prefect():
         found = table1.table1(Form.of(values))
-    terminal.show_table1(found, Console(), where / "table1")
+    terminal.show_table1(found, Console(), home / "table1")
 
 
 def register(
@@ -283,12 +283,12 @@ def register(
     """
     values = config.load(params, set_ or ())
     wanted = artifacts.of(model)
-    where = environment.make(environment.home())
-    local.connect(where)
+    home = environment.make(environment.home())
+    local.connect(home)
     from flows import registering
 
     output.log_to_stderr("tasks", logging.WARNING)
-    found = registering.register(values, wanted, where)
+    found = registering.register_stored(values, wanted, home)
     artifacts.write_text(out, json.dumps(found, indent=1) + "\n")
     typer.echo(f"register: {found['name']} version {found['version']}  {wanted.digest}  {out}")
     typer.echo(f"gate: {found['gate']['verdict']}. {found['gate']['reason']}")
@@ -318,10 +318,10 @@ def push(
     from lightreasoner.tuning import upload
 
     upload.check_repository(repo)
-    where = environment.make(environment.home())
-    (where / "work").mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="push-", dir=where / "work") as scratch:
-        files, card = _files_to_push(model, adapter, where, Path(scratch))
+    home = environment.make(environment.home())
+    (home / "work").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="push-", dir=home / "work") as scratch:
+        files, card = _files_to_push(model, adapter, home, Path(scratch))
         folder = upload.prepare(files, card, Path(scratch) / "new", adapter)
         for name, size in folder.sizes.items():
             typer.echo(f"{size:>14,}  {name}")
@@ -332,23 +332,23 @@ def push(
             typer.echo(f"pushed: {upload.send(folder, repo)}")
 
 
-def _files_to_push(model: str, adapter: bool, where: Path, scratch: Path) -> tuple[Path, Path]:
+def _files_to_push(model: str, adapter: bool, home: Path, scratch: Path) -> tuple[Path, Path]:
     """The directory that M names, from the registry or the disk, and its card."""
     if not model.startswith("models:/"):
         return Path(model), Path(model) / "README.md"
-    local.connect(where)
+    local.connect(home)
     from tasks.registry import versions
 
-    if not local.look(where):
+    if not local.look(home):
         raise versions.RegistryError(
-            f"{model}: no model is registered under {where} yet; `lightreasoner run` registers one"
+            f"{model}: no model is registered under {home} yet; `lightreasoner run` registers one"
         )
     (scratch / "version").mkdir()
     version = versions.download(model, scratch / "version")
     if adapter:
         from lightreasoner.tuning import adapters
 
-        adapters.check_tensors(adapters.read(version / "adapter"), version / "model")
+        adapters.check_tensors(adapters.read_adapter(version / "adapter"), version / "model")
     return version / ("adapter" if adapter else "model"), version / "README.md"
 
 
@@ -380,9 +380,9 @@ def down() -> None:
 
     Example: lightreasoner down
     """
-    where = environment.home()
-    stopped = up.down(where)
-    typer.echo("all stopped" if stopped else f"nothing was running for {where}")
+    home = environment.home()
+    stopped = up.down(home)
+    typer.echo("all stopped" if stopped else f"nothing was running for {home}")
 
 
 def status() -> None:
@@ -409,10 +409,10 @@ def sync(
     """
     if (run is None) != all_:
         raise ConfigError(["sync: name one run, by name or id, or give --all"])
-    where = environment.home()
+    home = environment.home()
     from tasks.tracking import sync
 
-    lines, is_done = sync.send_all(where, records.names(where, run) if run else ())
-    typer.echo("\n".join(lines) or f"nothing is waiting under {where}")
+    lines, is_done = sync.send_all(home, records.names(home, run) if run else ())
+    typer.echo("\n".join(lines) or f"nothing is waiting under {home}")
     if not is_done:
         raise typer.Exit(1)

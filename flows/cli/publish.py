@@ -43,16 +43,16 @@ def publish(
 
     started = time.perf_counter()
     record = records.find(home, run, environment.tracking_uri(home))
-    done = publish.publish(record, checkout, home, force)
+    done = publish.publish_run(record, checkout, home, force)
     typer.echo(f"published: {record.name}, which finished {record.ended()}")
-    typer.echo(f"params.yaml: {_said(done.changed)}")
+    typer.echo(f"params.yaml: {_first_changes(done.changed)}")
     seconds = time.perf_counter() - started
     typer.echo(f"dvc.lock: {done.results} results from the store, in {seconds:.1f} s")
     message = shlex.quote(record.name)
     typer.echo(f"next: git add params.yaml dvc.lock; git commit -m {message}; dvc push")
 
 
-def _said(overrides: list[str] | None) -> str:
+def _first_changes(overrides: list[str] | None) -> str:
     """The first changes, and how many more there are."""
     if overrides is None:
         return "rewritten"

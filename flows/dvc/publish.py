@@ -44,7 +44,7 @@ class Published:
     results: int
 
 
-def publish(record: Record, checkout: Path, home: Path, force: bool = False) -> Published:
+def publish_run(record: Record, checkout: Path, home: Path, force: bool = False) -> Published:
     """Make a run's parameters and results those of the checkout, and dvc.lock say so.
 
     Uncommitted edits of params.yaml are overwritten only with `force`. Raises
@@ -57,7 +57,7 @@ def publish(record: Record, checkout: Path, home: Path, force: bool = False) -> 
     _check_checkout(checkout)
     _what_changes(checkout, params, force)
     outs = results(record, params, home)
-    with _alone(checkout):
+    with _locked(checkout):
         overrides = _what_changes(checkout, params, force)  # time has passed
         data, files = checkout / DATA, [checkout / name for name in ("params.yaml", "dvc.lock")]
         placed = [data / name for name in (*outs, "registered")]
@@ -96,7 +96,7 @@ def results(record: Record, params: Params, home: Path) -> Inputs:
 
 def _what_changed(store: Store, job: Job, record: Record) -> str:
     """Why the stage has another fingerprint than in the run."""
-    stage, now, commit = job.stage, job.describe(), ""
+    stage, now, commit = job.stage, job.manifest_head(), ""
     recorded = record.fingerprints.get(stage.name, "none")
     fields = ("code", "packages", "inputs", "config", "device", "dtype")
     try:
@@ -158,7 +158,7 @@ def _refuse_unsaved(checkout: Path) -> None:
 
 
 @contextlib.contextmanager
-def _alone(checkout: Path) -> Iterator[None]:
+def _locked(checkout: Path) -> Iterator[None]:
     """Raise PublishError while another process publishes into this checkout."""
     path = checkout / DATA.parent / "publish.lock"
     path.parent.mkdir(parents=True, exist_ok=True)

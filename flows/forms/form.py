@@ -56,7 +56,7 @@ class Settings(BaseModel):
     @classmethod
     def _in_our_words(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         try:
-            form = handler(cls.saying(value) if isinstance(value, Params) else value)
+            form = handler(cls.fields_of(value) if isinstance(value, Params) else value)
         except ValidationError as error:
             found: list[dict[str, Any]] = [dict(item) for item in error.errors()]
             raise ValueError("; ".join(config.fault(item, cls) for item in found)) from None
@@ -72,9 +72,9 @@ class Settings(BaseModel):
         return cls.model_validate(params)
 
     @classmethod
-    def saying(cls, params: Params) -> dict[str, Any]:
+    def fields_of(cls, params: Params) -> dict[str, Any]:
         """The fields' values that say these parameters."""
-        return said_by(params, cls.model_fields)
+        return field_values(params, cls.model_fields)
 
     def check(self) -> None:
         """Raise ConfigError where the fields do not fit together."""
@@ -153,12 +153,12 @@ class SweepForm(Tuning, Grid):
     """A grid of betas and alphas; the steps of all of its points are scored once."""
 
     @classmethod
-    def saying(cls, params: Params) -> dict[str, Any]:
+    def fields_of(cls, params: Params) -> dict[str, Any]:
         """The fields' values; a beta and an alpha are the grid's to say.
 
         The grid is the default one, as far as these parameters allow it.
         """
-        said = said_by(params, cls.model_fields)
+        said = field_values(params, cls.model_fields)
         more = [each for each in said.pop("more", []) if each.partition("=")[0] not in RULE]
         said |= {"more": more} if more else {}
         alphas: tuple[float, ...] = cls.model_fields["alphas"].default
@@ -172,7 +172,7 @@ class SweepForm(Tuning, Grid):
     @classmethod
     def over(cls, params: Params, betas: Sequence[float], alphas: Sequence[float]) -> "SweepForm":
         """These parameters at each point of a grid. Raises ConfigError."""
-        said = {**cls.saying(params), "betas": betas, "alphas": alphas}
+        said = {**cls.fields_of(params), "betas": betas, "alphas": alphas}
         try:
             return cls.model_validate(said)
         except ValidationError as error:
@@ -233,9 +233,9 @@ class EvaluationForm(Settings):
     more: More = ()
 
     @classmethod
-    def saying(cls, params: Params) -> dict[str, Any]:
+    def fields_of(cls, params: Params) -> dict[str, Any]:
         """The fields' values; the model is that of these parameters' name and alias."""
-        said = said_by(params, cls.model_fields, ("compute", "evaluate"))
+        said = field_values(params, cls.model_fields, ("compute", "evaluate"))
         return {**said, "model": f"models:/{params.register.name}@{params.register.alias}"}
 
     def run_name(self) -> str:
@@ -245,7 +245,7 @@ class EvaluationForm(Settings):
         return f"{self.model.removeprefix('models:/')} on {sets} {digest(params)}"
 
 
-def said_by(
+def field_values(
     params: Params, fields: Collection[str], sections: Collection[str] = Params.model_fields
 ) -> dict[str, Any]:
     """The preset of the same expert and what differs from it, in `fields` or as overrides."""

@@ -95,7 +95,7 @@ def keep(home: Path, record: Record) -> None:
     artifacts.write_text(file, json.dumps(asdict(record), indent=1) + "\n")
 
 
-def read(home: Path) -> list[Record]:
+def newest_first(home: Path) -> list[Record]:
     """All records, the newest first; a file that is none is left out."""
     found = []
     for file in (home / "runs").glob("*.json"):
@@ -113,7 +113,7 @@ def find(home: Path, run: str | None, tracking_uri: str) -> Record:
     not registered count only if there is no other. Raises RecordError,
     which says what is known of a run without a record.
     """
-    known = read(home)
+    known = newest_first(home)
     if not known and run is None:
         raise RecordError(
             f"{home}: no finished run of the pipeline is recorded; make one (`lightreasoner run`, "
@@ -134,7 +134,7 @@ def find(home: Path, run: str | None, tracking_uri: str) -> Record:
 
 def names(home: Path, run: str) -> set[str]:
     """What MLflow may call a run of this name or id."""
-    known = _called(read(home), run)
+    known = _called(newest_first(home), run)
     return {run, *(each.mlflow for each in known), *(each.name for each in known)}
 
 

@@ -74,7 +74,7 @@ def _cost(run: StageRun) -> dict[str, Any]:
     }
 
 
-def write(home: Path, payload: Artifact, report: Mapping[str, Any]) -> Path:
+def write_latest(home: Path, payload: Artifact, report: Mapping[str, Any]) -> Path:
     """Put page, figures and report.json of one run in place together, for those of the last run.
 
     Returns the page's path. Raises DiskFullError.

@@ -24,7 +24,7 @@ from flows.servers.manager import ServerError
 STOP_SECONDS = 10
 
 
-def start(where: Path) -> None:
+def start(home: Path) -> None:
     """Start the server and point Prefect at it; it ends with this process.
 
     Connections wait in its socket, which is open at once, until it can answer them. A terminal
@@ -33,10 +33,10 @@ def start(where: Path) -> None:
     and this process ends it when everything is done. If this one is killed, a pipe between both
     closes, and the server ends by itself.
     """
-    (where / "logs").mkdir(parents=True, exist_ok=True)
-    (where / "prefect").mkdir(exist_ok=True)  # Prefect makes no parent
+    (home / "logs").mkdir(parents=True, exist_ok=True)
+    (home / "prefect").mkdir(exist_ok=True)  # Prefect makes no parent
     unheard = {signal.SIGINT, signal.SIGHUP}
-    with socket.create_server((local.HOST, 0)) as door, log(where).open("ab") as file:
+    with socket.create_server((local.HOST, 0)) as door, log(home).open("ab") as file:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, unheard)
         try:
             server = subprocess.Popen(
@@ -52,7 +52,7 @@ def start(where: Path) -> None:
         environment.use_own_prefect(f"http://{local.HOST}:{door.getsockname()[1]}/api")
 
 
-def wait(where: Path) -> None:
+def wait(home: Path) -> None:
     """Return when the server answers.
 
     Raises ServerError if it ends or takes too long, DiskFullError if that is why.
@@ -64,18 +64,18 @@ def wait(where: Path) -> None:
         asking.request("GET", f"{server.path}/health")
         asking.getresponse()
     except (OSError, HTTPException) as error:
-        local.check_space(where)
+        local.check_space(home)
         raise ServerError(
             f"Prefect's server of this run did not start within {seconds:g} s ({error}); "
-            f"{log(where)} says why"
+            f"{log(home)} says why"
         ) from error
     finally:
         asking.close()
 
 
-def log(where: Path) -> Path:
+def log(home: Path) -> Path:
     """Where the servers of runs put what goes wrong."""
-    return where / "logs" / "own-prefect.log"
+    return home / "logs" / "own-prefect.log"
 
 
 def _stop(server: "subprocess.Popen[bytes]") -> None:

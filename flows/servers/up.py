@@ -28,30 +28,30 @@ class _DownError(ServerError):
     """The services were ended by `down`."""
 
 
-def serve(home: Path, params: Params, places: Servers, detach: bool) -> None:
+def serve(home: Path, params: Params, servers: Servers, detach: bool) -> None:
     """Run the servers and the runner until Ctrl-C, or in the background. Raises ServerError."""
-    hold(home, places, local.services(home, places, params.model_dump_json()), detach)
+    hold(home, servers, local.services(home, servers, params.model_dump_json()), detach)
 
 
-def hold(home: Path, places: Servers, services: Sequence[Service], detach: bool) -> None:
+def hold(home: Path, servers: Servers, services: Sequence[Service], detach: bool) -> None:
     """Start services in their order and wait until they are ready; then stay with them, or not.
 
     They end together: at Ctrl-C, SIGTERM, SIGHUP, `down`, or when one does not start or has ended
     for good, which raises ServerError. With `detach`, and once all are ready, they go on alone.
     """
     keeper = Manager(home)
-    with _alone(home) as lock, contextlib.ExitStack() as at_the_end:
+    with _locked(home) as lock, contextlib.ExitStack() as at_the_end:
         at_the_end.callback(keeper.stop)
         if keeper.stop():
             typer.echo("ended what an earlier `up` left behind")
         for service in services:
             if service.port:
                 _check_free(service.port, f"--{service.name}-port")
-        variables = environment.environment_of_servers(home, places.prefect, places.mlflow)
+        variables = environment.environment_of_servers(home, servers.prefect, servers.mlflow)
         try:
-            keeper.start(str(places), services, variables, lock if detach else 0)
+            keeper.start(str(servers), services, variables, lock if detach else 0)
             ready = _start(keeper, services)
-            _say(places, home, detach)
+            _print_addresses(servers, home, detach)
             if not detach:
                 _follow(keeper, services, ready, forever=True)
             at_the_end.pop_all()
@@ -70,9 +70,9 @@ def down(home: Path) -> bool:
 
 def status(home: Path) -> bool:
     """Print whether each service is up; whether all are."""
-    places = local.announced(home)
-    if places is not None:
-        return show(Manager(home), local.services(home, places))
+    servers = local.announced(home)
+    if servers is not None:
+        return show(Manager(home), local.services(home, servers))
     typer.echo(
         "the process manager is gone; `lightreasoner down` or `up` ends what it left behind"
         if Manager(home).left()
@@ -166,7 +166,7 @@ def _ended(keeper: Manager) -> ServerError:
 
 
 @contextlib.contextmanager
-def _alone(home: Path) -> Iterator[int]:
+def _locked(home: Path) -> Iterator[int]:
     """Lock out a second `up` on this home for as long as this file is open somewhere.
 
     Raises ServerError where there is one.
@@ -178,8 +178,8 @@ def _alone(home: Path) -> Iterator[int]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            places = local.announced(home)
-            known = f": Prefect {places.prefect}, MLflow {places.mlflow}" if places else ""
+            servers = local.announced(home)
+            known = f": Prefect {servers.prefect}, MLflow {servers.mlflow}" if servers else ""
             raise ServerError(
                 f"already running{known}; `lightreasoner status` shows whether they are up, "
                 "`lightreasoner down` stops them"
@@ -187,10 +187,10 @@ def _alone(home: Path) -> Iterator[int]:
         yield file.fileno()
 
 
-def _say(places: Servers, home: Path, detach: bool) -> None:
+def _print_addresses(servers: Servers, home: Path, detach: bool) -> None:
     typer.echo(
-        f"Prefect  {places.prefect}/deployments  (start a run of {' or '.join(DEPLOYED)})\n"
-        f"MLflow   {places.mlflow}\n"
+        f"Prefect  {servers.prefect}/deployments  (start a run of {' or '.join(DEPLOYED)})\n"
+        f"MLflow   {servers.mlflow}\n"
         f"login    the line in {home / environment.LOGIN} is the password of Prefect's page\n"
         f"logs     {home / 'logs'}"
     )

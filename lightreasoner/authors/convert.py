@@ -40,10 +40,10 @@ def export_file(samples_dir: Path, problems_dir: Path, expert_dir: Path, out: Pa
     not there, ArtifactError for a sample without a KL, which their format requires.
     """
     tokenizer = loading.load_tokenizer(expert_dir)
-    samples = tables.read(samples_dir / "samples.parquet", tables.SAMPLES).to_pylist()
-    trajectories = tables.read(samples_dir / "trajectories.parquet", tables.TRAJECTORIES)
+    samples = tables.read_table(samples_dir / "samples.parquet", tables.SAMPLES).to_pylist()
+    trajectories = tables.read_table(samples_dir / "trajectories.parquet", tables.TRAJECTORIES)
     written = {row["problem_id"]: row["completion_ids"] for row in trajectories.to_pylist()}
-    read = problems.read(problems_dir / "problems.jsonl")
+    read = problems.read_problems(problems_dir / "problems.jsonl")
     questions = {problem.id: problem.question for problem in read}
     lines = []
     for number, row in enumerate(samples, start=1):
@@ -117,7 +117,7 @@ def import_file(
     """
     outputs.check_new(out)
     tokenizer = loading.load_tokenizer(expert_dir)
-    lines = jsonl.read(path, tokenizer)
+    lines = jsonl.read_samples(path, tokenizer)
     ids = _problem_ids(lines, problems_dir, path)
     context = loading.context_length(expert_dir)
     trajectories, excluded = _trajectories(lines, ids, style, tokenizer, context)
@@ -133,7 +133,7 @@ def import_file(
             f"{excluded[0].line}: {excluded[0].reason}"
         )
     result = Imported(len(lines), len(samples), excluded)
-    _publish(samples, trajectories, result, _provenance(path, expert_dir, style, result), out)
+    _write_set(samples, trajectories, result, _provenance(path, expert_dir, style, result), out)
     return result
 
 
@@ -171,7 +171,7 @@ def _problem_ids(lines: list[Line], problems_dir: Path | None, path: Path) -> di
     questions = list(dict.fromkeys(line.question for line in lines))
     if problems_dir is None:
         return {question: f"authors/{index:05d}" for index, question in enumerate(questions)}
-    read = problems.read(problems_dir / "problems.jsonl")
+    read = problems.read_problems(problems_dir / "problems.jsonl")
     known = {problem.question: problem.id for problem in reversed(read)}
     for line in lines:
         if line.question not in known:
@@ -216,7 +216,7 @@ def _provenance(
     }
 
 
-def _publish(
+def _write_set(
     samples: list[tuple[Any, ...]],
     trajectories: list[tuple[Any, ...]],
     result: Imported,
@@ -231,7 +231,7 @@ def _publish(
             ("trajectories", tables.TRAJECTORIES, trajectories),
         ):
             frame = pd.DataFrame(rows, columns=schema.names)
-            tables.write(frame, schema, Path(work, f"{name}.parquet"), provenance)
+            tables.write_table(frame, schema, Path(work, f"{name}.parquet"), provenance)
         names = list(Excluded.__dataclass_fields__)
         listed = pd.DataFrame([asdict(row) for row in result.excluded], columns=names)
         listed.to_csv(Path(work, "excluded.csv"), index=False)

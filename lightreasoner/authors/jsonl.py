@@ -67,7 +67,7 @@ def write_line(line: Line, tokenizer: "PreTrainedTokenizerBase") -> str:
     return json.dumps(row) + "\n"
 
 
-def read(path: Path, tokenizer: "PreTrainedTokenizerBase") -> list[Line]:
+def read_samples(path: Path, tokenizer: "PreTrainedTokenizerBase") -> list[Line]:
     """All samples of a file.
 
     Raises ArtifactError that names file and line for a malformed row, or for a label whose tokens

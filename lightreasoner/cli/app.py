@@ -61,12 +61,12 @@ class Commands(TyperGroup):
         except (LightReasonerError, OSError) as error:
             if ctx.params["debug"]:
                 raise
-            for fault in getattr(error, "faults", None) or [_said(error)]:
+            for fault in getattr(error, "faults", None) or [_message(error)]:
                 typer.echo(f"error: {fault}", err=True)
             raise typer.Exit(2) from None
 
 
-def _said(error: Exception) -> str:
+def _message(error: Exception) -> str:
     """An error in words: the file, then what is wrong with it."""
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {(error.strerror or str(error)).lower()}"

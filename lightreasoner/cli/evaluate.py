@@ -73,7 +73,7 @@ def prompts(
     """
     named = _style(style)
     from lightreasoner.data import sources
-    from lightreasoner.inference.prompts import CHAT_CUES, render
+    from lightreasoner.inference.prompts import CHAT_CUES, render_prompt
     from lightreasoner.qwen_math import answers
 
     tokenizer = _chat_tokenizer(model, style) if style in CHAT_CUES else None
@@ -81,9 +81,9 @@ def prompts(
         sources.resolve(data)
     demos = sources.demos(data, benchmark)
     drawn = limit if data == sources.MICROWORLD else None
-    problems = sources.read(data, benchmark, "test", drawn, seed=0)[:limit]
+    problems = sources.draw_problems(data, benchmark, "test", drawn, seed=0)[:limit]
     for index, problem in enumerate(problems):
-        prompt = render(problem.question, named, tokenizer, demos)
+        prompt = render_prompt(problem.question, named, tokenizer, demos)
         gold = answers.gold(problem.answer, benchmark)
         line = json.dumps({"idx": index, "prompt": prompt, "gold": gold}, ensure_ascii=False)
         typer.echo(line.encode())  # bytes: UTF-8 whatever the locale

@@ -57,7 +57,7 @@ def explain(
 
     from lightreasoner.report import trajectories
 
-    scored = trajectories.read(steps, samples, tokenizer)
+    scored = trajectories.load_scored(steps, samples, tokenizer)
     found = trajectories.trajectory(scored, trajectories.find(scored.ids, problem))
     console = Console(highlight=False, markup=False, soft_wrap=False)
     if not console.is_terminal:
@@ -78,7 +78,7 @@ def show(
         console.print(line, no_wrap=True, overflow="ignore", crop=False)
     console.print()
     console.print(legend(console, theme))
-    console.print(_said(trajectory, scored))
+    console.print(_heading(trajectory, scored))
     if trajectory.samples:
         _print_samples(trajectory.samples, console)
 
@@ -169,7 +169,7 @@ def legend(console: "Console", theme: str) -> "Text":
     return text.append("  ").append_text(Text.assemble(mark))
 
 
-def _said(trajectory: "ExplainedTrajectory", scored: "Scored") -> str:
+def _heading(trajectory: "ExplainedTrajectory", scored: "Scored") -> str:
     threshold = scored.select.get("threshold")
     over = "" if threshold is None else f" (KL over {threshold:.3g} nats)"
     least = scored.score.get("alpha_min")

@@ -60,12 +60,12 @@ def read_answers(path: Path) -> tuple[list[dict[str, Any]], list[Answer]]:
     for number, row in user_files.read_jsonl(path):
         where = f"{path}:{number}"
         _check(row, where)
-        problem = sources.problem_of_record(row["benchmark"], row["record"], where, tally)
+        problem = sources.problem_of_row(row["benchmark"], row["record"], where, tally)
         rows.append(row)
         answers.append(Answer(row["response"], problem, row["benchmark"]))
     if not rows:
         raise ProblemsError(f"{path}: no responses in the file; give at least one row")
-    sources.LOG.info("%s: gold answers: %s", path, sources.told(tally))
+    sources.LOG.info("%s: gold answers: %s", path, sources.tally_text(tally))
     return rows, answers
 
 

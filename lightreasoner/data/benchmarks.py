@@ -10,13 +10,11 @@ All raise ValueError, which says what is wrong with the row.
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from lightreasoner.data import golds
 from lightreasoner.data.golds import Gold
+from lightreasoner.data.user_files import Row
 from lightreasoner.qwen_math.answers import gold
-
-Row = dict[str, Any]
 
 LETTERS = "ABCD"
 PLAIN = {"question", "answer"}
@@ -39,7 +37,7 @@ class Benchmark:
     solution: str | None = None
     shots: int = 0
 
-    def read(self, row: Row) -> tuple[str, Gold]:
+    def question_and_gold(self, row: Row) -> tuple[str, Gold]:
         """The question and the bare gold answer.
 
         The question names the two choices where the normalised gold answer is one of the two.
@@ -79,14 +77,14 @@ def _asdiv_question(row: Row) -> str:
 
 def _asdiv_gold(row: Row) -> Gold:
     """`9 (apples)` is 9."""
-    return golds.read(re.sub(r"\(.*?\)", "", str(row["answer"])))
+    return golds.parse_gold(re.sub(r"\(.*?\)", "", str(row["answer"])))
 
 
 def _olympiad_gold(row: Row) -> Gold:
     answers = row["final_answer"]
     if not isinstance(answers, list) or not answers or not str(answers[0]).strip(" $"):
         raise ValueError(f"final_answer must be a list that begins with an answer, got {answers!r}")
-    return golds.read(str(answers[0]).strip("$"))
+    return golds.parse_gold(str(answers[0]).strip("$"))
 
 
 def _mmlu_question(row: Row) -> str:
@@ -125,7 +123,7 @@ BENCHMARKS: dict[str, Benchmark] = {
             "svamp",
             ("Body", "Question", "Answer"),
             _svamp_question,
-            lambda row: golds.read(str(row["Answer"])),
+            lambda row: golds.parse_gold(str(row["Answer"])),
         ),
         Benchmark("asdiv", ("body", "question", "answer"), _asdiv_question, _asdiv_gold),
         Benchmark(

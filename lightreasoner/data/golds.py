@@ -53,7 +53,7 @@ class Gold:
     working: str = ""
 
 
-def read(text: str, question: str = "") -> Gold:
+def parse_gold(text: str, question: str = "") -> Gold:
     """The gold answer in a row's answer. Raises ValueError, which says why there is none."""
     try:
         return _read(text.strip(), question)
@@ -83,9 +83,9 @@ def _read(text: str, question: str) -> Gold:
     if marker:
         return Gold(_behind_marker(end.strip()), "marker", working.strip())
     if said := _stated(text, question):
-        where = _BOX if _BOX.search(text) else _LABEL
-        is_worked = any(c.isdigit() for c in where.split(text)[0])
-        return Gold(_one(said), "box" if where is _BOX else "label", text if is_worked else "")
+        pattern = _BOX if _BOX.search(text) else _LABEL
+        is_worked = any(c.isdigit() for c in pattern.split(text)[0])
+        return Gold(_one(said), "box" if pattern is _BOX else "label", text if is_worked else "")
     if listed := _LIST.fullmatch(text):
         return Gold(_of_list(*listed.groups()), "list")
     return Gold(_alone(text), "given")

@@ -16,9 +16,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lightreasoner.data import user_files
+from lightreasoner.data.user_files import Row
 from lightreasoner.errors import ProblemsError
-
-Row = dict[str, Any]
 
 SOURCE = "hub"
 STEM_SUBJECTS = frozenset(

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 def write(inputs: Inputs, config: "Prepare", work: Workspace, watcher: "Watcher") -> None:
     """Write `problems.jsonl`. Raises ProblemsError for a source that cannot be read."""
     tally = sources.Tally()
-    drawn = sources.read(
+    drawn = sources.draw_problems(
         config.source, config.problem_set, "train", config.n_problems, config.seed, tally
     )
-    problems.write(drawn, work.out / "problems.jsonl")
+    problems.write_problems(drawn, work.out / "problems.jsonl")
     for how, count in tally.items():
         watcher.metric(f"gold_answers/{how}", count, 0)
     watcher.progress(len(drawn), len(drawn), "problems")

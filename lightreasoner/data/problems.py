@@ -61,14 +61,14 @@ def is_writable(text: str) -> bool:
     return True
 
 
-def write(problems: list[Problem], path: Path) -> None:
+def write_problems(problems: list[Problem], path: Path) -> None:
     """Write problems as JSONL, one object per line, in order."""
     with path.open("w", encoding="utf-8") as file:
         for problem in problems:
             file.write(json.dumps(asdict(problem), ensure_ascii=False) + "\n")
 
 
-def read(path: Path) -> list[Problem]:
+def read_problems(path: Path) -> list[Problem]:
     """Read what `write` wrote."""
     lines = path.read_text(encoding="utf-8-sig").split("\n")
     rows = [json.loads(line) for line in lines if line]

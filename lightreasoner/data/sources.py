@@ -31,7 +31,7 @@ MICROWORLD = "microworld"
 FILE_SUFFIXES = (".jsonl", ".parquet")
 LISTS = ("choices", "final_answer")
 """Fields of benchmarks that hold lists."""
-TOLD = {
+HOW_READ = {
     "given": "as given",
     "marker": f"behind {golds.MARKER}",
     "box": "in a box",
@@ -47,20 +47,20 @@ Tally = Counter[str]
 """How gold answers were read (golds.py), counted."""
 
 
-def problem_of_record(
-    benchmark: str, record: dict[str, Any], where: str, tally: Tally | None = None
+def problem_of_row(
+    benchmark: str, row: dict[str, Any], where: str, tally: Tally | None = None
 ) -> Problem:
     """Read one record of a benchmark: in its own layout, or as `{question, answer}`.
 
     `where` names the record in errors and becomes the problem's id. The name may be any; only those
     of benchmarks.py have layouts of their own. Raises ProblemsError.
     """
-    if not isinstance(record, dict):
-        raise ProblemsError(f"{where}: a record must be an object, got {record!r:.80}")
+    if not isinstance(row, dict):
+        raise ProblemsError(f"{where}: a record must be an object, got {row!r:.80}")
     layout = BENCHMARKS.get(benchmark)
-    if layout and layout.is_layout_of([record]):
-        return from_benchmark(layout, record, where, where, tally)
-    return from_row(record, where, where, tally)
+    if layout and layout.is_layout_of([row]):
+        return from_benchmark(layout, row, where, where, tally)
+    return from_row(row, where, where, tally)
 
 
 def from_row(
@@ -71,7 +71,7 @@ def from_row(
     _refuse_other_kinds(("question", "answer", "solution"), row, where)
     question, answer = str(row["question"]).strip(), str(row["answer"])
     try:
-        found = golds.read(answer, question)
+        found = golds.parse_gold(answer, question)
     except ValueError as error:
         raise ProblemsError(f"{where}: {error}") from error
     solution = "" if _is_blank(row.get("solution")) else str(row["solution"]).strip()
@@ -89,7 +89,7 @@ def from_benchmark(
     """Read one row in a benchmark's own layout; `where` as in `from_row`."""
     _require(benchmark.fields, row, where)
     try:
-        question, found = benchmark.read(row)
+        question, found = benchmark.question_and_gold(row)
     except ValueError as error:
         raise ProblemsError(f"{where}: {error}") from error
     _refuse_other_kinds(benchmark.fields, row, where)
@@ -180,7 +180,7 @@ def _rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
     return list(user_files.read_jsonl(path)) if is_text else user_files.read_parquet(path)
 
 
-def read(
+def draw_problems(
     source: str, set_name: str, split: str, n: int | None, seed: int, tally: Tally | None = None
 ) -> list[Problem]:
     """`n` problems of one set and split (all if None), drawn without replacement by `seed`.
@@ -194,13 +194,13 @@ def read(
     tally = Counter() if tally is None else tally
     found = _read_all(source, set_name, split, tally)
     if tally.keys() - USUAL:
-        LOG.info("%s, %s: gold answers: %s", source, set_name, told(tally))
+        LOG.info("%s, %s: gold answers: %s", source, set_name, tally_text(tally))
     return sample(found, n, seed, source)
 
 
-def told(tally: Tally) -> str:
+def tally_text(tally: Tally) -> str:
     """How gold answers were read, the commonest first."""
-    return ", ".join(f"{count} {TOLD[how]}" for how, count in tally.most_common())
+    return ", ".join(f"{count} {HOW_READ[how]}" for how, count in tally.most_common())
 
 
 def check(source: str, set_names: Sequence[str], split: str, n: int | None) -> None:
@@ -267,8 +267,8 @@ def _read_all(source: str, set_name: str, split: str, tally: Tally | None = None
     benchmark = BENCHMARKS.get(set_name)
     if not _is_local(source):
         rows = hub.read_split(hub.find(source, set_name), split)
-        places = [(f"{source}, row {index}", row) for index, row in enumerate(rows)]
-        return _problems(places, f"{set_name}/{split}", benchmark, tally)
+        named_rows = [(f"{source}, row {index}", row) for index, row in enumerate(rows)]
+        return _problems(named_rows, f"{set_name}/{split}", benchmark, tally)
     path = Path(source)
     if path.is_dir():
         return read_file(_file_of(path, set_name, split), f"{set_name}/{split}", benchmark, tally)
@@ -343,7 +343,7 @@ def _hub_demos(benchmark: Benchmark, found: hub.HubSet) -> list[Demo]:
     """Questions of the dev split, each answered in the form of the toolkit's last sentence."""
     return [
         (question, f"The answer is ({letter.answer}).")
-        for question, letter in map(benchmark.read, hub.demo_rows(found))
+        for question, letter in map(benchmark.question_and_gold, hub.demo_rows(found))
     ]
 
 

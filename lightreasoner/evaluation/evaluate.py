@@ -97,9 +97,11 @@ def read_questions(
     """Every question, in the sets' order, rendered in the style and fitted to the context."""
     asked = []
     for name in dict.fromkeys(config.problem_sets):
-        found = sources.read(config.source, name, "test", config.n_problems, config.seed)
+        found = sources.draw_problems(config.source, name, "test", config.n_problems, config.seed)
         demos = sources.demos(config.source, name)
-        texts = [prompts.render(each.question, config.style, tokenizer, demos) for each in found]
+        texts = [
+            prompts.render_prompt(each.question, config.style, tokenizer, demos) for each in found
+        ]
         lengths = [len(prompts.tokenize(text, config.style, tokenizer)) for text in texts]
         prompts.check_room(found, lengths, config.max_new_tokens, context, LIMIT)
         asked += [
@@ -140,9 +142,9 @@ class _Respondent:
         self.engine, self.asked, self.seed = engine(), asked, seed
         self.size = self.engine.batch_size
 
-    def __call__(self, places: range) -> pa.Table:
+    def __call__(self, indices: range) -> pa.Table:
         """The rows of RESPONSES, asked together."""
-        asked = self.asked[places.start : places.stop]
+        asked = self.asked[indices.start : indices.stop]
         seeds = [draw_seed(self.seed, trajectory_id(each.problem.id, each.k)) for each in asked]
         found = self.engine.respond([each.prompt for each in asked], seeds)
         return pa.Table.from_pylist([asdict(response) for response in found], RESPONSES)
@@ -181,7 +183,7 @@ def _rows(asked: list[Question], responses: pa.Table, grades: list[Grade]) -> pd
 
 
 def _write(scores: pd.DataFrame, conditions: dict[str, Any], out: Path) -> None:
-    tables.write(scores, tables.SCORES, out / "scores.parquet", conditions)
+    tables.write_table(scores, tables.SCORES, out / "scores.parquet", conditions)
     summary = {name: summarise(rows) for name, rows in scores.groupby("problem_set", sort=False)}
     (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
 

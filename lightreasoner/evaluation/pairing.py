@@ -31,7 +31,9 @@ class Scores:
 def read_scores(directory: Path) -> Scores:
     """Read a directory's scores.parquet; raises ArtifactError if a response appears in it twice."""
     path = directory / "scores.parquet"
-    scores = Scores(path, tables.read(path, tables.SCORES).to_pandas(), tables.provenance(path))
+    scores = Scores(
+        path, tables.read_table(path, tables.SCORES).to_pandas(), tables.provenance(path)
+    )
     if scores.rows.duplicated(KEYS[:3]).any():
         raise ArtifactError(f"{path}: a problem appears twice; evaluate again")
     return scores

@@ -90,22 +90,22 @@ class _Keeper:
         self._process = None
 
 
-_kept: list[_Keeper] = []
+_shared: list[_Keeper] = []
 
 
 @contextlib.contextmanager
-def kept() -> Iterator[None]:
+def shared_process() -> Iterator[None]:
     """Within this block all calls of `grade` share a process, which takes seconds to start.
 
     Calls at once take turns then. Blocks may be in each other, or overlap in threads: calls go to
     the newest one's process.
     """
     keeper = _Keeper()
-    _kept.append(keeper)
+    _shared.append(keeper)
     try:
         yield
     finally:
-        _kept.remove(keeper)
+        _shared.remove(keeper)
         with keeper.turn:
             keeper.end()
 
@@ -113,14 +113,14 @@ def kept() -> Iterator[None]:
 @contextlib.contextmanager
 def _process() -> Iterator["subprocess.Popen[bytes]"]:
     """The process for a call; after an error the next call starts a new one."""
-    keeper = next(reversed(_kept), None) or _Keeper()
+    keeper = next(reversed(_shared), None) or _Keeper()
     with keeper.turn:
         is_fine = False
         try:
             yield keeper.process()
             is_fine = True
         finally:
-            if not is_fine or keeper not in _kept:
+            if not is_fine or keeper not in _shared:
                 keeper.end()
 
 

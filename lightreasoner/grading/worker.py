@@ -65,7 +65,7 @@ def gold(answer: Answer) -> str:
     return toolkit.gold(answer.problem.answer, answer.benchmark)
 
 
-def read(answer: Answer, gold: str) -> Grade:
+def extract_answers(answer: Answer, gold: str) -> Grade:
     """Find what each verdict takes for the answer, and decide what is seen without algebra.
 
     What is left to the other steps is `timeout` until they have decided.
@@ -117,10 +117,10 @@ def grades(
     """
     golds = _golds(pool, answers)
     pairs = list(zip(answers, golds, strict=True))
-    read_grades = _verdicts(pool, read, pairs, LIMITS["read"], answers)
+    extracted = _verdicts(pool, extract_answers, pairs, LIMITS["read"], answers)
     found = [
         grade or Grade(gold, None, "timeout", None, "timeout")
-        for gold, grade in zip(golds, read_grades, strict=True)
+        for gold, grade in zip(golds, extracted, strict=True)
     ]
     rows = {"strict": _undecided(found, "strict"), "qwen": _undecided(found, "qwen")}
     done = len(found) - len({*rows["strict"], *rows["qwen"]})
@@ -188,7 +188,7 @@ def _verdicts(
             result = next(results)
             if isinstance(result, Failure):
                 why = f"{function.__name__} failed ({result.reason})"
-                _say({"warning": f"problem {answer.problem.id}: {why}"})
+                _print_line({"warning": f"problem {answer.problem.id}: {why}"})
             found[call] = None if isinstance(result, Failure) else result
         yield found[call]
 
@@ -253,19 +253,19 @@ def main() -> None:
 def _grade(answers: Sequence[Answer], workers: int) -> None:
     with _pool(workers) as pool:
         try:
-            found = grades(pool, answers, lambda done: _say({"done": done}))
+            found = grades(pool, answers, lambda done: _print_line({"done": done}))
         except ProblemsError as error:
-            _say({"error": str(error)})
+            _print_line({"error": str(error)})
             return
     for grade in found:
-        _say(asdict(grade))
+        _print_line(asdict(grade))
 
 
 def _answer(row: dict[str, Any]) -> Answer:
     return Answer(**{**row, "problem": Problem(**row["problem"])})
 
 
-def _say(line: dict[str, Any]) -> None:
+def _print_line(line: dict[str, Any]) -> None:
     print(json.dumps(line), flush=True)
 
 

@@ -109,7 +109,7 @@ class _Batch:
         """Read prompts into free slots; these, and the logits of their first tokens."""
         slots = free[: len(self.waiting)]
         found = [self.waiting.popleft() for _ in slots]
-        logits = self.rows.read(slots, [self.prompts[index] for index in found], self._live())
+        logits = self.rows.prefill(slots, [self.prompts[index] for index in found], self._live())
         for slot, index in zip(slots, found, strict=True):
             self.held[slot], self.is_live[slot] = index, True
         return slots, logits
@@ -156,7 +156,7 @@ class _Rows:
         if prefix:
             self._forward(*_pad_left([prefix], model.device), self.prefix)
 
-    def read(self, slots: list[int], prompts: list[list[int]], live: list[int]) -> Tensor:
+    def prefill(self, slots: list[int], prompts: list[list[int]], live: list[int]) -> Tensor:
         """Read prompts, the longest first, into `slots`; logits (prompts, vocab) after each.
 
         None may be longer than what a `live` slot has read. Rests of similar length are read
@@ -170,12 +170,12 @@ class _Rows:
         tokens = PREFILL_TOKENS[self.model.device.type]
         return torch.cat(
             [
-                self._read(torch.tensor(slots[part], device=self.mask.device), rests[part])
+                self._prefill(torch.tensor(slots[part], device=self.mask.device), rests[part])
                 for part in _groups([len(rest) for rest in rests], tokens)
             ]
         )
 
-    def _read(self, slots: Tensor, rests: list[list[int]]) -> Tensor:
+    def _prefill(self, slots: Tensor, rests: list[list[int]]) -> Tensor:
         part = Cache(layers=[layer.repeated(len(rests)) for layer in self.prefix.layers])
         input_ids, mask = _pad_left(rests, self.model.device, self.shared)
         logits = self._forward(input_ids, mask, part)

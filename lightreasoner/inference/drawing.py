@@ -31,12 +31,12 @@ def choose(logits: Tensor, temperature: float, generators: list[Random]) -> Tens
     if temperature == 0:
         return ids
     uniforms = [generator.random() for generator in generators]
-    return draw(
+    return draw_tokens(
         logits, temperature, torch.tensor(uniforms, dtype=torch.float64, device=logits.device)
     )
 
 
-def draw(logits: Tensor, temperature: float, uniforms: Tensor) -> Tensor:
+def draw_tokens(logits: Tensor, temperature: float, uniforms: Tensor) -> Tensor:
     """Ids (rows,) from softmax(logits / temperature) by inversion; `uniforms` (rows,) in [0, 1).
 
     Probabilities are taken as whole weights, so that their running sums are exact on any device, in
@@ -46,12 +46,12 @@ def draw(logits: Tensor, temperature: float, uniforms: Tensor) -> Tensor:
     # On a CPU a row at a time, which stays in its caches.
     size = len(logits) if logits.device.type == "cuda" else 1
     parts = zip(logits.split(size), uniforms[:, None].split(size), strict=True)
-    return torch.cat([_draw(rows.float(), temperature, places) for rows, places in parts])
+    return torch.cat([_draw(rows.float(), temperature, numbers) for rows, numbers in parts])
 
 
 def _draw(logits: Tensor, temperature: float, uniforms: Tensor) -> Tensor:
     weights = logits.sub(logits.amax(dim=-1, keepdim=True)).div_(temperature).exp_()
     sums = weights.mul_(LIKELIEST).long().cumsum_(dim=-1)
     totals = sums[:, -1:]
-    places = torch.minimum((uniforms * totals).long(), totals - 1)
-    return torch.searchsorted(sums, places, right=True)[:, 0]
+    targets = torch.minimum((uniforms * totals).long(), totals - 1)
+    return torch.searchsorted(sums, targets, right=True)[:, 0]

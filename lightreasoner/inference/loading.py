@@ -43,7 +43,7 @@ def resolve(name: str) -> Artifact:
     return _checked(_download(owner_and_name, revision), name)
 
 
-def is_at(name: str, directory: Path) -> bool:
+def is_model_at(name: str, directory: Path) -> bool:
     """Whether a name means the model of this directory, whatever the current folder."""
     named = _directory(name)
     return named is not None and named.samefile(directory)

@@ -206,7 +206,7 @@ class Endpoint:
         try:
             text = (await request).text
         except APIError as error:
-            raise self._error(_told(error, self.timeout)) from error
+            raise self._error(_failure_message(error, self.timeout)) from error
         try:
             return kind.model_validate_json(_well_formed(text))
         except ValidationError as error:
@@ -223,7 +223,7 @@ class Endpoint:
         return EndpointError(f"endpoint {self.url}: {masked}")
 
 
-def _told(error: "APIError", timeout: float) -> str:
+def _failure_message(error: "APIError", timeout: float) -> str:
     """A failed request: what came of it, after how many tries, and what helps."""
     from openai import APIStatusError, APITimeoutError
 

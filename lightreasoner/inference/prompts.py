@@ -36,7 +36,7 @@ STOP_WORDS = {"cot": ("\n\nQuestion:",)}
 """Where a style's response ends in text: a base model goes on with a question of its own."""
 
 
-def render(
+def render_prompt(
     question: str,
     style: "PromptStyle",
     tokenizer: "PreTrainedTokenizerBase",
@@ -92,7 +92,7 @@ def encode(
     demos: "Sequence[Demo]" = (),
 ) -> list[int]:
     """The prompt's token ids."""
-    return tokenize(render(question, style, tokenizer, demos), style, tokenizer)
+    return tokenize(render_prompt(question, style, tokenizer, demos), style, tokenizer)
 
 
 def tokenize(text: str, style: "PromptStyle", tokenizer: "PreTrainedTokenizerBase") -> list[int]:

@@ -92,19 +92,19 @@ class _OnRay:
         actor = ray.remote(**_share(ray, compute))(_Actor)
         made = ray.put(make)
         self.actors = [actor.remote(made) for _ in range(compute.workers)]
-        with self._told():
+        with self._original_errors():
             self.size = min(ray.get([each.load.remote() for each in self.actors]))
 
     def pieces(self, ranges: Sequence[range]) -> Iterator[Piece]:
         from ray.util import ActorPool
 
-        with self._told():
+        with self._original_errors():
             yield from ActorPool(self.actors).map_unordered(
                 lambda actor, inputs: actor.piece.remote(inputs), list(ranges)
             )
 
     @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
+    def _original_errors(self) -> Iterator[None]:
         try:
             yield
         except self.ray.exceptions.RayTaskError as error:

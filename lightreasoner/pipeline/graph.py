@@ -77,7 +77,7 @@ class Stage:
         """
         write = getattr(importlib.import_module(self.module), self.function)
         remedy = REMEDIES.get(self.name, FREE_IT).format(settings=settings, compute=work.compute)
-        with memory.told(self.name, work.compute.device, remedy):
+        with memory.errors_with_remedy(self.name, work.compute.device, remedy):
             write(inputs, settings, work, watcher)
         return artifacts.of(work.out)
 

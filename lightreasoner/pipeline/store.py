@@ -80,7 +80,7 @@ class Job:
         )
         return cls(stage, own, settings, compute, key[:32])
 
-    def describe(self) -> dict[str, Any]:
+    def manifest_head(self) -> dict[str, Any]:
         """The part of a manifest that is known before the stage runs."""
         return {
             "stage": self.stage.name,
@@ -189,7 +189,7 @@ class Store:
                 made = stage.run(job.inputs, job.settings, space, recorder)
             job.refuse_changes()
             written = {
-                **job.describe(),
+                **job.manifest_head(),
                 "digest": made.digest,
                 "sha256": {
                     file.relative_to(payload).as_posix(): artifacts.file_sha256(file)
@@ -200,7 +200,7 @@ class Store:
                 "peak_memory_mib": peak_memory_mib(),
             }
             manifest = write_manifest(new, written)
-            _publish(new, entry)
+            _seal_entry(new, entry)
         except (OSError, SafetensorError) as error:
             raise artifacts.disk_full(error, self.home) from error
         finally:
@@ -311,7 +311,7 @@ class _Recorder:
         self.watcher.metric(name, value, step)
 
 
-def _publish(new: Path, entry: Path) -> None:
+def _seal_entry(new: Path, entry: Path) -> None:
     """Make a finished entry read-only, force it onto the disk and rename it into place."""
     for file in artifacts.files_under(new):
         file.chmod(0o444)

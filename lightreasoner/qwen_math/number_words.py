@@ -45,15 +45,15 @@ def _whole(words: list[str]) -> int:
     """The value of words without a point; 0 for none."""
     if len(words) <= 1:
         return sum(_VALUES[word] for word in words)
-    places = [words.index(scale) for scale in _SCALES if scale in words]
-    if places != sorted(places):
+    positions = [words.index(scale) for scale in _SCALES if scale in words]
+    if positions != sorted(positions):
         raise ValueError(f"scales out of order: {words}")
-    starts = [0, *(place + 1 for place in places)]
+    starts = [0, *(place + 1 for place in positions)]
     total = sum(
         _VALUES[words[place]] * _group(words[start:place])
-        for start, place in zip(starts, places, strict=False)
+        for start, place in zip(starts, positions, strict=False)
     )
-    if len(places) == 1 and words[-1] in _SCALES:
+    if len(positions) == 1 and words[-1] in _SCALES:
         return total
     tail = max(start for start in starts if start < len(words))
     return total + _group(words[tail:])

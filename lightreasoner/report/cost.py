@@ -22,8 +22,8 @@ def of(samples_dir: Path, trajectories_dir: Path) -> dict[str, Counts]:
     precedes that label. Whole solutions label each token of the completion; `scoring` is what the
     contrast costs before, where each model reads every trajectory whole.
     """
-    trajectories = tables.read(trajectories_dir / "trajectories.parquet", tables.TRAJECTORIES)
-    samples = tables.read(samples_dir / "samples.parquet", tables.SAMPLES)
+    trajectories = tables.read_table(trajectories_dir / "trajectories.parquet", tables.TRAJECTORIES)
+    samples = tables.read_table(samples_dir / "samples.parquet", tables.SAMPLES)
     prompts, completions = (
         pc.list_value_length(trajectories[name]).to_numpy()
         for name in ("prompt_ids", "completion_ids")

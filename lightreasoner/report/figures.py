@@ -52,11 +52,11 @@ def accuracy(scores: Mapping[str, Mapping[str, Any]], theme: Theme) -> Figure:
         rows = [scores[method][name] for name in sets]
         values = np.array([100 * row["accuracy"] for row in rows])
         ends = np.array([[100 * end for end in row["ci95"]] for row in rows])
-        places = np.arange(len(sets)) + offset
-        axes.barh(places, values, 0.36, color=getattr(theme, method), label=label)
+        heights = np.arange(len(sets)) + offset
+        axes.barh(heights, values, 0.36, color=getattr(theme, method), label=label)
         errors = np.clip([values - ends[:, 0], ends[:, 1] - values], 0, None)
-        axes.errorbar(values, places, xerr=errors, fmt="none", ecolor=theme.ink, capsize=3, lw=1)
-        for value, end, place in zip(values, ends[:, 1], places, strict=True):
+        axes.errorbar(values, heights, xerr=errors, fmt="none", ecolor=theme.ink, capsize=3, lw=1)
+        for value, end, place in zip(values, ends[:, 1], heights, strict=True):
             axes.annotate(
                 f"{value:.1f}", (end, place), (5, 0), textcoords="offset points",
                 va="center", color=theme.ink, fontsize=9,

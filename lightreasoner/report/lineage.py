@@ -52,7 +52,7 @@ def of(
         "Artifacts": {name: artifact.digest for name, artifact in inputs.items()},
     }
     said = {
-        group: {name: _said(value) for name, value in facts.items() if value not in (None, [])}
+        group: {name: _formatted(value) for name, value in facts.items() if value not in (None, [])}
         for group, facts in groups.items()
     }
     return {group: facts for group, facts in said.items() if facts}
@@ -67,7 +67,7 @@ def _base_style(conditions: Mapping[str, Any]) -> dict[str, Any]:
     return {"style of the base": conditions["base_style"]} if differs else {}
 
 
-def _said(value: Any) -> str:
+def _formatted(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value))
     return f"{value:,}" if isinstance(value, int) and value >= 10_000 else str(value)

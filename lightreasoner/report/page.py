@@ -136,8 +136,8 @@ def read_steps(steps_dir: Path, samples_dir: Path) -> pd.DataFrame:
     """One row per step with `kl`, `agree` (same top token) and its sample's `support` (0 if
     none)."""
     columns = ["problem_id", "step", "kl", "expert_top1", "amateur_top1"]
-    steps = tables.read(steps_dir / "steps.parquet", tables.STEPS).select(columns).to_pandas()
-    samples = tables.read(samples_dir / "samples.parquet", tables.SAMPLES).to_pandas()
+    steps = tables.read_table(steps_dir / "steps.parquet", tables.STEPS).select(columns).to_pandas()
+    samples = tables.read_table(samples_dir / "samples.parquet", tables.SAMPLES).to_pandas()
     samples = samples[["problem_id", "step"]].assign(support=samples["token_ids"].map(len))
     merged = steps.merge(samples, how="left", on=["problem_id", "step"])
     if len(merged) != len(steps) or merged["support"].notna().sum() != len(samples):
@@ -191,7 +191,7 @@ def examples(pairs: pd.DataFrame, gained: bool) -> list[dict[str, Any]]:
 
 def _explained(paths: Mapping[str, Path]) -> dict[str, Any]:
     """The trajectories that the page shows, and what it says of all of them."""
-    scored = trajectories.read(paths["steps"], paths["samples"], paths["model"])
+    scored = trajectories.load_scored(paths["steps"], paths["samples"], paths["model"])
     return {
         "explained": [
             {"trajectory": trajectories.trajectory(scored, id_), "why": why}

@@ -135,16 +135,16 @@ class Scored:
         return self.trajectories["problem_id"].to_pylist()
 
 
-def read(steps_dir: Path, samples_dir: Path, tokenizer_dir: Path) -> Scored:
+def load_scored(steps_dir: Path, samples_dir: Path, tokenizer_dir: Path) -> Scored:
     """Read scored steps, the samples selected from them, and the expert's tokenizer.
 
     Raises ArtifactError if one is missing or malformed, or if the samples are of other steps.
     """
     paths = steps_dir / "steps.parquet", samples_dir / "samples.parquet"
     scored = Scored(
-        tables.read(steps_dir / "trajectories.parquet", tables.TRAJECTORIES),
-        tables.read(paths[0], tables.STEPS),
-        tables.read(paths[1], tables.SAMPLES),
+        tables.read_table(steps_dir / "trajectories.parquet", tables.TRAJECTORIES),
+        tables.read_table(paths[0], tables.STEPS),
+        tables.read_table(paths[1], tables.SAMPLES),
         Texts(tokenizer_dir),
         tables.provenance(paths[0]),
         tables.provenance(paths[1]),

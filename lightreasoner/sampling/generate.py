@@ -38,7 +38,7 @@ def write(inputs: Inputs, config: "Generate", work: Workspace, watcher: "Watcher
     logits that are not finite.
     """
     expert, compute = inputs["expert"], work.compute
-    read = problems.read(inputs["problems"].path / "problems.jsonl")
+    read = problems.read_problems(inputs["problems"].path / "problems.jsonl")
     tokenizer = loading.load_tokenizer(expert.path)
     encoded = prompts.encode_all(
         read,

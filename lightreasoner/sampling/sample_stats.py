@@ -58,7 +58,7 @@ def step_statistics(steps_dir: Path, alpha: float, beta: float) -> list[Statisti
     Raises SelectionError if `alpha` is below what the steps store.
     """
     path = steps_dir / "steps.parquet"
-    steps = tables.read(path, tables.STEPS)
+    steps = tables.read_table(path, tables.STEPS)
     refuse_unstored(alpha, tables.provenance(path))
     kl = steps["kl"].to_numpy()
     agree = steps["expert_top1"].to_numpy() == steps["amateur_top1"].to_numpy()
@@ -79,8 +79,8 @@ def step_statistics(steps_dir: Path, alpha: float, beta: float) -> list[Statisti
 
 def sample_statistics(samples_dir: Path) -> list[Statistic]:
     """What a sample set holds, as it was selected; the KL of those samples that have one."""
-    samples = tables.read(samples_dir / "samples.parquet", tables.SAMPLES)
-    trajectories = tables.read(samples_dir / "trajectories.parquet", tables.TRAJECTORIES)
+    samples = tables.read_table(samples_dir / "samples.parquet", tables.SAMPLES)
+    trajectories = tables.read_table(samples_dir / "trajectories.parquet", tables.TRAJECTORIES)
     kl = pc.drop_null(samples["kl"]).to_numpy()
     sizes = np.array([len(ids) for ids in samples["token_ids"].to_pylist()], dtype=int)
     with_sample = set(samples["problem_id"].to_pylist())
@@ -203,8 +203,10 @@ class _Sample:
 
 
 def _by_sample(directory: Path) -> dict[tuple[str, int], _Sample]:
-    samples = tables.read(directory / "samples.parquet", tables.SAMPLES).to_pylist()
-    trajectories = tables.read(directory / "trajectories.parquet", tables.TRAJECTORIES).to_pylist()
+    samples = tables.read_table(directory / "samples.parquet", tables.SAMPLES).to_pylist()
+    trajectories = tables.read_table(
+        directory / "trajectories.parquet", tables.TRAJECTORIES
+    ).to_pylist()
     by_id = {row["problem_id"]: row for row in trajectories}
     found = {}
     for row in samples:

@@ -64,7 +64,7 @@ def write(inputs: Inputs, config: "Score", work: Workspace, watcher: "Watcher") 
     expert, amateur, compute = inputs["expert"], inputs["amateur"], work.compute
     source = inputs["trajectories"].path / "trajectories.parquet"
     shared = vocabulary.check_pair(expert.path, amateur.path)
-    trajectories = tables.read(source, tables.TRAJECTORIES)
+    trajectories = tables.read_table(source, tables.TRAJECTORIES)
     for model in (expert, amateur):
         _check_lengths(trajectories, model.path)
         _check_ids(trajectories, model.path)

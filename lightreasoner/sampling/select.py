@@ -34,8 +34,8 @@ def write(inputs: Inputs, config: "Select", work: Workspace, watcher: "Watcher")
     """
     steps, out = inputs["steps"], work.out
     paths = [steps.path / f"{name}.parquet" for name in ("steps", "trajectories")]
-    table = tables.read(paths[0], tables.STEPS)
-    trajectories = tables.read(paths[1], tables.TRAJECTORIES)
+    table = tables.read_table(paths[0], tables.STEPS)
+    trajectories = tables.read_table(paths[1], tables.TRAJECTORIES)
     score, generate = (tables.provenance(path) for path in paths)
     refuse_unstored(config.alpha, score)
     provenance = {
@@ -47,8 +47,8 @@ def write(inputs: Inputs, config: "Select", work: Workspace, watcher: "Watcher")
         "generate": generate,
     }
     samples = select_samples(table, trajectories, config)
-    tables.write(samples, tables.SAMPLES, out / "samples.parquet", provenance)
-    tables.write(trajectories, tables.TRAJECTORIES, out / "trajectories.parquet", provenance)
+    tables.write_table(samples, tables.SAMPLES, out / "samples.parquet", provenance)
+    tables.write_table(trajectories, tables.TRAJECTORIES, out / "trajectories.parquet", provenance)
     watcher.progress(1, 1, "sample sets")
 
 
@@ -161,12 +161,12 @@ def written_tokens(steps: pa.Table, trajectories: pa.Table) -> Array:
     ids = trajectories["problem_id"].combine_chunks()
     rows = pc.fill_null(pc.index_in(steps["problem_id"], value_set=ids), -1).to_numpy()
     tokens, offsets = tables.values_and_offsets(trajectories, "completion_ids")
-    places = offsets[rows] + steps["step"].to_numpy()
-    lacking = np.flatnonzero((rows < 0) | (places >= offsets[rows + 1]))
+    positions = offsets[rows] + steps["step"].to_numpy()
+    lacking = np.flatnonzero((rows < 0) | (positions >= offsets[rows + 1]))
     if len(lacking):
         step = steps.slice(int(lacking[0]), 1).to_pylist()[0]
         raise ArtifactError(
             f"problem {step['problem_id']}, step {step['step']}: its trajectory has no such step; "
             "score the trajectories again"
         )
-    return tokens[places]
+    return tokens[positions]

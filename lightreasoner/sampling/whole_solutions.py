@@ -42,7 +42,9 @@ def keep(inputs: Inputs, config: None, work: Workspace, watcher: "Watcher") -> N
     """
     problems_dir, trajectories = inputs["problems"].path, inputs["trajectories"]
     rows = _read(trajectories)
-    by_id = {problem.id: problem for problem in problems.read(problems_dir / "problems.jsonl")}
+    by_id = {
+        problem.id: problem for problem in problems.read_problems(problems_dir / "problems.jsonl")
+    }
     style = tables.provenance(trajectories.path / "trajectories.parquet").get("style", "")
     tokenizer = loading.load_tokenizer(inputs["expert"].path)
     found = [_problem(row, by_id, problems_dir) for row in rows]
@@ -56,7 +58,7 @@ def keep(inputs: Inputs, config: None, work: Workspace, watcher: "Watcher") -> N
     }
     if not kept:
         raise SelectionError(
-            f"none of {len(rows)} generated solutions is correct and complete: {_said(counts)}; "
+            f"none of {len(rows)} generated solutions is correct and complete: {_listed(counts)}; "
             "generate more of them (n with a temperature, n_problems) or longer ones "
             "(max_new_tokens)"
         )
@@ -106,7 +108,7 @@ def gold(inputs: Inputs, config: None, work: Workspace, watcher: "Watcher") -> N
     SelectionError if none is left, ArtifactError for a problem without a trajectory.
     """
     expert, trajectories = inputs["expert"].path, inputs["trajectories"]
-    read = problems.read(inputs["problems"].path / "problems.jsonl")
+    read = problems.read_problems(inputs["problems"].path / "problems.jsonl")
     tokenizer = loading.load_tokenizer(expert)
     end = loading.end_id(expert, tokenizer)
     context = loading.context_length(expert)
@@ -117,7 +119,7 @@ def gold(inputs: Inputs, config: None, work: Workspace, watcher: "Watcher") -> N
     _name([problem.id for problem in read], faults)
     if not kept:
         raise SelectionError(
-            f"none of {len(read)} problems has a solution to learn: {_said(counts)}; give "
+            f"none of {len(read)} problems has a solution to learn: {_listed(counts)}; give "
             "problems with solutions (GSM8K's answers have theirs before ####)"
         )
     _write(kept, "gold", counts, trajectories, work.out)
@@ -202,15 +204,15 @@ def _write(
         "code": running_code("lightreasoner.sampling.whole_solutions"),
         "generate": tables.provenance(trajectories.path / "trajectories.parquet"),
     }
-    log.info("%s: %s", source, _said(counts))
+    log.info("%s: %s", source, _listed(counts))
     table = pa.Table.from_pylist(list(rows), tables.TRAJECTORIES)
-    tables.write(one_hot(table), tables.SAMPLES, out / "samples.parquet", provenance)
-    tables.write(table, tables.TRAJECTORIES, out / "trajectories.parquet", provenance)
+    tables.write_table(one_hot(table), tables.SAMPLES, out / "samples.parquet", provenance)
+    tables.write_table(table, tables.TRAJECTORIES, out / "trajectories.parquet", provenance)
 
 
 def _read(trajectories: Artifact) -> list[dict[str, Any]]:
     path = trajectories.path / "trajectories.parquet"
-    return tables.read(path, tables.TRAJECTORIES).to_pylist()
+    return tables.read_table(path, tables.TRAJECTORIES).to_pylist()
 
 
 def _problem(row: dict[str, Any], by_id: dict[str, Problem], problems_dir: Path) -> Problem:
@@ -223,7 +225,7 @@ def _problem(row: dict[str, Any], by_id: dict[str, Problem], problems_dir: Path)
     return problem
 
 
-def _said(counts: dict[str, int]) -> str:
+def _listed(counts: dict[str, int]) -> str:
     return ", ".join(f"{n} {name}" for name, n in counts.items())
 
 

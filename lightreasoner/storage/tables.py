@@ -73,7 +73,7 @@ SCORES = pa.schema(
 )
 
 
-def write(
+def write_table(
     frame: pd.DataFrame | pa.Table,
     schema: pa.Schema,
     path: Path,
@@ -119,7 +119,7 @@ def metadata(provenance: dict[str, Any] | None) -> dict[str, str]:
     }
 
 
-def read(path: Path, schema: pa.Schema) -> pa.Table:
+def read_table(path: Path, schema: pa.Schema) -> pa.Table:
     """Read a table and check its version and columns.
 
     Raises ArtifactError if the version is newer than this code's or the columns are others.

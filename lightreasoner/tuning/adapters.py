@@ -67,7 +67,7 @@ class Adapter:
         return LoraConfig(**shaping, task_type="CAUSAL_LM", inference_mode=True)
 
 
-def read(directory: Path) -> Adapter:
+def read_adapter(directory: Path) -> Adapter:
     """The adapter of a directory in peft's layout. Raises ArtifactError for a damaged one."""
     path = directory / ADAPTER_CONFIG
     for file in (path, directory / WEIGHTS):
@@ -102,7 +102,7 @@ def check_base(adapter: Adapter, expert: Artifact) -> None:
     """
     base = adapter.settings["base_model_name_or_path"]
     revision = adapter.settings.get("revision")
-    if base == expert.digest or loading.is_at(base, expert.path):
+    if base == expert.digest or loading.is_model_at(base, expert.path):
         return
     name, _, commit = expert.digest.partition("@")
     if artifacts.is_pinned(expert.digest) and base == name and revision in (None, "main", commit):

@@ -24,7 +24,14 @@ from lightreasoner.inference.forward import check_head
 from lightreasoner.storage import artifacts
 from lightreasoner.storage.artifacts import Inputs, Workspace
 from lightreasoner.tuning.loss import Batch, collate
-from lightreasoner.tuning.rows import Row, check_samples, gold_rows, hold_out, join_rows, read_rows
+from lightreasoner.tuning.rows import (
+    TrainingRow,
+    check_samples,
+    gold_rows,
+    hold_out,
+    join_rows,
+    read_rows,
+)
 from lightreasoner.tuning.trainer import CURVE, Objective, Update, train
 from lightreasoner.tuning.validation import MEASURES, Validation
 
@@ -54,7 +61,10 @@ def write(inputs: Inputs, config: "Finetune", work: Workspace, watcher: "Watcher
         read_rows(samples_dir, config.batching), config.validation_share, config.seed
     )
     gold = gold_rows(
-        problems.read(inputs["problems"].path / "problems.jsonl"), held_out, samples_dir, tokenizer
+        problems.read_problems(inputs["problems"].path / "problems.jsonl"),
+        held_out,
+        samples_dir,
+        tokenizer,
     )
     model = loading.load_model(expert.path, compute.device, compute.dtype)
     check_head(model)
@@ -85,7 +95,7 @@ def forward_tokens(model: "PreTrainedModel") -> int | None:
 
 
 def plan_updates(
-    rows: list[Row], config: "Finetune", tokens: int | None = None
+    rows: list[TrainingRow], config: "Finetune", tokens: int | None = None
 ) -> Iterator[Update]:
     """The rows of each update, shuffled anew each epoch, as forward passes of similar length.
 
@@ -98,15 +108,17 @@ def plan_updates(
     return (_forwards(rows, config, tokens) for rows in taken)
 
 
-def _shuffled(rows: list[Row], shuffler: random.Random, once: bool) -> Iterator[Row]:
+def _shuffled(
+    rows: list[TrainingRow], shuffler: random.Random, once: bool
+) -> Iterator[TrainingRow]:
     for _ in range(1) if once else itertools.count():
         order = list(rows)
         shuffler.shuffle(order)
         yield from order
 
 
-def _updates(stream: Iterator[Row], config: "Finetune") -> Iterator[list[Row]]:
-    taken: list[Row] = []
+def _updates(stream: Iterator[TrainingRow], config: "Finetune") -> Iterator[list[TrainingRow]]:
+    taken: list[TrainingRow] = []
     for row in stream:
         taken.append(row)
         if _count(taken, config) >= config.samples_per_update:
@@ -116,7 +128,7 @@ def _updates(stream: Iterator[Row], config: "Finetune") -> Iterator[list[Row]]:
         yield taken
 
 
-def _forwards(rows: list[Row], config: "Finetune", tokens: int | None) -> Update:
+def _forwards(rows: list[TrainingRow], config: "Finetune", tokens: int | None) -> Update:
     """Rows by length, so that little work goes into padding.
 
     Prefixes of one trajectory that met in an update are read once.
@@ -136,7 +148,7 @@ def _forwards(rows: list[Row], config: "Finetune", tokens: int | None) -> Update
     return forwards
 
 
-def _count(rows: list[Row], config: "Finetune") -> int:
+def _count(rows: list[TrainingRow], config: "Finetune") -> int:
     return sum(1 if config.batching == "solution" else len(row.positions) for row in rows)
 
 
@@ -149,7 +161,7 @@ def objective(config: "Finetune", tokenizer: "PreTrainedTokenizerBase") -> Objec
     vocabulary = tokenizer.vocab_size if "ordinary_tokens" in config.reference else None
     pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
 
-    def prepared(rows: list[Row], device: torch.device) -> Batch:
+    def prepared(rows: list[TrainingRow], device: torch.device) -> Batch:
         if vocabulary is not None:
             rows = [_ordinary(row, vocabulary) for row in rows]
         batch = collate(rows, device)
@@ -158,7 +170,7 @@ def objective(config: "Finetune", tokenizer: "PreTrainedTokenizerBase") -> Objec
     return Objective(prepared, vocabulary)
 
 
-def _ordinary(row: Row, vocabulary: int) -> Row:
+def _ordinary(row: TrainingRow, vocabulary: int) -> TrainingRow:
     """The row with labels cut at `vocabulary`, weights as they are."""
     labels = []
     for ids, weights in row.labels:
@@ -167,7 +179,7 @@ def _ordinary(row: Row, vocabulary: int) -> Row:
     return replace(row, labels=labels)
 
 
-def _at_last_column(batch: Batch, rows: list[Row], pad: int) -> Batch:
+def _at_last_column(batch: Batch, rows: list[TrainingRow], pad: int) -> Batch:
     """Every sample read at the batch's last column, past the end of its row."""
     lengths = torch.tensor([len(row.input_ids) for row in rows], device=batch.rows.device)
     columns = torch.arange(batch.input_ids.shape[1], device=batch.rows.device)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lightreasoner.inference.forward import hidden_states, pad_right
-from lightreasoner.tuning.rows import Row
+from lightreasoner.tuning.rows import TrainingRow
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -39,7 +39,7 @@ class Batch:
     attention_mask: Tensor | None = None
 
 
-def collate(rows: list[Row], device: torch.device) -> Batch:
+def collate(rows: list[TrainingRow], device: torch.device) -> Batch:
     """A batch of rows, padded on the right."""
     labels = [label for row in rows for label in row.labels]
     offsets = [0]

@@ -62,7 +62,7 @@ def write(inputs: Inputs, config: "Merge", work: Workspace, watcher: "Watcher") 
     """
     expert, samples, adapter_dir = inputs["expert"], inputs["samples"], inputs["adapter"].path
     compute, out = work.compute, work.out
-    adapter = adapters.read(adapter_dir)
+    adapter = adapters.read_adapter(adapter_dir)
     adapters.check_base(adapter, expert)
     check_samples(samples.path, expert.path)
     rows, held_out = parity_rows(samples.path, adapter_dir, config.parity_prompts)
@@ -110,7 +110,7 @@ def parity_rows(samples_dir: Path, adapter_dir: Path, n: int) -> tuple[list[list
     if not isinstance(names, list):
         raise ArtifactError(f"{path}: problem_ids must be a list, got {names!r:.80}; tune again")
     held_out = {problem_of(str(name)) for name in names}
-    table = tables.read(samples_dir / "trajectories.parquet", tables.TRAJECTORIES)
+    table = tables.read_table(samples_dir / "trajectories.parquet", tables.TRAJECTORIES)
     is_trained = [problem_of(id_) not in held_out for id_ in table["problem_id"].to_pylist()]
     order = sorted(range(len(table)), key=is_trained.__getitem__)[:n]
     rows = table.take(order).to_pylist()

@@ -18,7 +18,7 @@ NONE = {"kl_mean": 0.0, "kl_max": 0.0, "top1_agreement": 1.0}
 
 @torch.inference_mode()
 def logits(model: "PreTrainedModel", rows: list[list[int]]) -> Iterator[Tensor]:
-    """Row by row, the float32 logits (positions, vocab) at its last positions, at most 32.
+    """TrainingRow by row, the float32 logits (positions, vocab) at its last positions, at most 32.
 
     A float32 model computes in float32: no TF32, whose 10 bits a GPU may otherwise use.
     """

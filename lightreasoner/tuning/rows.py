@@ -28,7 +28,7 @@ REMEDY = "select or import the samples again"
 
 
 @dataclass(frozen=True)
-class Row:
+class TrainingRow:
     """A sequence and the samples trained on it: a label (ids, weights) at each of `positions`."""
 
     problem_id: str
@@ -37,7 +37,7 @@ class Row:
     labels: list[tuple[list[int], list[float]]]
 
 
-def read_rows(samples_dir: Path, batching: str) -> list[Row]:
+def read_rows(samples_dir: Path, batching: str) -> list[TrainingRow]:
     """The sample set as rows: one per sample (`sample`), or one per trajectory (any other
     batching).
 
@@ -55,29 +55,29 @@ def read_rows(samples_dir: Path, batching: str) -> list[Row]:
             for tokens, weights in zip(group["token_ids"], group["weights"], strict=True)
         ]
         positions = [first + int(step) for step in group["step"]]
-        row = Row(str(problem_id), ids[: max(positions) + 1], positions, labels)
+        row = TrainingRow(str(problem_id), ids[: max(positions) + 1], positions, labels)
         rows += split_row(row) if batching == "sample" else [row]
     return rows
 
 
-def split_row(row: Row) -> list[Row]:
+def split_row(row: TrainingRow) -> list[TrainingRow]:
     """One row per sample: the prefix alone, its label at the last position."""
     return [
-        Row(row.problem_id, row.input_ids[: position + 1], [position], [label])
+        TrainingRow(row.problem_id, row.input_ids[: position + 1], [position], [label])
         for position, label in zip(row.positions, row.labels, strict=True)
     ]
 
 
-def join_rows(rows: Sequence[Row]) -> list[Row]:
+def join_rows(rows: Sequence[TrainingRow]) -> list[TrainingRow]:
     """One row for the rows of one trajectory: the longest's ids with the labels of all.
 
     Under causal attention a position does not see what follows it, so the labels keep their sense.
     """
-    together: dict[str, list[Row]] = {}
+    together: dict[str, list[TrainingRow]] = {}
     for row in rows:
         together.setdefault(row.problem_id, []).append(row)
     return [
-        Row(
+        TrainingRow(
             name,
             max((row.input_ids for row in same), key=len),
             [position for row in same for position in row.positions],
@@ -87,7 +87,9 @@ def join_rows(rows: Sequence[Row]) -> list[Row]:
     ]
 
 
-def hold_out(rows: list[Row], share: float, seed: int) -> tuple[list[Row], list[Row]]:
+def hold_out(
+    rows: list[TrainingRow], share: float, seed: int
+) -> tuple[list[TrainingRow], list[TrainingRow]]:
     """The rows to train on, and those of a share of the problems, drawn by `seed`.
 
     At least one problem of two or more is held out unless the share is 0.
@@ -101,10 +103,10 @@ def hold_out(rows: list[Row], share: float, seed: int) -> tuple[list[Row], list[
 
 def gold_rows(
     problems: Sequence[Problem],
-    held_out: Sequence[Row],
+    held_out: Sequence[TrainingRow],
     samples_dir: Path,
     tokenizer: "PreTrainedTokenizerBase",
-) -> list[Row]:
+) -> list[TrainingRow]:
     """The held-out problems' own solutions, one-hot at every token after the trajectory's prompt.
 
     Problems without a solution, or that are not among `problems`, have no row.
@@ -121,10 +123,10 @@ def gold_rows(
     ]
 
 
-def one_hot_row(problem_id: str, prompt_ids: list[int], completion_ids: list[int]) -> Row:
+def one_hot_row(problem_id: str, prompt_ids: list[int], completion_ids: list[int]) -> TrainingRow:
     """A row whose every completion token is the label of its own step."""
     first = len(prompt_ids) - 1
-    return Row(
+    return TrainingRow(
         problem_id,
         prompt_ids + completion_ids[:-1],
         list(range(first, first + len(completion_ids))),
@@ -150,8 +152,8 @@ def check_samples(samples_dir: Path, expert_dir: Path) -> None:
 
 def _read(samples_dir: Path) -> tuple[pa.Table, pa.Table]:
     return (
-        tables.read(samples_dir / "samples.parquet", tables.SAMPLES),
-        tables.read(samples_dir / "trajectories.parquet", tables.TRAJECTORIES),
+        tables.read_table(samples_dir / "samples.parquet", tables.SAMPLES),
+        tables.read_table(samples_dir / "trajectories.parquet", tables.TRAJECTORIES),
     )
 
 

@@ -35,14 +35,14 @@ if TYPE_CHECKING:
 
     from lightreasoner.config import Compute, Finetune
     from lightreasoner.progress import Watcher
-    from lightreasoner.tuning.rows import Row
+    from lightreasoner.tuning.rows import TrainingRow
 
 log = logging.getLogger(__name__)
 
 CURVE = ("loss", "learning_rate", "grad_norm")
 SEAL = "sealed.json"
 CHECKPOINT_SECONDS = 60.0
-Update = list[list["Row"]]
+Update = list[list["TrainingRow"]]
 """An optimizer step's rows, a list per forward pass."""
 
 
@@ -50,7 +50,7 @@ Update = list[list["Row"]]
 class Objective:
     """How a forward pass's rows become a batch, and the ids that pi is over (None: all)."""
 
-    collate: "Callable[[list[Row], torch.device], Batch]"
+    collate: "Callable[[list[TrainingRow], torch.device], Batch]"
     vocabulary: int | None = None
 
 

@@ -63,7 +63,7 @@ def prepare(model: Path, card: Path, out: Path, adapter: bool) -> Folder:
     }
     _check_files(model, files, ADAPTER_CONFIG if adapter else "config.json")
     if adapter:
-        adapters.read(model)
+        adapters.read_adapter(model)
     else:
         check_weights(model)
     return Folder(out, dict(sorted(files.items())))

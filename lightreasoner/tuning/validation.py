@@ -16,7 +16,7 @@ from torch import Tensor
 from lightreasoner.inference.forward import batches, hidden_states
 from lightreasoner.sampling.contrast import entropy
 from lightreasoner.tuning.loss import Batch, collate, pieces, summed_divergence
-from lightreasoner.tuning.rows import Row, join_rows
+from lightreasoner.tuning.rows import TrainingRow, join_rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -30,8 +30,8 @@ MEASURES = ("loss", "entropy", "gold_perplexity")
 class Validation:
     """Held-out rows of samples, and gold solutions as rows of one-hot labels (maybe none)."""
 
-    rows: list[Row]
-    gold: list[Row]
+    rows: list[TrainingRow]
+    gold: list[TrainingRow]
 
     @torch.no_grad()
     def measure(self, model: "PreTrainedModel") -> dict[str, float]:
@@ -50,7 +50,7 @@ class Validation:
         return found
 
 
-def _batches(rows: Sequence[Row], device: torch.device) -> list[Batch]:
+def _batches(rows: Sequence[TrainingRow], device: torch.device) -> list[Batch]:
     lengths = [len(row.input_ids) for row in rows]
     return [
         collate([rows[index] for index in batch], device)

@@ -52,7 +52,7 @@ class Registered:
     created: bool
 
 
-def register(
+def register_version(
     model: Artifact, outcomes: Mapping[str, Outcome], params: Params, run_id: str | None
 ) -> Registered:
     """Register the merged model, or find the version that has its digest, and move the alias.

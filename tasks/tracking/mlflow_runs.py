@@ -232,8 +232,8 @@ def find_stage(parent_id: str, stage: str) -> str:
     """The newest run of a stage under a pipeline's run; UNTRACKED if MLflow has none."""
 
     def search() -> list[Run]:
-        where = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent_id}' and attributes.run_name = '{stage}'"
-        return _client().search_runs([route.experiment_of(_client())], where, max_results=1)
+        query = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent_id}' and attributes.run_name = '{stage}'"
+        return _client().search_runs([route.experiment_of(_client())], query, max_results=1)
 
     found = _attempt(f"a search for {stage}'s run", search) if parent_id else None
     return str(found[0].info.run_id) if found else UNTRACKED

@@ -21,7 +21,7 @@ def of_payload(payload: Path) -> pd.DataFrame | None:
     path = payload / "scores.parquet"
     if not path.exists():
         return None
-    scores = tables.read(path, tables.SCORES).to_pandas()[COLUMNS].astype(object)
+    scores = tables.read_table(path, tables.SCORES).to_pandas()[COLUMNS].astype(object)
     sets = scores.groupby("problem_set", sort=False)
     shown = sets.head(max(1, ROWS // sets.ngroups))
     return shown.where(shown.notna(), None)

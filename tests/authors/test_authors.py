@@ -183,7 +183,7 @@ def write_lines(path: Path, *rows: dict[str, Any] | str) -> Path:
 def test_a_line_is_read_as_it_was_written(tiny_expert: Path, tmp_path: Path) -> None:
     tokenizer = loading.load_tokenizer(tiny_expert)
     path = write_lines(tmp_path / "a.jsonl", LINE, "", LINE)
-    first, second = jsonl.read(path, tokenizer)
+    first, second = jsonl.read_samples(path, tokenizer)
     assert first == jsonl.Line(1, "What is 1 + 1?", 1, "1", [10, 12], [0.75, 0.25], 0.5)
     assert second == dataclasses.replace(first, number=3)
     assert json.loads(jsonl.write_line(first, tokenizer)) == LINE
@@ -223,7 +223,7 @@ def test_a_malformed_line_is_named(
     bad = change if isinstance(change, str) else {**LINE, **change}
     path = write_lines(tmp_path / "a.jsonl", LINE, bad)
     with pytest.raises(ArtifactError, match=message) as caught:
-        jsonl.read(path, loading.load_tokenizer(tiny_expert))
+        jsonl.read_samples(path, loading.load_tokenizer(tiny_expert))
     assert str(caught.value).startswith(f"{path}:2: ")
     assert "\n" not in str(caught.value)
 
@@ -233,7 +233,7 @@ def test_a_missing_field_is_named(name: str, tiny_expert: Path, tmp_path: Path) 
     rest = {key: value for key, value in LINE.items() if key != name}
     path = write_lines(tmp_path / "a.jsonl", rest)
     with pytest.raises(ArtifactError, match=f"a.jsonl:1: {name} is missing; the fields are"):
-        jsonl.read(path, loading.load_tokenizer(tiny_expert))
+        jsonl.read_samples(path, loading.load_tokenizer(tiny_expert))
 
 
 def test_an_empty_file_and_other_encodings_are_named(tiny_expert: Path, tmp_path: Path) -> None:
@@ -242,7 +242,7 @@ def test_an_empty_file_and_other_encodings_are_named(tiny_expert: Path, tmp_path
     for content, message in ((b"\n", "no samples in the file"), (b"\xff{}", "not UTF-8 text")):
         path.write_bytes(content)
         with pytest.raises(ArtifactError, match=message):
-            jsonl.read(path, tokenizer)
+            jsonl.read_samples(path, tokenizer)
 
 
 TEXTS = {"set/00000": "1+1=2, née", "set/00001": "so 2."}
@@ -255,17 +255,19 @@ def write_set(directory: Path, expert: Path, rows: Rows, seeded: list[int] | Non
     directory.mkdir(parents=True)
     tokenizer = loading.load_tokenizer(expert)
     columns = list(map(list, zip(*rows, strict=True)))
-    tables.write(pa.table(columns, tables.SAMPLES), tables.SAMPLES, directory / "samples.parquet")
+    tables.write_table(
+        pa.table(columns, tables.SAMPLES), tables.SAMPLES, directory / "samples.parquet"
+    )
     encoded = [encode(QUESTIONS[id_], "qwen25-math-cot", tokenizer) for id_ in TEXTS]
     completions = [tokenizer(text)["input_ids"] for text in TEXTS.values()]
     columns = [list(TEXTS), encoded, [seeded or completions[0], completions[1]], ["stop"] * 2]
-    tables.write(
+    tables.write_table(
         pa.table(columns, tables.TRAJECTORIES),
         tables.TRAJECTORIES,
         directory / "trajectories.parquet",
     )
     read = [Problem(id_, question, "2", "") for id_, question in QUESTIONS.items()]
-    problems.write(read, directory / "problems.jsonl")
+    problems.write_problems(read, directory / "problems.jsonl")
     return directory
 
 
@@ -311,8 +313,8 @@ def test_there_and_back_gives_the_same_samples(
         "equal": len(rows) - len(lost), "label": 0, "prefix": 0, "first": len(lost), "second": 0
     }  # fmt: skip
     if not lost:
-        again = tables.read(root / "back" / "samples.parquet", tables.SAMPLES)
-        assert again.equals(tables.read(ours / "samples.parquet", tables.SAMPLES))
+        again = tables.read_table(root / "back" / "samples.parquet", tables.SAMPLES)
+        assert again.equals(tables.read_table(ours / "samples.parquet", tables.SAMPLES))
 
 
 def test_rows_without_a_boundary_are_counted_and_named(tiny_expert: Path, tmp_path: Path) -> None:
@@ -335,7 +337,7 @@ def test_rows_without_a_boundary_are_counted_and_named(tiny_expert: Path, tmp_pa
         assert [row["line"] for row in csv.DictReader(file)] == ["2", "4"]
     found = tables.provenance(tmp_path / "set" / "samples.parquet")["import"]
     assert (found["rows"], found["samples"], found["excluded"]) == (4, 2, 2)
-    kept = tables.read(tmp_path / "set" / "samples.parquet", tables.SAMPLES).to_pylist()
+    kept = tables.read_table(tmp_path / "set" / "samples.parquet", tables.SAMPLES).to_pylist()
     assert [(row["problem_id"], row["step"]) for row in kept] == [
         ("authors/00000", 1),
         ("authors/00001", 1),
@@ -407,7 +409,7 @@ def test_a_question_that_is_not_among_the_problems(tiny_expert: Path, tmp_path: 
 
 def test_an_export_needs_the_problems(tiny_expert: Path, tmp_path: Path) -> None:
     ours = write_set(tmp_path / "ours", tiny_expert, [("set/00000", 1, [10], [1.0], 0.5)])
-    problems.write([Problem("other", "What?", "2", "")], ours / "problems.jsonl")
+    problems.write_problems([Problem("other", "What?", "2", "")], ours / "problems.jsonl")
     with pytest.raises(ProblemsError, match="no problem set/00000; give the problems"):
         convert.export_file(ours, ours, tiny_expert, tmp_path / "a.jsonl")
     assert not (tmp_path / "a.jsonl").exists()
@@ -423,9 +425,9 @@ def test_several_trajectories_of_a_problem_are_warned_of(
         convert.export_file(ours, ours, tiny_expert, tmp_path / "one.jsonl")
     assert not caplog.text
     for name, schema in (("samples", tables.SAMPLES), ("trajectories", tables.TRAJECTORIES)):
-        table = tables.read(ours / f"{name}.parquet", schema).to_pylist()
+        table = tables.read_table(ours / f"{name}.parquet", schema).to_pylist()
         table[1]["problem_id"] = "set/00000#1"
-        tables.write(pa.Table.from_pylist(table, schema), schema, ours / f"{name}.parquet")
+        tables.write_table(pa.Table.from_pylist(table, schema), schema, ours / f"{name}.parquet")
     with caplog.at_level(logging.WARNING, "lightreasoner"):
         assert convert.export_file(ours, ours, tiny_expert, tmp_path / "a.jsonl") == 2
     assert "1 of 1 problems have samples of several trajectories, the first is set/" in caplog.text
@@ -440,7 +442,7 @@ def test_an_import_is_trained_on_directly(batching: str, tiny_expert: Path, tmp_
     rows = [{**LINE, "step": step, "prefix": "1+1=2"[:step]} for step in range(5)]
     path = write_lines(tmp_path / "a.jsonl", *rows)
     convert.import_file(path, tiny_expert, "authors", None, tmp_path / "set")
-    problems.write([Problem("other", "What?", "2", "")], tmp_path / "problems.jsonl")
+    problems.write_problems([Problem("other", "What?", "2", "")], tmp_path / "problems.jsonl")
     config = Finetune.model_validate({"updates": 2, "batching": batching})
     (tmp_path / "adapter").mkdir()
     paths = {"expert": tiny_expert, "samples": tmp_path / "set", "problems": tmp_path}
@@ -456,7 +458,7 @@ def test_weights_that_sum_to_nearly_1_are_normalised(tiny_expert: Path, tmp_path
     path = write_lines(tmp_path / "a.jsonl", row)
     convert.import_file(path, tiny_expert, "authors", None, tmp_path / "set")
     check_samples(tmp_path / "set", tiny_expert)
-    found = tables.read(tmp_path / "set" / "samples.parquet", tables.SAMPLES)["weights"][0]
+    found = tables.read_table(tmp_path / "set" / "samples.parquet", tables.SAMPLES)["weights"][0]
     assert found.as_py() == pytest.approx([0.6 / 0.996, 0.396 / 0.996])
 
 

@@ -332,9 +332,9 @@ def test_a_prefect_server_that_is_down_is_named(
 @pytest.mark.timeout(600)
 def test_up_serves_runs_and_ends_with_all_its_processes(workspace: Path) -> None:
     """Both servers and the deployment answer, `run`'s address is announced, SIGTERM ends all."""
-    where, ports = workspace / "home", (free_port(), free_port())
+    home, ports = workspace / "home", (free_port(), free_port())
     options = ["up", "--prefect-port", str(ports[0]), "--mlflow-port", str(ports[1])]
-    environ = {**os.environ, "PYTHONPATH": str(environment.ROOT), "LIGHTREASONER_HOME": str(where)}
+    environ = {**os.environ, "PYTHONPATH": str(environment.ROOT), "LIGHTREASONER_HOME": str(home)}
     log = workspace / "up.log"
     with log.open("wb") as file:
         process = subprocess.Popen(
@@ -346,18 +346,18 @@ def test_up_serves_runs_and_ends_with_all_its_processes(workspace: Path) -> None
             assert process.poll() is None, log.read_text(encoding="utf-8")
             assert time.monotonic() < end
             time.sleep(0.5)
-        places = local.running(where)
-        assert places is not None
-        assert up.status(where)
+        servers = local.running(home)
+        assert servers is not None
+        assert up.status(home)
         for flow in local.DEPLOYED:
-            address = f"{places.prefect}/api/deployments/name/{flow}/local"
-            answer = local._get(address, environment.login(where))
+            address = f"{servers.prefect}/api/deployments/name/{flow}/local"
+            answer = local._get(address, environment.login(home))
             form = json.loads(answer)["parameters"]["params"]
             assert form["preset"] == "microworld"
     finally:
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
-    assert local.announced(where) is None
+    assert local.announced(home) is None
     for port in ports:
         up._check_free(port, "")
 

@@ -19,7 +19,7 @@ from lightreasoner.inference import prompts
 SETS = ("asdiv", "gsm8k", "minerva_math", "mmlu_stem", "olympiadbench", "svamp")
 
 
-def records(*arguments: str) -> list[dict[str, Any]]:
+def prompt_lines(*arguments: str) -> list[dict[str, Any]]:
     result = call("prompts", *arguments)
     assert result.exit_code == 0, result.stderr
     return [json.loads(line) for line in result.stdout_bytes.decode().split("\n") if line]
@@ -28,11 +28,13 @@ def records(*arguments: str) -> list[dict[str, Any]]:
 def test_each_record_is_a_line_in_the_files_order(tmp_path: Path) -> None:
     rows = [{"question": f"√{n}?", "answer": f"#### {n},000.0"} for n in range(3)]
     source = put(tmp_path, "gsm8k", *rows)
-    found = records("--benchmark", "gsm8k", "--data", source)
+    found = prompt_lines("--benchmark", "gsm8k", "--data", source)
     assert [(row["idx"], row["gold"]) for row in found] == [(n, f"{n},000") for n in range(3)]
     assert "user\n√2?<|im_end|>" in found[2]["prompt"]
     assert "√2?".encode() in call("prompts", "--benchmark", "gsm8k", "--data", source).stdout_bytes
-    limited = records("--benchmark", "gsm8k", "--data", source, "--limit", "2", "--style", "cot")
+    limited = prompt_lines(
+        "--benchmark", "gsm8k", "--data", source, "--limit", "2", "--style", "cot"
+    )
     assert [row["prompt"] for row in limited] == [f"Question: √{n}?\nAnswer:" for n in range(2)]
 
 
@@ -40,7 +42,7 @@ def test_demos_keep_their_bytes(tmp_path: Path) -> None:
     """Form feeds and carriage returns are part of the toolkit's demos."""
     source = put(tmp_path, "mmlu_stem", MMLU)
     (tmp_path / "mmlu_stem" / "demos.json").write_text(json.dumps(DEMOS), encoding="utf-8")
-    (found,) = records("--benchmark", "mmlu_stem", "--data", source)
+    (found,) = prompt_lines("--benchmark", "mmlu_stem", "--data", source)
     assert found["gold"] == "C"
     assert "q0\rx\na0\fy\n\nq1\rx\na1\fy\n\n" in found["prompt"]
 
@@ -48,7 +50,7 @@ def test_demos_keep_their_bytes(tmp_path: Path) -> None:
 def test_chat_renders_the_models_template(tmp_path: Path, tiny_expert: Path) -> None:
     source = put(tmp_path, "math", MATH)
     chat = ("--benchmark", "math", "--data", source, "--style", "chat")
-    (found,) = records(*chat, "--model", str(tiny_expert))
+    (found,) = prompt_lines(*chat, "--model", str(tiny_expert))
     assert found["prompt"].endswith("What is $1+1$?<|im_end|>\n<|im_start|>assistant\n")
     assert found["gold"] == r"\frac{4}{2}"
     assert faults(call("prompts", *chat)) == [
@@ -60,7 +62,7 @@ def test_chat_renders_the_models_template(tmp_path: Path, tiny_expert: Path) -> 
 
 def test_the_micro_worlds_prompts_are_as_many_as_asked_for() -> None:
     drawn = ("--benchmark", "tuned", "--data", "microworld")
-    assert len(records(*drawn, "--limit", "2")) == 2
+    assert len(prompt_lines(*drawn, "--limit", "2")) == 2
     assert "say how many (n or --limit)" in faults(call("prompts", *drawn))[0]
 
 
@@ -122,7 +124,7 @@ def test_the_output_is_the_toolkits_to_the_byte(name: str) -> None:
     text = (SHARED / "parity" / "prompts_and_golds.jsonl").read_text(encoding="utf-8")
     expected = [row for row in map(json.loads, text.splitlines()) if row["benchmark"] == name]
     for style, key in ("qwen25-math-cot", "sha_qwen25"), ("cot", "sha_cot"):
-        printed = records(
+        printed = prompt_lines(
             "--benchmark", name, "--data", str(SHARED / "benchmarks"), "--style", style
         )
         assert [row["idx"] for row in printed] == list(range(len(printed)))
@@ -136,6 +138,6 @@ def test_the_output_is_the_toolkits_to_the_byte(name: str) -> None:
 def test_demos_of_the_toolkit_hold_control_characters() -> None:
     """What the byte-for-byte test above rests on: the demos would differ if these were lost."""
     demos = sources.demos(str(SHARED / "benchmarks"), "mmlu_stem")
-    prompt = prompts.render("q", "cot", None, demos)  # type: ignore[arg-type]
+    prompt = prompts.render_prompt("q", "cot", None, demos)  # type: ignore[arg-type]
     assert "\f" in prompt
     assert "\r" in prompt

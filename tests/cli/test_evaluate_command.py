@@ -45,7 +45,7 @@ def arguments(data: str, *more: str) -> list[str]:
 
 
 def scores(out: str = "out") -> pd.DataFrame:
-    return tables.read(Path(out) / "scores.parquet", tables.SCORES).to_pandas()
+    return tables.read_table(Path(out) / "scores.parquet", tables.SCORES).to_pandas()
 
 
 def test_writes_scores_and_says_how_it_went(data: str) -> None:

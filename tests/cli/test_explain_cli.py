@@ -67,7 +67,7 @@ def colours(trajectory: ExplainedTrajectory, theme: str, **options: object) -> s
 
 @pytest.mark.parametrize("theme", trajectories.SHADES)
 def test_with_colour_a_token_has_its_shade(data: Path, theme: str) -> None:
-    scored = trajectories.read(data / "steps", data / "samples", data / "model")
+    scored = trajectories.load_scored(data / "steps", data / "samples", data / "model")
     last = trajectories.trajectory(scored, "set/p1")
     paper, _ = trajectories.SHADES[theme][-1]
     red, green, blue = (int(paper[at : at + 2], 16) for at in (1, 3, 5))

@@ -36,7 +36,7 @@ def put(directory: Path, name: str, *rows: dict[str, Any]) -> str:
 
 
 def read(source: str, name: str) -> list[Problem]:
-    return sources.read(source, name, "test", None, seed=0)
+    return sources.draw_problems(source, name, "test", None, seed=0)
 
 
 @pytest.mark.parametrize(
@@ -246,5 +246,5 @@ def test_math500_reads_whole() -> None:
 
 
 def _digest(question: str, style: PromptStyle, demos: list[Demo]) -> str:
-    prompt = prompts.render(question, style, None, demos)  # type: ignore[arg-type]
+    prompt = prompts.render_prompt(question, style, None, demos)  # type: ignore[arg-type]
     return hashlib.sha256(prompt.encode()).hexdigest()

@@ -122,15 +122,16 @@ REFUSED = [
 
 @pytest.mark.parametrize(("text", "answer", "how"), READ)
 def test_a_worked_solution_gives_its_answer(text: str, answer: str, how: str) -> None:
-    found = golds.read(text)
+    found = golds.parse_gold(text)
     assert (found.answer, found.how) == (answer, how)
 
 
 @pytest.mark.parametrize("text", ALONE)
 def test_an_answer_alone_stays_as_it_is(text: str) -> None:
-    assert golds.read(text) == golds.Gold(text, "given")
+    assert golds.parse_gold(text) == golds.Gold(text, "given")
     assert (
-        golds.read(f"because\n#### {text.partition(chr(10))[0]}").answer == text.partition("\n")[0]
+        golds.parse_gold(f"because\n#### {text.partition(chr(10))[0]}").answer
+        == text.partition("\n")[0]
     )
 
 
@@ -180,12 +181,12 @@ def test_a_long_text_takes_no_time() -> None:
         "answer is 7. So ",
     ):
         with contextlib.suppress(ValueError):
-            golds.read(part * 5000)
+            golds.parse_gold(part * 5000)
 
 
 @given(st.integers() | st.decimals(allow_nan=False, allow_infinity=False))
 def test_a_number_stays_as_it_is(number: Any) -> None:
-    assert golds.read(str(number)) == golds.Gold(str(number), "given")
+    assert golds.parse_gold(str(number)) == golds.Gold(str(number), "given")
 
 
 @pytest.mark.parametrize(
@@ -200,7 +201,7 @@ def test_a_number_stays_as_it_is(number: Any) -> None:
     ],
 )
 def test_every_layout_is_read_so(name: str, record: dict[str, Any]) -> None:
-    assert sources.problem_of_record(name, record, "in:1").answer == "7"
+    assert sources.problem_of_row(name, record, "in:1").answer == "7"
 
 
 @pytest.mark.parametrize(
@@ -214,7 +215,7 @@ def test_every_layout_is_read_so(name: str, record: dict[str, Any]) -> None:
 )
 def test_every_layout_is_refused_so(name: str, record: dict[str, Any]) -> None:
     with pytest.raises(ProblemsError, match=r"in:1: no gold answer can be read"):
-        sources.problem_of_record(name, record, "in:1")
+        sources.problem_of_row(name, record, "in:1")
 
 
 def test_grade_reads_them_and_says_how(tmp_path: Path) -> None:
@@ -255,5 +256,5 @@ def test_prepare_counts_them_where_the_manifest_is(tmp_path: Path) -> None:
 def test_the_judged_worked_solutions() -> None:
     text = (SHARED / "cases/files/gold/worked_solution.jsonl").read_text(encoding="utf-8")
     rows = [json.loads(line) for line in text.splitlines()]
-    read = [sources.problem_of_record(row["benchmark"], row["record"], "x") for row in rows]
+    read = [sources.problem_of_row(row["benchmark"], row["record"], "x") for row in rows]
     assert [problem.answer for problem in read] == ["7"] * len(rows)

@@ -64,7 +64,7 @@ def lines(path: Path, *rows: dict[str, Any]) -> None:
 
 
 def read(name: str, split: str = "test") -> list[tuple[str, str, str]]:
-    found = sources.read("hub", name, split, None, seed=0)
+    found = sources.draw_problems("hub", name, split, None, seed=0)
     return [(problem.id, problem.question, problem.answer) for problem in found]
 
 
@@ -224,7 +224,7 @@ def test_an_unknown_set_is_refused_before_anything_runs() -> None:
 def test_a_failing_download_is_one_line(cache: None) -> None:
     message = rf"^hub data set cais/mmlu@{OTHER}, split 'test', cannot be loaded \(.*\); check the"
     with pytest.raises(ProblemsError, match=message) as caught:
-        sources.read(f"cais/mmlu@{OTHER}", "mmlu_stem", "test", None, seed=0)
+        sources.draw_problems(f"cais/mmlu@{OTHER}", "mmlu_stem", "test", None, seed=0)
     assert "\n" not in str(caught.value)
 
 
@@ -243,7 +243,7 @@ def test_whole_files_read_as_from_a_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: None, name: str, n: int
 ) -> None:
     put(monkeypatch, name, SHARED / "benchmarks" / name)
-    assert sources.read("hub", name, "test", None, 0) == sources.read(
+    assert sources.draw_problems("hub", name, "test", None, 0) == sources.draw_problems(
         str(SHARED / "benchmarks"), name, "test", None, 0
     )
     assert len(read(name)) == n
@@ -256,6 +256,8 @@ def test_olympiadbenchs_file_reads_as_from_a_directory(
     (tmp_path / "math_tasks").mkdir()
     (tmp_path / "math_tasks" / "data").symlink_to(SHARED / "benchmarks")
     put(monkeypatch, "olympiadbench", tmp_path / "math_tasks")
-    found = sources.read("hub", "olympiadbench", "test", None, 0)
-    assert found == sources.read(str(SHARED / "benchmarks"), "olympiadbench", "test", None, 0)
+    found = sources.draw_problems("hub", "olympiadbench", "test", None, 0)
+    assert found == sources.draw_problems(
+        str(SHARED / "benchmarks"), "olympiadbench", "test", None, 0
+    )
     assert len(found) == 675

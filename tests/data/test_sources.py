@@ -24,7 +24,7 @@ def row(question: object = "1+1?", answer: object = "2") -> str:
 
 
 def read(path: Path, n: int | None = None, seed: int = 0) -> list[Problem]:
-    return sources.read(str(path), "toy", "train", n, seed)
+    return sources.draw_problems(str(path), "toy", "train", n, seed)
 
 
 def test_gsm8k_answers_are_split(tmp_path: Path) -> None:
@@ -47,10 +47,10 @@ def test_parquet_reads_as_jsonl(tmp_path: Path) -> None:
 def test_a_directory_in_the_toolkits_layout(tmp_path: Path) -> None:
     write(tmp_path / "gsm8k" / "test.jsonl", row("test"))
     write(tmp_path / "gsm8k" / "train.jsonl", row("train"))
-    found = sources.read(str(tmp_path), "gsm8k", "test", None, 0)
+    found = sources.draw_problems(str(tmp_path), "gsm8k", "test", None, 0)
     assert [(p.id, p.question) for p in found] == [("gsm8k/test/00000", "test")]
     with pytest.raises(ProblemsError, match=r"has no svamp/test.jsonl"):
-        sources.read(str(tmp_path), "svamp", "test", None, 0)
+        sources.draw_problems(str(tmp_path), "svamp", "test", None, 0)
 
 
 def test_line_separators_within_text_are_text(tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_a_folder_of_a_sources_name_is_not_that_source(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "microworld").mkdir()
     assert sources.resolve("microworld").digest == "microworld"
-    assert len(sources.read("microworld", "tuned", "test", 2, 0)) == 2
+    assert len(sources.draw_problems("microworld", "tuned", "test", 2, 0)) == 2
 
 
 @pytest.mark.parametrize("answer", [0, 0.0, "0"])
@@ -162,9 +162,9 @@ def test_a_set_is_named_once_and_a_file_holds_one(tmp_path: Path) -> None:
 def test_a_directory_that_is_the_set_itself(tmp_path: Path) -> None:
     write(tmp_path / "gsm8k" / "test.jsonl", row("test"))
     source = str(tmp_path / "gsm8k")
-    assert len(sources.read(source, "gsm8k", "test", None, 0)) == 1
+    assert len(sources.draw_problems(source, "gsm8k", "test", None, 0)) == 1
     with pytest.raises(ProblemsError, match=r"check the set's name"):
-        sources.read(source, "gsm8k_typo", "test", None, 0)
+        sources.draw_problems(source, "gsm8k_typo", "test", None, 0)
 
 
 def test_a_parquet_file_of_other_columns_lists_them(tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ def test_a_parquet_file_of_other_columns_lists_them(tmp_path: Path) -> None:
 def test_a_record_is_read_by_itself(
     benchmark: str, record: Any, question: str | None, answer: str
 ) -> None:
-    problem = sources.problem_of_record(benchmark, record, "in.jsonl:7")
+    problem = sources.problem_of_row(benchmark, record, "in.jsonl:7")
     assert (problem.id, problem.answer) == ("in.jsonl:7", answer)
     assert question in (None, problem.question)
 
@@ -210,4 +210,4 @@ def test_a_record_is_read_by_itself(
 )
 def test_an_unreadable_record_is_named(benchmark: str, record: Any, message: str) -> None:
     with pytest.raises(ProblemsError, match=message):
-        sources.problem_of_record(benchmark, record, "in:7")
+        sources.problem_of_row(benchmark, record, "in:7")

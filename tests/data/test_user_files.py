@@ -39,7 +39,9 @@ def table_file(path: Path, **columns: pa.Array) -> Path:
 
 
 def answers(path: Path) -> list[str]:
-    return [problem.answer for problem in sources.read(str(path), "mine", "train", None, 0)]
+    return [
+        problem.answer for problem in sources.draw_problems(str(path), "mine", "train", None, 0)
+    ]
 
 
 # Byte order marks
@@ -48,16 +50,16 @@ def answers(path: Path) -> list[str]:
 def test_problems_may_begin_with_a_mark(tmp_path: Path) -> None:
     path = text_file(tmp_path / "a.jsonl", MARK + json.dumps(ROW), ROW)
     assert answers(path) == ["7", "7"]
-    drawn = sources.read(str(path), "mine", "train", None, 0)
-    problems.write(drawn, path)
+    drawn = sources.draw_problems(str(path), "mine", "train", None, 0)
+    problems.write_problems(drawn, path)
     path.write_text(MARK + path.read_text(encoding="utf-8"), encoding="utf-8")
-    assert problems.read(path) == drawn
+    assert problems.read_problems(path) == drawn
 
 
 def test_a_mark_elsewhere_is_content(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps(ROW | {"question": f"{MARK}q{MARK}"}, ensure_ascii=False))
-    (problem,) = sources.read(str(path), "mine", "train", None, 0)
+    (problem,) = sources.draw_problems(str(path), "mine", "train", None, 0)
     assert problem.question == f"{MARK}q{MARK}"
     text_file(path, ROW, MARK + json.dumps(ROW))
     with pytest.raises(ProblemsError, match=r"a.jsonl:2: not valid JSON"):
@@ -75,7 +77,7 @@ def test_responses_may_begin_with_a_mark(tmp_path: Path) -> None:
 def test_samples_may_begin_with_a_mark(tiny_expert: Path, tmp_path: Path) -> None:
     path = write_samples(tmp_path / "a.jsonl", LINE)
     path.write_text(MARK + path.read_text(encoding="utf-8"), encoding="utf-8")
-    assert len(jsonl.read(path, loading.load_tokenizer(tiny_expert))) == 1
+    assert len(jsonl.read_samples(path, loading.load_tokenizer(tiny_expert))) == 1
 
 
 def test_demos_may_begin_with_a_mark(tmp_path: Path) -> None:
@@ -149,7 +151,7 @@ def test_lists_and_other_columns_are_read(tmp_path: Path) -> None:
         when=pa.array([1], pa.timestamp("ns")),
         more=pa.array([{"a": [1]}]),
     )
-    (problem,) = sources.read(str(tmp_path), "olympiadbench", "test", None, 0)
+    (problem,) = sources.draw_problems(str(tmp_path), "olympiadbench", "test", None, 0)
     assert problem.answer == "0.1"
 
 
@@ -224,7 +226,7 @@ def test_lists_hold_texts_and_numbers(field: str, value: list[Any]) -> None:
     name = "mmlu_stem" if field == "choices" else "olympiadbench"
     record = {"question": "q?", field: value, "answer": 2}
     with pytest.raises(ProblemsError, match=rf"x: {field} must be "):
-        sources.problem_of_record(name, record, "x")
+        sources.problem_of_row(name, record, "x")
 
 
 def test_a_broken_file_of_problems_stops_prepare(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def written(
     out.mkdir()
     work = Workspace(out, out.with_name(f"{out.name}-shards"), CPU)
     evaluate.write({"model": artifacts.of(model_dir)}, config, work, Silent(), engine)
-    scores = tables.read(out / "scores.parquet", tables.SCORES).to_pandas()
+    scores = tables.read_table(out / "scores.parquet", tables.SCORES).to_pandas()
     return scores, json.loads((out / "summary.json").read_text())
 
 

@@ -33,12 +33,12 @@ def write_tuning(out: Path, updates: int) -> Tuning:
     rows = [(name, step) for name, length in lengths.items() for step in range(length)]
     n = len(rows)
     columns = [*map(list, zip(*rows, strict=True)), [[1]] * n, [[1.0]] * n, [None] * n]
-    tables.write(pa.table(columns, tables.SAMPLES), tables.SAMPLES, out / "samples.parquet")
+    tables.write_table(pa.table(columns, tables.SAMPLES), tables.SAMPLES, out / "samples.parquet")
     completions = [[1] * length for length in lengths.values()]
     trajectories = pa.table(
         [list(lengths), [[2], [2]], completions, ["stop"] * 2], tables.TRAJECTORIES
     )
-    tables.write(trajectories, tables.TRAJECTORIES, out / "trajectories.parquet")
+    tables.write_table(trajectories, tables.TRAJECTORIES, out / "trajectories.parquet")
     curve = pd.DataFrame({"update": range(1, updates + 1), "loss": 1.0})
     curve.to_csv(out / "curve.csv", index=False)
     config = Finetune(batching="solution", updates=9, samples_per_update=2, validation_share=0)

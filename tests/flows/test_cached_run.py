@@ -30,15 +30,15 @@ main()
 """
 
 
-def run(where: Path) -> list[str]:
+def run(workspace: Path) -> list[str]:
     """Run the pipeline there; what it said, a line each."""
     environ = {**os.environ, "PYTHONPATH": str(environment.ROOT), "OMP_NUM_THREADS": "1"}
     for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "PREFECT_HOME"):
         environ.pop(name, None)
     done = subprocess.run(
         [sys.executable, "-c", RUN, "run"],
-        cwd=where,
-        env={**environ, "LIGHTREASONER_HOME": str(where / "home")},
+        cwd=workspace,
+        env={**environ, "LIGHTREASONER_HOME": str(workspace / "home")},
         capture_output=True,
         text=True,
     )

@@ -191,13 +191,13 @@ def alive(process: subprocess.Popen[bytes]) -> bool:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server on a free port of this machine."""
-    where = tmp_path_factory.mktemp("served")
+    home = tmp_path_factory.mktemp("served")
     port = free_port()
     api = f"http://127.0.0.1:{port}/api"
     environ = {
         **os.environ,
-        "LIGHTREASONER_HOME": str(where),
-        "PREFECT_HOME": str(where / "prefect"),
+        "LIGHTREASONER_HOME": str(home),
+        "PREFECT_HOME": str(home / "prefect"),
         "PREFECT_API_URL": api,
         "PREFECT_API_AUTH_STRING": LOGIN,
         "PREFECT_SERVER_API_AUTH_STRING": LOGIN,
@@ -206,9 +206,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     }
     environ.pop("MLFLOW_TRACKING_URI", None)
     command = ["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    with started(command, environ, where / "server.log", where):
+    with started(command, environ, home / "server.log", home):
         until(lambda: answers(f"{api}/health"), 180)
-        yield Server(api, where, environ)
+        yield Server(api, home, environ)
 
 
 def answers(address: str) -> bool:
@@ -237,9 +237,9 @@ def fields(tiny_params: Params) -> dict[str, Any]:
     return Form.of(tiny_params).model_dump(mode="json", exclude_unset=True)
 
 
-def finetunings(where: Path) -> list[tuple[float, float]]:
+def finetunings(home: Path) -> list[tuple[float, float]]:
     """When each stored adapter was trained: start and end."""
-    entries = (where / "store" / "finetune").glob("*/manifest.json")
+    entries = (home / "store" / "finetune").glob("*/manifest.json")
     manifests = [yaml.safe_load(entry.read_text(encoding="utf-8")) for entry in entries]
     return sorted((each["started"], each["started"] + each["seconds"]) for each in manifests)
 
@@ -277,9 +277,9 @@ def test_two_runs_go_together_and_take_turns(runner: Server, fields: dict[str, A
         assert {"lightreasoner", "pipeline", run.name.split()[0]} <= set(run.tags)
 
 
-def checkpoints(where: Path) -> set[int]:
+def checkpoints(home: Path) -> set[int]:
     """The numbers of the checkpoints of work in progress."""
-    found = (where / "work").glob("*/shards/**/checkpoint-*")
+    found = (home / "work").glob("*/shards/**/checkpoint-*")
     return {int(path.name.partition("-")[2]) for path in found if path.name[-1].isdigit()}
 
 

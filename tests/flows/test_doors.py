@@ -33,11 +33,11 @@ import os, sys
 from pathlib import Path
 from flows import environment
 from flows.servers import local, own_prefect
-where = Path(os.environ["LIGHTREASONER_HOME"])
-environment.prepare_environment(where)
-local.connect(where)
-own_prefect.start(where)
-own_prefect.wait(where)
+home = Path(os.environ["LIGHTREASONER_HOME"])
+environment.prepare_environment(home)
+local.connect(home)
+own_prefect.start(home)
+own_prefect.wait(home)
 from prefect.client.orchestration import get_client
 with get_client(sync_client=True) as client:
     client.read_flows()
@@ -52,17 +52,17 @@ def mode(path: Path) -> int:
 
 def test_a_login_is_made_once_for_its_user_alone(tmp_path: Path) -> None:
     """Also by eight that ask at once; in a home that others could enter until now."""
-    where = tmp_path / "home"
-    where.mkdir(mode=0o755)
+    home = tmp_path / "home"
+    home.mkdir(mode=0o755)
     with ThreadPoolExecutor(8) as pool:
-        (made,) = set(pool.map(environment.login, [where] * 8))
+        (made,) = set(pool.map(environment.login, [home] * 8))
     user, _, secret = made.partition(":")
     assert user == "lightreasoner"
     assert len(secret) == 32
-    assert environment.login(where) == made
+    assert environment.login(home) == made
     assert environment.login(tmp_path / "other") != made
-    assert mode(where) == 0o700
-    assert mode(where / environment.LOGIN) == 0o600
+    assert mode(home) == 0o700
+    assert mode(home / environment.LOGIN) == 0o600
 
 
 def test_a_folder_of_all_users_is_no_home(tmp_path: Path) -> None:
@@ -145,24 +145,24 @@ def refuses_strangers(door: Door, asked: list[tuple[str, str, Any]]) -> None:
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The home of a cold `lightreasoner up`."""
-    where = tmp_path_factory.mktemp("doors") / "home"
+    home = tmp_path_factory.mktemp("doors") / "home"
     options = ["--prefect-port", str(free_port()), "--mlflow-port", str(free_port())]
     start = command("up", "--detach", "--params", str(ROOT / "params.yaml"), *options)
     try:
         done = subprocess.run(
-            start, env=environ(where), cwd=where.parent, check=True, capture_output=True
+            start, env=environ(home), cwd=home.parent, check=True, capture_output=True
         )
-        (where.parent / "said").write_bytes(done.stdout + done.stderr)
-        yield where
+        (home.parent / "said").write_bytes(done.stdout + done.stderr)
+        yield home
     finally:
-        subprocess.run(command("down"), env=environ(where), cwd=where.parent, check=True)
+        subprocess.run(command("down"), env=environ(home), cwd=home.parent, check=True)
 
 
 @pytest.fixture(scope="module")
 def door(up: Path) -> Door:
-    places = local.announced(up)
-    assert places is not None
-    return Door(places.prefect, environment.login(up))
+    servers = local.announced(up)
+    assert servers is not None
+    return Door(servers.prefect, environment.login(up))
 
 
 @pytest.mark.nightly
@@ -243,10 +243,10 @@ def test_our_own_clients_have_the_login(up: Path, door: Door) -> None:
 @pytest.mark.nightly
 @pytest.mark.timeout(600)
 def test_mlflow_refuses_foreign_names_and_paths_that_lead_out(up: Path) -> None:
-    places = local.announced(up)
-    assert places is not None
-    search = f"{places.mlflow}/api/2.0/mlflow/experiments/search?max_results=1"
-    create = f"{places.mlflow}/api/2.0/mlflow/experiments/create"
+    servers = local.announced(up)
+    assert servers is not None
+    search = f"{servers.mlflow}/api/2.0/mlflow/experiments/search?max_results=1"
+    create = f"{servers.mlflow}/api/2.0/mlflow/experiments/create"
     assert httpx.get(search).status_code == 200
     assert httpx.get(search, headers={"Host": "evil.example"}).status_code == 403
     assert httpx.post(create, headers={"Origin": EVIL}, json={"name": "x"}).status_code == 403
@@ -260,7 +260,7 @@ def test_mlflow_refuses_foreign_names_and_paths_that_lead_out(up: Path) -> None:
         f"api/{files}?path=../..",
         "get-artifact?path=../../mlflow.db&run_uuid=x",
     ):
-        assert raw_status(places.mlflow, path) == 400, path
+        assert raw_status(servers.mlflow, path) == 400, path
 
 
 def raw_status(address: str, path: str) -> int:
@@ -274,10 +274,10 @@ def raw_status(address: str, path: str) -> int:
 @pytest.mark.nightly
 @pytest.mark.timeout(600)
 def test_the_server_of_a_run_of_its_own_is_locked(tmp_path: Path) -> None:
-    where = tmp_path / "home"
+    home = tmp_path / "home"
     with subprocess.Popen(
         [sys.executable, "-c", OWN_SERVER],
-        env=environ(where),
+        env=environ(home),
         cwd=tmp_path,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -286,7 +286,7 @@ def test_the_server_of_a_run_of_its_own_is_locked(tmp_path: Path) -> None:
         assert process.stdout
         with contextlib.closing(process.stdin):  # type: ignore[type-var]
             address = process.stdout.readline().partition("/api")[0]
-            door = Door(address, environment.login(where))
+            door = Door(address, environment.login(home))
             asked = [("POST", "flow_runs/filter", {}), ("POST", "flows/", {"name": "evil"})]
             refuses_strangers(door, asked)
             assert door.ask("POST", "flows/count", json={}).json() == 0

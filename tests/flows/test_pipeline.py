@@ -159,9 +159,9 @@ def test_no_record_of_prefects_cache_is_loaded(
 @pytest.fixture(scope="module")
 def home(new_database: Callable[[Path], str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home for whole pipelines."""
-    where = tmp_path_factory.mktemp("home")
-    new_database(where)
-    return where
+    home = tmp_path_factory.mktemp("home")
+    new_database(home)
+    return home
 
 
 @pytest.fixture(autouse=True)
@@ -238,7 +238,7 @@ def test_a_second_run_takes_all_from_the_store(
 def test_a_finished_run_leaves_a_record(
     first_report: dict[str, Any], params: Params, home: Path
 ) -> None:
-    record = records.read(home)[-1]
+    record = records.newest_first(home)[-1]
     assert records.find(home, record.prefect, "") == record
     assert record.values() == params
     assert record.fingerprints == first_report["fingerprints"]
@@ -309,10 +309,10 @@ def test_a_registry_that_refuses_costs_nothing_that_was_computed(
     report = json.loads((home / "latest" / "report.json").read_text(encoding="utf-8"))
     assert (report["registered_model"], list(report["stages"])) == (None, NAMES)
     assert (home / "latest" / "report.html").is_file()
-    record = records.read(home)[0]
+    record = records.newest_first(home)[0]
     assert (record.registered_model, record.values()) == (None, other)
     with pytest.raises(publish.PublishError, match="its model was not registered; run it again"):
-        publish.publish(record, tmp_path, home)
+        publish.publish_run(record, tmp_path, home)
 
     report = pipeline.lightreasoner(other)
     assert all(cost["cached"] for name, cost in report["stages"].items() if name != "register")
@@ -328,14 +328,14 @@ def test_a_registry_that_refuses_dvc_registers_the_next_time(params: Params, hom
     other = changed(params, register={"name": "refused-dvc"})
     model = registering.stored_outcomes(other, home)["merge"].artifact
     with refusing(home, "model_versions"), pytest.raises(RegistryError, match="no_room_here"):
-        registering.register(other, model, home)
-    assert registering.register(other, model, home)["version"] == "1"
+        registering.register_stored(other, model, home)
+    assert registering.register_stored(other, model, home)["version"] == "1"
 
 
 @pytest.mark.usefixtures("first_report")
 def test_registering_outside_a_flow_finds_the_version(params: Params, home: Path) -> None:
     model = registering.stored_outcomes(params, home)["merge"].artifact
-    found = registering.register(params, model, home)
+    found = registering.register_stored(params, model, home)
     assert found.pop("gate")["verdict"] == "kept"
     assert found == {"name": "tiny", "version": "1", "alias": "candidate"}
 
@@ -364,7 +364,7 @@ def test_a_champion_is_graded_as_a_task_of_the_run(params: Params, home: Path) -
 def test_registering_another_model_is_refused(params: Params, home: Path) -> None:
     adapter = registering.stored_outcomes(params, home)["finetune"].artifact
     with pytest.raises(ArtifactError, match="the model of these parameters has"):
-        registering.register(params, adapter, home)
+        registering.register_stored(params, adapter, home)
     with pytest.raises(ArtifactError, match="no result of select"):
         registering.stored_outcomes(changed(params, select={"beta": 0.1}), home)
 

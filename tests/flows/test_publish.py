@@ -127,7 +127,7 @@ def test_what_fails_midway_leaves_all_as_it_was(
     (checkout / ".dvc" / "config").write_text("[core", encoding="utf-8")
     before = dvc_checkout.git(checkout, "status", "--porcelain", "--ignored")
     with pytest.raises(DvcError, match=r"dvc commit failed: .*; nothing was published, and param"):
-        publish.publish(record, checkout, home)
+        publish.publish_run(record, checkout, home)
     assert [path.name for path in data.iterdir()] == ["samples"]
     assert [path.name for path in (data / "samples").iterdir()] == ["old"]
     assert (checkout / "dvc.lock").read_text(encoding="utf-8") == "old"
@@ -146,18 +146,18 @@ def test_what_changes_meanwhile_is_not_published_over(
 
     monkeypatch.setattr(publish, "results", slowly)
     with pytest.raises(PublishError, match=r"params\.yaml: has uncommitted edits"):
-        publish.publish(record, checkout, home)
+        publish.publish_run(record, checkout, home)
     monkeypatch.setattr(publish, "results", look_up)
     dvc_checkout.git(checkout, "restore", "params.yaml")
 
-    def edited(where: Path, *arguments: str) -> str:
-        said = dvc(where, *arguments)
+    def edited(folder: Path, *arguments: str) -> str:
+        said = dvc(folder, *arguments)
         (checkout / "params.yaml").write_text("{}", encoding="utf-8")
         return said
 
     monkeypatch.setattr(program, "dvc", edited)
     with pytest.raises(DvcError, match=r"params\.yaml was changed in the meantime; nothing"):
-        publish.publish(record, checkout, home)
+        publish.publish_run(record, checkout, home)
     assert not (checkout / "dvc.lock").exists()
 
 
@@ -204,7 +204,7 @@ def test_what_would_be_lost_or_wrong_is_refused(
 ) -> None:
     spoil(checkout)
     with pytest.raises((PublishError, DvcError), match=said) as error:
-        publish.publish(record, checkout, home)
+        publish.publish_run(record, checkout, home)
     assert "\n" not in str(error.value)
     assert not (checkout / ".lightreasoner" / "data").exists()
 
@@ -231,7 +231,7 @@ def test_one_publishes_at_a_time(checkout: Path, home: Path, record: Record) -> 
     with (checkout / ".lightreasoner" / "publish.lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         with pytest.raises(PublishError, match="another `lightreasoner publish` is running"):
-            publish.publish(record, checkout, home)
+            publish.publish_run(record, checkout, home)
 
 
 def test_a_result_that_is_gone_is_named(
@@ -285,4 +285,4 @@ def test_dvc_is_the_program_of_set_up() -> None:
 def test_the_record_is_plain(home: Path, record: Record, params: Params) -> None:
     assert Record(**json.loads(json.dumps(asdict(record)))) == record
     assert record.values() == params
-    assert records.read(home) == [record]
+    assert records.newest_first(home) == [record]

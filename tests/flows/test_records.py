@@ -83,7 +83,7 @@ def test_no_run_at_all(tmp_path: Path) -> None:
 def test_a_torn_file_is_no_record(home: Path) -> None:
     (home / "runs" / "torn.json").write_text("{", encoding="utf-8")
     (home / "runs" / "other.json").write_text(json.dumps({"name": "x"}), encoding="utf-8")
-    assert records.read(home) == [TWO, ONE]
+    assert records.newest_first(home) == [TWO, ONE]
 
 
 def test_parameters_of_another_version_are_said() -> None:

@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.nightly, pytest.mark.timeout(900)]
 
 
 @pytest.fixture
-def where(tmp_path: Path, tiny_params: Params) -> Path:
+def workspace(tmp_path: Path, tiny_params: Params) -> Path:
     """A folder with params.yaml of a pipeline that trains for minutes; the home is in it."""
     tree = tiny_params.model_dump(mode="json")
     tree["finetune"]["updates"] = 4000
@@ -30,19 +30,19 @@ def where(tmp_path: Path, tiny_params: Params) -> Path:
     return tmp_path
 
 
-def start(where: Path) -> "subprocess.Popen[bytes]":
+def start(workspace: Path) -> "subprocess.Popen[bytes]":
     """`lightreasoner run` in a process group of its own, as a terminal starts it."""
     environ = {**os.environ, "PYTHONPATH": str(environment.ROOT), "OMP_NUM_THREADS": "1"}
     for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
         environ.pop(name, None)
     environ |= {
-        "LIGHTREASONER_HOME": str(where / "home"),
-        "PREFECT_HOME": str(where / "home" / "prefect"),
+        "LIGHTREASONER_HOME": str(workspace / "home"),
+        "PREFECT_HOME": str(workspace / "home" / "prefect"),
     }
-    with (where / "run.log").open("wb") as file:
+    with (workspace / "run.log").open("wb") as file:
         return subprocess.Popen(
             [sys.executable, "-c", CONSOLE, "run"],
-            cwd=where,
+            cwd=workspace,
             env=environ,
             stdout=file,
             stderr=file,
@@ -51,30 +51,30 @@ def start(where: Path) -> "subprocess.Popen[bytes]":
         )
 
 
-def ours(where: Path) -> list[str]:
+def ours(workspace: Path) -> list[str]:
     """The command lines of all processes with this home."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if process.environ().get("LIGHTREASONER_HOME") == str(where / "home"):
+            if process.environ().get("LIGHTREASONER_HOME") == str(workspace / "home"):
                 found.append(" ".join(process.cmdline())[:200])
     return found
 
 
-def checkpoints(where: Path, since: float = 0) -> list[int]:
+def checkpoints(workspace: Path, since: float = 0) -> list[int]:
     """The updates after which the fine-tuning in progress was saved; those saved since a time."""
     found = []
-    for path in (where / "home" / "work").glob("**/checkpoint-*/trainer_state.json"):
+    for path in (workspace / "home" / "work").glob("**/checkpoint-*/trainer_state.json"):
         with contextlib.suppress(FileNotFoundError):
             if path.stat().st_mtime > since:
                 found.append(int(path.parent.name.removeprefix("checkpoint-")))
     return found
 
 
-def until(where: Path, process: "subprocess.Popen[bytes]", holds: Callable[[], object]) -> None:
+def until(workspace: Path, process: "subprocess.Popen[bytes]", holds: Callable[[], object]) -> None:
     end = time.monotonic() + 300
     while not holds():
-        said = (where / "run.log").read_text(encoding="utf-8")
+        said = (workspace / "run.log").read_text(encoding="utf-8")
         assert process.poll() is None, said
         assert time.monotonic() < end, said
         time.sleep(0.1)
@@ -88,43 +88,43 @@ ENDS = {
 }
 
 
-def test_no_process_is_left_and_the_next_run_goes_on(where: Path) -> None:
+def test_no_process_is_left_and_the_next_run_goes_on(workspace: Path) -> None:
     """Killed in training four ways, each time from the checkpoint of the time before.
 
     A terminal's Ctrl-C reaches every process of the run; measured 6 s until all had ended, with
     Prefect's own server among them 147 s.
     """
     for number, send, status in ENDS.values():
-        before, began = max(checkpoints(where), default=0), time.time()
-        process = start(where)
-        until(where, process, lambda: checkpoints(where, began))  # noqa: B023
-        assert min(checkpoints(where, began)) > before
-        assert any("own_prefect" in line for line in ours(where))
+        before, began = max(checkpoints(workspace), default=0), time.time()
+        process = start(workspace)
+        until(workspace, process, lambda: checkpoints(workspace, began))  # noqa: B023
+        assert min(checkpoints(workspace, began)) > before
+        assert any("own_prefect" in line for line in ours(workspace))
         clock = time.monotonic()
         send(process.pid, number)
         assert process.wait(60) == status
-        said = (where / "run.log").read_text(encoding="utf-8")
+        said = (workspace / "run.log").read_text(encoding="utf-8")
         assert not [line for line in said.splitlines() if line.startswith("error:")]
         assert time.monotonic() - clock < 30
-        assert ours(where) == []
+        assert ours(workspace) == []
 
 
-def test_ctrl_c_while_prefect_starts(where: Path) -> None:
-    process = start(where)
-    until(where, process, lambda: any("own_prefect" in line for line in ours(where)))
+def test_ctrl_c_while_prefect_starts(workspace: Path) -> None:
+    process = start(workspace)
+    until(workspace, process, lambda: any("own_prefect" in line for line in ours(workspace)))
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(20) == 130
-    assert ours(where) == []
-    assert "Traceback" not in (where / "run.log").read_text(encoding="utf-8")
+    assert ours(workspace) == []
+    assert "Traceback" not in (workspace / "run.log").read_text(encoding="utf-8")
 
 
-def test_a_run_that_is_killed_leaves_no_server(where: Path) -> None:
+def test_a_run_that_is_killed_leaves_no_server(workspace: Path) -> None:
     """SIGKILL, as of a machine without memory: nothing of the run's own is called."""
-    process = start(where)
-    until(where, process, lambda: any("own_prefect" in line for line in ours(where)))
+    process = start(workspace)
+    until(workspace, process, lambda: any("own_prefect" in line for line in ours(workspace)))
     process.kill()
     process.wait()
     end = time.monotonic() + 60
-    while ours(where):
-        assert time.monotonic() < end, ours(where)
+    while ours(workspace):
+        assert time.monotonic() < end, ours(workspace)
         time.sleep(0.1)

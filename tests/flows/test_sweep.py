@@ -37,12 +37,12 @@ def home(
     new_database: Callable[[Path], str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Path]:
     """The flows' home, with an MLflow database of its own."""
-    where = tmp_path_factory.mktemp("home")
-    new_database(where)
+    home = tmp_path_factory.mktemp("home")
+    new_database(home)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LIGHTREASONER_HOME", str(where))
+        patch.setenv("LIGHTREASONER_HOME", str(home))
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        yield where
+        yield home
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def reported(home: Path, tiny_params: Params) -> dict[str, Any]:
 def asked(params: Params, model: str, **fields: Any) -> EvaluationForm:
     """The form of an evaluation of this model, on the tests' problems."""
     return EvaluationForm.model_validate(
-        {**EvaluationForm.saying(params), "model": model, **fields}
+        {**EvaluationForm.fields_of(params), "model": model, **fields}
     )
 
 

@@ -93,11 +93,11 @@ class Servers:
         return {"/".join(path.parts[-3:-1]): path.stat().st_mtime for path in found}
 
 
-def environ(where: Path) -> dict[str, str]:
+def environ(home: Path) -> dict[str, str]:
     """That of somebody's shell: nothing of the tests' own Prefect and MLflow."""
     ours = ("PREFECT_", "MLFLOW_", "LIGHTREASONER_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-    own = {"LIGHTREASONER_HOME": str(where), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    own = {"LIGHTREASONER_HOME": str(home), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return {**kept, **own}
 
 
@@ -108,15 +108,15 @@ def command(*arguments: str) -> list[str]:
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     """One cold `lightreasoner up`, ended whatever happens."""
-    where = tmp_path_factory.mktemp("ui") / "home"
+    home = tmp_path_factory.mktemp("ui") / "home"
     ports = free_port(), free_port()
     options = ["--prefect-port", str(ports[0]), "--mlflow-port", str(ports[1])]
     up = command("up", "--detach", "--params", str(ROOT / "params.yaml"), *options)
     try:
-        subprocess.run(up, env=environ(where), cwd=where.parent, check=True, timeout=400)
-        yield Servers(where, *(f"http://127.0.0.1:{port}" for port in ports))
+        subprocess.run(up, env=environ(home), cwd=home.parent, check=True, timeout=400)
+        yield Servers(home, *(f"http://127.0.0.1:{port}" for port in ports))
     finally:
-        subprocess.run(command("down"), env=environ(where), cwd=where.parent, check=True)
+        subprocess.run(command("down"), env=environ(home), cwd=home.parent, check=True)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from lightreasoner.data.problems import Problem
 from lightreasoner.errors import GradingError, ProblemsError
 from lightreasoner.grading import worker
-from lightreasoner.grading.grade import _receive, grade, kept, usable_cores
+from lightreasoner.grading.grade import _receive, grade, shared_process, usable_cores
 from lightreasoner.grading.types import OUTCOMES, Answer, Grade
 from lightreasoner.grading.worker import LIMITS
 
@@ -103,7 +103,7 @@ def test_hostile_answers_cost_their_limit_and_no_other_answer_its_verdict(
             expected[len(asked)] = ("correct", "correct") if k % 2 else ("wrong", "wrong")
             gold = (2 * number + k) / 4 if k % 2 else number + 100.5
             asked.append(answer(rf"\boxed{{\frac{{{2 * number + k}}}{{4}}}}", str(gold)))
-    with kept():  # a process that is in this folder
+    with shared_process():  # a process that is in this folder
         found = grade(asked)
     assert {row: (found[row].qwen, found[row].strict) for row in expected} == expected
     hostile = [each for row, each in enumerate(found) if row not in expected]
@@ -169,7 +169,7 @@ def test_equal_comparisons_are_made_once(tmp_path: Path) -> None:
 )
 def test_what_is_decided_while_reading(pred: str, gold: str, qwen: str) -> None:
     asked = answer(rf"\boxed{{{pred}}}", gold)
-    assert worker.read(asked, gold).qwen == qwen
+    assert worker.extract_answers(asked, gold).qwen == qwen
 
 
 def test_a_warning_of_the_grader_is_logged(caplog: pytest.LogCaptureFixture) -> None:
@@ -202,7 +202,7 @@ def test_it_may_be_called_from_any_thread_of_a_program_without_a_file() -> None:
     """A flow's task is no main thread, and its program cannot be imported again by a worker."""
     program = r"""
 import threading
-from lightreasoner.grading.grade import grade
+from lightreasoner.grading.grade import _receive, grade, shared_process, usable_cores
 from lightreasoner.grading.types import Answer
 from lightreasoner.data.problems import Problem
 
@@ -244,7 +244,7 @@ def test_calls_share_a_process_until_one_fails() -> None:
         raise KeyboardInterrupt
 
     before, asked = graders(), [answer("7", "7")]
-    with kept():
+    with shared_process():
         assert [grade(asked), grade(asked)] == 2 * [grade(asked)]
         (first,) = graders() - before
         with pytest.raises(KeyboardInterrupt):
@@ -262,14 +262,14 @@ def test_blocks_of_two_threads_may_overlap() -> None:
     begun, both, ended = threading.Event(), threading.Event(), threading.Event()
 
     def first() -> None:
-        with kept():
+        with shared_process():
             begun.set()
             assert both.wait(60)
         ended.set()
 
     def second() -> None:
         assert begun.wait(60)
-        with kept():
+        with shared_process():
             grade(asked)
             own = graders() - before
             both.set()
@@ -286,7 +286,7 @@ def test_blocks_of_two_threads_may_overlap() -> None:
 
 def test_a_process_that_died_between_two_calls_is_started_again() -> None:
     before, asked = graders(), [answer("7", "7")]
-    with kept():
+    with shared_process():
         graded = grade(asked)
         (idle,) = graders() - before
         psutil.Process(idle).kill()

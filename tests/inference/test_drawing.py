@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightreasoner.errors import ModelError
-from lightreasoner.inference.drawing import choose, draw
+from lightreasoner.inference.drawing import choose, draw_tokens
 
 LAST = 1 - 2.0**-53
 """The largest number that a generator gives."""
@@ -18,7 +18,7 @@ LAST = 1 - 2.0**-53
 def drawn(logits: torch.Tensor, temperature: float, *uniforms: float) -> list[int]:
     """Ids of one row's logits, one for each uniform."""
     rows = logits.expand(len(uniforms), -1)
-    return draw(rows, temperature, torch.tensor(uniforms, dtype=torch.float64)).tolist()
+    return draw_tokens(rows, temperature, torch.tensor(uniforms, dtype=torch.float64)).tolist()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -58,7 +58,7 @@ def test_a_real_server_gives_what_decoding_in_process_gives(served: str, style: 
         stop=prompts.stop_words(style),
         concurrency=4,
     ).connect()
-    texts = [prompts.render(question, style, tokenizer) for question in QUESTIONS]
+    texts = [prompts.render_prompt(question, style, tokenizer) for question in QUESTIONS]
     found = engine.respond(texts, range(len(texts)))
     for question, completion, response in zip(QUESTIONS, completions, found, strict=True):
         stopped = completion.finish_reason == "stop"
@@ -73,7 +73,7 @@ def test_a_real_server_gives_what_decoding_in_process_gives(served: str, style: 
 def test_a_real_server_stops_where_it_is_told(served: str) -> None:
     """The text before a stop word is what comes without it; a limit is a limit."""
     asking = endpoint(served, model=NAME, max_new_tokens=MAX_NEW_TOKENS)
-    prompt = prompts.render(QUESTIONS[0], "qwen25-math-cot", loading.load_tokenizer(EXPERT))
+    prompt = prompts.render_prompt(QUESTIONS[0], "qwen25-math-cot", loading.load_tokenizer(EXPERT))
     (whole,) = asking.respond([prompt], [0])
     (cut,) = endpoint(
         served, model=NAME, max_new_tokens=MAX_NEW_TOKENS, stop=("answer is",)

@@ -17,18 +17,21 @@ QWEN = (
 def test_the_styles(tiny_expert: Path) -> None:
     """Braces in a question are text; spaces at the prompt's ends go, newlines stay."""
     tokenizer = loading.load_tokenizer(tiny_expert)
-    assert prompts.render("{1+1}? ", "qwen25-math-cot", tokenizer) == QWEN
-    assert prompts.render("1+1?", "cot", tokenizer) == "Question: 1+1?\nAnswer:"
-    assert prompts.render("{1+1}? ", "chat", tokenizer) == QWEN
+    assert prompts.render_prompt("{1+1}? ", "qwen25-math-cot", tokenizer) == QWEN
+    assert prompts.render_prompt("1+1?", "cot", tokenizer) == "Question: 1+1?\nAnswer:"
+    assert prompts.render_prompt("{1+1}? ", "chat", tokenizer) == QWEN
     boxed = ", and put your final answer within \\boxed{}"
-    assert prompts.render("{1+1}? ", "authors", tokenizer) == QWEN.replace(boxed, "")
+    assert prompts.render_prompt("{1+1}? ", "authors", tokenizer) == QWEN.replace(boxed, "")
 
 
 def test_the_authors_cue_stands_in_the_models_own_template(tiny_expert: Path) -> None:
     """As their scripts render it; a template brings its own begin-of-sequence token."""
     tokenizer = loading.load_tokenizer(tiny_expert)
     tokenizer.chat_template = "<s>{% for turn in messages %}{{ turn.content }}|{% endfor %}"
-    assert prompts.render("What?", "authors", tokenizer) == "<s>Please reason step by step.|What?|"
+    assert (
+        prompts.render_prompt("What?", "authors", tokenizer)
+        == "<s>Please reason step by step.|What?|"
+    )
     ids = prompts.encode("What?", "authors", tokenizer)
     assert tokenizer.decode(ids) == "<s>Please reason step by step.|What?|"
 
@@ -41,8 +44,8 @@ def test_a_style_that_needs_a_template_says_so(tiny_expert: Path, style: PromptS
         ModelError,
         match=rf"style {style} needs .*, but {tiny_expert} has none; use qwen25-math-cot or cot$",
     ):
-        prompts.render("1", style, tokenizer)
-    assert prompts.render("{1+1}? ", "qwen25-math-cot", tokenizer) == QWEN
+        prompts.render_prompt("1", style, tokenizer)
+    assert prompts.render_prompt("{1+1}? ", "qwen25-math-cot", tokenizer) == QWEN
 
 
 def test_a_template_that_prints_the_date_prints_one_day(tiny_expert: Path) -> None:
@@ -52,7 +55,7 @@ def test_a_template_that_prints_the_date_prints_one_day(tiny_expert: Path) -> No
         "{% if strftime_now is defined %}{{ strftime_now('%d %B %Y') }}|{% endif %}"
         "{{ messages[-1].content }}"
     )
-    assert prompts.render("1+1?", "chat", tokenizer) == "26 Jul 2024|1+1?"
+    assert prompts.render_prompt("1+1?", "chat", tokenizer) == "26 Jul 2024|1+1?"
 
 
 def test_a_template_that_refuses_is_one_line(tiny_expert: Path) -> None:
@@ -62,14 +65,14 @@ def test_a_template_that_refuses_is_one_line(tiny_expert: Path) -> None:
     with pytest.raises(
         ModelError, match=r"style chat: .* refuses it \(System role not supported\); use qwen25"
     ):
-        prompts.render("1", "chat", tokenizer)
+        prompts.render_prompt("1", "chat", tokenizer)
 
 
 def test_special_tokens_are_single_ids(tiny_expert: Path) -> None:
     tokenizer = loading.load_tokenizer(tiny_expert)
     ids = prompts.encode("1", "qwen25-math-cot", tokenizer)
     assert ids.count(tokenizer.convert_tokens_to_ids("<|im_start|>")) == 3
-    assert tokenizer.decode(ids) == prompts.render("1", "qwen25-math-cot", tokenizer)
+    assert tokenizer.decode(ids) == prompts.render_prompt("1", "qwen25-math-cot", tokenizer)
 
 
 def test_a_continuation_keeps_its_distance_from_the_prompt(tiny_expert: Path) -> None:
@@ -86,13 +89,15 @@ def test_demos_share_the_users_turn(tiny_expert: Path) -> None:
     demos = [("{a}\fb", "A. "), ("c", "\rd")]
     turn = "{a}\fb\nA. \n\nc\n\rd\n\n{1+1}? "
     for style in ("qwen25-math-cot", "chat"):
-        assert prompts.render("{1+1}? ", style, tokenizer, demos) == QWEN.replace("{1+1}? ", turn)
-    assert "\n\nc\n\rd\n\n1" in prompts.render("1", "authors", tokenizer, demos)
+        assert prompts.render_prompt("{1+1}? ", style, tokenizer, demos) == QWEN.replace(
+            "{1+1}? ", turn
+        )
+    assert "\n\nc\n\rd\n\n1" in prompts.render_prompt("1", "authors", tokenizer, demos)
 
 
 def test_demos_of_cot_are_questions_of_their_own(tiny_expert: Path) -> None:
     tokenizer = loading.load_tokenizer(tiny_expert)
-    text = prompts.render("1?", "cot", tokenizer, [("{a}", "A. "), ("c", "\rd")])
+    text = prompts.render_prompt("1?", "cot", tokenizer, [("{a}", "A. "), ("c", "\rd")])
     assert text == (
         "Question: {a}\nAnswer: A. \n\n\nQuestion: c\nAnswer: \rd\n\n\nQuestion: 1?\nAnswer:"
     )

@@ -101,7 +101,7 @@ def test_the_stages_write_the_same_with_two_workers(
     """Trajectories and responses to the byte; sums of one thread and of two differ in the last
     bits (README.md)."""
     some = [Problem(f"p{n}", f"{n} + {n}", str(2 * n), "") for n in range(12)]
-    problems.write(some, tmp_path / "problems.jsonl")
+    problems.write_problems(some, tmp_path / "problems.jsonl")
     (tmp_path / "test.jsonl").write_text(
         "".join(f'{{"question": "{p.question}", "answer": "{p.answer}"}}\n' for p in some)
     )
@@ -122,7 +122,7 @@ def test_the_stages_write_the_same_with_two_workers(
     for file in ("trajectories.parquet", "scores.parquet"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
     one, two = (
-        tables.read(tmp_path / name / "steps" / "steps.parquet", tables.STEPS)
+        tables.read_table(tmp_path / name / "steps" / "steps.parquet", tables.STEPS)
         for name in ("one", "two")
     )
     assert one.select(["problem_id", "step"]) == two.select(["problem_id", "step"])

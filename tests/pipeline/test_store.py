@@ -284,9 +284,9 @@ def test_any_flipped_bit_beside_the_payload_is_found(
     whole, store, wanted = (entry / file).read_bytes(), Store(tmp_path), job(tmp_path)
     assert store.find(wanted) is not None
     (entry / file).chmod(0o644)
-    places = [at for at, byte in enumerate(whole) if bytes([byte]).isalnum()]
-    assert len(places) > 10
-    for at in places:
+    offsets = [at for at, byte in enumerate(whole) if bytes([byte]).isalnum()]
+    assert len(offsets) > 10
+    for at in offsets:
         (entry / file).write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
         assert store.find(wanted) is None, whole[max(0, at - 20) : at + 20]
     (entry / file).write_bytes(whole)

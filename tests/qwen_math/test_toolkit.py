@@ -14,7 +14,7 @@ from checkout import SHARED
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightreasoner.data.sources import problem_of_record
+from lightreasoner.data.sources import problem_of_row
 from lightreasoner.qwen_math.normalise import UNIT_WORDS
 from lightreasoner.qwen_math.toolkit import choice, extract, gold, is_equal, prediction
 
@@ -149,7 +149,7 @@ def disagreements(records: list[dict[str, Any]]) -> Iterator[tuple[Any, ...]]:
     """What differs from the official gold, answer and verdict, each as (id, ours, theirs)."""
     for record in records:
         benchmark, response = record["benchmark"], record["response"]
-        problem = problem_of_record(benchmark, record["record"], record["id"])
+        problem = problem_of_row(benchmark, record["record"], record["id"])
         answer = gold(problem.answer, benchmark)
         pairs = [
             (answer, record["official_gold"]),

@@ -115,7 +115,9 @@ class Candidate:
 
     def register(self) -> versions.Registered:
         """Register the model, or find its version."""
-        return versions.register(self.outcomes["merge"].artifact, self.outcomes, self.params, None)
+        return versions.register_version(
+            self.outcomes["merge"].artifact, self.outcomes, self.params, None
+        )
 
     def version(self) -> str:
         """Its version in the registry."""

@@ -91,7 +91,7 @@ Path(gate, str(time.time())).touch()
 while len(list(Path(gate).iterdir())) < 2:
     time.sleep(0.001)
 mlflow_runs.configure(uri, Path(home))
-made = versions.register(model, {}, stored_pipeline.params(), None)
+made = versions.register_version(model, {}, stored_pipeline.params(), None)
 answer = {"version": made.version, "created": made.created, "torch": "torch" in sys.modules}
 print(json.dumps(answer))
 """
@@ -123,7 +123,7 @@ def registered(
 ) -> tuple[versions.Registered, str]:
     """The model registered by a pipeline, and that pipeline's run id."""
     with mlflow_runs.pipeline_run(PARAMS, "registers") as run_id:
-        return versions.register(model, outcomes, PARAMS, run_id), run_id
+        return versions.register_version(model, outcomes, PARAMS, run_id), run_id
 
 
 def _sqlite(home: Path) -> str:
@@ -262,7 +262,7 @@ def test_registering_again_finds_the_version_and_moves_the_alias(
     registered: tuple[versions.Registered, str], outcomes: dict[str, Outcome], model: Artifact
 ) -> None:
     other = stored_pipeline.params(alias="release")
-    made = versions.register(model, outcomes, other, None)
+    made = versions.register_version(model, outcomes, other, None)
     assert made == versions.Registered("micro", "1", "release", created=False)
     assert _versions("micro") == ["1"]
     assert MlflowClient().get_model_version_by_alias("micro", "release").version == 1
@@ -285,7 +285,7 @@ def test_a_version_that_is_there_tells_of_the_newest_evaluation(
     manifest = outcomes["report"].manifest | {"fingerprint": "f" * 32}
     newer = Outcome(artifacts.of(tmp_path / "report"), manifest, cached=False)
     for report, n, key in [(newer, True, "f" * 32), (outcomes["report"], False, None)]:
-        versions.register(model, outcomes | {"report": report}, PARAMS, None)
+        versions.register_version(model, outcomes | {"report": report}, PARAMS, None)
         version = MlflowClient().get_model_version("micro", "1")
         root = Path(mlflow.artifacts.download_artifacts("models:/micro/1"))
         assert ("| 777 |" in version.description) == n
@@ -307,7 +307,7 @@ def test_a_version_made_meanwhile_wins(
         return look(*arguments) if len(looks) > 1 else None
 
     monkeypatch.setattr(versions, "_earliest", blind_once)
-    made = versions.register(model, outcomes, PARAMS, registered[1])
+    made = versions.register_version(model, outcomes, PARAMS, registered[1])
     assert made == versions.Registered("micro", "1", "candidate", created=False)
     assert _versions("micro") == ["1"]
 
@@ -341,7 +341,9 @@ def test_it_loads_both_ways_in_a_new_process(
     half = tmp_path / "half"
     AutoModelForCausalLM.from_pretrained(model.path, dtype=torch.bfloat16).save_pretrained(half)
     AutoTokenizer.from_pretrained(model.path).save_pretrained(half)
-    versions.register(artifacts.of(half), outcomes, stored_pipeline.params(name="half"), None)
+    versions.register_version(
+        artifacts.of(half), outcomes, stored_pipeline.params(name="half"), None
+    )
     for name in ("micro", "half"):
         MlflowClient().set_registered_model_alias(name, "champion", "1")
     found = _answer(_python(LOAD, _sqlite(home), "micro", "half"))
@@ -359,7 +361,7 @@ def test_a_directory_without_safetensors_is_refused(
     (tmp_path / "config.json").write_text("{}", encoding="utf-8")
     (tmp_path / "pytorch_model.bin").write_bytes(b"pickle")
     with pytest.raises(ModelError, match="safetensors"):
-        versions.register(artifacts.of(tmp_path), outcomes, PARAMS, None)
+        versions.register_version(artifacts.of(tmp_path), outcomes, PARAMS, None)
     assert _versions("micro") == ["1"]
 
 
@@ -373,7 +375,7 @@ def test_a_registry_that_is_away_is_one_clear_error(
     try:
         mlflow_runs.configure(f"http://127.0.0.1:{free_port()}", home)
         with pytest.raises(versions.RegistryError, match=f"the model is at {model.path}"):
-            versions.register(model, outcomes, PARAMS, None)
+            versions.register_version(model, outcomes, PARAMS, None)
     finally:
         mlflow_runs.configure(_sqlite(home), home)
 
@@ -419,20 +421,20 @@ def test_direct_and_server_go_on_from_each_other(
     new = stored_pipeline.params(name="new")
     with _server(home) as address:
         mlflow_runs.configure(address, home)
-        again = versions.register(model, outcomes, PARAMS, None)
+        again = versions.register_version(model, outcomes, PARAMS, None)
         assert again == versions.Registered("micro", "1", "candidate", created=False)
         with mlflow_runs.pipeline_run(new, "by server") as run_id:
             for stage in GRAPH:
                 mlflow_runs.replay_stage(run_id, stage, outcomes[stage.name], home)
             mlflow_runs.log_report(run_id, outcomes["report"])
-            assert versions.register(model, outcomes, new, run_id).created
+            assert versions.register_version(model, outcomes, new, run_id).created
         for name in ("micro", "new"):
             MlflowClient().set_registered_model_alias(name, "champion", "1")
         found = _answer(_python(LOAD, address, "micro", "new"))
         page = f"{address}/get-artifact?run_uuid={run_id}&path=report.html"
         assert urllib.request.urlopen(page).read() == b"<html></html>"
     mlflow_runs.configure(_sqlite(home), home)
-    assert versions.register(model, outcomes, new, run_id).created is False
+    assert versions.register_version(model, outcomes, new, run_id).created is False
     run = MlflowClient().get_run(run_id)
     assert run.info.status == "FINISHED"
     assert run.data.metrics["accuracy/tuned"] == 0.8

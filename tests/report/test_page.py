@@ -81,7 +81,7 @@ def write_scores(out: Path, side: int, edit: Callable[[pd.DataFrame], pd.DataFra
     ]
     out.mkdir()
     scores = edit(pd.DataFrame(rows))
-    tables.write(scores, tables.SCORES, out / "scores.parquet", CONDITIONS)
+    tables.write_table(scores, tables.SCORES, out / "scores.parquet", CONDITIONS)
     summary = {
         name: evaluate.summarise(group) for name, group in scores.groupby("problem_set", sort=False)
     }
@@ -388,8 +388,8 @@ def test_scores_of_other_problems_are_refused(
 def test_scores_under_other_conditions_are_refused(tmp_path: Path) -> None:
     inputs = write_inputs(tmp_path)
     path = inputs["scores"] / "scores.parquet"
-    scores = tables.read(path, tables.SCORES)
-    tables.write(scores, tables.SCORES, path, {**CONDITIONS, "max_new_tokens": 32})
+    scores = tables.read_table(path, tables.SCORES)
+    tables.write_table(scores, tables.SCORES, path, {**CONDITIONS, "max_new_tokens": 32})
     with pytest.raises(ArtifactError, match="different conditions"):
         write_report(inputs, tmp_path)
 
@@ -397,8 +397,8 @@ def test_scores_under_other_conditions_are_refused(tmp_path: Path) -> None:
 def test_samples_of_other_steps_are_refused(tmp_path: Path) -> None:
     inputs = write_inputs(tmp_path)
     path = inputs["samples"] / "samples.parquet"
-    samples = tables.read(path, tables.SAMPLES).to_pandas().assign(problem_id="elsewhere")
-    tables.write(samples, tables.SAMPLES, path, tables.provenance(path))
+    samples = tables.read_table(path, tables.SAMPLES).to_pandas().assign(problem_id="elsewhere")
+    tables.write_table(samples, tables.SAMPLES, path, tables.provenance(path))
     with pytest.raises(ArtifactError, match="was not selected from"):
         write_report(inputs, tmp_path)
 
@@ -406,8 +406,8 @@ def test_samples_of_other_steps_are_refused(tmp_path: Path) -> None:
 def test_samples_that_select_did_not_make_are_refused(tmp_path: Path) -> None:
     inputs = write_inputs(tmp_path)
     path = inputs["samples"] / "samples.parquet"
-    samples = tables.read(path, tables.SAMPLES).to_pandas()
-    tables.write(samples, tables.SAMPLES, path, {"problems": 3})
+    samples = tables.read_table(path, tables.SAMPLES).to_pandas()
+    tables.write_table(samples, tables.SAMPLES, path, {"problems": 3})
     with pytest.raises(ArtifactError, match="were not selected by KL"):
         write_report(inputs, tmp_path)
 
@@ -481,8 +481,8 @@ def test_the_page_says_how_samples_were_made(
 ) -> None:
     inputs = write_inputs(tmp_path)
     path = inputs["samples"] / "samples.parquet"
-    samples = tables.read(path, tables.SAMPLES)
-    tables.write(samples, tables.SAMPLES, path, PROVENANCE | provenance)
+    samples = tables.read_table(path, tables.SAMPLES)
+    tables.write_table(samples, tables.SAMPLES, path, PROVENANCE | provenance)
     out = tmp_path / "made"
     out.mkdir()
     write_report(inputs, out)

@@ -22,7 +22,7 @@ AND, PART, BOLD = Token(" &"), Token("⟨E2⟩"), Token("<b>")
 def read(root: Path, **changed: Any) -> Scored:
     """The hand-made steps and samples, some of them changed."""
     steps = {name: changed[name] for name in ("steps", "trajectories") if name in changed}
-    return trajectories.read(
+    return trajectories.load_scored(
         write_steps(root / "steps", **steps),
         write_samples(root / "samples", changed.get("samples", SAMPLES)),
         write_model(root / "model"),
@@ -101,13 +101,13 @@ def test_samples_of_other_steps_are_refused(tmp_path: Path) -> None:
     steps, model = write_steps(tmp_path / "steps"), write_model(tmp_path / "model")
     samples = write_samples(tmp_path / "samples", steps_digest="0" * 32 + ".dir")
     with pytest.raises(ArtifactError, match="was not selected from"):
-        trajectories.read(steps, samples, model)
+        trajectories.load_scored(steps, samples, model)
 
 
 def test_a_directory_without_a_tokenizer_is_named(tmp_path: Path) -> None:
     steps, samples = write_steps(tmp_path / "steps"), write_samples(tmp_path / "samples")
     with pytest.raises(ArtifactError, match=r"none: no tokenizer\.json; give the directory of"):
-        trajectories.read(steps, samples, tmp_path / "none")
+        trajectories.load_scored(steps, samples, tmp_path / "none")
 
 
 def test_levels_count_the_edges_that_kl_exceeds() -> None:

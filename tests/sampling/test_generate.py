@@ -24,7 +24,7 @@ def generate(
     expert: Path, some: list[Problem], out: Path, compute: Compute = CPU, **config: Any
 ) -> None:
     out.mkdir()
-    problems.write(some, out / "problems.jsonl")
+    problems.write_problems(some, out / "problems.jsonl")
     section = Generate(**{"max_new_tokens": 8} | config)
     work = Workspace(out, out.with_name(f"{out.name}-shards"), compute)
     inputs = {"expert": artifacts.of(expert), "problems": artifacts.of(out)}
@@ -34,7 +34,7 @@ def generate(
 def test_one_row_a_problem_in_order(tiny_expert: Path, tmp_path: Path) -> None:
     some = [Problem(f"p{n}", "x" * (9 - n), "1", "") for n in range(5)]
     generate(tiny_expert, some, tmp_path / "out")
-    table = tables.read(tmp_path / "out" / "trajectories.parquet", tables.TRAJECTORIES)
+    table = tables.read_table(tmp_path / "out" / "trajectories.parquet", tables.TRAJECTORIES)
     assert table["problem_id"].to_pylist() == [problem.id for problem in some]
     tokenizer = loading.load_tokenizer(tiny_expert)
     for problem, row in zip(some, table.to_pylist(), strict=True):
@@ -50,7 +50,7 @@ def test_a_prompt_beyond_the_context_is_named(tiny_expert: Path, tmp_path: Path)
 
 
 def trajectories(out: Path) -> list[dict[str, Any]]:
-    return tables.read(out / "trajectories.parquet", tables.TRAJECTORIES).to_pylist()
+    return tables.read_table(out / "trajectories.parquet", tables.TRAJECTORIES).to_pylist()
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])

@@ -47,7 +47,7 @@ def write_samples(
     """A sample set over problems a and b, both with four tokens unless given."""
     directory.mkdir()
     columns = list(map(list, zip(*rows, strict=True)))
-    tables.write(
+    tables.write_table(
         pa.table(columns, tables.SAMPLES),
         tables.SAMPLES,
         directory / "samples.parquet",
@@ -57,7 +57,7 @@ def write_samples(
         [["a", "b"], [[1], [2]], [[5, 6, 7, 8], completion or [5, 6, 7, 8]], ["stop"] * 2],
         tables.TRAJECTORIES,
     )
-    tables.write(trajectories, tables.TRAJECTORIES, directory / "trajectories.parquet")
+    tables.write_table(trajectories, tables.TRAJECTORIES, directory / "trajectories.parquet")
     return directory
 
 

@@ -145,7 +145,7 @@ def test_the_stage_passes_trajectories_on_and_says_what_it_left_out(
     rows = [{"finish_reason": "stop"} | row for row in [*trajectories(), empty]]
     write_trajectories(rows, tmp_path / "given")
     write_steps_of(tiny_expert, tiny_amateur, tmp_path)
-    steps = tables.read(tmp_path / "out" / "steps.parquet", tables.STEPS)
+    steps = tables.read_table(tmp_path / "out" / "steps.parquet", tables.STEPS)
     assert steps["problem_id"].unique().to_pylist() == ["p0", "p1", "p2", "p3", "p4"]
     assert caplog.messages == ["score: 1 trajectories have no step: p9"]
     said = tables.provenance(tmp_path / "out" / "steps.parquet")
@@ -198,7 +198,7 @@ def test_tokens_that_are_others_to_the_amateur_are_counted(
 def write_trajectories(rows: list[dict[str, Any]], directory: Path) -> None:
     directory.mkdir()
     table = pa.Table.from_pylist(rows, schema=tables.TRAJECTORIES)
-    tables.write(table, tables.TRAJECTORIES, directory / "trajectories.parquet")
+    tables.write_table(table, tables.TRAJECTORIES, directory / "trajectories.parquet")
 
 
 def write_steps_of(expert: Path, amateur: Path, root: Path) -> None:

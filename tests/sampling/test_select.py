@@ -246,8 +246,8 @@ def test_a_quantile_keeps_at_most_the_rest(table: pa.Table, quantile: float) -> 
 def write_steps(directory: Path) -> Artifact:
     """The steps above with the provenance of score and generate."""
     directory.mkdir()
-    tables.write(steps(), tables.STEPS, directory / "steps.parquet", {"alpha_min": 0.05})
-    tables.write(
+    tables.write_table(steps(), tables.STEPS, directory / "steps.parquet", {"alpha_min": 0.05})
+    tables.write_table(
         trajectories(), tables.TRAJECTORIES, directory / "trajectories.parquet", {"seed": 42}
     )
     return artifacts.of(directory)
@@ -323,7 +323,7 @@ def test_every_table_names_its_format_version(sample_set: Path) -> None:
 def test_a_newer_version_is_refused(sample_set: Path, version: bytes, message: str) -> None:
     path = rewritten(sample_set / "samples.parquet", version)
     with pytest.raises(ArtifactError, match=message) as caught:
-        tables.read(path, tables.SAMPLES)
+        tables.read_table(path, tables.SAMPLES)
     assert "\n" not in str(caught.value)
 
 

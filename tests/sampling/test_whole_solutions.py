@@ -35,7 +35,7 @@ def ids_of(expert: Path, text: str) -> list[int]:
 
 def write_problems(out: Path, *some: Problem) -> Path:
     out.mkdir()
-    problems.write(list(some), out / "problems.jsonl")
+    problems.write_problems(list(some), out / "problems.jsonl")
     return out
 
 
@@ -50,15 +50,15 @@ def write_trajectories(
         tables.TRAJECTORIES,
     )
     path = out / "trajectories.parquet"
-    tables.write(table, tables.TRAJECTORIES, path, {"style": style, "seed": 3})
+    tables.write_table(table, tables.TRAJECTORIES, path, {"style": style, "seed": 3})
     return artifacts.of(out)
 
 
 def read(out: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, Any]]:
     """Samples, trajectories and provenance of a sample set."""
     path = out / "samples.parquet"
-    trajectories = tables.read(out / "trajectories.parquet", tables.TRAJECTORIES)
-    found = tables.read(path, tables.SAMPLES).to_pylist()
+    trajectories = tables.read_table(out / "trajectories.parquet", tables.TRAJECTORIES)
+    found = tables.read_table(path, tables.SAMPLES).to_pylist()
     return found, trajectories.to_pylist(), tables.provenance(path)
 
 

@@ -125,7 +125,7 @@ def test_bytes_do_not_depend_on_the_cuts(
             yield whole.slice(start, size)
             start += size
 
-    tables.write(whole, SCHEMA, tmp_path / "whole")
+    tables.write_table(whole, SCHEMA, tmp_path / "whole")
     tables.write_pieces(pieces(cuts), SCHEMA, tmp_path / "pieces")
     assert (tmp_path / "pieces").read_bytes() == (tmp_path / "whole").read_bytes()
     assert pq.read_metadata(tmp_path / "whole").num_row_groups == 3

@@ -146,13 +146,13 @@ def test_the_server_of_up_is_killed(place: Place, comes_back: bool) -> None:
         if not comes_back:
             assert keeper.states()["mlflow"].word == "stopped"
             keeper.call("startProcess", "mlflow", False)
-        places = local.announced(place.home)
-        assert places is not None
+        servers = local.announced(place.home)
+        assert servers is not None
         end = time.monotonic() + 120
-        while not answers(places.mlflow):
+        while not answers(servers.mlflow):
             assert time.monotonic() < end
             time.sleep(0.5)
-        client = MlflowClient(places.mlflow)
+        client = MlflowClient(servers.mlflow)
         check_complete(client)
         assert client.get_model_version_by_alias("tiny", "candidate").version == "1"
         assert place.call("sync", "--all").startswith("nothing is waiting")

@@ -417,7 +417,7 @@ def test_a_model_is_not_registered_elsewhere_than_asked(
     """The database under home has a registry too; it is not the one that was asked for."""
     mlflow_runs.configure(GONE, home)
     with pytest.raises(LightReasonerError) as error:
-        versions.register(outcomes["merge"].artifact, outcomes, PARAMS, None)
+        versions.register_version(outcomes["merge"].artifact, outcomes, PARAMS, None)
     assert str(error.value).startswith(f"registry {GONE}: {GONE} does not answer; the model is at ")
     assert MlflowClient(route.database_of(home)).search_registered_models() == []
 

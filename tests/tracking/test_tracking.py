@@ -338,7 +338,9 @@ def test_the_server_of_up_may_be_gone(
     local.track(home)
     with mlflow_runs.pipeline_run(PARAMS, "of up") as run_id:
         mlflow_runs.replay_stage(run_id, STAGES["finetune"], outcomes["finetune"], home)
-        assert versions.register(outcomes["merge"].artifact, outcomes, PARAMS, run_id).created
+        assert versions.register_version(
+            outcomes["merge"].artifact, outcomes, PARAMS, run_id
+        ).created
     assert MlflowClient().get_run(run_id).info.status == "FINISHED"
     assert set(_nested(run_id)) == {"finetune"}
     assert MlflowClient().get_model_version_by_alias("micro", "candidate").run_id == run_id

@@ -41,7 +41,7 @@ def set_fields(adapter: Path, **fields: Any) -> None:
 def refused(adapter: Path, expert: Artifact) -> str:
     """The one line that refuses the adapter on this expert."""
     with pytest.raises(ArtifactError) as caught:
-        adapters.check_tensors(adapters.read(adapter), expert.path)
+        adapters.check_tensors(adapters.read_adapter(adapter), expert.path)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -141,7 +141,7 @@ def test_all_that_is_plain_lora_is_put_on_whole(
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.1)
     tuned.save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
-    adapter = adapters.read(tmp_path / "adapter")
+    adapter = adapters.read_adapter(tmp_path / "adapter")
     adapters.check_tensors(adapter, tiny_expert)
     again = adapters.put_on(load(tiny_expert), adapter)
     batch = torch.tensor([[1, 2, 3, 4]])
@@ -186,7 +186,7 @@ def test_settings_of_another_kind_are_one_line(
 def test_a_byte_order_mark_is_read(tiny_expert: Path, adapter_dir: Path) -> None:
     path = adapter_dir / "adapter_config.json"
     path.write_text("\ufeff" + path.read_text(encoding="utf-8"), encoding="utf-8")
-    adapters.check_tensors(adapters.read(adapter_dir), tiny_expert)
+    adapters.check_tensors(adapters.read_adapter(adapter_dir), tiny_expert)
 
 
 def test_weights_come_from_safetensors_in_the_directory(
@@ -195,10 +195,10 @@ def test_weights_come_from_safetensors_in_the_directory(
     """A pickle beside them is not looked at; a link that leads out is refused."""
     expert, path = artifacts.of(tiny_expert), adapter_dir / "adapter_model.safetensors"
     (adapter_dir / "adapter_model.bin").write_bytes(b"no pickle")
-    adapters.put_on(load(tiny_expert), adapters.read(adapter_dir))
+    adapters.put_on(load(tiny_expert), adapters.read_adapter(adapter_dir))
     path.rename(tmp_path / "outside")
     with pytest.raises(ArtifactError, match=r"adapter_model.safetensors: no such file"):
-        adapters.read(adapter_dir)
+        adapters.read_adapter(adapter_dir)
     path.symlink_to("../outside")
     assert "adapter_model.safetensors: is not a file in the directory" in refused(
         adapter_dir, expert
@@ -209,7 +209,7 @@ def test_weights_come_from_safetensors_in_the_directory(
 
 
 def accepted(adapter: Path, expert: Artifact) -> None:
-    adapters.check_base(adapters.read(adapter), expert)
+    adapters.check_base(adapters.read_adapter(adapter), expert)
 
 
 def test_a_base_may_be_named_by_its_directory(

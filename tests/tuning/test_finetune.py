@@ -22,7 +22,7 @@ from lightreasoner.storage import artifacts, tables
 from lightreasoner.storage.artifacts import Workspace
 from lightreasoner.tuning.finetune import objective, plan_updates, with_lora, write
 from lightreasoner.tuning.loss import collate, summed_divergence
-from lightreasoner.tuning.rows import Row, read_rows, split_row
+from lightreasoner.tuning.rows import TrainingRow, read_rows, split_row
 
 CPU = Compute(device="cpu", dtype="float32")
 SMALL = {"updates": 4, "samples_per_update": 6, "samples_per_forward": 4, "learning_rate": 1e-2}
@@ -44,7 +44,7 @@ def test_rows_end_at_the_trained_prefix(samples_dir: Path) -> None:
     assert all(row.positions == [len(row.input_ids) - 1] for row in alone)
 
 
-def gradients(directory: Path, forwards: list[list[Row]], dtype: str) -> torch.Tensor:
+def gradients(directory: Path, forwards: list[list[TrainingRow]], dtype: str) -> torch.Tensor:
     """Loss and all LoRA gradients of one update, with a fixed adapter and no dropout."""
     torch.manual_seed(0)
     config = settings(lora_dropout=0.0)
@@ -111,8 +111,8 @@ def test_gradients_equal_a_dense_oracle(
         ids[index, width - len(row.input_ids) :] = torch.tensor(row.input_ids)
         mask[index, width - len(row.input_ids) :] = 1
         labels[index, row.labels[0][0]] = torch.tensor(row.labels[0][1]).double()
-    places = (mask.cumsum(dim=1) - 1).clamp(min=0)
-    logits = model(input_ids=ids, attention_mask=mask, position_ids=places).logits[:, -1]
+    positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+    logits = model(input_ids=ids, attention_mask=mask, position_ids=positions).logits[:, -1]
     loss = torch.nn.functional.kl_div(logits.log_softmax(-1), labels, reduction="sum")
     loss.backward()
     grads = [w.grad.flatten() for w in model.parameters() if w.grad is not None]
@@ -151,7 +151,7 @@ def test_special_tokens_can_be_left_out_as_the_authors_do(
     """deviations.md: `tokenizer.vocab_size` is 256 here, so id 258 vanishes from the label, its
     weight with it, and pi is over the first 256 ids alone."""
     row = split_row(read_rows(samples_dir, "trajectory")[0])[0]
-    row = Row(row.problem_id, row.input_ids, row.positions, [([40, 258], [0.6, 0.4])])
+    row = TrainingRow(row.problem_id, row.input_ids, row.positions, [([40, 258], [0.6, 0.4])])
     model = loading.load_model(tiny_expert, "cpu", "float32")
     tokenizer = loading.load_tokenizer(tiny_expert)
     assert tokenizer.vocab_size == 256
@@ -196,7 +196,7 @@ def test_prefixes_of_one_trajectory_in_one_update_share_a_row(samples_dir: Path)
     assert sorted(map(_plain, update[0])) == sorted(map(_plain, whole))
 
 
-def _plain(row: Row) -> tuple[str, list[int], list[object]]:
+def _plain(row: TrainingRow) -> tuple[str, list[int], list[object]]:
     """A row without its labels' order."""
     return row.problem_id, row.input_ids, sorted(zip(row.positions, row.labels, strict=True))
 
@@ -308,7 +308,7 @@ def test_a_layer_may_be_named_in_full(tiny_expert: Path) -> None:
 def test_the_end_token_is_trained(tiny_expert: Path, samples_dir: Path) -> None:
     """deviations.md: ids past `tokenizer.vocab_size`, such as <|im_end|>, stay in the labels."""
     row = read_rows(samples_dir, "sample")[0]
-    end = Row(row.problem_id, row.input_ids, row.positions, [([258], [1.0])])
+    end = TrainingRow(row.problem_id, row.input_ids, row.positions, [([258], [1.0])])
     model = loading.load_model(tiny_expert, "cpu", "float32")
     with torch.no_grad():
         found = summed_divergence(model, collate([end], torch.device("cpu")))
@@ -361,10 +361,10 @@ def test_a_problem_with_several_trajectories_is_named_once(
     """b and c are two trajectories of one problem; either it is held out or a."""
     for name, schema in (("samples", tables.SAMPLES), ("trajectories", tables.TRAJECTORIES)):
         path = samples_dir / f"{name}.parquet"
-        rows = tables.read(path, schema).to_pylist()
+        rows = tables.read_table(path, schema).to_pylist()
         for row in rows:
             row["problem_id"] = {"a": "a", "b": "b", "c": "b#1"}[row["problem_id"]]
-        tables.write(pa.Table.from_pylist(rows, schema), schema, path)
+        tables.write_table(pa.Table.from_pylist(rows, schema), schema, path)
     found = []
     for seed in range(3):
         tune(tiny_expert, samples_dir, out := tmp_path / str(seed), seed=seed, validation_share=0.3)

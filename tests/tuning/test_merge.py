@@ -112,7 +112,7 @@ def test_the_microworld_expert_speaks_as_base_and_adapter(
     tuned = make_adapter(expert.path, tmp_path / "adapter", spread=0.2).get_base_model()
     out = merge_artifact(expert, tmp_path / "adapter", samples_dir, tmp_path / "model")
     tokenizer = loading.load_tokenizer(expert.path)
-    drawn = sources.read("microworld", "tuned", "train", 100, seed=1)
+    drawn = sources.draw_problems("microworld", "tuned", "train", 100, seed=1)
     questions = [prompts.encode(p.question, "qwen25-math-cot", tokenizer) for p in drawn]
     stops = loading.stop_ids(expert.path, tokenizer)
     base, one, other = (
@@ -332,9 +332,9 @@ def test_a_held_out_problems_trajectories_are_all_held_out(
 ) -> None:
     """c is b's third trajectory here; the tuning may have had no sample of it."""
     path = samples_dir / "trajectories.parquet"
-    rows = tables.read(path, tables.TRAJECTORIES).to_pylist()
+    rows = tables.read_table(path, tables.TRAJECTORIES).to_pylist()
     rows[2]["problem_id"] = "b#2"
-    tables.write(pa.Table.from_pylist(rows, tables.TRAJECTORIES), tables.TRAJECTORIES, path)
+    tables.write_table(pa.Table.from_pylist(rows, tables.TRAJECTORIES), tables.TRAJECTORIES, path)
     (tmp_path / "validation.json").write_text(json.dumps({"problem_ids": [named]}), "utf-8")
     ids, held_out = parity_rows(samples_dir, tmp_path, 3)
     assert ids == [[3, 4, 5] + [7] * 5, [6] * 7, [1, 2, 9, 8]]
@@ -354,7 +354,9 @@ def test_the_card_says_what_the_samples_say_of_themselves(
     tiny_expert: Path, adapter_dir: Path, samples_dir: Path, tmp_path: Path
 ) -> None:
     path = samples_dir / "samples.parquet"
-    tables.write(tables.read(path, tables.SAMPLES), tables.SAMPLES, path, {"source": "gold"})
+    tables.write_table(
+        tables.read_table(path, tables.SAMPLES), tables.SAMPLES, path, {"source": "gold"}
+    )
     out = merge(tiny_expert, adapter_dir, samples_dir, tmp_path / "model")
     assert "on whole solutions that people wrote" in (out / "README.md").read_text("utf-8")
 
@@ -436,7 +438,7 @@ def test_samples_without_trajectories_are_refused(
     bare_expert: Artifact, adapter_dir: Path, samples_dir: Path, tmp_path: Path
 ) -> None:
     path = samples_dir / "trajectories.parquet"
-    tables.write(pa.table([[]] * 4, tables.TRAJECTORIES), tables.TRAJECTORIES, path)
+    tables.write_table(pa.table([[]] * 4, tables.TRAJECTORIES), tables.TRAJECTORIES, path)
     with pytest.raises(ArtifactError, match="is past its trajectory's end"):
         merge_artifact(bare_expert, adapter_dir, samples_dir, tmp_path / "empty")
     path.unlink()

@@ -11,7 +11,7 @@ from lightreasoner.errors import ArtifactError, SelectionError
 from lightreasoner.inference import loading
 from lightreasoner.storage import tables
 from lightreasoner.tuning.rows import (
-    Row,
+    TrainingRow,
     check_samples,
     gold_rows,
     hold_out,
@@ -26,9 +26,9 @@ def rewrite(samples_dir: Path, schema: pa.Schema, name: str, change: object) -> 
     """Change one column's values with a function of the list of them."""
     path = samples_dir / ("samples" if schema is tables.SAMPLES else "trajectories")
     path = path.with_suffix(".parquet")
-    columns = tables.read(path, schema).to_pydict()
+    columns = tables.read_table(path, schema).to_pydict()
     columns[name] = change(columns[name])  # type: ignore[operator]
-    tables.write(pa.table(columns, schema), schema, path, tables.provenance(path))
+    tables.write_table(pa.table(columns, schema), schema, path, tables.provenance(path))
 
 
 def test_a_good_set_passes(samples_dir: Path, tiny_expert: Path) -> None:
@@ -72,7 +72,7 @@ def test_what_cannot_be_trained_on_is_refused_before_the_model_is_loaded(
 
 def test_an_empty_set_is_refused(samples_dir: Path, tiny_expert: Path) -> None:
     path = samples_dir / "samples.parquet"
-    tables.write(tables.SAMPLES.empty_table(), tables.SAMPLES, path)
+    tables.write_table(tables.SAMPLES.empty_table(), tables.SAMPLES, path)
     with pytest.raises(SelectionError, match="has no samples"):
         check_samples(samples_dir, tiny_expert)
 
@@ -80,8 +80,8 @@ def test_an_empty_set_is_refused(samples_dir: Path, tiny_expert: Path) -> None:
 @pytest.mark.parametrize("origin", ["generate", "import"])
 def test_another_tokenizer_is_refused(samples_dir: Path, tiny_expert: Path, origin: str) -> None:
     path = samples_dir / "trajectories.parquet"
-    table = tables.read(path, tables.TRAJECTORIES)
-    tables.write(table, tables.TRAJECTORIES, path, {origin: {"tokenizer": "0" * 32}})
+    table = tables.read_table(path, tables.TRAJECTORIES)
+    tables.write_table(table, tables.TRAJECTORIES, path, {origin: {"tokenizer": "0" * 32}})
     with pytest.raises(ArtifactError, match=r"are of the tokenizer 0{32}, the expert's is"):
         check_samples(samples_dir, tiny_expert)
 
@@ -101,14 +101,14 @@ def test_problems_are_held_out_whole(samples_dir: Path) -> None:
 
 
 def test_trajectories_of_one_problem_are_held_out_together() -> None:
-    rows = [Row(name, [1], [0], [([1], [1.0])]) for name in ("p", "p#1", "p#2", "q", "q#1")]
+    rows = [TrainingRow(name, [1], [0], [([1], [1.0])]) for name in ("p", "p#1", "p#2", "q", "q#1")]
     kept, held_out = hold_out(rows, 0.5, seed=0)
     assert {row.problem_id[0] for row in kept} ^ {row.problem_id[0] for row in held_out} == {*"pq"}
 
 
 @pytest.mark.parametrize(("names", "share"), [("a", 0.5), ("ab", 0)])
 def test_nothing_is_held_out_of_one_problem_or_for_no_share(names: str, share: float) -> None:
-    rows = [Row(name, [1], [0], [([1], [1.0])]) for name in names]
+    rows = [TrainingRow(name, [1], [0], [([1], [1.0])]) for name in names]
     assert hold_out(rows, share, seed=0) == (rows, [])
 
 

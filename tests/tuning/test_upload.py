@@ -163,7 +163,7 @@ def test_a_dry_run_from_the_registry_and_from_a_directory(
     tuned = outcomes["finetune"].artifact.path
     shutil.copytree(adapter, tuned, dirs_exist_ok=True)
     model = artifacts.of(merged)
-    versions.register(model, outcomes, stored_pipeline.params(), None)
+    versions.register_version(model, outcomes, stored_pipeline.params(), None)
 
     def listed(*options: str) -> list[str]:
         options = ("push", "--repo", "owner/name", "--dry-run", "--model", *options)
@@ -183,7 +183,7 @@ def test_a_dry_run_from_the_registry_and_from_a_directory(
     assert artifacts.digest(home / "mlflow") == before
     shutil.copytree(merged, tmp_path / "other")
     write_model(tmp_path / "other", seed=3, hidden=32, layers=3)
-    versions.register(
+    versions.register_version(
         artifacts.of(tmp_path / "other"), outcomes, stored_pipeline.params(name="other"), None
     )
     options = ["push", "--repo", "o/n", "--dry-run", "--adapter", "--model"]

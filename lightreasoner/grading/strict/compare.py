@@ -70,7 +70,7 @@ class Comparison:
             return True
         if self.counted and (count := re.match(rf"(.*[0-9a-z]) {self.counted}s?\b", answer)):
             return self.is_equal(count[1], gold)
-        a, b = numerals.read(answer), numerals.read(gold)
+        a, b = numerals.parse_number(answer), numerals.parse_number(gold)
         if a and b:
             return self._same_number(a, b)
         if (clock := time_of_day(gold)) and time_of_day(answer):
@@ -78,7 +78,7 @@ class Comparison:
         if (same := self._same_in_base(answer, gold)) is not None:
             return same
         bare, unit = split_unit(
-            answer, letters=self.takes_letters and numerals.read(gold) is not None
+            answer, letters=self.takes_letters and numerals.parse_number(gold) is not None
         )
         bare_gold, gold_unit = split_unit(gold)
         if unit and gold_unit and unit != gold_unit:
@@ -158,7 +158,7 @@ class Comparison:
         match = _RATIO.fullmatch(text)
         if match is None:
             return None
-        numbers = [numerals.read(part) for part in match.groups() if part]
+        numbers = [numerals.parse_number(part) for part in match.groups() if part]
         return tuple(n.value for n in numbers) if all(numbers) else None  # type: ignore[union-attr]
 
     def _same_ratio(self, answer: str, gold: tuple[Fraction, ...]) -> bool:
@@ -166,7 +166,7 @@ class Comparison:
         names = split_top(answer, re.compile("="))
         ratio = self._ratio(names[-1])
         if ratio is None and len(gold) == 2:
-            number = numerals.read(names[-1])
+            number = numerals.parse_number(names[-1])
             if number is None or not gold[1] or not self.asks_ratio:
                 return False
             return self._same_number(number, Number(gold[0] / gold[1]))
@@ -309,7 +309,7 @@ class Comparison:
 
     def _same_value(self, answer: str, gold: str) -> bool:
         """Single expressions: by algebra, or as decimals where one of them is one."""
-        b, a = numerals.read(gold), numerals.read(answer)
+        b, a = numerals.parse_number(gold), numerals.parse_number(answer)
         if a and b:
             return self._same_number(a, b)
         if b and self._is_rounded(b):

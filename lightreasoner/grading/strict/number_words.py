@@ -46,7 +46,7 @@ _HAN_SCALES = {"万": 10**4, "亿": 10**8}
 HAN = "".join([*_HAN, *_HAN_UNITS, *_HAN_SCALES])
 
 
-def read(text: str) -> Fraction | None:
+def parse_words(text: str) -> Fraction | None:
     """The number that a text spells out, digits before its last word allowed; else None."""
     if not text or len(text) > MAX_CHARS:
         return None

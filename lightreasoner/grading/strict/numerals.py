@@ -63,13 +63,13 @@ class Number:
         return rest == 1
 
 
-def read(text: str) -> Number | None:
+def parse_number(text: str) -> Number | None:
     """The number that the whole of a cleaned text prints; None if it is no single number."""
     text = text.strip()
     if not text or len(text) > MAX_NUMBER_CHARS:
         return None
     if percent := _PERCENT.fullmatch(text):
-        number = read(percent.group(1))
+        number = parse_number(percent.group(1))
         if number is None or number.percent:
             return None
         step = number.step / 100 if number.step else None
@@ -101,7 +101,7 @@ def _unsigned(text: str) -> Number | None:
         return _decimal(text.replace(" ", ""))
     if _CONTINENTAL.fullmatch(text):
         return _decimal(text.replace(".", "").replace(",", "."))
-    value = number_words.read(text)
+    value = number_words.parse_words(text)
     return None if value is None else Number(value)
 
 

@@ -82,7 +82,7 @@ def is_value(text: str) -> bool:
     elements = (
         text[1:-1].split(",") if forms.is_enclosed(text, "(") else [units.split_unit(text)[0]]
     )
-    return all(numerals.read(element) for element in elements)
+    return all(numerals.parse_number(element) for element in elements)
 
 
 def distilled(text: str) -> str:

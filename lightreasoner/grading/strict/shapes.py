@@ -132,7 +132,7 @@ def split_elements(text: str) -> list[str]:
     text = text.strip()
     if text.startswith(r"\{") and text.endswith(r"\}"):
         text = text[2:-2]
-    parts = [text] if numerals.read(text) else split_top(text, SEPARATOR)
+    parts = [text] if numerals.parse_number(text) else split_top(text, SEPARATOR)
     parts = [part for part in parts if part.strip()] or [text]
     return [signed for part in parts for signed in both_signs(part)]
 

@@ -131,7 +131,7 @@ def _without_words(text: str) -> tuple[str, str | None]:
     """The text without plain words behind a number, and what they say."""
     for gap in _GAP.finditer(text):
         rest, words = text[: gap.start()], text[gap.end() :]
-        spelt = number_words.read(rest) is not None
+        spelt = number_words.parse_words(rest) is not None
         is_value = spelt or rest[-1:] in set("0123456789)}%")
         if is_value and _TAIL_WORDS.fullmatch(words) and _is_unit(words, bare=not spelt):
             return rest, _unit_name(words)
