@@ -179,8 +179,9 @@ def evaluate(
         secret = api_key_file.read_text(encoding="utf-8-sig").strip() if api_key_file else None
         engine = _connected(endpoint, served_model, values, concurrency, secret)
         key = hashlib.sha256(f"{job.key}/{engine.name}".encode()).hexdigest()[:32]
+        own = out is None  # a folder that holds nothing but the answers to this very question
         out = out or _place(home, model, key)
-        _ask(engine, key, job, out, home, overwrite)
+        _ask(engine, key, job, out, home, overwrite or own)
     scores = json.loads((out / "summary.json").read_text(encoding="utf-8"))
     print_table(rich_table(EVALUATION_HEADINGS, evaluation_rows(scores)))
 

@@ -26,6 +26,7 @@ from tasks.registry import lookup
 from tasks.tracking import mlflow_runs
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.usefixtures("prefect_api"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of Prefect and of MLflow
     pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning"),

@@ -23,6 +23,8 @@ from flows.environment import ROOT
 from flows.servers import local, manager, up
 from flows.servers.manager import MARK, NAME, Manager, ServerError, Service
 
+pytestmark = pytest.mark.slow
+
 Captured = pytest.CaptureFixture[str]
 
 
