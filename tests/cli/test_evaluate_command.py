@@ -138,7 +138,9 @@ def test_a_servers_answers_replace_earlier_ones_if_told_to(data: str) -> None:
         in_its_own_place = [each for each in asking if each not in ("--out", "out")]
         for answer in ("3", "4"):
             server.script[:] = [served_models("m"), completion(rf"\boxed{{{answer}}}")]
-            assert call(*in_its_own_place).exit_code == 0
+            server.asked.clear()
+            result = call(*in_its_own_place)
+            assert result.exit_code == 0, result.stderr
 
 
 @pytest.mark.slow
