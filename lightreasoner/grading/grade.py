@@ -46,7 +46,10 @@ def grade(
     with _process() as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        batch = {"workers": workers or usable_cores(), "answers": list(map(asdict, answers))}
+        batch = {
+            "workers": min(workers or usable_cores(), len(answers)),
+            "answers": list(map(asdict, answers)),
+        }
         sender = threading.Thread(target=_send, args=(batch, process.stdin))
         sender.start()
         try:

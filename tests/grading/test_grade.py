@@ -202,7 +202,7 @@ def test_it_may_be_called_from_any_thread_of_a_program_without_a_file() -> None:
     """A flow's task is no main thread, and its program cannot be imported again by a worker."""
     program = r"""
 import threading
-from lightreasoner.grading.grade import _receive, grade, shared_process, usable_cores
+from lightreasoner.grading.grade import grade
 from lightreasoner.grading.types import Answer
 from lightreasoner.data.problems import Problem
 
