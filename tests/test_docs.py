@@ -189,22 +189,13 @@ def run(checkout: Path, block: Block) -> None:
     assert done.returncode == 0, f"{block.text}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
 
 
-SHORT = (ROOT / "README.md", ROOT / "docs" / "how-to" / "index.md")
-"""Pages whose blocks CI runs; those of the others take minutes."""
-
 RUN = [page for page in PAGES if any((b.mark or "").startswith(("run in", "run")) and
        not (b.mark or "").startswith("run by") for b in blocks(page))]  # fmt: skip
 
 
+@pytest.mark.nightly
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize(
-    "page",
-    [
-        pytest.param(page, marks=pytest.mark.slow if page in SHORT else pytest.mark.nightly)
-        for page in RUN
-    ],
-    ids=names,
-)
+@pytest.mark.parametrize("page", RUN, ids=names)
 def test_the_blocks_run(checkout: Path, page: Path) -> None:
     dvc_checkout.git(checkout, "restore", ".")
     for block in blocks(page):
