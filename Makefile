@@ -42,7 +42,7 @@ test: setup
 test-slow: setup
 	$(PYTEST) -m "slow and not gpu and not browser" $(ARGS)
 
-# About an hour: also what kills runs and servers at many moments.
+# Long: also what kills runs and servers at many moments.
 test-all: setup
 	$(PYTEST) -m "not gpu and not browser" $(ARGS)
 

@@ -132,13 +132,13 @@ BASELINES: tuple[Stage, ...] = (
     Stage(
         "keep", "Keep the expert's correct solutions as samples (SFT).",
         ("expert", "problems", "trajectories"), "samples", None,
-        "lightreasoner.sampling.whole_solutions","keep",
+        "lightreasoner.sampling.whole_solutions", "keep",
         folder="samples_sft",
     ),
     Stage(
         "gold", "Take the problems' own solutions as samples.",
         ("expert", "problems", "trajectories"), "samples", None,
-        "lightreasoner.sampling.whole_solutions","gold",
+        "lightreasoner.sampling.whole_solutions", "gold",
         folder="samples_gold",
     ),
 )  # fmt: skip
