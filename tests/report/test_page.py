@@ -397,7 +397,8 @@ def test_scores_under_other_conditions_are_refused(tmp_path: Path) -> None:
 def test_samples_of_other_steps_are_refused(tmp_path: Path) -> None:
     inputs = write_inputs(tmp_path)
     path = inputs["samples"] / "samples.parquet"
-    samples = tables.read_table(path, tables.SAMPLES).to_pandas().assign(problem_id="elsewhere")
+    samples = tables.read_table(path, tables.SAMPLES).to_pandas()
+    samples["problem_id"] = "elsewhere/" + samples["problem_id"]
     tables.write_table(samples, tables.SAMPLES, path, tables.provenance(path))
     with pytest.raises(ArtifactError, match="was not selected from"):
         write_report(inputs, tmp_path)
