@@ -24,6 +24,7 @@ from lightreasoner.pipeline.graph import STAGES, external_inputs
 from lightreasoner.storage import artifacts, digests, outputs
 from lightreasoner.storage.artifacts import Workspace
 from lightreasoner.storage.outputs import DATA, HOME
+from lightreasoner.storage.payload import read_json
 
 if TYPE_CHECKING:
     from lightreasoner.config import Evaluate, Params, PromptStyle
@@ -182,7 +183,7 @@ def evaluate(
         own = out is None  # a folder that holds nothing but the answers to this very question
         out = out or _place(home, model, key)
         _ask(engine, key, job, out, home, overwrite or own)
-    scores = json.loads((out / "summary.json").read_text(encoding="utf-8"))
+    scores = read_json(out / "summary.json")
     print_table(rich_table(EVALUATION_HEADINGS, evaluation_rows(scores)))
 
 

@@ -215,6 +215,12 @@ def _refuse_newer(path: Path, found: dict[bytes, bytes]) -> None:
         )
 
 
+def count(path: Path) -> int:
+    """How many rows a table has. Raises ArtifactError."""
+    with _opened(path) as file:
+        return int(file.metadata.num_rows)
+
+
 def provenance(path: Path) -> dict[str, Any]:
     """What `write` put into the file's metadata. Raises ArtifactError."""
     with _opened(path) as file:
