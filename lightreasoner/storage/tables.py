@@ -183,7 +183,7 @@ def _opened(path: Path) -> Iterator[pq.ParquetFile]:
     except FileNotFoundError:
         raise ArtifactError(f"{path}: no such file; run the stage that writes it") from None
     except (OSError, ValueError, OverflowError, MemoryError, pa.ArrowException) as error:
-        said = " ".join(str(error).split())[:SAID]
+        said = untrusted.shown(" ".join(str(error).split()), SAID)
         raise ArtifactError(f"{path}: not a readable Parquet file ({said}); {AGAIN}") from error
 
 
@@ -229,7 +229,8 @@ def provenance(path: Path) -> dict[str, Any]:
         tree = untrusted.json_value(text)
         _check_provenance(tree)
     except ValueError as error:
-        raise ArtifactError(f"{path}: its provenance is malformed ({error}); {AGAIN}") from error
+        said = error if str(error).isprintable() else untrusted.shown(str(error), SAID)
+        raise ArtifactError(f"{path}: its provenance is malformed ({said}); {AGAIN}") from error
     return tree
 
 
