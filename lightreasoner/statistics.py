@@ -139,6 +139,31 @@ def mcnemar_p(gained: int, lost: int) -> float:
     return float(binomtest(gained, changed, 0.5).pvalue) if changed else 1.0
 
 
+def sign_p(gained: int, lost: int) -> float:
+    """One-sided p of the exact sign test: the chance that of gained + lost, each gained with chance
+    1/2, `gained` or more are.
+
+    McNemar's test in one direction: small where the gained problems are too many for luck. From
+    exact integers; 1 where none changed.
+    """
+    changed = gained + lost
+    tail, ways = 0, math.comb(changed, gained)
+    for count in range(gained, changed + 1):
+        tail += ways
+        ways = ways * (changed - count) // (count + 1)
+    return tail / 2**changed
+
+
+def level_of_try(k: int) -> float:
+    """The level of the k-th test on the same problems: 0.025 * 6 / (pi^2 k^2).
+
+    The levels of however many tests sum to 0.025, and so does the chance that any of them rejects
+    what is true (Bonferroni's inequality with unequal shares, alpha spending).
+    """
+    assert k >= 1, f"the first try is 1, got {k}"
+    return (1 - CONFIDENCE) / 2 * 6 / (math.pi * k) ** 2
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """The p-values, in their order, corrected for being several (Holm 1979, step-down).
 

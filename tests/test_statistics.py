@@ -18,9 +18,11 @@ from lightreasoner.statistics import (
     bootstrap_interval,
     bootstrap_mean_difference,
     holm,
+    level_of_try,
     maj_at_n,
     mcnemar_p,
     pass_at_k,
+    sign_p,
     wilson_interval,
 )
 
@@ -240,6 +242,30 @@ def test_wilson_where_problems_are_right_or_wrong_else_the_bootstrap() -> None:
     assert accuracy_interval(right > 0) == wilson_interval(81, 263)
     halves = np.append(right, 0.5)
     assert accuracy_interval(halves) == bootstrap_interval(halves)
+
+
+@given(st.integers(0, 60), st.integers(0, 60))
+def test_sign_p_is_half_of_mcnemars_where_more_are_gained(gained: int, lost: int) -> None:
+    one, two = sign_p(gained, lost), mcnemar_p(gained, lost)
+    assert one == pytest.approx(
+        binomtest(gained, gained + lost, 0.5, "greater").pvalue if gained + lost else 1.0
+    )
+    if gained > lost:
+        assert one == pytest.approx(two / 2)
+
+
+def test_sign_p_of_thousands_is_exact() -> None:
+    assert sign_p(3_100, 2_900) == pytest.approx(
+        binomtest(3_100, 6_000, 0.5, "greater").pvalue, rel=1e-9
+    )
+    assert sign_p(0, 0) == 1.0
+
+
+def test_the_levels_of_all_tries_sum_to_one_sided_five_percent_of_two() -> None:
+    levels = [level_of_try(k) for k in range(1, 20_001)]
+    assert sum(levels) < 0.025
+    assert sum(levels) == pytest.approx(0.025, abs=1e-6)
+    assert levels[1] == pytest.approx(levels[0] / 4)
 
 
 def test_holm_by_hand() -> None:
