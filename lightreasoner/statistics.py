@@ -164,6 +164,37 @@ def level_of_try(k: int) -> float:
     return (1 - CONFIDENCE) / 2 * 6 / (math.pi * k) ** 2
 
 
+Z_OF_POWER = {0.8: 0.8416212335729143, 0.9: 1.2815515655446004}
+"""The standard normal's quantile of each power."""
+
+CHANGED = 0.2
+"""The share of problems on which two models differ, where none is measured."""
+
+
+def problems_needed(gain: float, changed: float = CHANGED, power: float = 0.8) -> int:
+    """How many problems show a gain with this power, by McNemar's two-sided test at 5%.
+
+    On a share `changed` of the problems the models differ; `gain` <= `changed` is what is gained
+    less what is lost, as fractions. Connor 1987: ((z_a sqrt(c) + z_b sqrt(c - d^2)) / d)^2. The
+    exact test needs a few more. Raises ValueError.
+    """
+    if not 0 < gain <= changed <= 1:
+        raise ValueError(f"a gain of {gain:g} must be over 0 and at most the share changed")
+    reach = Z * math.sqrt(changed) + Z_OF_POWER[power] * math.sqrt(changed - gain**2)
+    return math.ceil((reach / gain) ** 2)
+
+
+def detectable_gain(n: int, changed: float = CHANGED, power: float = 0.8) -> float | None:
+    """The smallest gain that `n` problems show with this power; None where none up to `changed` is.
+
+    Solves `problems_needed`'s equation for the gain.
+    """
+    z = Z_OF_POWER[power]
+    root = z * math.sqrt(max(0.0, n + z**2 - Z**2))
+    gain = math.sqrt(changed) * (Z * math.sqrt(n) + root) / (n + z**2)
+    return gain if 0 < gain <= changed else None
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """The p-values, in their order, corrected for being several (Holm 1979, step-down).
 

@@ -259,6 +259,7 @@ FILTERS = (
     formatting.points,
     formatting.points_interval,
     formatting.p_value,
+    formatting.gain_that_shows,
     formatting.probability,
     formatting.number,
     token_html,
