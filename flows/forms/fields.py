@@ -7,6 +7,7 @@ preset's value.
 from dataclasses import asdict
 from typing import Any
 
+from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 from pydantic import Field
 
 from lightreasoner import config
@@ -26,6 +27,7 @@ FIELDS = {
     "style": ("evaluate.style", "Prompt style"),
 }
 """The parameter that a field stands for, and the field's title."""
+BOUNDS = (Ge, Gt, Le, Lt, MinLen, MaxLen)
 PARAMETERS = {name: parameter for name, (parameter, _) in FIELDS.items()}
 
 
@@ -43,7 +45,8 @@ def field(name: str) -> Any:
 
 def limits(parameter: str) -> dict[str, Any]:
     """What bounds a parameter (`select.beta`), as arguments of pydantic's Field."""
-    bounds = [asdict(bound) for bound in config.fields()[parameter].metadata]
+    metadata = config.fields()[parameter].metadata
+    bounds = [asdict(bound) for bound in metadata if isinstance(bound, BOUNDS)]
     return {name: value for bound in bounds for name, value in bound.items()}
 
 

@@ -119,12 +119,14 @@ class Grid(Settings):
         (0.2, 0.4, 0.8),
         title="Betas, nats",
         min_length=1,
+        max_length=20,
         description="Thresholds of the KL (eq. 35).",
     )
     alphas: tuple[Annotated[float, Field(**limits("select.alpha"))], ...] = Field(
         (0.1, 0.2),
         title="Alphas",
         min_length=1,
+        max_length=20,
         description="Plausibility thresholds of the grid (eq. 34).",
     )
 
