@@ -593,7 +593,8 @@ def fault(error: dict[str, Any], model: type[BaseModel]) -> str:
         return f"{name} is missing; add it"
     if kind in SIGNS:
         (bound,) = context.values()
-        return f"{name} must be {SIGNS[kind]} {bound:g}{_unit(error['loc'], model)}, got {value}"
+        limit = f"{bound:,}" if isinstance(bound, int) else f"{bound:g}"
+        return f"{name} must be {SIGNS[kind]} {limit}{_unit(error['loc'], model)}, got {value}"
     if kind == "value_error":
         said = str(context["error"])
         return f"{name} {said}, got {value}" if name else said

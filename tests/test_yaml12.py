@@ -228,7 +228,7 @@ def test_a_folder_may_have_any_name(params_file: Path) -> None:
         ("[" * 101 + "]" * 101, "nested over 100 deep"),
         ("[" * 100_000, "nested over 100 deep"),
         ("- " * 10_000, "nested over 100 deep"),
-        ("- " * 90 + "[" * 90, "nested over 100 deep"),
+        ("- " * 90 + "[" * 90 + "]" * 90, "nested over 100 deep"),
         (MERGES, "merges over 1000 keys"),
         ("!" * 100_000, "could not determine a constructor"),
         ("&a [*a]", "nested over 100 deep"),
