@@ -5,7 +5,7 @@
 #   make up ARGS=--detach                             servers in the background; make status, make down
 #   make setup PYTHON=python3.12                      another interpreter (3.11, 3.12, 3.13)
 
-.PHONY: setup run up down status test test-slow test-all test-browser bench microworld check docs \
+.PHONY: setup run up down status test test-slow test-all test-fuzz test-browser bench microworld check docs \
 	dvc.yaml lock clean
 .NOTPARALLEL:
 
@@ -35,7 +35,7 @@ down status: setup
 # Three processes of one thread each, also on two cores: some of the time is waiting. A file's tests
 # stay together (tests/conftest.py).
 PYTEST = .venv/bin/python -m pytest -n 3 --durations=20
-test test-slow test-all: export OMP_NUM_THREADS = 1
+test test-slow test-all test-fuzz: export OMP_NUM_THREADS = 1
 test: setup
 	$(PYTEST) $(ARGS)
 
@@ -45,6 +45,12 @@ test-slow: setup
 # Long: also what kills runs and servers at many moments.
 test-all: setup
 	$(PYTEST) -m "not gpu and not browser" $(ARGS)
+
+# Minutes: thousands of seeded cases of bad input, of which `make test` tries a share
+# (FUZZ_SEED=N for others; tests/fuzz/fuzzing.py).
+test-fuzz: export FUZZ_TIMES ?= 25
+test-fuzz: setup
+	$(PYTEST) tests/fuzz $(ARGS)
 
 # The pages in Chromium (Debian: apt-get install chromium); pictures of them in build/screenshots/.
 test-browser: setup

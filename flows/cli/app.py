@@ -32,6 +32,7 @@ from lightreasoner.experiments.methods import NAMES, named
 from lightreasoner.pipeline.graph import STAGES, external_inputs
 from lightreasoner.storage import artifacts, digests
 from lightreasoner.storage.outputs import DATA
+from lightreasoner.untrusted import shown
 
 Port = Annotated[int, typer.Option(min=1, max=65535)]
 
@@ -234,7 +235,7 @@ def _numbers(option: str, text: str) -> tuple[float, ...]:
         numbers = tuple(float(item) for item in text.split(",") if item.strip())
     except ValueError:
         raise ConfigError(
-            [f"{option} {text!r}: must be numbers separated by commas, such as 0.2,0.4"]
+            [f"{option} {shown(text)}: must be numbers separated by commas, such as 0.2,0.4"]
         ) from None
     if not numbers:
         raise ConfigError([f"{option}: must be at least one number, such as 0.2,0.4"])

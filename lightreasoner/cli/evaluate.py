@@ -24,6 +24,7 @@ from lightreasoner.pipeline.graph import STAGES, external_inputs
 from lightreasoner.storage import artifacts, digests, outputs
 from lightreasoner.storage.artifacts import Workspace
 from lightreasoner.storage.outputs import DATA, HOME
+from lightreasoner.untrusted import shown
 
 if TYPE_CHECKING:
     from lightreasoner.config import Evaluate, Params, PromptStyle
@@ -190,7 +191,7 @@ def _style(name: str) -> "PromptStyle":
     for style in STYLES:
         if name == style:
             return style
-    raise ConfigError([f"no prompt style {name!r}; there are {', '.join(STYLES)}"])
+    raise ConfigError([f"no prompt style {shown(name)}; there are {', '.join(STYLES)}"])
 
 
 def _names(text: str | None) -> list[str] | None:

@@ -10,6 +10,7 @@ from lightreasoner.cli import completion
 from lightreasoner.cli.options import ParamsFile
 from lightreasoner.errors import ConfigError
 from lightreasoner.storage import artifacts
+from lightreasoner.untrusted import shown
 
 
 def preset(
@@ -30,6 +31,6 @@ def preset(
     from lightreasoner.presets import PRESETS
 
     if name not in PRESETS:
-        raise ConfigError([f"no preset {name!r}; there are {', '.join(sorted(PRESETS))}"])
+        raise ConfigError([f"no preset {shown(name)}; there are {', '.join(sorted(PRESETS))}"])
     artifacts.write_text(params, config.dump(PRESETS[name]))
     typer.echo(f"{params}: {name}")
