@@ -45,7 +45,7 @@ def open_file(path: Path, refusal: Refusal, limit: int | None = None) -> BinaryI
     """
     try:
         _refuse_other_kinds(path, path.stat().st_mode, refusal)
-        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+        file = open(path, "rb", opener=_without_waiting)  # noqa: PTH123, SIM115
     except FileNotFoundError:
         raise
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
@@ -60,6 +60,10 @@ def open_file(path: Path, refusal: Refusal, limit: int | None = None) -> BinaryI
         file.close()
         raise
     return file
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _refuse_other_kinds(path: Path, mode: int, refusal: Refusal) -> None:
