@@ -10,9 +10,10 @@ import os
 import reprlib
 import stat
 from collections.abc import Callable, Iterable
+from io import BufferedReader
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 Refusal = Callable[[str], Exception]
 """Makes an error of a message: a class of errors.py, or what wraps the message for one."""
@@ -38,14 +39,14 @@ KINDS = {
 }
 
 
-def open_file(path: Path, refusal: Refusal, limit: int | None = None) -> BinaryIO:
+def open_file(path: Path, refusal: Refusal, limit: int | None = None) -> BufferedReader:
     """A regular file of at most `limit` bytes, open for reading.
 
     Raises FileNotFoundError, and `refusal` of all else that is not such a file or cannot be opened.
     """
     try:
         _refuse_other_kinds(path, path.stat().st_mode, refusal)
-        file = open(path, "rb", opener=_without_waiting)  # noqa: PTH123, SIM115
+        file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115
     except FileNotFoundError:
         raise
     except (OSError, ValueError) as error:  # ValueError: a null character in the name

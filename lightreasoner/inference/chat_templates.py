@@ -144,7 +144,7 @@ def _answer(
         )
     except MemoryError:
         return {"refusal": f"it takes over {MEMORY:,} bytes"}
-    except Exception as error:  # whatever the template does
+    except Exception as error:  # noqa: BLE001, whatever the template does
         kind = "" if isinstance(error, TemplateError) else f"{type(error).__name__}: "
         return {"refusal": f"{kind}{' '.join(str(error).split())[:300]}"}
     if (longest := max(map(len, texts), default=0)) > LONGEST:

@@ -78,8 +78,8 @@ def _check_ids(model: "PreTrainedModel", prompts: list[list[int]]) -> None:
     rows = model.get_input_embeddings().num_embeddings
     if (largest := max(max(ids) for ids in prompts)) >= rows:
         raise ModelError(
-            f"{model.name_or_path}: its tokenizer gives the token {largest}, but the model has rows "
-            f"only for the first {rows}; use a style without it, or mend the tokenizer"
+            f"{model.name_or_path}: its tokenizer gives the token {largest}, but the model has "
+            f"rows only for the first {rows}; use a style without it, or mend the tokenizer"
         )
 
 

@@ -146,7 +146,7 @@ def _check_fit(path: Path) -> None:
         )
     for name, there, wanted in sorted(found["mismatched_keys"]):
         raise ModelError(
-            f"{path}: {name} has the shape {list(there)}, but {list(wanted)} by config.json; {again}"
+            f"{path}: {name} has the shape {list(there)}, by config.json {list(wanted)}; {again}"
         )
     if unexpected := sorted(found["unexpected_keys"]):
         raise ModelError(

@@ -100,7 +100,9 @@ def files_under(path: Path) -> list[Path]:
         try:
             state = folder.stat()
             with os.scandir(folder) as entries:
-                members = [(Path(each), each.is_dir(), each.is_file()) for each in islice(entries, left)]
+                members = [
+                    (Path(each), each.is_dir(), each.is_file()) for each in islice(entries, left)
+                ]
         except OSError as error:
             raise ArtifactError(f"{folder}: cannot be read ({error.strerror}); mend it") from error
         left -= len(members)
@@ -146,20 +148,19 @@ def place(artifact: Artifact, out: Path) -> None:
     Raises ArtifactError as `files_under`, and DiskFullError.
     """
     files_under(artifact.path)  # else a loop of links is copied without end
-    out.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    work = _beside(out)
     try:
         shutil.copytree(artifact.path, work / "new", copy_function=_link_or_copy)
         swap(work / "new", out, work / "old")
     except OSError as error:
-        raise disk_full(error, out) from error
+        raise unwritable(error, out) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
 def swap(new: Path, out: Path, old: Path) -> None:
     """Rename `new` to `out`, what was there to `old`; and back, if that fails."""
-    there = out.exists()
+    there = os.path.lexists(out)
     if there:
         out.rename(old)
     try:
@@ -171,15 +172,14 @@ def swap(new: Path, out: Path, old: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all. Raises DiskFullError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    """Write a text file whole or not at all. Raises DiskFullError, ArtifactError."""
+    work = _beside(path)
     try:
         (work / "new").write_text(text, encoding="utf-8")
         sync(work / "new")
         (work / "new").replace(path)
     except OSError as error:
-        raise disk_full(error, path) from error
+        raise unwritable(error, path) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
@@ -193,6 +193,25 @@ def disk_full(error: Exception, path: Path) -> Exception:
     if number in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error):
         return DiskFullError(f"{path}: no space left on the disk; free some and run again")
     return error
+
+
+def unwritable(error: OSError, path: Path) -> Exception:
+    """What the system said of a place that cannot be written, as a line."""
+    found = disk_full(error, path)
+    if found is not error:
+        return found
+    return ArtifactError(
+        f"{path}: cannot be written ({error.strerror or error}); clear the way or its permissions"
+    )
+
+
+def _beside(path: Path) -> Path:
+    """A new hidden directory beside a path, for what is renamed to it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    except OSError as error:
+        raise unwritable(error, path) from error
 
 
 def _link_or_copy(source: str, target: str) -> None:

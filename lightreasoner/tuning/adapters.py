@@ -96,7 +96,7 @@ def read_adapter(directory: Path) -> Adapter:
             )
     if settings["r"] < 1 or not all(isinstance(name, str) for name in settings["target_modules"]):
         raise ArtifactError(
-            f"{path}: r must be at least 1 and target_modules names, got {shown(settings['r'])} and "
+            f"{path}: r must be at least 1 and target_modules names, got {settings['r']} and "
             f"{shown(settings['target_modules'], 80)}; save it again"
         )
     _check_patterns(path, settings)

@@ -3,7 +3,6 @@
 A fault is the files that it writes, by name: bytes, or None for one that is gone.
 """
 
-import copy
 import json
 import struct
 from collections.abc import Iterator
@@ -34,106 +33,10 @@ TEXTS: dict[str, bytes] = {
     "deep object": b'{"a":' * 3_000 + b"1" + b"}" * 3_000,
     "long number": b'{"eos_token_id": ' + b"9" * 5_000 + b"}",
 }
-FIELDS: dict[str, dict[str, list[Any]]] = {
-    "config.json": {
-        "num_attention_heads": [0, -1, 3, 2**40, "4", 1.5, None, [4]],
-        "num_key_value_heads": [0, -1, 3, 2**40, "2", None],
-        "num_hidden_layers": [0, -1, 10**6, 10**30, 1.5, True, None],
-        "hidden_size": [0, -1, 7, 31, 10**12, 10**30, "32", 32.0, None],
-        "intermediate_size": [0, -64, 10**12, "64", None],
-        "head_dim": [0, -1, 7, 10**12, "8"],
-        "vocab_size": [0, -1, 1, 10**6, 10**12, 10**30, "259", 259.5, None],
-        "max_position_embeddings": [0, -1, 10**12, 10**30, None],
-        "dtype": ["float99", "int8", "load", "__class__", 3, None, ["float32"]],
-        "torch_dtype": ["float99", "nn", 3],
-        "rms_norm_eps": [-1, "x", None, 1e400, 10**400],
-        "hidden_act": ["gone", 3, None, ["silu"], "__import__"],
-        "rope_theta": [0, -1, "x", 1e400],
-        "rope_parameters": [
-            "yarn", 3, [1], {"rope_type": 3}, {"rope_type": "gone"}, {"rope_type": []},
-            {"rope_type": "yarn"}, {"rope_type": "yarn", "factor": "x"}, {"rope_type": "longrope"},
-            {"rope_type": "longrope", "original_max_position_embeddings": "x"},
-            {"rope_type": "dynamic", "factor": -1, "rope_theta": 0}, {"rope_theta": "x"},
-            {"rope_type": "default", "rope_theta": 10**400}, {"rope_type": "linear", "factor": 0},
-        ],
-        "rope_scaling": ["x", 3, [1], {"type": 3}, {"type": "yarn"}, {"factor": 2}],
-        "tie_word_embeddings": [False, "x", None, 3],
-        "use_sliding_window": [True, "x"],
-        "sliding_window": [0, -1, "x", 10**30],
-        "layer_types": ["x", [], [3], ["gone", "gone"], ["full_attention"] * 3, {}],
-        "model_type": ["gone", 3, None, [], "bert", "mamba", "gpt2", "llama", "t5", "whisper"],
-        "architectures": [3, "x", ["gone"], [3], None],
-        "auto_map": [{"AutoModelForCausalLM": "evil.Evil"}, 3, "x"],
-        "quantization_config": [3, {}, {"quant_method": "gone"}, {"quant_method": 3}, {"quant_method": "awq"}],
-        "eos_token_id": ["2", [[2]], -1, 10**30, 259, 1.5, [None]],
-        "pad_token_id": ["x", -1, 10**30, 1_000, [1]],
-        "bos_token_id": ["x", [], {}],
-        "initializer_range": ["x", -1, None],
-        "attention_dropout": ["x", -1, 2],
-        "transformers_version": [3, "x", None],
-        "_attn_implementation": ["gone", 3, "flash_attention_2"],
-        "attn_implementation": ["gone", 3],
-        "id2label": [3, "x", [1]],
-        "num_labels": ["x", 10**9, -1],
-        "problem_type": [3, "gone"],
-        "tokenizer_class": [3, "gone"],
-        "is_encoder_decoder": [True, "x"],
-        "is_decoder": ["x", False],
-        "chunk_size_feed_forward": ["x", 5],
-        "output_hidden_states": ["x", True],
-        "return_dict": [False, "x"],
-        "use_cache": ["x"],
-        "torchscript": [True],
-        "pruned_heads": [{"x": 1}, 3],
-        "_name_or_path": [3, [], "/etc"],
-        "transformers_weights": ["x", 3, []],
-        "base_model_tp_plan": [3],
-    },
-    "generation_config.json": {
-        "eos_token_id": ["2", [[2]], -1, 10**30, 259, 1.5, [None], {}],
-        "pad_token_id": ["x", -1, 10**30, []],
-        "max_length": ["x", -1, 10**30, None],
-        "max_new_tokens": ["x", -5, []],
-        "temperature": ["x", -1, 0, None],
-        "top_k": ["x", -1], "top_p": ["x", 7], "num_beams": ["x", 0, -1], "do_sample": ["x"],
-        "cache_implementation": ["gone", 3], "transformers_version": [3], "watermarking_config": [3],
-        "stop_strings": [3, [3]], "compile_config": [3], "cache_config": [3],
-    },
-    "tokenizer_config.json": {
-        "eos_token": [3, [], {}, {"content": 3}, {"__type": "AddedToken"}, "gone", "x" * 10**6, True],
-        "pad_token": [3, [], {"content": None}], "bos_token": [[1]], "unk_token": [3],
-        "tokenizer_class": [3, "gone", None, [], "BertTokenizer", "Qwen2Tokenizer", "LlamaTokenizer", "T5Tokenizer"],
-        "added_tokens_decoder": [[1], 3, {"x": 1}, {"-1": {"content": "x"}}, {"1": 3}, {"9" * 30: {"content": "x"}}],
-        "additional_special_tokens": [3, [3], {"a": 1}, [[1]]],
-        "extra_special_tokens": [3, [3], {"a": 1}],
-        "chat_template": [3, [], [3], [{"name": "default"}], [{"name": 3, "template": 3}], {"a": 3}],
-        "model_max_length": ["x", -1, 1e400, None, []],
-        "padding_side": ["up", 3], "truncation_side": ["up"], "auto_map": [3, {"AutoTokenizer": "a.B"}, ["a.B", None]],
-        "clean_up_tokenization_spaces": ["x"], "add_prefix_space": ["x", True], "add_bos_token": ["x", True],
-        "fast_tokenizer_files": [3, ["x"]], "model_input_names": [3, "x", [3]], "split_special_tokens": ["x", True],
-        "tokenizer_file": ["/etc/hostname", 3], "vocab_file": ["/etc/hostname", 3], "backend": ["gone", 3],
-        "init_inputs": [3, [3]], "name_or_path": [3],
-    },
-    "tokenizer.json": {
-        "version": [3, "9.0", None], "truncation": [3, {}, {"max_length": -1}], "padding": [3, {}],
-        "added_tokens": [3, [3], [{}], {}, [{"id": "x", "content": "y"}], [{"id": -1, "content": "y"}], [{"id": 10**30, "content": "y"}], [{"id": 256, "content": 3}]],
-        "normalizer": [3, {}, {"type": "gone"}, {"type": "Replace", "pattern": {"Regex": "("}, "content": ""}, {"type": "Precompiled", "precompiled_charsmap": "AAAA"}],
-        "pre_tokenizer": [3, {}, {"type": "gone"}, {"type": "Split", "pattern": {"Regex": "("}, "behavior": "Isolated", "invert": False}],
-        "post_processor": [3, {}, {"type": "TemplateProcessing"}, {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "gone", "type_id": 0}}], "pair": [], "special_tokens": {}}],
-        "decoder": [3, [], "x", {}, {"type": "gone"}, {"type": "Sequence", "decoders": [3]}, {"type": "Sequence", "decoders": 3}],
-        "model": [
-            None, 3, [], {}, {"type": "gone"}, {"type": "BPE"}, {"type": "BPE", "vocab": 3, "merges": []},
-            {"type": "BPE", "vocab": [], "merges": []}, {"type": "BPE", "vocab": {}, "merges": []},
-            {"type": "BPE", "vocab": {"a": "x"}, "merges": []}, {"type": "BPE", "vocab": {"a": -1}, "merges": []},
-            {"type": "BPE", "vocab": {"a": 10**9}, "merges": []}, {"type": "BPE", "vocab": {"a": 10**30}, "merges": []},
-            {"type": "BPE", "vocab": {"a": 1, "b": 1}, "merges": []}, {"type": "BPE", "vocab": {"a": 0}, "merges": [["a", "gone"]]},
-            {"type": "BPE", "vocab": {"a": 0}, "merges": ["a"]}, {"type": "BPE", "vocab": {"a": 0}, "merges": [3]},
-            {"type": "Unigram", "vocab": [["a", 0.0]]}, {"type": "Unigram", "vocab": [["a"]]}, {"type": "Unigram", "vocab": []},
-            {"type": "Unigram", "vocab": [["a", 0.0]], "unk_id": 7}, {"type": "WordLevel", "vocab": {"a": 0}},
-            {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "gone"}, {"type": "WordPiece", "vocab": {"a": 0}},
-        ],
-    },
-}  # fmt: skip
+FIELDS: dict[str, dict[str, list[Any]]] = json.loads(
+    Path(__file__).with_name("model_fields.json").read_text(encoding="utf-8")
+)
+"""By file and field, values that it cannot have."""
 
 
 def files_of(model: Path) -> dict[str, bytes]:
@@ -207,7 +110,11 @@ def weights(good: bytes) -> Iterator[tuple[str, bytes]]:
     yield "no metadata", with_header({n: header[n] for n in names}, body)
     renamed = {("odd." + n if n == first else n): v for n, v in header.items()}
     yield "renamed", with_header(renamed, body)
-    for name, pattern in (("NaN", b"\x00\x00\xc0\x7f"), ("inf", b"\x00\x00\x80\x7f"), ("ones", b"\xff" * 4)):
+    for name, pattern in (
+        ("NaN", b"\x00\x00\xc0\x7f"),
+        ("inf", b"\x00\x00\x80\x7f"),
+        ("ones", b"\xff" * 4),
+    ):
         yield name, with_header(header, pattern * (len(body) // 4))
     yield "huge", with_header(header, b"\xff\xff\x7f\x7f" * (len(body) // 4))
 
@@ -229,14 +136,14 @@ def random_files(rng: Random, good: dict[str, bytes]) -> Files:
 
 
 def _odd(rng: Random, tree: Any) -> bytes:
-    """A tree with odd members as JSON, what Python cannot write left out."""
+    """A tree with odd members, or one of its fields so, as JSON."""
+    if rng.random() < 0.5:
+        field = rng.choice(list(tree))
+        is_tree = isinstance(tree[field], list | dict) and rng.random() < 0.5
+        changed = {**tree, field: damaged_tree(rng, tree[field]) if is_tree else odd_value(rng)}
+    else:
+        changed = damaged_tree(rng, tree, 2)
     try:
-        if rng.random() < 0.5:
-            tree = copy.copy(tree)
-            field = rng.choice(list(tree))
-            tree[field] = odd_value(rng) if rng.random() < 0.6 else damaged_tree(rng, tree[field]) if isinstance(tree[field], (dict, list)) else odd_value(rng)
-        else:
-            tree = damaged_tree(rng, tree, 2)
-        return json.dumps(tree).encode("utf-8", "surrogatepass")
-    except (ValueError, RecursionError):
+        return json.dumps(changed).encode("utf-8", "surrogatepass")
+    except (ValueError, RecursionError):  # Python cannot write it
         return json.dumps(nested(50)).encode()
