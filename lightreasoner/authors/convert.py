@@ -155,8 +155,8 @@ def _trajectories(
     for line in lines:
         by_question.setdefault(line.question, []).append(line)
     trajectories, excluded = [], []
-    for question, rows in by_question.items():
-        prompt_ids = prompts.encode(question, style, tokenizer)
+    encoded = prompts.encode_prompts(list(by_question), style, tokenizer)
+    for (question, rows), prompt_ids in zip(by_question.items(), encoded, strict=True):
         completion_ids, left_out = _trajectory(rows, tokenizer, context - len(prompt_ids))
         excluded += [
             Excluded(line.number, ids[question], line.step, reason) for line, reason in left_out

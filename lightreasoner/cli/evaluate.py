@@ -74,7 +74,7 @@ def prompts(
     """
     named = _style(style)
     from lightreasoner.data import sources
-    from lightreasoner.inference.prompts import CHAT_CUES, render_prompt
+    from lightreasoner.inference.prompts import CHAT_CUES, render_prompts
     from lightreasoner.qwen_math import answers
 
     tokenizer = _chat_tokenizer(model, style) if style in CHAT_CUES else None
@@ -83,8 +83,9 @@ def prompts(
     demos = sources.demos(data, benchmark)
     drawn = limit if data == sources.MICROWORLD else None
     problems = sources.draw_problems(data, benchmark, "test", drawn, seed=0)[:limit]
-    for index, problem in enumerate(problems):
-        prompt = render_prompt(problem.question, named, tokenizer, demos)
+    questions = [problem.question for problem in problems]
+    texts = render_prompts(questions, named, tokenizer, demos)
+    for index, (problem, prompt) in enumerate(zip(problems, texts, strict=True)):
         gold = answers.gold(problem.answer, benchmark)
         line = json.dumps({"idx": index, "prompt": prompt, "gold": gold}, ensure_ascii=False)
         typer.echo(line.encode())  # bytes: UTF-8 whatever the locale

@@ -1,7 +1,8 @@
 """The records of finished runs: which one a name or an id stands for."""
 
 import json
-from dataclasses import replace
+import os
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -90,3 +91,25 @@ def test_parameters_of_another_version_are_said() -> None:
     old = replace(ONE, params={**ONE.params, "select": {"gamma": 1}})
     with pytest.raises(RecordError, match="those of another version of lightreasoner"):
         old.values()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        "[]",
+        "{}",
+        '{"finished": "soon"}',
+        json.dumps(asdict(replace(ONE, finished=1e30))),
+        json.dumps(asdict(replace(ONE, finished=float("nan")))),
+        json.dumps(asdict(ONE) | {"digests": []}),
+        json.dumps(asdict(ONE) | {"name": None}),
+    ],
+)
+def test_a_file_that_is_no_record_is_left_out(home: Path, text: str) -> None:
+    (home / "runs" / "0.json").write_text(text)
+    os.mkfifo(home / "runs" / "1.json")
+    (home / "runs" / "2.json").mkdir()
+    (home / "runs" / "3.json").symlink_to("nowhere")
+    assert records.newest_first(home) == [TWO, ONE]
+    assert records.find(home, None, NOWHERE).ended()
