@@ -17,6 +17,7 @@ from typing import Any
 
 from lightreasoner.storage import artifacts, places
 from lightreasoner.storage.artifacts import Artifact
+from lightreasoner.storage.payload import read_json
 from tasks.registry.gate import Gated
 from tasks.registry.versions import Registered
 from tasks.stages import StageRun
@@ -45,7 +46,7 @@ def report_tree(
     version that is champion now; before registering it is None, and no stage `register` is there.
     """
     payload = runs["report"].outcome.artifact.path
-    tables = json.loads((payload / "tables.json").read_text(encoding="utf-8"))
+    tables = read_json(payload / "tables.json")
     stages = {name: _cost(run) for name, run in runs.items()}
     model = None
     if registering:

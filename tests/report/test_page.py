@@ -408,7 +408,8 @@ def test_scores_under_other_conditions_are_refused(tmp_path: Path) -> None:
 def test_samples_of_other_steps_are_refused(tmp_path: Path) -> None:
     inputs = write_inputs(tmp_path)
     path = inputs["samples"] / "samples.parquet"
-    samples = tables.read_table(path, tables.SAMPLES).to_pandas().assign(problem_id="elsewhere")
+    samples = tables.read_table(path, tables.SAMPLES).to_pandas()
+    samples["problem_id"] = "elsewhere/" + samples["problem_id"]
     tables.write_table(samples, tables.SAMPLES, path, tables.provenance(path))
     with pytest.raises(ArtifactError, match="was not selected from"):
         write_report(inputs, tmp_path)
@@ -428,7 +429,17 @@ def test_samples_that_select_did_not_make_are_refused(tmp_path: Path) -> None:
     [
         ("scores/summary.json", None, "no such file"),
         ("scores/summary.json", "{", "not valid JSON"),
+        ("scores/summary.json", "[" * 100_000, "not valid JSON"),
+        ("scores/summary.json", "[]", "must be an object"),
+        ("scores/summary.json", "{}", "not as its stage writes it"),
+        (
+            "adapter/adapter_config.json",
+            "{}",
+            "not as its stage writes it",
+        ),
+        ("adapter/validation.json", '{"problem_ids": 7}', "not as its stage writes it"),
         ("adapter/curve.csv", None, "no such file"),
+        ("adapter/curve.csv", "update,loss,learning_rate\n1,x,0.1\n", "not a table of"),
         ("adapter/curve.csv", "a,b\n1,2\n", "not a table of"),
         ("adapter/curve.csv", "", "not a table of"),
     ],
@@ -440,8 +451,10 @@ def test_damaged_inputs_are_named(
     (tmp_path / file).unlink()
     if content is not None:
         (tmp_path / file).write_text(content)
-    with pytest.raises(ArtifactError, match=rf"{Path(file).name}: {message}"):
+    named = "adapter" if file.startswith("adapter/") and "as its" in message else Path(file).name
+    with pytest.raises(ArtifactError, match=rf"{named}: {message}") as caught:
         write_report(inputs, tmp_path)
+    assert "\n" not in str(caught.value)
 
 
 @settings(max_examples=25, deadline=None)
