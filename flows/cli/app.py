@@ -87,6 +87,7 @@ def _ready(values: Params) -> Path:
     external_inputs(values)
     typer.echo(local.connect(home), err=True)
     local.check_prefect()
+    local.check_mlflow(home)
     if environment.prefect_api() is None:
         own_prefect.start(home)
     for package in ("tasks", "flows"):
@@ -120,6 +121,7 @@ def _by_prefect() -> Iterator[None]:
                 "set PREFECT_API_AUTH_STRING to its `user:secret`"
             ) from error
         local.check_space(environment.home())
+        local.check_prefect_database(whole=True)
         raise ServerError(
             f"Prefect's server failed during the run ({str(error).partition(' for url')[0]}); what "
             "was finished is in the store: fix the server, then run this command again"
@@ -370,7 +372,10 @@ def serve(
     Example: lightreasoner up --prefect-port 4201
     """
     values = config.load(params, set_ or ())
-    up.serve(environment.home(), values, local.at(prefect_port, mlflow_port), detach)
+    local.check_prefect_database()
+    home = environment.home()
+    local.check_mlflow(home, environment.database(home))
+    up.serve(home, values, local.at(prefect_port, mlflow_port), detach)
 
 
 def down() -> None:
@@ -410,6 +415,7 @@ def sync(
     if (run is None) != all_:
         raise ConfigError(["sync: name one run, by name or id, or give --all"])
     home = environment.home()
+    local.check_mlflow(home, environment.database(home))
     from tasks.tracking import sync
 
     lines, is_done = sync.send_all(home, records.names(home, run) if run else ())
