@@ -87,9 +87,9 @@ def pages(home: Path) -> str:
 
 def track(home: Path) -> None:
     """Let MLflow's records go where `connect` says. Raises DatabaseError."""
+    check_mlflow(home)
     from tasks.tracking import mlflow_runs
 
-    check_mlflow(home)
     mlflow_runs.configure(_records(home), home)
 
 
@@ -98,9 +98,9 @@ def look(home: Path) -> bool:
 
     Raises DatabaseError.
     """
+    check_mlflow(home)
     from tasks.tracking import mlflow_runs
 
-    check_mlflow(home)
     return mlflow_runs.look(_records(home), home)
 
 
