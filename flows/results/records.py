@@ -9,7 +9,7 @@ or have forgotten it.
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,7 +90,10 @@ def of(
 
 
 def keep(home: Path, record: Record) -> None:
-    """Write a record. Raises DiskFullError."""
+    """Write a record; it is the newest, even if the clock was set back. Raises DiskFullError."""
+    others = (each.finished for each in newest_first(home) if each.prefect != record.prefect)
+    if (last := next(others, 0.0)) >= record.finished:
+        record = replace(record, finished=last + 1)
     file = home / "runs" / f"{record.prefect}.json"
     artifacts.write_text(file, json.dumps(asdict(record), indent=1) + "\n")
 

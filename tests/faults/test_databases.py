@@ -17,6 +17,7 @@ from ports import free_port
 
 from flows.servers import databases, local
 from flows.servers.databases import DatabaseError
+from lightreasoner.presets import PRESETS
 
 LOST = "the records"
 
@@ -32,6 +33,24 @@ def database(tmp_path: Path) -> Path:
         made.execute("CREATE INDEX names ON some (name)")
         made.executemany("INSERT INTO some VALUES (?)", [(f"{n:0999}",) for n in range(200)])
     return path
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A new home; the current folder has the default params.yaml."""
+    home = tmp_path / "home"
+    for name in ("prefect", "mlflow"):
+        (home / name).mkdir(parents=True)
+    (tmp_path / "params.yaml").symlink_to(ROOT / "params.yaml")
+    monkeypatch.chdir(tmp_path)
+    for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("LIGHTREASONER_HOME", str(home))
+    monkeypatch.setenv("PREFECT_HOME", str(home / "prefect"))
+    return home
+
+
+PREFECT, MLFLOW = "prefect/prefect.db", "mlflow/mlflow.db"
 
 
 def noise(path: Path) -> None:
@@ -130,6 +149,27 @@ def locked(path: Path, seconds: float) -> Iterator[None]:
             end.join()
 
 
+@pytest.mark.nightly
+def test_nothing_is_lost_while_mlflows_database_is_locked(
+    home: Path, new_database: Callable[[Path], str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """MLflow gives up after 20 s."""
+    from mlflow import MlflowClient
+
+    from tasks.tracking import mlflow_runs
+
+    (home / "mlflow").rmdir()
+    uri = new_database(home)
+    mlflow_runs.configure(uri, home)
+    with locked(home / MLFLOW, 25), mlflow_runs.pipeline_run(PRESETS["microworld"], "a run") as run:
+        mlflow_runs.log_numbers(run, {"accuracy": 0.5})
+    found = MlflowClient(uri).get_run(run)
+    assert found.data.metrics == {"accuracy": 0.5}
+    assert found.data.params["select.beta"]
+    assert found.info.status == "FINISHED"
+    assert caplog.messages == []
+
+
 @pytest.mark.parametrize("mode", ["WAL", "DELETE"])
 def test_a_locked_database_is_waited_for(
     database: Path, mode: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
@@ -177,22 +217,6 @@ def test_a_database_that_may_not_be_written_is_named(file: int, folder: int) -> 
     assert str(error.value).startswith(f"{path}: the database may not be written, or not its fold")
 
 
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A new home; the current folder has the default params.yaml."""
-    home = tmp_path / "home"
-    for name in ("prefect", "mlflow"):
-        (home / name).mkdir(parents=True)
-    (tmp_path / "params.yaml").symlink_to(ROOT / "params.yaml")
-    monkeypatch.chdir(tmp_path)
-    for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("LIGHTREASONER_HOME", str(home))
-    monkeypatch.setenv("PREFECT_HOME", str(home / "prefect"))
-    return home
-
-
-PREFECT, MLFLOW = "prefect/prefect.db", "mlflow/mlflow.db"
 SERVERS = ("--prefect-port", str(free_port()), "--mlflow-port", str(free_port()))
 
 

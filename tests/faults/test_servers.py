@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import sqlite3
@@ -14,9 +15,10 @@ from pathlib import Path
 import ledger
 import psutil
 import pytest
-from place import Place
+from place import CONSOLE, Place
 
-from flows.servers import local, own_prefect
+from flows.servers import databases, local, own_prefect
+from lightreasoner.config import Params
 
 OWN_PREFECT = """
 from flows import environment
@@ -97,3 +99,87 @@ def test_a_killed_runs_server_ends_where_its_start_hangs(tmp_path: Path) -> None
         assert server.stdin is not None
         server.stdin.close()
         assert server.wait(WITHIN) == 1
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(1800)
+def test_a_run_killed_at_any_moment_leaves_no_process(tmp_path: Path, tiny_params: Params) -> None:
+    """Its own Prefect, the grading process and its workers end with it; the next run goes on."""
+    place = Place(tmp_path).make(tiny_params)
+    clock = time.monotonic()
+    place.start(*CONSOLE, "run").succeeds()
+    seconds, moments = time.monotonic() - clock, ledger.chance("run")
+    shutil.rmtree(place.home / "store")
+    for _ in range(12):
+        with ledger.trial("SIGKILL, no process is left", "run"):
+            program = place.start(*CONSOLE, "run")
+            program.wait(moments.uniform(0.1, seconds))
+            program.send(signal.SIGKILL)
+            program.wait()
+            assert place.is_left_alone(WITHIN), place.processes()
+    place.start(*CONSOLE, "run").succeeds()
+    for name in ("prefect/prefect.db", "mlflow/mlflow.db"):
+        databases.check(place.home / name, "records", whole=True)
+
+
+GRADING = r"""
+from lightreasoner.data.problems import Problem
+from lightreasoner.grading.grade import grade
+from lightreasoner.grading.types import Answer
+towers = [rf"\boxed{{9^{{9^{{9^{{{n}}}}}}}}}" for n in range(200)]
+grade([Answer(text, Problem(text, "q", "4", ""), "math") for text in towers], workers=2)
+"""
+"""Answers that take seconds each."""
+
+
+@pytest.mark.slow
+def test_the_process_that_grades_ends_with_who_asked(tmp_path: Path) -> None:
+    """Otherwise it graded to the end, for as long as hundreds of hard answers take."""
+    place = Place(tmp_path)
+    place.home.mkdir()
+    with ledger.trial("SIGKILL while answers are graded", "evaluate"):
+        program = place.start(sys.executable, "-c", GRADING)
+        until(lambda: len(place.processes()) >= 5)  # itself, pool, two workers, their server
+        time.sleep(4)  # it reads all answers first, then decides one after the other
+        program.send(signal.SIGKILL)
+        program.wait()
+        assert place.is_left_alone(15), place.processes()
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(900)
+def test_a_stage_with_several_workers_leaves_no_process(
+    tmp_path: Path, tiny_params: Params
+) -> None:
+    """Ray's servers and workers, killed with the stage at six moments; all listen on loopback."""
+    compute = tiny_params.compute.model_copy(update={"workers": 2})
+    place = Place(tmp_path).make(tiny_params.model_copy(update={"compute": compute}))
+    moments = ledger.chance("workers")
+    place.start(*CONSOLE, "prepare").succeeds()
+    addresses, clock = set[str](), time.monotonic()
+    program = place.start(*CONSOLE, "generate")
+    while program.wait(0.2) is None:
+        addresses |= listened_on(program.pid)
+    seconds = time.monotonic() - clock
+    assert addresses == {"127.0.0.1"}
+    shutil.rmtree(place.home / "store" / "generate")
+    for _ in range(6):
+        with ledger.trial("SIGKILL of a stage with two workers", "generate"):
+            program = place.start(*CONSOLE, "generate")
+            program.wait(moments.uniform(seconds / 4, seconds))
+            program.send(signal.SIGKILL)
+            program.wait()
+            assert place.is_left_alone(90), place.processes()
+    place.start(*CONSOLE, "generate").succeeds()
+
+
+def listened_on(pid: int) -> set[str]:
+    """The addresses that a process and all below it listen on."""
+    found = set()
+    with contextlib.suppress(psutil.Error):
+        leader = psutil.Process(pid)
+        for each in (leader, *leader.children(recursive=True)):
+            with contextlib.suppress(psutil.Error):
+                there = [one for one in each.net_connections("inet") if one.status == "LISTEN"]
+                found |= {one.laddr.ip.removeprefix("::ffff:") for one in there}
+    return found
