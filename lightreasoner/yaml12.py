@@ -13,7 +13,12 @@ from ruamel.yaml.constructor import ConstructorError, SafeConstructor
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, ScalarNode
 
+from lightreasoner import untrusted
+
 INTEGER = "tag:yaml.org,2002:int"
+VALUES = 10_000
+"""In lists and mappings; aliases, each a few letters, can stand for any number."""
+
 _LEADING_ZERO = re.compile(r"[-+]?0[0-9_]+")
 
 
@@ -34,19 +39,30 @@ class _Constructor(SafeConstructor):
                 f"{node.value} has a leading zero, which YAML versions read differently; remove it"
             )
             raise ConstructorError(problem=problem, problem_mark=node.start_mark)
-        return self.construct_yaml_int(node)
+        try:
+            if len(node.value) > untrusted.DIGITS:
+                raise ValueError(f"over {untrusted.DIGITS} digits")
+            return self.construct_yaml_int(node)
+        except (ValueError, IndexError) as error:  # `!!int x`, `!!int ""`
+            problem = f"{untrusted.shown(node.value)} is not a whole number ({error})"
+            raise ConstructorError(problem=problem, problem_mark=node.start_mark) from error
 
 
 _Constructor.add_constructor(INTEGER, _Constructor.construct_integer)
 
 
 def load(text: str) -> Any:
-    """What a text says. Raises ValueError, one line that names the place where there is one."""
+    """What a text says, within the limits of untrusted.py and of at most VALUES.
+
+    Raises ValueError, one line that names the place where there is one.
+    """
     yaml = YAML(typ="safe", pure=True)
     yaml.Constructor = _Constructor
     try:
-        return yaml.load(text)
-    except (YAMLError, ValueError, RecursionError) as error:
+        value = yaml.load(text)
+        untrusted.check_tree(value, VALUES)
+        return value
+    except Exception as error:  # also what the library stumbles over, as in `!!bool x`
         raise ValueError(_fault(error)) from error
 
 
@@ -65,5 +81,6 @@ def dump(value: Any, *, inline: bool = False) -> str:
 def _fault(error: Exception) -> str:
     """What is wrong, and where."""
     mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
-    said = " ".join(str(problem or error).split())
+    said = problem or (error if isinstance(error, (YAMLError, ValueError)) else repr(error))
+    said = " ".join(str(said).split())
     return f"line {mark.line + 1}, column {mark.column + 1}: {said}" if mark else said

@@ -214,3 +214,39 @@ def test_a_folder_may_have_any_name(params_file: Path) -> None:
     """JSON's escapes of what lies beyond U+FFFF are two characters to YAML."""
     overrides = evaluate._overrides("√ \U0001f600", {})
     assert config.load(params_file, overrides).evaluate.source == "√ \U0001f600"
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[" * 101 + "]" * 101, "nested over 100 deep"),
+        ("[" * 1_500 + "]" * 1_500, "recursion"),
+        ("&a [*a]", "nested over 100 deep"),
+        ("1" * 5_000, "over 300 digits"),
+        ("-" + "7" * 301, "over 300 digits"),
+        ("!!int x", "'x' is not a whole number"),
+        ("!!int ''", "not a whole number"),
+        ("2001-99-99", "month"),
+        ("!!float x", "float"),
+        ("!!bool x", "KeyError"),
+        ("!!int []", "TypeError"),
+        ("!!timestamp x", "timestamp"),
+        ("!!python/object/apply:os.system [x]", "could not determine a constructor"),
+    ],
+)
+def test_what_breaks_a_limit_is_refused_in_a_line(text: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said) as caught:
+        yaml12.load(text)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.timeout(20)
+def test_a_text_of_aliases_that_stands_for_a_billion_values() -> None:
+    """Nine names, each for nine of the one before: 9**9 values in 400 letters."""
+    lines = ["a0: &a0 [x]"] + [
+        f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 10)
+    ]
+    with pytest.raises(ValueError, match="over 10,000 values"):
+        yaml12.load("\n".join(lines))
