@@ -14,7 +14,7 @@ import typer
 from lightreasoner import config
 from lightreasoner.cli.options import Home, Overrides, Overwrite, ParamsFile, command_name
 from lightreasoner.pipeline.graph import EXTERNAL, Stage, external_inputs
-from lightreasoner.storage import artifacts, digests, outputs
+from lightreasoner.storage import artifacts, aside, digests, outputs
 from lightreasoner.storage.artifacts import Artifact
 from lightreasoner.storage.outputs import DATA, HOME
 
@@ -101,6 +101,7 @@ def take(job: "Job", out: Path, home: Path, overwrite: bool = False) -> None:
     from lightreasoner.progress import TerminalBar
 
     stage = job.stage
+    aside.clear(out)
     outputs.check(out, home, overwrite)
     clock = time.perf_counter()
     with TerminalBar(stage.name) as bar:

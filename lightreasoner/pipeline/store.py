@@ -164,7 +164,10 @@ class Store:
         Held by one thread or process at a time.
         """
         with self.lock(job.key):
-            yield self.find(job)
+            found = self.find(job)
+            if found:  # by who was killed between storing it and this
+                shutil.rmtree(self.home / "work" / job.key, ignore_errors=True)
+            yield found
 
     def compute(self, job: Job, watcher: Watcher) -> Outcome:
         """Run the stage and store its result; for the holder of a claim that found none.

@@ -48,9 +48,7 @@ def interrupted(
 
 
 @pytest.mark.parametrize(("name", "number"), tries(7))
-def test_killed_at_a_moment(
-    undisturbed: Reference, tmp_path: Path, name: str, number: int
-) -> None:
+def test_killed_at_a_moment(undisturbed: Reference, tmp_path: Path, name: str, number: int) -> None:
     """The process alone, or all that it has started as well."""
     stage = STAGES[name]
     with ledger.trial("SIGKILL at a moment", name) as trial:

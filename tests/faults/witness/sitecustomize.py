@@ -23,9 +23,11 @@ def watch(log: str, under: str, kill_at: int) -> None:
     def hear(event: str, arguments: tuple[object, ...]) -> None:
         if event not in CHANGES or not isinstance(arguments[CHANGES[event]], str | os.PathLike):
             return
-        if event == "open" and (not isinstance(arguments[1], str) or not set("wax+") & set(arguments[1])):
+        if event == "open" and (
+            not isinstance(arguments[1], str) or not set("wax+") & set(arguments[1])
+        ):
             return
-        path = os.path.abspath(os.fspath(arguments[CHANGES[event]]))
+        path = os.path.abspath(os.fspath(arguments[CHANGES[event]]))  # noqa: PTH100
         if path.startswith(under):
             os.write(file, f"{event} {path}\n".encode())
             if next(number) == kill_at:
