@@ -94,11 +94,11 @@ class Place:
             )
         return Program(self, process)
 
-    def fork(self, stage: Stage, **more: object) -> "Program":
+    def fork(self, stage: Stage, *options: str, **more: object) -> "Program":
         """The stage's command, forked from a process that has all imports behind it."""
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(IMPORTED)
-        arguments = (stage.name, self.folder, self.environment(**more))
+        arguments = ([command_name(stage), *options], self.folder, self.environment(**more))
         process = context.Process(target=_become, args=arguments)
         process.start()
         return Program(self, process)
@@ -119,15 +119,12 @@ class Place:
         return []
 
     def pieces(self) -> Counter[str]:
-        """How often each shard was finished, and each checkpoint begun."""
+        """How often each shard was finished, and each checkpoint; both come last of theirs."""
         return Counter(
-            f"{path.parts[-3]}/{path.name}"
+            str(path.relative_to(self.home))
             for kind, path in self.changes()
-            if path.parent.name == "shards"
-            and (
-                (kind == "os.rename" and path.suffix == ".parquet")
-                or (kind == "os.mkdir" and path.name.startswith("checkpoint-"))
-            )
+            if (kind == "os.rename" and path.suffix == ".parquet")
+            or (kind == "open" and path.name == "trainer_state.json")
         )
 
     def processes(self) -> list[str]:
@@ -185,8 +182,8 @@ class Program:
         assert status == 0, f"exit status {status}: {self.place.said()}"
 
 
-def _become(stage: str, folder: Path, environment: Mapping[str, str]) -> None:
-    """In a forked process: be the stage's command."""
+def _become(command: list[str], folder: Path, environment: Mapping[str, str]) -> None:
+    """In a forked process: be the console command."""
     import torch
 
     os.setsid()
@@ -200,7 +197,7 @@ def _become(stage: str, folder: Path, environment: Mapping[str, str]) -> None:
         os.dup2(log, number)
     torch.set_num_threads(1)
     runpy.run_path(str(WITNESS / "sitecustomize.py"))
-    sys.argv = ["lightreasoner", command_name(STAGES[stage])]
+    sys.argv = ["lightreasoner", *command]
     from flows.cli.app import main
 
     main()

@@ -9,13 +9,20 @@ from reference import Reference, look
 from lightreasoner.pipeline.graph import Stage
 
 
-def recovers(undisturbed: Reference, place: Place, stage: Stage, trial: Trial) -> None:
+def recovers(
+    undisturbed: Reference, place: Place, stage: Stage, trial: Trial, again: bool = False
+) -> None:
     """No process is left, the next run succeeds with the bytes of an undisturbed one, has made at
-    most one shard again, and leaves nothing else behind."""
+    most one shard again, and leaves nothing else behind.
+
+    `again`: what was there was damaged, and all of it may be made again.
+    """
     assert place.is_left_alone(), place.processes()
     before, is_begun = place.pieces(), any((place.home / "work").glob("*/shards/*"))
     place.fork(stage).succeeds()
     ends_as(undisturbed, place, stage)
+    if again:
+        return
     made, wanted = place.pieces(), Counter(undisturbed.seen[stage.name].pieces)
     assert made.keys() == wanted.keys()
     trial.repeated = max((made - wanted).total(), int(is_begun and made != before))
