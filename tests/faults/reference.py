@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -44,6 +45,10 @@ class Reference:
     def seen(self) -> dict[str, Seen]:
         tree = json.loads((self.folder / "seen.json").read_text(encoding="utf-8"))
         return {name: Seen(**each) for name, each in tree.items()}
+
+    def pieces(self, name: str) -> Counter[str]:
+        """How often a stage makes each shard and checkpoint: once."""
+        return Counter(self.seen[name].pieces)
 
     def place(self, folder: Path, stage: Stage) -> Place:
         """A new place in which the stage can start."""

@@ -1,12 +1,15 @@
 """In every Python process that finds this folder on PYTHONPATH: tell of changes to files, or end.
 
 FAULTS_WITNESS is a file that gets a line `change path` before each change of a file or folder
-under FAULTS_UNDER. FAULTS_KILL_AT is the number of the change at which the process kills itself.
+under FAULTS_UNDER. FAULTS_KILL_AT is the number of the change at which the process kills itself,
+FAULTS_CLOCK the seconds by which its clock is set forward.
 """
 
 import os
 import signal
 import sys
+import time
+from collections.abc import Callable
 from itertools import count
 
 CHANGES = {
@@ -36,6 +39,14 @@ def watch(log: str, under: str, kill_at: int) -> None:
     sys.addaudithook(hear)
 
 
+def set_clock(seconds: int, now: Callable[[], float] = time.time) -> None:
+    """Let `time` say another time."""
+    time.time = lambda: now() + seconds
+    time.time_ns = lambda: int((now() + seconds) * 1e9)
+
+
+if "FAULTS_CLOCK" in os.environ:
+    set_clock(int(os.environ["FAULTS_CLOCK"]))
 if "FAULTS_WITNESS" in os.environ:
     watch(
         os.environ["FAULTS_WITNESS"],
