@@ -145,6 +145,10 @@ class Store:
         is_whole = (found.digest, curves) == (manifest["digest"], manifest["curves"])
         return Outcome(found, manifest, cached=True) if is_whole else None
 
+    def is_damaged(self, job: Job) -> bool:
+        """Whether something lies in the result's place that is not, or no longer, the result."""
+        return os.path.lexists(self.entry(job.stage, job.key)) and self.find(job) is None
+
     def run(self, job: Job, watcher: Watcher) -> Outcome:
         """The job's result: taken from the store, its curves reported again, or computed and
         stored.

@@ -6,6 +6,7 @@ change on the disk is witnessed (witness/sitecustomize.py).
 """
 
 import contextlib
+import json
 import multiprocessing
 import os
 import runpy
@@ -107,6 +108,18 @@ class Place:
         """All that lies under home, but for what programs log."""
         return {path.relative_to(self.home).as_posix() for path in self.home.rglob("*")} - {"logs"}
 
+    def unfinished(self) -> list[Path]:
+        """What was begun beside its place (storage/aside.py) and is still there."""
+        return list(self.home.rglob("*.unfinished-*"))
+
+    def stored(self) -> dict[str, str]:
+        """The digest of every result in the store, by stage and fingerprint."""
+        found = {}
+        for file in (self.home / "store").glob("*/*/manifest.json"):
+            manifest = json.loads(file.read_text(encoding="utf-8"))
+            found[f"{manifest['stage']}/{manifest['fingerprint']}"] = manifest["digest"]
+        return found
+
     def said(self) -> str:
         """What its programs printed so far."""
         return self.log.read_text(encoding="utf-8", errors="replace")
@@ -137,6 +150,14 @@ class Place:
                 if is_here and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(" ".join(process.cmdline())[:200])
         return found
+
+    def is_at_work(self, program: "Program", key: str) -> bool:
+        """Wait until this fingerprint is worked at; False if the program ends before."""
+        end = time.monotonic() + LONGEST
+        while not (self.home / "work" / key).exists():
+            if program.wait(0.02) is not None or time.monotonic() > end:
+                return False
+        return True
 
     def is_left_alone(self, seconds: float = 30) -> bool:
         """Whether no process is here any more, which may take a while."""

@@ -46,6 +46,16 @@ class Reference:
         tree = json.loads((self.folder / "seen.json").read_text(encoding="utf-8"))
         return {name: Seen(**each) for name, each in tree.items()}
 
+    def stored(self, gold: bool = False) -> dict[str, str]:
+        """What all stages store, gold's samples for who asks."""
+        places = [Place(self.folder / name) for name in NAMES if gold or name != "gold"]
+        return {key: digest for place in places for key, digest in place.stored().items()}
+
+    def key(self, name: str) -> str:
+        """The stage's fingerprint."""
+        (key,) = Place(self.folder / name).stored()
+        return key.partition("/")[2]
+
     def pieces(self, name: str) -> Counter[str]:
         """How often a stage makes each shard and checkpoint: once."""
         return Counter(self.seen[name].pieces)

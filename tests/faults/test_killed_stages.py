@@ -10,10 +10,11 @@ from pathlib import Path
 
 import ledger
 import pytest
-from place import Place, Program
+from place import CONSOLE, PURE, Place, Program
 from recovery import recovers
 from reference import NAMES, Reference
 
+from lightreasoner.cli.options import command_name
 from lightreasoner.pipeline.graph import STAGES, Stage
 
 QUICK = ("generate", "finetune")
@@ -89,4 +90,28 @@ def test_told_to_end(
         program.send(signalled, group)
         assert program.wait(60) in (status, 0), place.said()
         assert "Traceback" not in place.said()
+        recovers(undisturbed, place, stage, trial)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("number", range(6))
+@pytest.mark.parametrize(
+    "command", [CONSOLE, PURE], ids=["lightreasoner", "python -m lightreasoner"]
+)
+def test_the_real_command_is_killed(
+    undisturbed: Reference, tmp_path: Path, command: list[str], number: int
+) -> None:
+    """Nothing forked: while it loads, or while it works."""
+    chance = ledger.chance("real", *command, number)
+    name = chance.choice(NAMES)
+    stage = STAGES[name]
+    with ledger.trial("SIGKILL of the real command", name) as trial:
+        place = undisturbed.place(tmp_path / "place", stage)
+        program = place.start(*command, command_name(stage))
+        if number % 2:
+            program.wait(chance.uniform(0, 3))
+        elif place.is_at_work(program, undisturbed.key(name)):
+            program.wait(chance.uniform(0, undisturbed.seen[name].seconds))
+        program.send(signal.SIGKILL)
+        assert program.wait() in (-signal.SIGKILL, 0)
         recovers(undisturbed, place, stage, trial)
