@@ -79,7 +79,7 @@ class Place:
         kept = {name: value for name, value in os.environ.items() if name not in away}
         return kept | {name: str(value) for name, value in own.items()}
 
-    def start(self, *command: str, uid: int | None = None, **more: object) -> "Program":
+    def start(self, *command: str, **more: object) -> "Program":
         """A program of a process group of its own, as a terminal starts it."""
         with self.log.open("ab") as log:
             process = subprocess.Popen(
@@ -91,7 +91,6 @@ class Place:
                 stderr=log,
                 start_new_session=True,
                 preexec_fn=standins.hear,
-                user=uid,
             )
         return Program(self, process)
 

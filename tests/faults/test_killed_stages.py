@@ -109,9 +109,10 @@ def test_the_real_command_is_killed(
         place = undisturbed.place(tmp_path / "place", stage)
         program = place.start(*command, command_name(stage))
         if number % 2:
-            program.wait(chance.uniform(0, 3))
+            program.wait(chance.uniform(0, 1))
         elif place.is_at_work(program, undisturbed.key(name)):
-            program.wait(chance.uniform(0, undisturbed.seen[name].seconds))
+            program.wait(chance.uniform(0, undisturbed.seen[name].seconds / 2))
         program.send(signal.SIGKILL)
-        assert program.wait() in (-signal.SIGKILL, 0)
+        if program.wait() == 0:
+            pytest.skip("it had ended before it was killed")
         recovers(undisturbed, place, stage, trial)
