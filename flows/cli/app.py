@@ -9,7 +9,6 @@ import gc
 import json
 import logging
 import signal
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -30,7 +29,7 @@ from lightreasoner.config import Params
 from lightreasoner.errors import ConfigError
 from lightreasoner.experiments.methods import NAMES, named
 from lightreasoner.pipeline.graph import STAGES, external_inputs
-from lightreasoner.storage import artifacts, digests
+from lightreasoner.storage import artifacts, aside, digests
 from lightreasoner.storage.outputs import DATA
 
 Port = Annotated[int, typer.Option(min=1, max=65535)]
@@ -322,9 +321,9 @@ def push(
     upload.check_repository(repo)
     home = environment.make(environment.home())
     (home / "work").mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="push-", dir=home / "work") as scratch:
-        files, card = _files_to_push(model, adapter, home, Path(scratch))
-        folder = upload.prepare(files, card, Path(scratch) / "new", adapter)
+    with aside.beside(home / "work" / "push") as scratch:
+        files, card = _files_to_push(model, adapter, home, scratch)
+        folder = upload.prepare(files, card, scratch / "new", adapter)
         for name, size in folder.sizes.items():
             typer.echo(f"{size:>14,}  {name}")
         typer.echo(f"{sum(folder.sizes.values()):>14,}  bytes in {len(folder.sizes)} files")

@@ -9,13 +9,12 @@ report.html      the page, and its figures/
 import fcntl
 import json
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lightreasoner.storage import artifacts
+from lightreasoner.storage import artifacts, aside
 from lightreasoner.storage.artifacts import Artifact
 from tasks.registry.gate import Gated
 from tasks.registry.versions import Registered
@@ -80,16 +79,14 @@ def write_latest(home: Path, payload: Artifact, report: Mapping[str, Any]) -> Pa
     Returns the page's path. Raises DiskFullError.
     """
     folder = home / "latest"
-    work = Path(tempfile.mkdtemp(prefix=".latest-", dir=home))
     try:
-        new = work / "new"
-        shutil.copytree(payload.path, new, copy_function=shutil.copyfile)
-        artifacts.write_text(new / "report.json", json.dumps(report, indent=1) + "\n")
-        with (home / "latest.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            artifacts.swap(new, folder, work / "old")
+        with aside.beside(folder) as work:
+            new = work / "new"
+            shutil.copytree(payload.path, new, copy_function=shutil.copyfile)
+            artifacts.write_text(new / "report.json", json.dumps(report, indent=1) + "\n")
+            with (home / "latest.lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                artifacts.swap(new, folder, work / "old")
     except OSError as error:
         raise artifacts.disk_full(error, folder) from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     return folder / "report.html"

@@ -10,13 +10,12 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightreasoner.errors import ArtifactError, DiskFullError
-from lightreasoner.storage import digests
+from lightreasoner.storage import aside, digests
 
 if TYPE_CHECKING:
     from lightreasoner.config import Compute
@@ -114,14 +113,12 @@ def sync(path: Path) -> None:
 def place(artifact: Artifact, out: Path) -> None:
     """Put an artifact's directory at `out`, whole or not at all: hard links, else copies."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
-        shutil.copytree(artifact.path, work / "new", copy_function=_link_or_copy)
-        swap(work / "new", out, work / "old")
+        with aside.beside(out) as work:
+            shutil.copytree(artifact.path, work / "new", copy_function=_link_or_copy)
+            swap(work / "new", out, work / "old")
     except OSError as error:
         raise disk_full(error, out) from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def swap(new: Path, out: Path, old: Path) -> None:
@@ -140,15 +137,13 @@ def swap(new: Path, out: Path, old: Path) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all. Raises DiskFullError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:
-        (work / "new").write_text(text, encoding="utf-8")
-        sync(work / "new")
-        (work / "new").replace(path)
+        with aside.beside(path) as work:
+            (work / "new").write_text(text, encoding="utf-8")
+            sync(work / "new")
+            (work / "new").replace(path)
     except OSError as error:
         raise disk_full(error, path) from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def disk_full(error: Exception, path: Path) -> Exception:
