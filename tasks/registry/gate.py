@@ -10,7 +10,6 @@ another version became champion meanwhile, the gate decides again, against that 
 import contextlib
 import fcntl
 import logging
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +24,7 @@ from lightreasoner.errors import ArtifactError, ModelError
 from lightreasoner.evaluation.promotion import Champion, Decision, Difference, decide
 from lightreasoner.pipeline.graph import STAGES
 from lightreasoner.pipeline.store import Job, Outcome, Store
-from lightreasoner.storage import artifacts
+from lightreasoner.storage import artifacts, aside
 from lightreasoner.storage.artifacts import Artifact
 from tasks.registry import card
 from tasks.registry.flavor import MODEL_DIR
@@ -208,10 +207,12 @@ def _downloaded(name: str, version: str, digest: str, home: Path) -> Iterator[Ar
     Raises ModelError for files that are gone or have another digest than when registered.
     """
     (home / "work").mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="champion-", dir=home / "work") as scratch:
+    with aside.beside(home / "work" / "champion") as scratch:
         try:
             uri = f"models:/{name}/{version}/{MODEL_DIR}"
-            found = artifacts.of(Path(mlflow.artifacts.download_artifacts(uri, dst_path=scratch)))
+            found = artifacts.of(
+                Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(scratch)))
+            )
         except (MlflowException, ArtifactError, OSError) as error:
             raise _missing(error, home, f"{name} version {version}") from error
         if found.digest != digest:
