@@ -29,6 +29,7 @@ from lightreasoner.cli.options import Overrides, ParamsFile
 from lightreasoner.config import Params
 from lightreasoner.errors import ConfigError
 from lightreasoner.experiments.methods import NAMES, named
+from lightreasoner.formatting import one_line, printable
 from lightreasoner.pipeline.graph import STAGES, external_inputs
 from lightreasoner.storage import artifacts, digests
 from lightreasoner.storage.outputs import DATA
@@ -324,7 +325,7 @@ def push(
         files, card = _files_to_push(model, adapter, home, Path(scratch))
         folder = upload.prepare(files, card, Path(scratch) / "new", adapter)
         for name, size in folder.sizes.items():
-            typer.echo(f"{size:>14,}  {name}")
+            typer.echo(f"{size:>14,}  {printable(name)}")
         typer.echo(f"{sum(folder.sizes.values()):>14,}  bytes in {len(folder.sizes)} files")
         if dry_run:
             typer.echo(f"dry run: nothing was sent to {repo}; the card is valid")
@@ -413,6 +414,6 @@ def sync(
     from tasks.tracking import sync
 
     lines, is_done = sync.send_all(home, records.names(home, run) if run else ())
-    typer.echo("\n".join(lines) or f"nothing is waiting under {home}")
+    typer.echo("\n".join(map(one_line, lines)) or f"nothing is waiting under {home}")
     if not is_done:
         raise typer.Exit(1)

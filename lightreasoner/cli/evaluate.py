@@ -17,7 +17,9 @@ from lightreasoner.errors import ConfigError
 from lightreasoner.formatting import (
     EVALUATION_HEADINGS,
     evaluation_rows,
+    one_line,
     print_table,
+    printable,
     rich_table,
 )
 from lightreasoner.pipeline.graph import STAGES, external_inputs
@@ -85,7 +87,10 @@ def prompts(
     for index, problem in enumerate(problems):
         prompt = render_prompt(problem.question, named, tokenizer, demos)
         gold = answers.gold(problem.answer, benchmark)
-        line = json.dumps({"idx": index, "prompt": prompt, "gold": gold}, ensure_ascii=False)
+        row = {"idx": index, "prompt": prompt, "gold": gold}
+        line = json.dumps(row, ensure_ascii=False)
+        if printable(line) != line:
+            line = json.dumps(row)
         typer.echo(line.encode())  # bytes: UTF-8 whatever the locale
 
 
@@ -252,4 +257,4 @@ def _ask(engine: "Engine", key: str, job: "Job", out: Path, home: Path, overwrit
         evaluate.write(job.inputs, cast("Evaluate", job.settings), space, bar, engine)
         outputs.put(artifacts.of(payload), out, home, overwrite)
         shutil.rmtree(work)
-    typer.echo(f"evaluate: {engine.name}  {out}")
+    typer.echo(f"evaluate: {one_line(engine.name)}  {out}")

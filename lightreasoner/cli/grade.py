@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from lightreasoner.errors import ProblemsError
+from lightreasoner.formatting import one_line
 from lightreasoner.grading.types import OUTCOMES, Answer, Grade
 from lightreasoner.storage import artifacts
 
@@ -49,7 +50,7 @@ def grade(
     ]
     artifacts.write_text(out, "".join(json.dumps(line) + "\n" for line in lines))
     for line in counts(answers, grades):
-        typer.echo(line)
+        typer.echo(one_line(line))
 
 
 def read_answers(path: Path) -> tuple[list[dict[str, Any]], list[Answer]]:

@@ -82,7 +82,10 @@ class _Keeper:
         if self._process is None or self._owner != os.getpid():
             command = [sys.executable, "-m", _worker_module()]
             self._owner = os.getpid()
-            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            # In a group of its own no Ctrl-C reaches it: this process ends it.
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0
+            )
         return self._process
 
     def end(self) -> None:

@@ -36,7 +36,7 @@ OTHERS = [
     "preset", "prompts", "grade", "explain", "push", "publish", "down", "status",
     "sync",
 ]  # fmt: skip
-CONSOLE = "from flows.cli.app import main; main()"
+CONSOLE = "from flows.cli.console import main; main()"
 
 
 @pytest.fixture
@@ -174,7 +174,10 @@ def test_an_unknown_method_is_named(workspace: Path) -> None:
 
 def test_debug_shows_the_traceback(workspace: Path) -> None:
     result = call("--debug", "select", "--set", "select.beta=-1")
-    assert isinstance(result.exception, config.ConfigError)
+    assert result.exit_code == 2
+    first, *_, last = result.stderr.splitlines()
+    assert first == "Traceback (most recent call last):"
+    assert last == "error: --set: select.beta must be >= 0 nats, got -1"
 
 
 def test_both_command_lines_know_their_version() -> None:
@@ -226,7 +229,7 @@ def python(code: str, *arguments: str, **environ: str) -> "subprocess.CompletedP
 def test_help_and_bad_parameters_load_nothing_heavy(arguments: list[str]) -> None:
     code = f"""
 import sys
-from flows.cli.app import main
+from flows.cli.console import main
 sys.argv[1:] = {arguments!r}
 try:
     main()

@@ -34,6 +34,14 @@ def test_adds_both_verdicts_and_keeps_the_rest(tmp_path: Path) -> None:
     assert "gsm8k strict: n 1, correct 0, wrong 1, unparsed 0, timeout 0" in result.stdout
 
 
+def test_a_strangers_escapes_do_not_reach_the_terminal(tmp_path: Path) -> None:
+    row = {"benchmark": "gsm\x1b]0;title\x07", "record": {"question": "q", "answer": "4"}}
+    file = write(tmp_path / "in.jsonl", {**row, "response": "4"})
+    result = call("grade", str(file), str(tmp_path / "out.jsonl"))
+    assert result.exit_code == 0, result.stderr
+    assert r"gsm\x1b]0;title\x07 strict: n 1" in result.stdout
+
+
 @pytest.mark.parametrize(
     ("row", "fault"),
     [

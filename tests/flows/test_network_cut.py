@@ -15,7 +15,7 @@ from ports import free_port
 from flows import environment
 from lightreasoner.config import Params
 
-CONSOLE = "from flows.cli.app import main; main()"
+CONSOLE = "from flows.cli.console import main; main()"
 ASK = """
 import socket
 for address in (("192.0.2.1", 443), ("2001:db8::1", 443), ("127.0.0.1", 9)):
@@ -35,7 +35,7 @@ prefect, mlflow = sys.argv[1:]
 def call(*arguments):
     done = subprocess.run([sys.executable, "-c", CONSOLE, *arguments])
     assert done.returncode == 0, arguments
-CONSOLE = "from flows.cli.app import main; main()"
+CONSOLE = "from flows.cli.console import main; main()"
 call("up", "--detach", "--prefect-port", prefect, "--mlflow-port", mlflow)
 try:
     api = f"http://127.0.0.1:{prefect}/api"

@@ -102,7 +102,7 @@ def environ(home: Path) -> dict[str, str]:
 
 
 def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-c", "from flows.cli.app import main; main()", *arguments]
+    return [sys.executable, "-c", "from flows.cli.console import main; main()", *arguments]
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from flows.servers.manager import Manager
 from lightreasoner.config import Params
 from tasks.tracking import route
 
-CONSOLE = "from flows.cli.app import main; main()"
+CONSOLE = "from flows.cli.console import main; main()"
 STAGES = {
     "prepare", "generate", "score", "select", "finetune", "merge", "evaluate_base", "evaluate",
     "report",
