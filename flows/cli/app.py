@@ -25,13 +25,13 @@ from flows.servers.manager import ServerError
 from lightreasoner import config
 from lightreasoner.cli import app as pure
 from lightreasoner.cli import completion, options, output
-from lightreasoner.cli.options import Overrides, ParamsFile
+from lightreasoner.cli.options import Overrides, OverwriteFile, ParamsFile
 from lightreasoner.config import Params
 from lightreasoner.errors import ConfigError
 from lightreasoner.experiments.methods import NAMES, named
 from lightreasoner.formatting import one_line, printable
 from lightreasoner.pipeline.graph import STAGES, external_inputs
-from lightreasoner.storage import artifacts, digests
+from lightreasoner.storage import artifacts, digests, outputs
 from lightreasoner.storage.outputs import DATA
 
 Port = Annotated[int, typer.Option(min=1, max=65535)]
@@ -273,6 +273,7 @@ def register(
     out: Annotated[
         Path, typer.Option("--out", metavar="FILE", help="Where to write the version.")
     ] = DATA / "registered" / "registered_model.json",
+    overwrite: OverwriteFile = False,
 ) -> None:
     """Register the merged model of these parameters.
 
@@ -282,6 +283,7 @@ def register(
 
     Example: lightreasoner register --set register.gate_set=transfer
     """
+    outputs.check_file(out, ("name", "version"), overwrite)
     values = config.load(params, set_ or ())
     wanted = artifacts.of(model)
     home = environment.make(environment.home())

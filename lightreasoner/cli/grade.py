@@ -8,10 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
+from lightreasoner.cli.options import OverwriteFile
 from lightreasoner.errors import ProblemsError
 from lightreasoner.formatting import one_line
 from lightreasoner.grading.types import OUTCOMES, Answer, Grade
-from lightreasoner.storage import artifacts
+from lightreasoner.storage import artifacts, outputs
 
 FIELDS = {"benchmark": str, "record": dict, "response": str}
 ADDED = ("gold", "pred", "qwen", "strict")
@@ -23,6 +24,7 @@ def grade(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes. Default: one per core.")
     ] = None,
+    overwrite: OverwriteFile = False,
 ) -> None:
     """Grade the responses in a file by both verdicts.
 
@@ -36,6 +38,7 @@ def grade(
 
     Example: lightreasoner grade responses.jsonl graded.jsonl
     """
+    outputs.check_file(out, ADDED, overwrite)
     rows, answers = read_answers(source)
     from lightreasoner.grading import grade
     from lightreasoner.progress import TerminalBar

@@ -202,6 +202,30 @@ def test_a_preset_is_written_and_read_back(name: str, tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["params.yaml"]
 
 
+def test_a_preset_replaces_another_one_and_no_edits(tmp_path: Path) -> None:
+    """A comment of the user's own, another file: only if told so."""
+    file = tmp_path / "params.yaml"
+    for name in ("qwen2.5-math-1.5b", "microworld"):
+        assert call("preset", name, "--params", str(file)).exit_code == 0
+    preset = file.read_text(encoding="utf-8")
+    for text in (f"# mine\n{preset}", "\x00"):
+        file.write_text(text, encoding="utf-8")
+        (line,) = faults(call("preset", "microworld", "--params", str(file)))
+        assert line == (
+            f"{file}: is not as `preset` wrote it, and would be lost; name another file by "
+            "--params, or replace it by --overwrite"
+        )
+        assert file.read_text(encoding="utf-8") == text
+    assert call("preset", "microworld", "--params", str(file), "--overwrite").exit_code == 0
+    assert file.read_text(encoding="utf-8") == preset
+
+
+def test_the_checkouts_parameters_are_a_presets() -> None:
+    """So that `preset` may replace them."""
+    text = (environment.ROOT / "params.yaml").read_text(encoding="utf-8")
+    assert text in {config.dump(each) for each in PRESETS.values()}
+
+
 def test_an_unknown_preset_lists_the_presets(workspace: Path) -> None:
     before = (workspace / "params.yaml").read_bytes()
     (line,) = faults(call("preset", "gpt"))

@@ -34,6 +34,22 @@ def test_adds_both_verdicts_and_keeps_the_rest(tmp_path: Path) -> None:
     assert "gsm8k strict: n 1, correct 0, wrong 1, unparsed 0, timeout 0" in result.stdout
 
 
+def test_another_file_is_not_replaced(tmp_path: Path) -> None:
+    """Nor are the responses themselves; what `grade` wrote may be, also by itself."""
+    row = {"benchmark": "gsm8k", "record": GSM8K, "response": "4"}
+    source = write(tmp_path / "in.jsonl", row)
+    thesis = tmp_path / "thesis.txt"
+    thesis.write_text("mine", encoding="utf-8")
+    for out in (source, thesis):
+        before = out.read_bytes()
+        (line,) = faults(call("grade", str(source), str(out)))
+        assert line.startswith(f"{out}: is there, and no earlier result of this command; name ")
+        assert out.read_bytes() == before
+    for source_, *more in ((source, "--overwrite"), (thesis,)):
+        assert call("grade", str(source_), str(thesis), *more).exit_code == 0
+        assert json_lines.read(thesis)[0]["strict"] == "correct"
+
+
 def test_a_strangers_escapes_do_not_reach_the_terminal(tmp_path: Path) -> None:
     row = {"benchmark": "gsm\x1b]0;title\x07", "record": {"question": "q", "answer": "4"}}
     file = write(tmp_path / "in.jsonl", {**row, "response": "4"})
