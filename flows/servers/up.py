@@ -191,7 +191,8 @@ def _print_addresses(servers: Servers, home: Path, detach: bool) -> None:
     typer.echo(
         f"Prefect  {servers.prefect}/deployments  (start a run of {' or '.join(DEPLOYED)})\n"
         f"MLflow   {servers.mlflow}\n"
-        f"login    the line in {home / environment.LOGIN} is the password of Prefect's page\n"
+        f"login    the line in {home / environment.LOGIN} is the password of Prefect's page; for "
+        "MLflow's, its user and password, with a colon between them\n"
         f"logs     {home / 'logs'}"
     )
     typer.echo(

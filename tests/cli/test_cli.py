@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 import yaml
 from command_line import call, faults
@@ -355,6 +356,12 @@ def test_a_prefect_server_that_is_down_is_named(
     assert "start that server, or unset the variable" in result.stderr
 
 
+def asked(page: str, login: str, **headers: str) -> int:
+    """The status that a server answers with."""
+    known = tuple(login.split(":")) if login else None
+    return httpx.get(page, auth=known, headers=headers).status_code  # type: ignore[arg-type]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_up_serves_runs_and_ends_with_all_its_processes(workspace: Path) -> None:
@@ -376,6 +383,13 @@ def test_up_serves_runs_and_ends_with_all_its_processes(workspace: Path) -> None
         servers = local.running(home)
         assert servers is not None
         assert up.status(home)
+        for page, login, status in (
+            (f"{servers.prefect}/api/flows/count", "", 401),
+            (servers.mlflow, "", 401),
+            (servers.mlflow, environment.login(home), 200),
+        ):
+            assert asked(page, login) == status
+            assert asked(page, login, Host="evil.example") == 400
         for flow in local.DEPLOYED:
             address = f"{servers.prefect}/api/deployments/name/{flow}/local"
             answer = local._get(address, environment.login(home))
