@@ -1,11 +1,14 @@
 """`lightreasoner grade`, through the real command line."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import json_lines
 import pytest
-from checkout import SHARED
+from checkout import ROOT, SHARED
 from command_line import call, faults
 
 GSM8K = {"question": "2 + 2?", "answer": "2 + 2 = 4\n#### 4"}
@@ -94,6 +97,25 @@ def test_nothing_to_grade_is_an_error(tmp_path: Path) -> None:
     assert "no responses in the file" in line
     (line,) = faults(call("grade", str(tmp_path / "none.jsonl"), str(tmp_path / "out.jsonl")))
     assert "none.jsonl" in line
+
+
+@pytest.mark.slow
+def test_a_strangers_folder_runs_nothing(tmp_path: Path) -> None:
+    """Python would import its modules in place of those that it has itself."""
+    for name in ("random", "calendar", "pebble", "sympy"):
+        (tmp_path / f"{name}.py").write_text("open('run', 'w')", encoding="utf-8")
+    row = {"benchmark": "gsm8k", "record": GSM8K, "response": "4"}
+    write(tmp_path / "in.jsonl", row)
+    code = "from flows.cli.console import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code, "grade", "in.jsonl", "out.jsonl"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "LIGHTREASONER_HOME": str(tmp_path / "home")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.nightly
