@@ -31,13 +31,19 @@ from flows.cli.console import main
 main()
 """
 BROKEN = """
-import runpy, sys
 from lightreasoner import config
 def dump(_):
     raise ValueError("unforeseen")
 config.dump = dump
-runpy.run_module(sys.argv.pop(1), run_name="__main__")
 """
+BROKEN_STAGE = """
+from lightreasoner.data import sources
+def draw_problems(*_):
+    raise ValueError("unforeseen")
+sources.draw_problems = draw_problems
+"""
+CONSOLE = "from flows.cli.console import main; main()"
+PURE = "import runpy; runpy.run_module('lightreasoner', run_name='__main__')"
 
 
 class PanicException(BaseException):
@@ -303,7 +309,7 @@ def test_ctrl_c_within_the_first_second(tmp_path: Path) -> None:
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     ("command", "tries", "longest"),
-    [("prepare", 40, 2.0), ("generate", 30, 10.0), ("grade", 30, 5.0), ("run", 25, 30.0)],
+    [("prepare", 20, 2.0), ("generate", 15, 10.0), ("grade", 20, 5.0), ("run", 15, 30.0)],
 )
 def test_ctrl_c_at_any_moment(tmp_path: Path, command: str, tries: int, longest: float) -> None:
     row = {"benchmark": "mine", "record": {"question": "q", "answer": r"\frac{1}{3}"}}
@@ -320,15 +326,23 @@ def test_ctrl_c_at_any_moment(tmp_path: Path, command: str, tries: int, longest:
     quiet_at_moments(tmp_path, 2, tries, longest, command, *options[command])
 
 
-@pytest.mark.parametrize("module", ["lightreasoner", "flows.cli.console"])
-def test_both_command_lines_have_the_door(tmp_path: Path, module: str) -> None:
-    code = BROKEN if module == "lightreasoner" else f"{BROKEN.rsplit('runpy', 1)[0]}main()"
-    code = code.replace("import runpy", "from flows.cli.console import main\nimport runpy")
-    words = [] if module != "lightreasoner" else [module]
+@pytest.mark.nightly
+def test_a_fault_in_a_flow_is_one_line_too(tmp_path: Path) -> None:
+    with start(f"{BROKEN_STAGE}{CONSOLE}", "run", home=tmp_path) as process:
+        said, _ = process.communicate()
+    assert process.returncode == 70, said
+    first, second = said.splitlines()
+    assert first.startswith("records: ")
+    assert second.startswith("error: ValueError: unforeseen: a fault of lightreasoner's own; ")
+
+
+@pytest.mark.parametrize("starting", [CONSOLE, PURE], ids=["console", "pure"])
+def test_both_command_lines_have_the_door(tmp_path: Path, starting: str) -> None:
     where = tmp_path / "params.yaml"
-    with start(code, *words, "preset", "microworld", "--params", str(where), home=tmp_path) as each:
-        said, _ = each.communicate()
-    assert each.returncode == 70, said
+    code = BROKEN + starting
+    with start(code, "preset", "microworld", "--params", str(where), home=tmp_path) as process:
+        said, _ = process.communicate()
+    assert process.returncode == 70, said
     assert said.startswith("error: ValueError: unforeseen: a fault of lightreasoner's own; ")
     assert said.count("\n") == 1
     assert not where.exists()
