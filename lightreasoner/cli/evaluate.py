@@ -248,10 +248,10 @@ def _ask(engine: "Engine", key: str, job: "Job", out: Path, home: Path, overwrit
     from lightreasoner.progress import TerminalBar
 
     outputs.check(out, home, overwrite)
-    work = home.absolute() / "work" / key
+    work = outputs.own(home) / "work" / key
     payload = work / "payload"
     space = Workspace(payload, work / "shards", job.compute)
-    with Store(home.absolute()).lock(key), TerminalBar("evaluate") as bar:
+    with Store(outputs.own(home)).lock(key), TerminalBar("evaluate") as bar:
         shutil.rmtree(payload, ignore_errors=True)
         payload.mkdir(parents=True)
         evaluate.write(job.inputs, cast("Evaluate", job.settings), space, bar, engine)

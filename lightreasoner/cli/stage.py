@@ -104,7 +104,7 @@ def take(job: "Job", out: Path, home: Path, overwrite: bool = False) -> None:
     outputs.check(out, home, overwrite)
     clock = time.perf_counter()
     with TerminalBar(stage.name) as bar:
-        outcome = Store(home.absolute()).run(job, bar)
+        outcome = Store(outputs.own(home)).run(job, bar)
     if not _holds(out, outcome.artifact):
         outputs.put(outcome.artifact, out, home, overwrite)
     how = "cached" if outcome.cached else f"computed in {time.perf_counter() - clock:.1f} s"

@@ -4,6 +4,7 @@ So a command replaces an earlier result, wherever it was put, and nothing else w
 A file is known for an earlier result by the fields of its JSON.
 """
 
+import contextlib
 from collections.abc import Collection
 from itertools import islice
 from pathlib import Path
@@ -18,6 +19,13 @@ DATA = HOME / "data"
 KEPT = ("store", "work", "mlflow", "prefect", "runs")
 """Folders under home whose content no result may replace."""
 NAMED = 3
+
+
+def own(home: Path) -> Path:
+    """Home by its whole path, made for this user alone if it is not there."""
+    with contextlib.suppress(OSError):  # the store says what is wrong
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return home.absolute()
 
 
 def check_new(out: Path, remedy: str = "choose a new directory") -> None:

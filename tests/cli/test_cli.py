@@ -8,6 +8,7 @@ import runpy
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -133,6 +134,7 @@ def test_home_and_inputs_may_lie_elsewhere(workspace: Path) -> None:
     result = call("prepare", "--home", "h", "--params", str(workspace / "params.yaml"))
     assert result.exit_code == 0
     assert len(list((workspace / "h/store/prepare").iterdir())) == 1
+    assert stat.S_IMODE((workspace / "h").stat().st_mode) == 0o700
     assert "steps.parquet" in faults(call("select", "--steps", "h"))[0]
 
 

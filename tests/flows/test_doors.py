@@ -117,6 +117,16 @@ def test_only_the_server_of_this_home_is_told_the_login(
             assert os.environ.get("PREFECT_API_AUTH_STRING") == told
 
 
+def test_only_the_mlflow_server_of_this_home_is_told_the_login(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, _, secret = environment.login(tmp_path).partition(":")
+    for url, told in (("http://127.0.0.1:5001", None), ("http://127.0.0.1:5000", secret)):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", url)
+        environment.use_servers(tmp_path, "http://127.0.0.1:4200/api", "http://127.0.0.1:5000")
+        assert os.environ.get("MLFLOW_TRACKING_PASSWORD") == told
+
+
 def test_no_variable_of_the_shell_opens_the_servers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
