@@ -4,8 +4,9 @@
     <home>/work/      work in progress              <home>/mlflow/    MLflow's database and files
     <home>/latest/    report.json, report.html      <home>/runs/      a record per finished run
     <home>/digests.json                             those of large files
-    <home>/up/        the process manager's files   <home>/logs/      what its services print, our faults
-    <home>/prefect-login   `user:secret` of Prefect's server, mode 0600; home itself is 0700
+    <home>/up/        the process manager's files   <home>/logs/      what its services print
+    <home>/logs/faults.log                          tracebacks of faults of ours
+    <home>/prefect-login   `user:secret` of both servers, mode 0600; home itself is 0700
 
 Environment variables are read and set here, but for a process manager's own (manager.py), one of
 Prefect's logging (deployments.py) and, without flows/, cuBLAS's (lightreasoner/__main__.py). A
