@@ -5,8 +5,8 @@
 #   make up ARGS=--detach                             servers in the background; make status, make down
 #   make setup PYTHON=python3.12                      another interpreter (3.11, 3.12, 3.13)
 
-.PHONY: setup run up down status test test-slow test-all test-browser bench microworld check audit docs \
-	dvc.yaml lock clean
+.PHONY: setup run up down status test test-slow test-all test-browser bench microworld check docs \
+	audit dvc.yaml lock clean
 .NOTPARALLEL:
 
 # Nothing here reports to anyone.
