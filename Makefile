@@ -5,8 +5,8 @@
 #   make up ARGS=--detach                             servers in the background; make status, make down
 #   make setup PYTHON=python3.12                      another interpreter (3.11, 3.12, 3.13)
 
-.PHONY: setup run up down status test test-slow test-all test-faults test-fuzz test-browser bench microworld check docs \
-	dvc.yaml lock clean
+.PHONY: setup run up down status test test-slow test-all test-faults test-fuzz test-browser bench microworld \
+	check audit docs dvc.yaml lock clean
 .NOTPARALLEL:
 
 # Nothing here reports to anyone.
@@ -78,6 +78,11 @@ check: setup
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
+# What bandit looks for, by ruff (also in `make check`), and known vulnerabilities of the locks.
+audit: setup
+	.venv/bin/ruff check .
+	@sh scripts/audit.sh
+
 # The documentation as a site, in build/site/; a warning is an error.
 docs: setup
 	NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --quiet --strict
@@ -97,4 +102,4 @@ lock:
 
 # Removes the environments and the tools' caches; results (.lightreasoner/) stay.
 clean:
-	rm -rf .venv .venv-dvc .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build *.egg-info
+	rm -rf .venv .venv-dvc .venv-audit .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build *.egg-info

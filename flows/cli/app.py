@@ -24,12 +24,13 @@ from flows.servers.manager import ServerError
 from lightreasoner import config
 from lightreasoner.cli import app as pure
 from lightreasoner.cli import completion, options, output
-from lightreasoner.cli.options import Overrides, ParamsFile
+from lightreasoner.cli.options import Overrides, OverwriteFile, ParamsFile
 from lightreasoner.config import Params
 from lightreasoner.errors import ConfigError
 from lightreasoner.experiments.methods import NAMES, named
+from lightreasoner.formatting import one_line, printable
 from lightreasoner.pipeline.graph import STAGES, external_inputs
-from lightreasoner.storage import artifacts, aside, digests
+from lightreasoner.storage import artifacts, aside, digests, outputs
 from lightreasoner.storage.outputs import DATA
 from lightreasoner.untrusted import shown
 
@@ -274,6 +275,7 @@ def register(
     out: Annotated[
         Path, typer.Option("--out", metavar="FILE", help="Where to write the version.")
     ] = DATA / "registered" / "registered_model.json",
+    overwrite: OverwriteFile = False,
 ) -> None:
     """Register the merged model of these parameters.
 
@@ -283,6 +285,7 @@ def register(
 
     Example: lightreasoner register --set register.gate_set=transfer
     """
+    outputs.check_file(out, ("name", "version"), overwrite)
     values = config.load(params, set_ or ())
     wanted = artifacts.of(model)
     home = environment.make(environment.home())
@@ -326,7 +329,7 @@ def push(
         files, card = _files_to_push(model, adapter, home, scratch)
         folder = upload.prepare(files, card, scratch / "new", adapter)
         for name, size in folder.sizes.items():
-            typer.echo(f"{size:>14,}  {name}")
+            typer.echo(f"{size:>14,}  {printable(name)}")
         typer.echo(f"{sum(folder.sizes.values()):>14,}  bytes in {len(folder.sizes)} files")
         if dry_run:
             typer.echo(f"dry run: nothing was sent to {repo}; the card is valid")
@@ -419,6 +422,6 @@ def sync(
     from tasks.tracking import sync
 
     lines, is_done = sync.send_all(home, records.names(home, run) if run else ())
-    typer.echo("\n".join(lines) or f"nothing is waiting under {home}")
+    typer.echo("\n".join(map(one_line, lines)) or f"nothing is waiting under {home}")
     if not is_done:
         raise typer.Exit(1)

@@ -173,7 +173,10 @@ def services(home: Path, servers: Servers, form: str = "") -> list[Service]:
         Service(
             "prefect",
             servers.prefect,
-            ["-m", "prefect", "server", "start", *prefect],
+            [
+                *["-m", "uvicorn", "--factory", "flows.servers.doors:prefect"],
+                *["--log-level", "warning", *prefect],
+            ],
             lambda _since: _answers(servers.prefect + PREFECT_HEALTH),
             ports[0],
             lambda: _leave_second_interface_out(home),
@@ -182,7 +185,8 @@ def services(home: Path, servers: Servers, form: str = "") -> list[Service]:
             "mlflow",
             servers.mlflow,
             [
-                *["-m", "mlflow", "server", "--workers", "1", "--backend-store-uri"],
+                *["-m", "mlflow", "server", "--app-name", "lightreasoner"],
+                *["--workers", "1", "--backend-store-uri"],
                 database,
                 *mlflow,
                 *files,

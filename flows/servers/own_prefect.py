@@ -41,7 +41,7 @@ def start(home: Path) -> None:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, unheard)
         try:
             server = subprocess.Popen(
-                [sys.executable, "-m", "flows.servers.own_prefect", str(door.fileno())],
+                [sys.executable, "-P", "-m", "flows.servers.own_prefect", str(door.fileno())],
                 stdin=subprocess.PIPE,
                 stdout=file,
                 stderr=file,
@@ -106,9 +106,10 @@ def serve(door: socket.socket) -> None:
     """Answer who comes through this socket until SIGTERM."""
     gc.disable()  # what an import makes stays
     import uvicorn
-    from prefect.server.api.server import create_app
 
-    app = create_app(ephemeral=True, final=True)
+    from flows.servers import doors
+
+    app = doors.prefect(ephemeral=True)
     gc.freeze()
     gc.enable()
     uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on")).run(sockets=[door])

@@ -17,7 +17,9 @@ from lightreasoner.errors import ConfigError, EndpointError
 from lightreasoner.formatting import (
     EVALUATION_HEADINGS,
     evaluation_rows,
+    one_line,
     print_table,
+    printable,
     rich_table,
 )
 from lightreasoner.pipeline.graph import STAGES, external_inputs
@@ -88,7 +90,10 @@ def prompts(
     texts = render_prompts(questions, named, tokenizer, demos)
     for index, (problem, prompt) in enumerate(zip(problems, texts, strict=True)):
         gold = answers.gold(problem.answer, benchmark)
-        line = json.dumps({"idx": index, "prompt": prompt, "gold": gold}, ensure_ascii=False)
+        row = {"idx": index, "prompt": prompt, "gold": gold}
+        line = json.dumps(row, ensure_ascii=False)
+        if printable(line) != line:
+            line = json.dumps(row)
         typer.echo(line.encode())  # bytes: UTF-8 whatever the locale
 
 
@@ -251,13 +256,13 @@ def _ask(engine: "Engine", key: str, job: "Job", out: Path, home: Path, overwrit
     from lightreasoner.progress import TerminalBar
 
     outputs.check(out, home, overwrite)
-    work = home.absolute() / "work" / key
+    work = outputs.own(home) / "work" / key
     payload = work / "payload"
     space = Workspace(payload, work / "shards", job.compute)
-    with Store(home.absolute()).lock(key), TerminalBar("evaluate") as bar:
+    with Store(outputs.own(home)).lock(key), TerminalBar("evaluate") as bar:
         shutil.rmtree(payload, ignore_errors=True)
         payload.mkdir(parents=True)
         evaluate.write(job.inputs, cast("Evaluate", job.settings), space, bar, engine)
         outputs.put(artifacts.of(payload), out, home, overwrite)
         shutil.rmtree(work)
-    typer.echo(f"evaluate: {engine.name}  {out}")
+    typer.echo(f"evaluate: {one_line(engine.name)}  {out}")
