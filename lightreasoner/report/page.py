@@ -20,7 +20,7 @@ from markupsafe import Markup, escape
 from lightreasoner import formatting, untrusted
 from lightreasoner.data.problems import problem_of
 from lightreasoner.errors import ArtifactError
-from lightreasoner.evaluation import gains, pairing
+from lightreasoner.evaluation import contamination, gains, pairing
 from lightreasoner.evaluation.pairing import KEYS, Scores
 from lightreasoner.inference.token_text import Token
 from lightreasoner.report import cost, figures, lineage, trajectories
@@ -53,6 +53,7 @@ def write(inputs: Inputs, config: None, work: Workspace, watcher: "Watcher") -> 
     pairing.check_comparable(base, tuned, {"style"})
     pairs = pair(base, tuned)
     steps = read_steps(paths["steps"], paths["samples"])
+    scored = trajectories.load_scored(paths["steps"], paths["samples"], paths["model"])
     curve = _read_csv(paths["adapter"] / "curve.csv", ["update", "loss", "learning_rate"])
     held_out = _read_csv(paths["adapter"] / "validation.csv", ["update", *HELD_OUT])
     result = {
@@ -60,6 +61,7 @@ def write(inputs: Inputs, config: None, work: Workspace, watcher: "Watcher") -> 
             method: read_json(paths[name] / "summary.json") for method, name in SCORES_OF.items()
         },
         "paired": paired(base, tuned),
+        "contamination": contamination.of(base, tuned, _read_by_the_tuning(scored)),
         "styles": {"base": base.conditions["style"], "lightreasoner": tuned.conditions["style"]},
         "samples": sample_statistics(steps, paths["samples"]),
         "cost": cost.of(paths["samples"], paths["steps"]),
@@ -81,7 +83,7 @@ def write(inputs: Inputs, config: None, work: Workspace, watcher: "Watcher") -> 
         readings = _held_out(validation, held_out)
     page = page_html(
         **result,
-        **_explained(paths),
+        **_explained(scored),
         examples={"gained": examples(pairs, True), "lost": examples(pairs, False)},
         conditions=conditions,
         tuning=tuning,
@@ -194,9 +196,16 @@ def examples(pairs: pd.DataFrame, gained: bool) -> list[dict[str, Any]]:
     return first.where(first.notna(), None).to_dict("records")
 
 
-def _explained(paths: Mapping[str, Path]) -> dict[str, Any]:
+def _read_by_the_tuning(scored: trajectories.Scored) -> dict[str, list[str]]:
+    """The texts of the training problems' prompts, and of the expert's responses to them."""
+    return {
+        kind: [scored.texts.plain(ids) for ids in scored.trajectories[column].to_pylist()]
+        for kind, column in (("problems", "prompt_ids"), ("trajectories", "completion_ids"))
+    }
+
+
+def _explained(scored: trajectories.Scored) -> dict[str, Any]:
     """The trajectories that the page shows, and what it says of all of them."""
-    scored = trajectories.load_scored(paths["steps"], paths["samples"], paths["model"])
     return {
         "explained": [
             {"trajectory": trajectories.trajectory(scored, id_), "why": why}
@@ -233,6 +242,8 @@ def page_html(**context: Any) -> str:
         limit=MAX_RESPONSE_CHARS,
         max_steps=MAX_STEPS,
         top=TOP_TOKENS,
+        lengths=contamination.LENGTHS,
+        without=contamination.WITHOUT,
     )
 
 
@@ -262,8 +273,10 @@ FILTERS = (
     formatting.percent,
     formatting.interval,
     formatting.points,
+    formatting.difference,
     formatting.points_interval,
     formatting.p_value,
+    formatting.gain_that_shows,
     formatting.probability,
     formatting.number,
     token_html,

@@ -231,6 +231,16 @@ def test_the_page_shows_gains_and_losses(made: Path) -> None:
     assert "50.0% (15.0-85.0)" in text
 
 
+def test_questions_that_the_tuning_may_have_met(made: Path) -> None:
+    """The written trajectories' tokens are no words of the questions: nothing is shared."""
+    found = json.loads((made / "tables.json").read_text())
+    none = {"problems": 0, "trajectories": 0, "any": 0}
+    for name, each in found["contamination"].items():
+        assert each["shared"] == {"8": none, "13": none}
+        assert each["without"]["difference"] == found["paired"][name]["difference"]
+    assert "Questions that the tuning may have met" in read_text(made)
+
+
 def test_the_pages_columns_say_verdict_and_interval(made: Path) -> None:
     """A table per verdict; on a phone each value stands behind its column's name."""
     html = (made / "report.html").read_text(encoding="utf-8")
@@ -240,7 +250,8 @@ def test_the_pages_columns_say_verdict_and_interval(made: Path) -> None:
         columns = [" ".join(Page(part).text.split()) for part in head.split("</th>")[:-1]]
         compared = [f"{label} ({verdict}, 95% CI)" for label in figures.METHODS.values()]
         tested = [f"gain, points ({verdict}, 95% CI)", f"gained ({verdict})", f"lost ({verdict})"]
-        assert columns == ["set", "n", *compared, *tested, f"paired p ({verdict}, Holm)"]
+        tested += [f"paired p ({verdict}, Holm)", "gain that shows (80% power)"]
+        assert columns == ["set", "n", *compared, *tested]
         for column in columns[1:]:
             assert html.count(f'data-label="{column}"') >= 2
 

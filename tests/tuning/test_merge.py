@@ -411,7 +411,7 @@ def test_an_adapter_of_another_base_is_refused(
     ("name", "text", "message"),
     [
         ("adapter_config.json", None, "no such file; give a directory that finetune wrote"),
-        ("adapter_config.json", "{", "adapter_config.json: cannot be read"),
+        ("adapter_config.json", "{", "adapter_config.json: not valid JSON"),
         ("adapter_config.json", "3", "adapter_config.json: must hold a JSON object"),
         ("adapter_config.json", '{"r": 8}', "lacks base_model_name_or_path, lora_alpha, target_"),
         ("adapter_model.safetensors", None, "no such file; give a directory that finetune wrote"),
