@@ -226,7 +226,7 @@ def check(source: str, set_names: Sequence[str], split: str, n: int | None) -> N
     repeated = sorted({name for name in set_names if set_names.count(name) > 1})
     if repeated:
         raise ProblemsError(f"{source}: sets {repeated} are named more than once; name each once")
-    holds_many = source in (MICROWORLD, hub.SOURCE) or Path(source).is_dir()
+    holds_many = source in (MICROWORLD, hub.SOURCE) or untrusted.is_directory(Path(source))
     if len(set_names) > 1 and not holds_many:
         raise ProblemsError(
             f"{source}: holds one set, {len(set_names)} are named ({listed(set_names)}); name "
@@ -302,7 +302,7 @@ def _read_all(source: str, set_name: str, split: str, tally: Tally | None = None
         named_rows = [(f"{source}, row {index}", row) for index, row in enumerate(rows)]
         return _problems(named_rows, f"{set_name}/{split}", benchmark, tally)
     path = Path(source)
-    if path.is_dir():
+    if untrusted.is_directory(path):
         return read_file(_file_of(path, set_name, split), f"{set_name}/{split}", benchmark, tally)
     if path.suffix not in FILE_SUFFIXES:
         raise ProblemsError(f"{path}: a problems file must end in .jsonl or .parquet")

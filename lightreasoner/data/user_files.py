@@ -60,7 +60,7 @@ def read_parquet(path: Path) -> list[tuple[int, Row]]:
             rows = rows_of(_table(pq.ParquetFile(file)))
     except FileNotFoundError:
         raise ProblemsError(f"{path}: no such file; check the path") from None
-    except (OSError, ValueError, OverflowError, pa.ArrowException) as error:
+    except (OSError, ValueError, OverflowError, LookupError, pa.ArrowException) as error:
         raise ProblemsError(
             f"{path}: not a readable Parquet file ({untrusted.shown(str(error))}); write it again"
         ) from error
