@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from command_line import call, faults
 from fuzzing import ODD_TEXTS, cope, damaged, damaged_tree, odd_value
 
 from lightreasoner import untrusted
@@ -43,6 +44,9 @@ ANSWERS = (
 
 def row_text(tree: Any) -> str:
     return json.dumps(tree, ensure_ascii=True)
+
+
+GOOD = row_text(LAYOUTS["gsm8k"])
 
 
 def put(folder: Path, name: str, content: bytes, file: str = "test.jsonl") -> str:
@@ -95,6 +99,41 @@ def test_odd_demos(fuzz: Any, folder: Path, offline: None) -> None:
         return damaged(rng, text) if rng.random() < 0.4 else text
 
     fuzz(make, attempt, quick=20)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"[" * 100_000, "nested over 100 deep"),
+        (b"[" * 1_500 + b"]" * 1_500, "nested over 100 deep"),
+        (b"9" * 5_000, "a whole number of 5,000 digits; 300 are read"),
+        (b"\xff\xfe[\0", "not UTF-8 text"),
+        (b" " * (1 << 21), "at most 1,048,576 are read"),
+        (b'[["q", "\\ud83d"]]', "must hold 5 demos"),
+    ],
+)
+def test_bad_demos_are_told_in_a_line(content: bytes, said: str, folder: Path) -> None:
+    source = put(folder, "mmlu_stem", row_text(LAYOUTS["mmlu_stem"]).encode())
+    (folder / "mmlu_stem" / "demos.json").write_bytes(content)
+    assert said in str(cope(lambda: check(source, "mmlu_stem")))
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"question": "q", "x": ' + "[" * 500 + "]" * 500 + "}", "nested over 100 deep"),
+        ('{"question": ' + "9" * 5_000 + "}", "a whole number of 5,000 digits"),
+        ('{"question": "q", "answer": "' + "7" * 200_001 + '"}', "answer has over 200,000 char"),
+        ('{"' + "k" * 100_000 + '": 1}', "question and answer missing or empty"),
+        ('{"question": "q", "answer": "####' + "x" * 2_000 + '"}', "it has 2000 characters"),
+        ("\0", "not valid JSON"),
+    ],
+)
+def test_a_bad_line_is_told_in_a_line(line: str, said: str, folder: Path) -> None:
+    (folder / "a.jsonl").write_text(f"{GOOD}\n{line}\n")
+    found = str(cope(lambda: check(str(folder / "a.jsonl"), "mine")))
+    assert "a.jsonl:2: " in found
+    assert said in found
 
 
 def test_odd_responses(fuzz: Any, folder: Path) -> None:
@@ -217,8 +256,6 @@ def test_rows_and_columns_have_a_limit(folder: Path, monkeypatch: pytest.MonkeyP
 
 # Sources
 
-GOOD = row_text(LAYOUTS["gsm8k"])
-
 
 @pytest.fixture
 def sets(tmp_path: Path) -> Path:
@@ -277,10 +314,20 @@ def test_a_file_that_is_none_is_refused(
         assert re.search(said, str(found)), found
 
 
-def test_the_whole_disk_is_no_source() -> None:
+def test_the_whole_disk_is_no_source(tmp_path: Path) -> None:
+    """Not even its files are counted, as it lacks the set."""
+    home = ("--home", str(tmp_path))
     began = time.process_time()
-    assert "/: has no gsm8k/test.jsonl" in str(cope(lambda: check("/", "gsm8k")))
+    (line,) = faults(call("prepare", "--set", "prepare.source=/", *home))
+    assert line.startswith("/: has no tuned/train.jsonl")
     assert time.process_time() - began < 2
+
+
+@pytest.mark.parametrize("number", ["1000000000000", "20001"])
+def test_the_micro_world_draws_no_more_than_it_can(number: str, tmp_path: Path) -> None:
+    home = ("--home", str(tmp_path))
+    (line,) = faults(call("prepare", "--set", f"prepare.n_problems={number}", *home))
+    assert "must be <= 10,000,000" in line or "at most 20,000 problems, 20,001 wanted" in line
 
 
 @pytest.mark.parametrize("name", ODD_TEXTS, ids=range(len(ODD_TEXTS)))
