@@ -376,6 +376,13 @@ class Register(Section):
         description="The set of evaluate.problem_sets that decides who is champion; null takes the "
         "first.",
     )
+    gain_to_show: float = Field(
+        10.0,
+        gt=0,
+        le=100,
+        description="The gain that the evaluation should be able to show, in points; a run warns "
+        "of sets with too few problems.",
+    )
 
     @field_validator("name")
     @classmethod

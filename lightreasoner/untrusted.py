@@ -10,9 +10,10 @@ import os
 import reprlib
 import stat
 from collections.abc import Callable, Iterable
+from io import BufferedReader
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 Refusal = Callable[[str], Exception]
 """Makes an error of a message: a class of errors.py, or what wraps the message for one."""
@@ -51,14 +52,14 @@ def is_directory(path: Path) -> bool:
     return exists(path) and path.is_dir()
 
 
-def open_file(path: Path, refusal: Refusal, limit: int | None = None) -> BinaryIO:
+def open_file(path: Path, refusal: Refusal, limit: int | None = None) -> BufferedReader:
     """A regular file of at most `limit` bytes, open for reading.
 
     Raises FileNotFoundError, and `refusal` of all else that is not such a file or cannot be opened.
     """
     try:
         _refuse_other_kinds(path, path.stat().st_mode, refusal)
-        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+        file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115
     except FileNotFoundError:
         raise
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
@@ -73,6 +74,10 @@ def open_file(path: Path, refusal: Refusal, limit: int | None = None) -> BinaryI
         file.close()
         raise
     return file
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _refuse_other_kinds(path: Path, mode: int, refusal: Refusal) -> None:

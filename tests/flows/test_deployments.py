@@ -328,7 +328,7 @@ def test_a_killed_run_becomes_crashed_and_gives_its_turn_back(
     file = tmp_path / "params.yaml"
     longer = config.changed(tiny_params, ["finetune.updates=5000", "finetune.seed=4"])
     file.write_text(config.dump(longer), encoding="utf-8")
-    code = ["-c", "from flows.cli.app import main; main()", "run", "--params", str(file)]
+    code = ["-c", "from flows.cli.console import main; main()", "run", "--params", str(file)]
     process = subprocess.Popen([sys.executable, *code], env=runner.environ, cwd=tmp_path)
     with runner.client() as client:
         until(lambda: accelerator.ensure_limit(client) == (1, 1), 120)

@@ -273,9 +273,12 @@ def circle(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda folder: os.mkfifo(folder / "gsm8k" / "notes"), "is no regular file"),
-        (lambda folder: (folder / "gsm8k" / "notes").symlink_to("/dev/zero"), "no regular file"),
-        (circle, "links that lead in a circle"),
+        (lambda folder: os.mkfifo(folder / "gsm8k" / "notes"), "is a pipe or leads nowhere"),
+        (
+            lambda folder: (folder / "gsm8k" / "notes").symlink_to("/dev/zero"),
+            "is a pipe or leads nowhere",
+        ),
+        (circle, "leads back to a folder above it"),
         (lambda folder: [(folder / str(n)).touch() for n in range(60)], "over 50 files"),
     ],
 )
