@@ -1,8 +1,10 @@
 """`lightreasoner grade`, through the real command line."""
 
+import gzip
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +118,27 @@ def test_a_strangers_folder_runs_nothing(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (os.mkfifo, "a named pipe"),
+        (lambda path: path.symlink_to("/dev/zero"), "a device"),
+        (lambda path: path.write_bytes(gzip.compress(bytes(10_000_000))), "not UTF-8 text"),
+        (lambda path: path.write_text("[" * 100_000), "nested over 100 deep"),
+        (lambda path: path.write_text('{"benchmark": ' + "9" * 5_000 + "}"), "5,000 digits"),
+    ],
+)
+def test_what_is_no_file_of_responses(
+    tmp_path: Path, make: Callable[[Path], Any], said: str
+) -> None:
+    make(tmp_path / "in.jsonl")
+    (line,) = faults(call("grade", str(tmp_path / "in.jsonl"), str(tmp_path / "out.jsonl")))
+    assert str(tmp_path / "in.jsonl") in line
+    assert said in line
+    assert not (tmp_path / "out.jsonl").exists()
 
 
 @pytest.mark.nightly

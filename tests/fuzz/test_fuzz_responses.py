@@ -83,7 +83,7 @@ def test_odd_responses(fuzz: Any, caplog: pytest.LogCaptureFixture) -> None:
         since = time.monotonic()
         with caplog.at_level(logging.WARNING, "lightreasoner"):
             found = grade(asked)
-        assert time.monotonic() - since < 60
+        assert time.monotonic() - since < 150
         assert caplog.messages == []
         for each in found:
             assert {each.qwen, each.strict} <= set(OUTCOMES)
@@ -93,4 +93,4 @@ def test_odd_responses(fuzz: Any, caplog: pytest.LogCaptureFixture) -> None:
             ("wrong", "wrong"),
         ]
 
-    fuzz(answers, attempt, quick=2)
+    fuzz(answers, attempt, quick=1)
