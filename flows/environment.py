@@ -207,6 +207,13 @@ def database(home: Path) -> str:
     return f"sqlite:///{home / 'mlflow' / 'mlflow.db'}"
 
 
+def prefect_database() -> Path | None:
+    """Prefect's SQLite database; None where another one is set."""
+    names = ("PREFECT_SERVER_DATABASE_CONNECTION_URL", "PREFECT_API_DATABASE_CONNECTION_URL")
+    is_other = any(os.environ.get(name) for name in names)
+    return None if is_other else Path(os.environ["PREFECT_HOME"]) / "prefect.db"
+
+
 def prefect_api() -> str | None:
     """PREFECT_API_URL; None stands for a server of the run's own on the database under home."""
     given = os.environ.get("PREFECT_API_URL")

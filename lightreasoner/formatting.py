@@ -8,6 +8,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from lightreasoner.statistics import detectable_gain
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -25,7 +27,7 @@ LINE = 2000  # characters of a message; of a longer one the beginning and the en
 ACCURACY_HEADINGS = (
     "problem set", "n", "base (strict, 95% CI)", "LightReasoner (strict, 95% CI)",
     "gain, points (strict, 95% CI)", "gained/lost (strict)", "paired p (strict, Holm)",
-    "base (qwen)", "LightReasoner (qwen)",
+    "gain that shows (80% power)", "base (qwen)", "LightReasoner (qwen)",
 )  # fmt: skip
 EVALUATION_HEADINGS = (
     "problem set", "n", "accuracy (strict, 95% CI)", "accuracy (qwen, 95% CI)",
@@ -128,9 +130,16 @@ def _accuracy_row(name: str, base: Score, tuned: Score, paired: Score) -> tuple[
         difference(paired),
         f"{paired['gained']:,}/{paired['lost']:,}",
         p_value(paired["p_holm"]),
+        gain_that_shows(tuned["problems"], paired["gained"] + paired["lost"]),
         percent(base["qwen"]["accuracy"]),
         percent(tuned["qwen"]["accuracy"]),
     )
+
+
+def gain_that_shows(n: int, changed: int) -> str:
+    """The smallest gain, in points, that n problems show where `changed` of them change."""
+    gain = detectable_gain(n, changed / n)
+    return NONE if gain is None else points(gain)
 
 
 def evaluation_rows(scores: Mapping[str, Any]) -> list[tuple[str, ...]]:

@@ -15,7 +15,17 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from lightreasoner.cli import evaluate, explain, grade, last_door, pair, preset, samples, stage
+from lightreasoner.cli import (
+    evaluate,
+    explain,
+    grade,
+    last_door,
+    pair,
+    power,
+    preset,
+    samples,
+    stage,
+)
 from lightreasoner.cli.options import (
     EVALUATE,
     GROUPS,
@@ -84,7 +94,7 @@ def application(samples_diff: Callable[..., None] | None = None) -> typer.Typer:
         command = written.get(each.name) or stage.stage_command(each)
         app.command(command_name(each), rich_help_panel=group)(command)
     app.command(rich_help_panel=PIPELINE)(preset.preset)
-    for asking in (evaluate.prompts, grade.grade, pair.pair):
+    for asking in (evaluate.prompts, grade.grade, pair.pair, power.power):
         app.command(rich_help_panel=EVALUATE)(asking)
     app.command(rich_help_panel=SAMPLE_SETS)(explain.explain)
     sample_sets = samples.application(samples_diff)

@@ -10,6 +10,7 @@ from lightreasoner.cli import completion
 from lightreasoner.cli.options import OverwriteFile, ParamsFile
 from lightreasoner.errors import ConfigError
 from lightreasoner.storage import artifacts
+from lightreasoner.untrusted import shown
 
 
 def preset(
@@ -32,7 +33,7 @@ def preset(
     from lightreasoner.presets import PRESETS
 
     if name not in PRESETS:
-        raise ConfigError([f"no preset {name!r}; there are {', '.join(sorted(PRESETS))}"])
+        raise ConfigError([f"no preset {shown(name)}; there are {', '.join(sorted(PRESETS))}"])
     written = {config.dump(each) for each in PRESETS.values()}
     if not overwrite and (params.exists() or params.is_symlink()) and _text(params) not in written:
         raise ConfigError(

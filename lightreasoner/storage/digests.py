@@ -13,9 +13,12 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
 import time
 from pathlib import Path
+
+from lightreasoner import untrusted
+from lightreasoner.errors import ArtifactError
+from lightreasoner.storage import aside
 
 LARGE = 1 << 20
 """Bytes; a smaller file is read as fast as it is looked up."""
@@ -35,16 +38,20 @@ _kept: list[Path] = []  # the file that outlives the process, if there is one
 def keep(home: Path) -> None:
     """Take the digests that earlier processes kept under home, and keep new ones there."""
     _kept[:] = [home / "digests.json"]
+    aside.clear(_kept[0])
     _known.update(_load(_kept[0]))
 
 
 def md5(path: Path, anew: bool = False) -> str:
-    """md5 of a file's bytes, in hexadecimal; `anew` reads them whatever is remembered."""
+    """md5 of a file's bytes, in hexadecimal; `anew` reads them whatever is remembered.
+
+    Raises ArtifactError for what is no file that can be read.
+    """
     name = os.path.abspath(path)  # noqa: PTH100, a link's own place, not what it leads to
     known = _known.get(name)
     if known and not anew and known[0] == _state(path.stat()):
         return known[1]
-    with path.open("rb") as file:
+    with untrusted.open_file(path, ArtifactError) as file:
         now, state = time.time_ns(), _state(os.fstat(file.fileno()))
         found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
     if state[0] >= LARGE and now - max(state[2:]) > SETTLED and known != (state, found):
@@ -61,9 +68,9 @@ def _state(found: os.stat_result) -> State:
 def _load(file: Path) -> Known:
     """What the file says; nothing if it is not there or says it in another way."""
     try:
-        tree = json.loads(file.read_text(encoding="utf-8"))
+        tree = untrusted.read_json(file, ValueError)
         return {name: ([*map(int, state)], str(digest)) for name, (*state, digest) in tree.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ArithmeticError, ValueError, TypeError, AttributeError):
         return {}
 
 
@@ -74,6 +81,6 @@ def _save() -> None:
         known = {name: each for name, each in _load(file).items() if name not in new} | new
         tree = {name: [*state, digest] for name, (state, digest) in [*known.items()][-LIMIT:]}
         # Where nothing can be written, no run fails for it.
-        with contextlib.suppress(OSError), tempfile.TemporaryDirectory(dir=file.parent) as work:
-            (Path(work) / "new").write_text(json.dumps(tree), encoding="utf-8")
-            (Path(work) / "new").replace(file)
+        with contextlib.suppress(OSError), aside.beside(file) as work:
+            (work / "new").write_text(json.dumps(tree), encoding="utf-8")
+            (work / "new").replace(file)

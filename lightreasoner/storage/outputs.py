@@ -91,7 +91,7 @@ def _is_stored(out: Path, home: Path) -> bool:
     """Whether a manifest of the store (store.py) names just this content."""
     try:
         said = f'"digest": "{artifacts.digest(out)}"'.encode()
-    except OSError:  # a link to nowhere is in no result
+    except (OSError, ArtifactError):  # what cannot be read is in no result
         return False
     return any(said in _content(file) for file in (home / "store").glob("*/*/manifest.json"))
 

@@ -130,6 +130,20 @@ def test_an_earlier_result_is_replaced_while_the_store_has_it(workspace: Path) -
     assert len((workspace / "mine/problems.jsonl").read_text("utf-8").splitlines()) == 4
 
 
+@pytest.mark.parametrize("damage", ["no manifest", "no folder"])
+def test_a_result_in_place_is_no_obstacle_to_making_it_again(workspace: Path, damage: str) -> None:
+    """Its entry in the store is damaged, which is then no witness for what lies in place."""
+    call("prepare")
+    (entry,) = (workspace / ".lightreasoner/store/prepare").iterdir()
+    (entry / "manifest.json").unlink()
+    if damage == "no folder":
+        shutil.rmtree(entry)
+        entry.symlink_to("nowhere")
+    for how in ("computed in", "cached"):
+        result = call("prepare")
+        assert result.stdout.startswith(f"prepare: {how} "), result.stderr
+
+
 def test_home_and_inputs_may_lie_elsewhere(workspace: Path) -> None:
     result = call("prepare", "--home", "h", "--params", str(workspace / "params.yaml"))
     assert result.exit_code == 0

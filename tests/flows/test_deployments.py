@@ -249,7 +249,14 @@ def finetunings(home: Path) -> list[tuple[float, float]]:
 def test_a_value_out_of_range_is_refused_before_there_is_a_run(
     runner: Server, fields: dict[str, Any]
 ) -> None:
-    for wrong in ({"beta": -0.5}, {"alpha": 1.5}, {"preset": "nonsense"}, {"more": ["beta"]}):
+    for wrong in (
+        {"beta": -0.5},
+        {"alpha": 1.5},
+        {"preset": "nonsense"},
+        {"more": ["beta"]},
+        {"more": ["select.beta=2001-99-99"]},
+        {"n_problems": 10**30},
+    ):
         with pytest.raises(PrefectHTTPStatusError) as error:
             runner.start("lightreasoner", **{**fields, **wrong})
         assert error.value.response.status_code in (409, 422)
