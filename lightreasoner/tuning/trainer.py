@@ -9,7 +9,7 @@ damaged or not finished is left out by name, and training goes on from the one b
 import json
 import logging
 import math
-import shutil
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,9 +21,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from lightreasoner.errors import ModelError
+from lightreasoner import untrusted
+from lightreasoner.errors import ArtifactError, ModelError
 from lightreasoner.repeatable import deterministic
-from lightreasoner.storage import artifacts
+from lightreasoner.storage import artifacts, places
 from lightreasoner.tuning.loss import Batch, summed_divergence
 from lightreasoner.tuning.validation import Validation
 
@@ -41,6 +42,7 @@ log = logging.getLogger(__name__)
 
 CURVE = ("loss", "learning_rate", "grad_norm")
 SEAL = "sealed.json"
+CHECKPOINT = re.compile(r"checkpoint-\d{1,12}")
 CHECKPOINT_SECONDS = 60.0
 Update = list[list["TrainingRow"]]
 """An optimizer step's rows, a list per forward pass."""
@@ -122,11 +124,12 @@ def _entry(line: dict[str, float], prefix: str, names: Sequence[str]) -> dict[st
 
 def last_good_checkpoint(scratch: Path) -> Path | None:
     """The newest whole checkpoint; newer ones that are not are named in a warning and removed."""
-    for path in sorted(scratch.glob("checkpoint-*"), key=_number, reverse=True):
+    numbered = (path for path in scratch.glob("checkpoint-*") if CHECKPOINT.fullmatch(path.name))
+    for path in sorted(numbered, key=_number, reverse=True):
         if _is_whole(path) and _is_whole(_best(path)):
             return path
         log.warning("finetune: checkpoint %s is damaged or unfinished; skipping it", path)
-        shutil.rmtree(path)
+        places.discard(path)
     return None
 
 
@@ -153,9 +156,9 @@ def _has_stopped(checkpoint: Path) -> bool:
 
 def _is_whole(checkpoint: Path) -> bool:
     try:
-        seal = json.loads((checkpoint / SEAL).read_text(encoding="utf-8"))
-        return seal == _checksums(checkpoint)
-    except (OSError, ValueError):
+        seal = untrusted.read_json(checkpoint / SEAL, ArtifactError)
+        return bool(seal == _checksums(checkpoint))
+    except (OSError, ArtifactError):
         return False
 
 
