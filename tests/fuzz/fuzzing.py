@@ -143,10 +143,10 @@ def odd_value(rng: Random, depth: int = 3) -> Any:
     if kind < 0.35:
         return rng.choice(ODD_TEXTS)
     if kind < 0.8 or not depth:
-        return rng.choice(ODD_VALUES)
+        return copy.deepcopy(rng.choice(ODD_VALUES))
     members = [odd_value(rng, depth - 1) for _ in range(rng.randint(0, 3))]
     if kind < 0.82:
-        return nested(rng.choice([50, 101, 400]))
+        return nested(rng.choice([50, 101, 150]))
     return members if kind < 0.9 else {str(rng.choice(ODD_TEXTS)): each for each in members}
 
 

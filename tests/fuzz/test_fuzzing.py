@@ -23,6 +23,12 @@ def test_what_is_accepted_or_refused_in_a_line_passes() -> None:
     assert fuzzing.cope(refuse(ConfigError(["a", "b"]))) == "a; b"
 
 
+def many_faults() -> ConfigError:
+    error = ConfigError(["a"])
+    error.faults *= 1_000
+    return error
+
+
 def spin() -> None:
     while True:
         pass
@@ -37,8 +43,8 @@ def spin() -> None:
         (refuse(ProblemsError("a\u2028b")), "several lines"),
         (refuse(ProblemsError("\x1b[31mred")), "control characters"),
         (refuse(ProblemsError("x" * 3_000)), "3,000 characters"),
-        (refuse(ConfigError(["a"] * 1_000)), "too many lines"),
-        (lambda: bytearray(fuzzing.MEMORY), None),
+        (refuse(many_faults()), "too many lines"),
+        (lambda: bytearray(1 << 28), None),
         (spin, "CPU time"),
     ],
 )
@@ -46,6 +52,7 @@ def test_all_else_fails(
     call: Callable[[], object], said: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fuzzing, "CPU_SECONDS", 0.2)
+    monkeypatch.setattr(fuzzing, "MEMORY", 1 << 26)
     with pytest.raises((Exception, fuzzing.TooSlowError), match=said):
         fuzzing.cope(call)
 
