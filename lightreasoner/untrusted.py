@@ -39,6 +39,14 @@ KINDS = {
 }
 
 
+def exists(path: Path) -> bool:
+    """Whether something is there; nothing is where no file can be, as of a name too long."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
 def open_file(path: Path, refusal: Refusal, limit: int | None = None) -> BufferedReader:
     """A regular file of at most `limit` bytes, open for reading.
 
@@ -147,6 +155,13 @@ def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise ValueError(f"{shown(name)} appears twice")
         found[name] = value
     return found
+
+
+def listed(names: Iterable[str], most: int = 20) -> str:
+    """Names in a message, only the first, each on one line and clipped."""
+    first = list(islice(names, most + 1))
+    brief = [name if name.isprintable() and len(name) < 60 else shown(name, 60) for name in first]
+    return ", ".join([*brief[:most], *(["..."] if len(first) > most else [])])
 
 
 _BRIEF = reprlib.Repr()

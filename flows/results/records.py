@@ -9,7 +9,7 @@ or have forgotten it.
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -95,7 +95,13 @@ def of(
 
 
 def keep(home: Path, record: Record) -> None:
-    """Write a record. Raises DiskFullError, ArtifactError."""
+    """Write a record; it is the newest, even if the clock was set back.
+
+    Raises DiskFullError, ArtifactError.
+    """
+    others = (each.finished for each in newest_first(home) if each.prefect != record.prefect)
+    if (last := next(others, 0.0)) >= record.finished:
+        record = replace(record, finished=last + 1)
     file = places.folder(home, "runs") / f"{record.prefect}.json"
     artifacts.write_text(file, json.dumps(asdict(record), indent=1) + "\n")
 

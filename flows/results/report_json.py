@@ -9,14 +9,14 @@ report.html      the page, and its figures/
 import fcntl
 import json
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lightreasoner.storage import artifacts, places
+from lightreasoner.storage import artifacts, aside, places
 from lightreasoner.storage.artifacts import Artifact
+from lightreasoner.storage.payload import read_json
 from tasks.registry.gate import Gated
 from tasks.registry.versions import Registered
 from tasks.stages import StageRun
@@ -45,7 +45,7 @@ def report_tree(
     version that is champion now; before registering it is None, and no stage `register` is there.
     """
     payload = runs["report"].outcome.artifact.path
-    tables = json.loads((payload / "tables.json").read_text(encoding="utf-8"))
+    tables = read_json(payload / "tables.json")
     stages = {name: _cost(run) for name, run in runs.items()}
     model = None
     if registering:
@@ -80,16 +80,14 @@ def write_latest(home: Path, payload: Artifact, report: Mapping[str, Any]) -> Pa
     Returns the page's path. Raises DiskFullError, ArtifactError.
     """
     folder = home / "latest"
-    work = Path(tempfile.mkdtemp(prefix=".latest-", dir=home))
     try:
-        new = work / "new"
-        shutil.copytree(payload.path, new, copy_function=shutil.copyfile)
-        artifacts.write_text(new / "report.json", json.dumps(report, indent=1) + "\n")
-        with places.lock_file(home / "latest.lock") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            artifacts.swap(new, folder, work / "old")
+        with aside.beside(folder) as work:
+            new = work / "new"
+            shutil.copytree(payload.path, new, copy_function=shutil.copyfile)
+            artifacts.write_text(new / "report.json", json.dumps(report, indent=1) + "\n")
+            with places.lock_file(home / "latest.lock") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                artifacts.swap(new, folder, work / "old")
     except OSError as error:
         raise artifacts.unwritable(error, folder) from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     return folder / "report.html"

@@ -10,7 +10,6 @@ import math
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -21,7 +20,7 @@ from lightreasoner.authors.token_boundaries import recover
 from lightreasoner.data import problems
 from lightreasoner.errors import ArtifactError, ProblemsError
 from lightreasoner.inference import loading, prompts
-from lightreasoner.storage import artifacts, outputs, tables
+from lightreasoner.storage import artifacts, aside, outputs, tables
 from lightreasoner.storage.artifacts import Artifact
 
 if TYPE_CHECKING:
@@ -40,16 +39,13 @@ def export_file(samples_dir: Path, problems_dir: Path, expert_dir: Path, out: Pa
     not there, ArtifactError for a sample without a KL, which their format requires.
     """
     tokenizer = loading.load_tokenizer(expert_dir)
-    samples = tables.read_table(samples_dir / "samples.parquet", tables.SAMPLES).to_pylist()
-    trajectories = tables.read_table(samples_dir / "trajectories.parquet", tables.TRAJECTORIES)
+    samples, trajectories = tables.read_sample_set(samples_dir)
     written = {row["problem_id"]: row["completion_ids"] for row in trajectories.to_pylist()}
     read = problems.read_problems(problems_dir / "problems.jsonl")
     questions = {problem.id: problem.question for problem in read}
     lines = []
-    for number, row in enumerate(samples, start=1):
+    for number, row in enumerate(samples.to_pylist(), start=1):
         id_, step = row["problem_id"], row["step"]
-        if id_ not in written:
-            raise ArtifactError(f"{samples_dir}: sample of {id_} without its trajectory")
         question = questions.get(problems.problem_of(id_))
         if question is None:
             raise ProblemsError(
@@ -63,7 +59,7 @@ def export_file(samples_dir: Path, problems_dir: Path, expert_dir: Path, out: Pa
         prefix = tokenizer.decode(written[id_][:step])
         label = row["token_ids"], row["weights"], row["kl"]
         lines.append(Line(number, question, step, prefix, *label))
-    _warn_of_several([row["problem_id"] for row in samples])
+    _warn_of_several(samples["problem_id"].to_pylist())
     artifacts.write_text(out, "".join(jsonl.write_line(line, tokenizer) for line in lines))
     return len(lines)
 
@@ -225,14 +221,14 @@ def _write_set(
 ) -> None:
     """Write the tables and the list of excluded rows, and put the directory in place whole."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as work:
+    with aside.beside(out) as work:
         for name, schema, rows in (
             ("samples", tables.SAMPLES, samples),
             ("trajectories", tables.TRAJECTORIES, trajectories),
         ):
             frame = pd.DataFrame(rows, columns=schema.names)
-            tables.write_table(frame, schema, Path(work, f"{name}.parquet"), provenance)
+            tables.write_table(frame, schema, work / f"{name}.parquet", provenance)
         names = list(Excluded.__dataclass_fields__)
         listed = pd.DataFrame([asdict(row) for row in result.excluded], columns=names)
-        listed.to_csv(Path(work, "excluded.csv"), index=False)
-        artifacts.place(Artifact(Path(work), ""), out)
+        listed.to_csv(work / "excluded.csv", index=False)
+        artifacts.place(Artifact(work, ""), out)

@@ -13,8 +13,9 @@ import typer
 
 from lightreasoner import config
 from lightreasoner.cli.options import Home, Overrides, Overwrite, ParamsFile, command_name
+from lightreasoner.errors import ArtifactError
 from lightreasoner.pipeline.graph import EXTERNAL, Stage, external_inputs
-from lightreasoner.storage import artifacts, digests, outputs
+from lightreasoner.storage import artifacts, aside, digests, outputs
 from lightreasoner.storage.artifacts import Artifact
 from lightreasoner.storage.outputs import DATA, HOME
 
@@ -100,11 +101,16 @@ def take(job: "Job", out: Path, home: Path, overwrite: bool = False) -> None:
     from lightreasoner.pipeline.store import Store
     from lightreasoner.progress import TerminalBar
 
-    stage = job.stage
-    outputs.check(out, home, overwrite)
+    stage, store = job.stage, Store(outputs.own(home))
+    aside.clear(out)
+    try:
+        outputs.check(out, home, overwrite)
+    except ArtifactError:
+        if not store.is_damaged(job):  # else `out` may hold that very result
+            raise
     clock = time.perf_counter()
     with TerminalBar(stage.name) as bar:
-        outcome = Store(home.absolute()).run(job, bar)
+        outcome = store.run(job, bar)
     if not _holds(out, outcome.artifact):
         outputs.put(outcome.artifact, out, home, overwrite)
     how = "cached" if outcome.cached else f"computed in {time.perf_counter() - clock:.1f} s"

@@ -145,6 +145,10 @@ class Store:
         is_whole = (found.digest, curves) == (manifest["digest"], manifest["curves"])
         return Outcome(found, manifest, cached=True) if is_whole else None
 
+    def is_damaged(self, job: Job) -> bool:
+        """Whether something lies in the result's place that is not, or no longer, the result."""
+        return os.path.lexists(self.entry(job.stage, job.key)) and self.find(job) is None
+
     def run(self, job: Job, watcher: Watcher) -> Outcome:
         """The job's result: taken from the store, its curves reported again, or computed and
         stored.
@@ -164,7 +168,10 @@ class Store:
         Held by one thread or process at a time.
         """
         with self.lock(job.key):
-            yield self.find(job)
+            found = self.find(job)
+            if found:  # by who was killed between storing it and this
+                shutil.rmtree(self.home / "work" / job.key, ignore_errors=True)
+            yield found
 
     def compute(self, job: Job, watcher: Watcher) -> Outcome:
         """Run the stage and store its result; for the holder of a claim that found none.

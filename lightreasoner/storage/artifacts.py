@@ -10,7 +10,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from lightreasoner import untrusted
 from lightreasoner.errors import ArtifactError, DiskFullError
-from lightreasoner.storage import digests
+from lightreasoner.storage import aside, digests
 
 if TYPE_CHECKING:
     from lightreasoner.config import Compute
@@ -148,14 +147,13 @@ def place(artifact: Artifact, out: Path) -> None:
     Raises ArtifactError as `files_under`, and DiskFullError.
     """
     files_under(artifact.path)  # else a loop of links is copied without end
-    work = _beside(out)
     try:
-        shutil.copytree(artifact.path, work / "new", copy_function=_link_or_copy)
-        swap(work / "new", out, work / "old")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with aside.beside(out) as work:
+            shutil.copytree(artifact.path, work / "new", copy_function=_link_or_copy)
+            swap(work / "new", out, work / "old")
     except OSError as error:
         raise unwritable(error, out) from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def swap(new: Path, out: Path, old: Path) -> None:
@@ -173,15 +171,14 @@ def swap(new: Path, out: Path, old: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all. Raises DiskFullError, ArtifactError."""
-    work = _beside(path)
     try:
-        (work / "new").write_text(text, encoding="utf-8")
-        sync(work / "new")
-        (work / "new").replace(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with aside.beside(path) as work:
+            (work / "new").write_text(text, encoding="utf-8")
+            sync(work / "new")
+            (work / "new").replace(path)
     except OSError as error:
         raise unwritable(error, path) from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def disk_full(error: Exception, path: Path) -> Exception:
@@ -203,15 +200,6 @@ def unwritable(error: OSError, path: Path) -> Exception:
     return ArtifactError(
         f"{path}: cannot be written ({error.strerror or error}); clear the way or its permissions"
     )
-
-
-def _beside(path: Path) -> Path:
-    """A new hidden directory beside a path, for what is renamed to it."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    except OSError as error:
-        raise unwritable(error, path) from error
 
 
 def _link_or_copy(source: str, target: str) -> None:

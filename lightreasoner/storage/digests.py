@@ -13,12 +13,12 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
 import time
 from pathlib import Path
 
 from lightreasoner import untrusted
 from lightreasoner.errors import ArtifactError
+from lightreasoner.storage import aside
 
 LARGE = 1 << 20
 """Bytes; a smaller file is read as fast as it is looked up."""
@@ -38,6 +38,7 @@ _kept: list[Path] = []  # the file that outlives the process, if there is one
 def keep(home: Path) -> None:
     """Take the digests that earlier processes kept under home, and keep new ones there."""
     _kept[:] = [home / "digests.json"]
+    aside.clear(_kept[0])
     _known.update(_load(_kept[0]))
 
 
@@ -80,6 +81,6 @@ def _save() -> None:
         known = {name: each for name, each in _load(file).items() if name not in new} | new
         tree = {name: [*state, digest] for name, (state, digest) in [*known.items()][-LIMIT:]}
         # Where nothing can be written, no run fails for it.
-        with contextlib.suppress(OSError), tempfile.TemporaryDirectory(dir=file.parent) as work:
-            (Path(work) / "new").write_text(json.dumps(tree), encoding="utf-8")
-            (Path(work) / "new").replace(file)
+        with contextlib.suppress(OSError), aside.beside(file) as work:
+            (work / "new").write_text(json.dumps(tree), encoding="utf-8")
+            (work / "new").replace(file)

@@ -196,6 +196,6 @@ def _dress(model: "PreTrainedModel", adapter: Adapter) -> "PeftModel":
         raise
     except Exception as error:  # whatever peft makes of settings of another kind
         raise ArtifactError(
-            f"{adapter.path / ADAPTER_CONFIG}: peft cannot put it on this model ({one_line(error)}); "
-            "give an adapter of this expert"
+            f"{adapter.path / ADAPTER_CONFIG}: peft cannot put it on this model "
+            f"({one_line(error)}); give an adapter of this expert"
         ) from error

@@ -10,6 +10,7 @@ import json
 import logging
 import math
 import re
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,10 +22,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from lightreasoner import untrusted
 from lightreasoner.errors import ArtifactError, ModelError
 from lightreasoner.repeatable import deterministic
-from lightreasoner.storage import artifacts, places
+from lightreasoner.storage import artifacts, payload
 from lightreasoner.tuning.loss import Batch, summed_divergence
 from lightreasoner.tuning.validation import Validation
 
@@ -42,7 +42,6 @@ log = logging.getLogger(__name__)
 
 CURVE = ("loss", "learning_rate", "grad_norm")
 SEAL = "sealed.json"
-CHECKPOINT = re.compile(r"checkpoint-\d{1,12}")
 CHECKPOINT_SECONDS = 60.0
 Update = list[list["TrainingRow"]]
 """An optimizer step's rows, a list per forward pass."""
@@ -122,14 +121,20 @@ def _entry(line: dict[str, float], prefix: str, names: Sequence[str]) -> dict[st
     return {"update": int(line["step"]), **{name: line[prefix + name] for name in names}}
 
 
+_NUMBERED = re.compile(r"checkpoint-[0-9]{1,9}")
+
+
 def last_good_checkpoint(scratch: Path) -> Path | None:
     """The newest whole checkpoint; newer ones that are not are named in a warning and removed."""
-    numbered = (path for path in scratch.glob("checkpoint-*") if CHECKPOINT.fullmatch(path.name))
-    for path in sorted(numbered, key=_number, reverse=True):
+    found = [path for path in scratch.glob("checkpoint-*") if _NUMBERED.fullmatch(path.name)]
+    for path in sorted(found, key=_number, reverse=True):
         if _is_whole(path) and _is_whole(_best(path)):
             return path
         log.warning("finetune: checkpoint %s is damaged or unfinished; skipping it", path)
-        places.discard(path)
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
     return None
 
 
@@ -138,7 +143,7 @@ def _number(checkpoint: Path) -> int:
 
 
 def _state(checkpoint: Path) -> dict[str, Any]:
-    state: dict[str, Any] = json.loads((checkpoint / "trainer_state.json").read_text("utf-8"))
+    state: dict[str, Any] = payload.read_json(checkpoint / "trainer_state.json")
     return state
 
 
@@ -156,8 +161,8 @@ def _has_stopped(checkpoint: Path) -> bool:
 
 def _is_whole(checkpoint: Path) -> bool:
     try:
-        seal = untrusted.read_json(checkpoint / SEAL, ArtifactError)
-        return bool(seal == _checksums(checkpoint))
+        seal = payload.read_json(checkpoint / SEAL)
+        return seal == _checksums(checkpoint)
     except (OSError, ArtifactError):
         return False
 

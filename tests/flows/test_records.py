@@ -38,13 +38,21 @@ def test_without_a_name_it_is_the_newest(home: Path) -> None:
     assert records.find(home, None, NOWHERE) == TWO
 
 
+def test_the_last_that_was_kept_is_the_newest_though_the_clock_was_set_back(home: Path) -> None:
+    """What is kept twice, without its model and with it, keeps its time."""
+    late = replace(ONE, name="late", prefect="33333333-cccc", finished=1.0)
+    for _ in range(2):
+        records.keep(home, late)
+        assert records.find(home, None, NOWHERE) == replace(late, finished=301.0)
+
+
 @pytest.mark.parametrize("run", ["one", "11111111-aaaa", "11111111-AAAA", "1111"])
 def test_by_name_and_by_either_id(run: str, home: Path) -> None:
     assert records.find(home, run, NOWHERE) == ONE
 
 
 def test_runs_of_one_name_and_one_result_are_one(home: Path) -> None:
-    again = replace(ONE, prefect="33333333", mlflow="", finished=200.0)
+    again = replace(ONE, prefect="33333333", mlflow="", finished=400.0)
     again.registered_model["gate"] = {"verdict": "kept"}
     records.keep(home, again)
     assert records.find(home, "one", NOWHERE) == again

@@ -439,7 +439,7 @@ def test_samples_without_trajectories_are_refused(
 ) -> None:
     path = samples_dir / "trajectories.parquet"
     tables.write_table(pa.table([[]] * 4, tables.TRAJECTORIES), tables.TRAJECTORIES, path)
-    with pytest.raises(ArtifactError, match="is past its trajectory's end"):
+    with pytest.raises(ArtifactError, match="problem_id 'a': must be a trajectory's"):
         merge_artifact(bare_expert, adapter_dir, samples_dir, tmp_path / "empty")
     path.unlink()
     with pytest.raises(ArtifactError, match=r"trajectories\.parquet: no such file"):
