@@ -31,6 +31,7 @@ except OSError:
 SESSION = """
 import subprocess, sys, time
 import httpx
+from flows import environment
 prefect, mlflow = sys.argv[1:]
 def call(*arguments):
     done = subprocess.run([sys.executable, "-c", CONSOLE, *arguments])
@@ -38,15 +39,16 @@ def call(*arguments):
 CONSOLE = "from flows.cli.app import main; main()"
 call("up", "--detach", "--prefect-port", prefect, "--mlflow-port", mlflow)
 try:
-    api = f"http://127.0.0.1:{prefect}/api"
-    found = httpx.get(f"{api}/deployments/name/lightreasoner/local").json()["id"]
-    made = httpx.post(
-        f"{api}/deployments/{found}/create_flow_run", json={"state": {"type": "SCHEDULED"}}
+    login = tuple(environment.login(environment.home()).split(":"))
+    api = httpx.Client(base_url=f"http://127.0.0.1:{prefect}/api", auth=login, timeout=60)
+    found = api.get("deployments/name/lightreasoner/local").json()["id"]
+    made = api.post(
+        f"deployments/{found}/create_flow_run", json={"state": {"type": "SCHEDULED"}}
     ).json()["id"]
     state = "SCHEDULED"
     while state in ("SCHEDULED", "PENDING", "RUNNING"):
         time.sleep(1)
-        state = httpx.get(f"{api}/flow_runs/{made}").json()["state"]["type"]
+        state = api.get(f"flow_runs/{made}").json()["state"]["type"]
     assert state == "COMPLETED", state
     call("status")
 finally:
