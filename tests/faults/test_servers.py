@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -156,6 +157,28 @@ def test_the_process_that_grades_ends_with_who_asked(tmp_path: Path) -> None:
         program.send(signal.SIGKILL)
         program.wait()
         assert place.is_left_alone(15), place.processes()
+
+
+STAGE_OF_DVC = f"""
+import os, subprocess
+subprocess.run(["sh", "-c", {shlex.join(CONSOLE)!r} + " evaluate-base"],
+    env=os.environ | {{"DVC_STAGE": "evaluate_base"}})
+"""
+
+
+@pytest.mark.slow
+def test_a_stage_ends_with_the_dvc_that_was_killed(tmp_path: Path, tiny_params: Params) -> None:
+    """In the place of DVC stands a program that starts the stage as DVC does."""
+    evaluated = tiny_params.evaluate.model_copy(update={"max_new_tokens": 800})
+    place = Place(tmp_path).make(tiny_params.model_copy(update={"evaluate": evaluated}))
+    with ledger.trial("SIGKILL of DVC alone", "evaluate_base"):
+        program = place.start(sys.executable, "-c", STAGE_OF_DVC)
+        until(lambda: [*(place.home / "work").glob("*/shards")] or program.wait(0) is not None)
+        assert program.wait(0) is None, place.said()
+        program.send(signal.SIGKILL)
+        program.wait()
+        assert place.is_left_alone(20), place.processes()
+    assert [*(place.home / "work").glob("*/shards")]
 
 
 @pytest.mark.nightly
