@@ -17,7 +17,6 @@ import psutil
 
 from lightreasoner.errors import LightReasonerError
 
-
 SHELLS = ("sh", "dash", "bash", "zsh", "ksh", "fish")
 
 
