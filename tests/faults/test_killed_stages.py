@@ -21,17 +21,17 @@ QUICK = ("generate", "finetune")
 pytestmark = pytest.mark.timeout(900)
 
 
-def tries(nightly: int, slow: int = 1) -> list[object]:
-    """(stage, number) for each try of every stage; some are for CI, too."""
+def tries(nightly: int, slow: int = 1, quick: tuple[str, ...] = QUICK) -> list[object]:
+    """(stage, number) for each try of every stage; the first ones of some are for CI, too."""
     return [
-        pytest.param(name, number, marks=_mark(name, number < slow))
+        pytest.param(name, number, marks=_mark(name in quick and number < slow))
         for name in NAMES
         for number in range(nightly)
     ]
 
 
-def _mark(name: str, is_first: bool) -> pytest.MarkDecorator:
-    return pytest.mark.slow if is_first and name in QUICK else pytest.mark.nightly
+def _mark(is_for_ci: bool) -> pytest.MarkDecorator:
+    return pytest.mark.slow if is_for_ci else pytest.mark.nightly
 
 
 def interrupted(
@@ -80,7 +80,7 @@ ENDS = {
 
 
 @pytest.mark.parametrize("fault", ENDS)
-@pytest.mark.parametrize(("name", "number"), tries(1))
+@pytest.mark.parametrize(("name", "number"), tries(1, quick=("finetune",)))
 def test_told_to_end(
     undisturbed: Reference, tmp_path: Path, name: str, number: int, fault: str
 ) -> None:
