@@ -2,8 +2,9 @@
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import ledger
 import pytest
@@ -98,10 +99,19 @@ def finished(undisturbed: Reference, tmp_path: Path) -> Callable[[str], Place]:
     return make
 
 
-@pytest.mark.parametrize("damage", DAMAGE, ids=named)
+def cases() -> Iterator[Any]:
+    """(damage, stage): each damage to one stage for CI, to three more by the seed."""
+    for damage in DAMAGE:
+        others = [name for name in NAMES if name != QUICK]
+        yield pytest.param(damage, QUICK, marks=pytest.mark.slow)
+        for name in ledger.chance(named(damage)).sample(others, 3):
+            yield pytest.param(damage, name, marks=pytest.mark.nightly)
+
+
 @pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=pytest.mark.slow if n == QUICK else pytest.mark.nightly) for n in NAMES],
+    ("damage", "name"),
+    list(cases()),
+    ids=lambda value: value if isinstance(value, str) else named(value),
 )
 def test_a_damaged_file(
     undisturbed: Reference,

@@ -22,8 +22,8 @@ KILL_ALL = ("SIGKILL of all", signal.SIGKILL, True)
 ENDS = [KILL, KILL_ALL, KILL, ("SIGTERM", signal.SIGTERM, False), ("Ctrl-C", signal.SIGINT, True)]
 COMPARE = ("compare", "--methods", "lightreasoner,gold")
 KNOWN = {
-    "compare", "data", "digests.json", "dvc", "latest", "latest.lock", "logs", "mlflow", "prefect",
-    "prefect-login", "runs", "store", "work",
+    "accelerator.lock", "compare", "data", "digests.json", "dvc", "latest", "latest.lock", "logs",
+    "mlflow", "prefect", "prefect-login", "runs", "store", "work",
 }  # fmt: skip
 """What may lie under home, whatever happened."""
 

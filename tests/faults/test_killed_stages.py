@@ -48,7 +48,7 @@ def interrupted(
     raise AssertionError
 
 
-@pytest.mark.parametrize(("name", "number"), tries(7))
+@pytest.mark.parametrize(("name", "number"), tries(6))
 def test_killed_at_a_moment(undisturbed: Reference, tmp_path: Path, name: str, number: int) -> None:
     """The process alone, or all that it has started as well."""
     stage = STAGES[name]
@@ -59,7 +59,7 @@ def test_killed_at_a_moment(undisturbed: Reference, tmp_path: Path, name: str, n
         recovers(undisturbed, place, stage, trial)
 
 
-@pytest.mark.parametrize(("name", "number"), tries(7, slow=2))
+@pytest.mark.parametrize(("name", "number"), tries(5, slow=2))
 def test_killed_before_a_change_of_the_disk(
     undisturbed: Reference, tmp_path: Path, name: str, number: int
 ) -> None:
