@@ -89,7 +89,7 @@ def test_told_to_end(
         place, program = interrupted(undisturbed, tmp_path, stage, fault, number)
         program.send(signalled, group)
         assert program.wait(60) in (status, 0), place.said()
-        assert "Traceback" not in place.said()
+        assert "Traceback" not in place.said(), place.said()
         recovers(undisturbed, place, stage, trial)
 
 
