@@ -5,8 +5,8 @@
 #   make up ARGS=--detach                             servers in the background; make status, make down
 #   make setup PYTHON=python3.12                      another interpreter (3.11, 3.12, 3.13)
 
-.PHONY: setup run up down status test test-slow test-all test-faults test-browser bench microworld check docs \
-	dvc.yaml lock clean
+.PHONY: setup run up down status test test-slow test-all test-faults test-fuzz test-browser bench microworld \
+	check audit docs dvc.yaml lock clean
 .NOTPARALLEL:
 
 # Nothing here reports to anyone.
@@ -35,7 +35,7 @@ down status: setup
 # Three processes of one thread each, also on two cores: some of the time is waiting. A file's tests
 # stay together (tests/conftest.py).
 PYTEST = .venv/bin/python -m pytest -n 3 --durations=20
-test test-slow test-all test-faults: export OMP_NUM_THREADS = 1
+test test-slow test-all test-faults test-fuzz: export OMP_NUM_THREADS = 1
 test: setup
 	$(PYTEST) $(ARGS)
 
@@ -50,6 +50,12 @@ test-all: setup
 # build/faults.md. Other moments: make test-faults FAULTS_SEED=7
 test-faults: setup
 	$(PYTEST) -n 2 -m "not gpu and not browser" tests/faults $(ARGS)
+
+# Minutes: thousands of seeded cases of bad input, of which `make test` tries a share
+# (FUZZ_SEED=N for others; tests/fuzz/fuzzing.py).
+test-fuzz: export FUZZ_TIMES ?= 25
+test-fuzz: setup
+	$(PYTEST) tests/fuzz $(ARGS)
 
 # The pages in Chromium (Debian: apt-get install chromium); pictures of them in build/screenshots/.
 test-browser: setup
@@ -72,6 +78,11 @@ check: setup
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
+# What bandit looks for, by ruff (also in `make check`), and known vulnerabilities of the locks.
+audit: setup
+	.venv/bin/ruff check .
+	@sh scripts/audit.sh
+
 # The documentation as a site, in build/site/; a warning is an error.
 docs: setup
 	NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --quiet --strict
@@ -91,4 +102,4 @@ lock:
 
 # Removes the environments and the tools' caches; results (.lightreasoner/) stay.
 clean:
-	rm -rf .venv .venv-dvc .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build *.egg-info
+	rm -rf .venv .venv-dvc .venv-audit .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build *.egg-info

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from lightreasoner import config, memory
+from lightreasoner.cli import last_door
 from lightreasoner.cli.app import Commands, root_options
 from lightreasoner.cli.options import Overrides, ParamsFile
 from lightreasoner.pipeline.graph import external_inputs, resolved
@@ -151,4 +152,4 @@ def _write(found: dict[str, Any], lines: list[str], out: Path) -> None:
 
 
 if __name__ == "__main__":
-    application()(prog_name="python -m benchmarks.bench")
+    last_door.through(lambda: application()(prog_name="python -m benchmarks.bench"), lambda: HOME)

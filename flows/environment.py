@@ -5,11 +5,12 @@
     <home>/latest/    report.json, report.html      <home>/runs/      a record per finished run
     <home>/digests.json                             those of large files
     <home>/up/        the process manager's files   <home>/logs/      what its services print
-    <home>/prefect-login   `user:secret` of Prefect's server, mode 0600; home itself is 0700
+    <home>/logs/faults.log                          tracebacks of faults of ours
+    <home>/prefect-login   `user:secret` of both servers, mode 0600; home itself is 0700
 
 Environment variables are read and set here, but for a process manager's own (manager.py), one of
 Prefect's logging (deployments.py) and, without flows/, cuBLAS's (lightreasoner/__main__.py). A
-variable that is set already stays, but for the login of our own Prefect servers.
+variable that is set already stays, but for the login of our own servers, and what opens these.
 """
 
 import contextlib
@@ -26,6 +27,16 @@ from lightreasoner.repeatable import CUBLAS
 ROOT = Path(__file__).parents[1]
 LOGIN = "prefect-login"
 OWN_PREFECT = "LIGHTREASONER_OWN_PREFECT"
+
+OPENING = (
+    "UVICORN_",
+    "MLFLOW_UVICORN_OPTS",
+    "MLFLOW_GUNICORN_OPTS",
+    "MLFLOW_SERVER_ALLOWED_HOSTS",
+    "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS",
+    "MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE",
+)
+"""How the names of variables begin by which a shell, knowingly or not, would open our servers."""
 
 NO_PHONING_HOME = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -138,6 +149,12 @@ def _locks(home: Path, *origins: str) -> dict[str, str]:
     }
 
 
+def _mlflow_login(home: Path) -> dict[str, str]:
+    """What MLflow's clients show the server of this home."""
+    user, _, secret = login(home).partition(":")
+    return {"MLFLOW_TRACKING_USERNAME": user, "MLFLOW_TRACKING_PASSWORD": secret}
+
+
 def _main_checkout(root: Path) -> Path:
     """The checkout that a git worktree belongs to; a checkout without git is its own."""
     command = ["git", "-C", str(root), "rev-parse", "--path-format=absolute", "--git-common-dir"]
@@ -190,6 +207,13 @@ def database(home: Path) -> str:
     return f"sqlite:///{home / 'mlflow' / 'mlflow.db'}"
 
 
+def prefect_database() -> Path | None:
+    """Prefect's SQLite database; None where another one is set."""
+    names = ("PREFECT_SERVER_DATABASE_CONNECTION_URL", "PREFECT_API_DATABASE_CONNECTION_URL")
+    is_other = any(os.environ.get(name) for name in names)
+    return None if is_other else Path(os.environ["PREFECT_HOME"]) / "prefect.db"
+
+
 def prefect_api() -> str | None:
     """PREFECT_API_URL; None stands for a server of the run's own on the database under home."""
     given = os.environ.get("PREFECT_API_URL")
@@ -216,7 +240,8 @@ def use_servers(home: Path, prefect_api: str, mlflow: str) -> None:
 
     Only a server of this home gets the login.
     """
-    os.environ.setdefault("MLFLOW_TRACKING_URI", mlflow)
+    if os.environ.setdefault("MLFLOW_TRACKING_URI", mlflow) == mlflow:
+        os.environ.update(_mlflow_login(home))
     if os.environ.setdefault("PREFECT_API_URL", prefect_api) == prefect_api:
         os.environ["PREFECT_API_AUTH_STRING"] = login(home)
 
@@ -233,4 +258,8 @@ def environment_of_servers(home: Path, prefect: str, mlflow: str) -> dict[str, s
     """The environment of the servers at these addresses, and of who is to use no others."""
     page = prefect.replace("127.0.0.1", "localhost")
     addresses = {"PREFECT_API_URL": f"{prefect}/api", "MLFLOW_TRACKING_URI": mlflow}
-    return {**os.environ, **addresses, **_locks(home, prefect, page)}
+    shell = {name: value for name, value in os.environ.items() if not name.startswith(OPENING)}
+    # Python and uvicorn would take modules from the current folder first, whosever it is.
+    modules = {"PYTHONSAFEPATH": "1", "UVICORN_APP_DIR": str(ROOT)}
+    locks = {**_locks(home, prefect, page), **_mlflow_login(home)}
+    return {**shell, **modules, **addresses, **locks}

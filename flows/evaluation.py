@@ -4,7 +4,6 @@ The stage `evaluate` grades it through the store, so that what a pipeline has ev
 same settings is there already.
 """
 
-import json
 from typing import Any
 
 from prefect import flow
@@ -16,6 +15,7 @@ from flows.forms.form import EvaluationForm
 from flows.pipeline import begin, run_stages
 from lightreasoner import formatting
 from lightreasoner.pipeline.graph import STAGES, external_inputs
+from lightreasoner.storage.payload import read_json
 from tasks.registry import lookup
 from tasks.tracking import measures, mlflow_runs
 
@@ -41,7 +41,7 @@ def evaluation(params: EvaluationForm) -> dict[str, Any]:
         found = {
             "model": params.model,
             "digest": inputs["model"].digest,
-            "scores": json.loads((scores / "summary.json").read_text(encoding="utf-8")),
+            "scores": read_json(scores / "summary.json"),
             **conditions(values),
         }
         said = {"model": params.model, "digest": found["digest"]}

@@ -15,6 +15,7 @@ from flows.forms.form import Form, Settings
 from flows.results import prefect_page, records, report_json
 from flows.servers import local
 from lightreasoner.config import Params
+from lightreasoner.evaluation import power
 from lightreasoner.grading.grade import shared_process
 from lightreasoner.pipeline.graph import GRAPH, STAGES, Inputs, Stage, external_inputs, walk
 from lightreasoner.pipeline.store import Job, peak_memory_mib, reset_peak_memory
@@ -61,6 +62,8 @@ def run_pipeline(params: Params, home: Path) -> dict[str, Any]:
     Report and record are there before the registry is asked, and are completed after.
     """
     inputs = external_inputs(params)
+    for warning in power.warnings(params):
+        log.warning("%s", warning)
     name, uri = naming.name_here(), environment.tracking_uri(home)
     with mlflow_runs.pipeline_run(params, name) as run:
         runs = run_stages(GRAPH, inputs, params, home, run)

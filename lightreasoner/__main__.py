@@ -2,10 +2,23 @@
 
 import os
 
-from lightreasoner.cli.app import application
-from lightreasoner.repeatable import CUBLAS
+from lightreasoner.cli import last_door
 
-if __name__ == "__main__":
+
+def _run() -> None:
+    from lightreasoner.cli.app import application
+    from lightreasoner.repeatable import CUBLAS
+
     for name, value in CUBLAS.items():
         os.environ.setdefault(name, value)
     application()(prog_name="python -m lightreasoner")
+
+
+def _home() -> "last_door.Path":
+    from lightreasoner.storage import outputs
+
+    return outputs.HOME
+
+
+if __name__ == "__main__":
+    last_door.through(_run, _home)

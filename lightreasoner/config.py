@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -26,15 +27,26 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
-from lightreasoner import yaml12
+from lightreasoner import untrusted, yaml12
 from lightreasoner.errors import ConfigError
+from lightreasoner.untrusted import shown
 
 PromptStyle = Literal["qwen25-math-cot", "cot", "chat", "authors"]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Tokens = Annotated[int, Field(ge=1, le=1_000_000)]
+Draws = Annotated[int, Field(ge=1, le=10_000)]
+Rows = Annotated[int, Field(ge=1, le=100_000)]
+Temperature = Annotated[float, Field(ge=0, le=100)]
+Rate = Annotated[float, Field(gt=0, le=10)]
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 LONGEST_NAME = 100
 SET_NAME = re.compile(r"[\w.:/ -]{1,100}")
 """What MLflow accepts in the name of a metric."""
+
+MANY = 10_000_000
+"""No more problems or updates; a slip of the keyboard would run for years."""
+
+LONGEST_OVERRIDE = 10_000
 
 SIGNS = {
     "greater_than_equal": ">=", "greater_than": ">", "less_than_equal": "<=", "less_than": "<",
@@ -43,6 +55,16 @@ SIGNS = {
 
 CHAMPION = "champion"
 """The alias of the model that last passed the gate (tasks/registry/gate.py)."""
+
+
+def _one_line(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("must be one line without control characters")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_one_line), Field(min_length=1, max_length=1_000)]
+"""A path or a name."""
 
 
 class Section(BaseModel):
@@ -71,11 +93,10 @@ def _check_draws(n: int, temperature: float, what: str) -> None:
 class Models(Section):
     """The pair of models: `owner/name@commit` on the hub or a local directory."""
 
-    expert: str = Field(
-        min_length=1,
+    expert: Text = Field(
         description="The strong model, which is tuned: owner/name@commit or a directory.",
     )
-    amateur: str = Field(min_length=1, description="The weak model, with the same vocabulary.")
+    amateur: Text = Field(description="The weak model, with the same vocabulary.")
 
 
 class Compute(Section):
@@ -90,11 +111,13 @@ class Compute(Section):
     batch_size: int | None = Field(
         None,
         ge=1,
+        le=65_536,
         description="Sequences per batch. Default: as many as fit in memory, up to 128.",
     )
     workers: int = Field(
         1,
         ge=1,
+        le=1_024,
         description="Processes that generate, score and evaluate in parallel, on Ray if more than "
         "1; on cuda each has its own GPU.",
     )
@@ -106,13 +129,14 @@ class Compute(Section):
 class Prepare(Section):
     """The problems that the expert and the amateur read."""
 
-    source: str = Field(
-        min_length=1,
+    source: Text = Field(
         description="microworld, hub, owner/name@commit on the hub, a JSONL or Parquet file, or a "
         "directory in the Qwen2.5-Math toolkit's layout.",
     )
-    problem_set: str = Field(min_length=1, description="Which problem set of the source.")
-    n_problems: int | None = Field(1000, ge=1, description="Problems to draw; null takes all.")
+    problem_set: Text = Field(description="Which problem set of the source.")
+    n_problems: int | None = Field(
+        1000, ge=1, le=MANY, description="Problems to draw; null takes all."
+    )
     seed: Seed = Field(42, description="Seed for drawing them.")
 
 
@@ -122,10 +146,10 @@ class Generate(Section):
     style: PromptStyle = Field(
         "qwen25-math-cot", description="Prompt style for every call, training included (eq. 38)."
     )
-    max_new_tokens: int = Field(128, ge=1, description="Maximum tokens per trajectory.")
-    temperature: float = Field(0.0, ge=0, description="Sampling temperature; 0 decodes greedily.")
-    n: int = Field(
-        1, ge=1, description="Trajectories per problem; more than 1 needs a temperature above 0."
+    max_new_tokens: Tokens = Field(128, description="Maximum tokens per trajectory.")
+    temperature: Temperature = Field(0.0, description="Sampling temperature; 0 decodes greedily.")
+    n: Draws = Field(
+        1, description="Trajectories per problem; more than 1 needs a temperature above 0."
     )
     seed: Seed = Field(42, description="Sampling seed; has no effect at temperature 0.")
 
@@ -153,7 +177,7 @@ class Select(Section):
         description="Plausibility threshold: the support is pi_E >= alpha max pi_E (eq. 34).",
     )
     beta: float = Field(
-        0.4, ge=0, description="Keep steps with KL(pi_E || pi_A) > beta nats (eq. 35)."
+        0.4, ge=0, le=1_000, description="Keep steps with KL(pi_E || pi_A) > beta nats (eq. 35)."
     )
     steps: Literal["informative", "all"] = Field(
         "informative",
@@ -172,7 +196,9 @@ class Select(Section):
         "null uses beta.",
     )
     reference: tuple[Literal["skip_first_step"], ...] = Field(
-        (), description="Bugs in the authors' code to reproduce (docs/deviations.md)."
+        (),
+        max_length=10,
+        description="Bugs in the authors' code to reproduce (docs/deviations.md).",
     )
 
 
@@ -185,37 +211,46 @@ class Finetune(Section):
         "trajectory together; solution: the same, but the two counts below are in trajectories.",
     )
     updates: int | None = Field(
-        1000, ge=1, description="Optimizer updates; null: one pass over the training set."
+        1000,
+        ge=1,
+        le=MANY,
+        description="Optimizer updates; null: one pass over the training set.",
     )
-    samples_per_update: int = Field(
-        16, ge=1, description="Samples per update; trajectory batching takes at least this many."
+    samples_per_update: Rows = Field(
+        16, description="Samples per update; trajectory batching takes at least this many."
     )
-    samples_per_forward: int = Field(
-        8, ge=1, description="Samples per forward pass; gradients accumulate up to an update."
+    samples_per_forward: Rows = Field(
+        8, description="Samples per forward pass; gradients accumulate up to an update."
     )
-    learning_rate: float = Field(5e-5, gt=0, description="AdamW's, decayed linearly to 0.")
-    r: int = Field(8, ge=1, description="LoRA's rank.")
-    lora_alpha: int = Field(16, ge=1, description="LoRA's scale is lora_alpha / r.")
+    learning_rate: Rate = Field(5e-5, description="AdamW's, decayed linearly to 0.")
+    r: int = Field(8, ge=1, le=4_096, description="LoRA's rank.")
+    lora_alpha: int = Field(16, ge=1, le=65_536, description="LoRA's scale is lora_alpha / r.")
     lora_dropout: float = Field(0.05, ge=0, lt=1, description="Dropout before LoRA's A.")
-    target_modules: tuple[str, ...] = Field(
-        ("q_proj", "v_proj"), min_length=1, description="Linear layers that get an adapter."
+    target_modules: tuple[Text, ...] = Field(
+        ("q_proj", "v_proj"),
+        min_length=1,
+        max_length=100,
+        description="Linear layers that get an adapter.",
     )
     seed: Seed = Field(42, description="Seed for LoRA's A, dropout and the order of samples.")
     validation_share: float = Field(
         0.05, ge=0, lt=1, description="Share of the problems whose samples are held out."
     )
     validate_every: int = Field(
-        50, ge=1, description="Updates between evaluations on the held-out samples."
+        50, ge=1, le=MANY, description="Updates between evaluations on the held-out samples."
     )
     patience: int | None = Field(
         None,
         ge=1,
+        le=MANY,
         description="Stop after this many evaluations without a lower validation loss (the untuned "
         "expert's loss counts as the first) and keep the best adapter; null trains to the end. The "
         "loss can keep falling while the model gets worse, so check the accuracy too.",
     )
     reference: tuple[Literal["last_column", "ordinary_tokens"], ...] = Field(
-        (), description="Bugs in the authors' code to reproduce (docs/deviations.md)."
+        (),
+        max_length=10,
+        description="Bugs in the authors' code to reproduce (docs/deviations.md).",
     )
 
     @model_validator(mode="after")
@@ -233,35 +268,43 @@ class Sft(Section):
     """The baselines of `lightreasoner compare` trained on whole solutions (appendix F.4)."""
 
     n_problems: int | None = Field(
-        None, ge=1, description="Problems from prepare's set, drawn with its seed; null takes all."
+        None,
+        ge=1,
+        le=MANY,
+        description="Problems from prepare's set, drawn with its seed; null takes all.",
     )
-    n: int = Field(1, ge=1, description="Solutions that the expert writes per problem.")
-    temperature: float = Field(0.0, ge=0, description="Sampling temperature; 0 decodes greedily.")
-    max_new_tokens: int = Field(2048, ge=1, description="Maximum tokens per solution.")
+    n: Draws = Field(1, description="Solutions that the expert writes per problem.")
+    temperature: Temperature = Field(0.0, description="Sampling temperature; 0 decodes greedily.")
+    max_new_tokens: Tokens = Field(2048, description="Maximum tokens per solution.")
     seed: Seed = Field(42, description="Sampling seed; has no effect at temperature 0.")
     updates: int | None = Field(
-        None, ge=1, description="Optimizer updates; null: one pass over the kept solutions."
+        None,
+        ge=1,
+        le=MANY,
+        description="Optimizer updates; null: one pass over the kept solutions.",
     )
-    solutions_per_update: int = Field(16, ge=1, description="Solutions per update.")
-    solutions_per_forward: int = Field(4, ge=1, description="Solutions per forward pass.")
-    learning_rate: float = Field(5e-5, gt=0, description="AdamW's, decayed linearly to 0.")
+    solutions_per_update: Rows = Field(16, description="Solutions per update.")
+    solutions_per_forward: Rows = Field(4, description="Solutions per forward pass.")
+    learning_rate: Rate = Field(5e-5, description="AdamW's, decayed linearly to 0.")
 
 
 class Merge(Section):
     """Folding the adapter into the expert, with a parity check."""
 
-    parity_prompts: int = Field(
-        16, ge=1, description="Trajectories used for the check, those held out of finetune first."
+    parity_prompts: Rows = Field(
+        16, description="Trajectories used for the check, those held out of finetune first."
     )
     max_fold_kl: float = Field(
         1e-6,
         gt=0,
+        le=1_000,
         description="Largest KL(base + adapter || folded) allowed at any position, both in "
         "float32, nats.",
     )
     max_cast_ratio: float = Field(
         4.0,
         ge=1,
+        le=1e6,
         description="How far the cast to compute.dtype may move the merged model, as a multiple of "
         "how far it moves the expert (mean KL; five times that at any one position).",
     )
@@ -270,22 +313,25 @@ class Merge(Section):
 class Evaluate(Section):
     """Graded responses of base and tuned expert to the same problems; mmlu_stem is 5-shot."""
 
-    source: str = Field(min_length=1, description="Source of the problems, as in prepare.source.")
+    source: Text = Field(description="Source of the problems, as in prepare.source.")
     problem_sets: tuple[str, ...] = Field(
         min_length=1,
+        max_length=50,
         description="Problem sets of the source. microworld has tuned, transfer and chain_sum; hub "
         "has gsm8k, math, svamp, asdiv, minerva_math, olympiadbench, mmlu_stem and others.",
     )
-    n_problems: int | None = Field(None, ge=1, description="Problems per set; null takes all.")
+    n_problems: int | None = Field(
+        None, ge=1, le=MANY, description="Problems per set; null takes all."
+    )
     base_style: PromptStyle | None = Field(
         None, description="The base's prompt style (appendix G); null: as for the tuned expert."
     )
     style: PromptStyle = Field("qwen25-math-cot", description="The tuned expert's prompt style.")
-    max_new_tokens: int = Field(2048, ge=1, description="Maximum tokens per response.")
-    n: int = Field(
-        1, ge=1, description="Responses per problem; more than 1 needs a temperature above 0."
+    max_new_tokens: Tokens = Field(2048, description="Maximum tokens per response.")
+    n: Draws = Field(
+        1, description="Responses per problem; more than 1 needs a temperature above 0."
     )
-    temperature: float = Field(0.0, ge=0, description="Sampling temperature; 0 decodes greedily.")
+    temperature: Temperature = Field(0.0, description="Sampling temperature; 0 decodes greedily.")
     seed: Seed = Field(42, description="Seed for drawing problems and for sampling.")
 
     @field_validator("problem_sets")
@@ -297,7 +343,7 @@ class Evaluate(Section):
             if not SET_NAME.fullmatch(name) or posixpath.normpath(metric) != metric:
                 raise ValueError(
                     "must be names of 1 to 100 letters, digits, _ - . : / and spaces, as in "
-                    f"MLflow's metric names, and not paths such as ../a; rename {name!r}"
+                    f"MLflow's metric names, and not paths such as ../a; rename {shown(name)}"
                 )
         return names
 
@@ -329,6 +375,13 @@ class Register(Section):
         None,
         description="The set of evaluate.problem_sets that decides who is champion; null takes the "
         "first.",
+    )
+    gain_to_show: float = Field(
+        10.0,
+        gt=0,
+        le=100,
+        description="The gain that the evaluation should be able to show, in points; a run warns "
+        "of sets with too few problems.",
     )
 
     @field_validator("name")
@@ -400,9 +453,9 @@ with warnings.catch_warnings():
             sets = self.evaluate.problem_sets
             if self.register.gate_set not in (None, *sets):
                 raise ValueError(
-                    f"register.gate_set {self.register.gate_set!r} is not among "
-                    f"evaluate.problem_sets ({', '.join(sets)}); name one of them, or null for "
-                    "the first"
+                    f"register.gate_set {shown(self.register.gate_set)} is not among "
+                    f"evaluate.problem_sets ({', '.join(sets[:10])}); name one of them, or null "
+                    "for the first"
                 )
             return self
 
@@ -491,13 +544,11 @@ def dump(params: Params) -> str:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = untrusted.read_text(path, lambda said: ConfigError([said]), untrusted.SETTINGS_BYTES)
     except FileNotFoundError:
         raise ConfigError(
             [f"{path}: no such file; `lightreasoner preset microworld` writes one"]
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError([f"{path}: cannot be read ({error})"]) from error
     try:
         tree = yaml12.load(text)
     except ValueError as error:
@@ -522,33 +573,45 @@ def _apply(tree: dict[str, Any], override: str) -> str | None:
     """Set one `section.key=value` in place; the fault, if it is malformed."""
     name, equals, value = override.partition("=")
     section, dot, key = name.strip().partition(".")
+    if len(override) > LONGEST_OVERRIDE:
+        return (
+            f"--set {shown(override)}: has {len(override):,} characters, over "
+            f"{LONGEST_OVERRIDE:,}; write it into params.yaml"
+        )
     if not (equals and dot and section and key):
-        return f"--set {override!r}: must read section.key=value, such as select.beta=0.5"
+        return f"--set {shown(override)}: must read section.key=value, such as select.beta=0.5"
     try:
         parsed = yaml12.load(value)
     except ValueError as error:
-        return f"--set {override!r}: {value!r} is not a YAML value ({error})"
+        return f"--set {shown(override)}: {shown(value)} is not a YAML value ({error})"
     if not isinstance(tree.setdefault(section, {}), dict):
-        return f"--set {override!r}: section {section!r} must be a mapping"
+        return f"--set {shown(override)}: section {shown(section)} must be a mapping"
     tree[section][key] = parsed
     return None
 
 
 def fault(error: dict[str, Any], model: type[BaseModel]) -> str:
     """One line for one of pydantic's errors about a model, with value, limit and remedy."""
-    name = ".".join(str(part) for part in error["loc"])
-    value, kind, context = error.get("input"), error["type"], error.get("ctx", {})
+    name = _name(error["loc"])
+    value, kind, context = shown(error.get("input")), error["type"], error.get("ctx", {})
     if kind == "extra_forbidden":
         return f"{name} is not a known key{_did_you_mean(error['loc'], model)}"
     if kind == "missing":
         return f"{name} is missing; add it"
     if kind in SIGNS:
         (bound,) = context.values()
-        return f"{name} must be {SIGNS[kind]} {bound:g}{_unit(error['loc'], model)}, got {value!r}"
+        limit = f"{bound:,}" if isinstance(bound, int) else f"{bound:g}"
+        return f"{name} must be {SIGNS[kind]} {limit}{_unit(error['loc'], model)}, got {value}"
     if kind == "value_error":
         said = str(context["error"])
-        return f"{name} {said}, got {value!r}" if name else said
-    return f"{name}: {error['msg'][0].lower()}{error['msg'][1:]}, got {value!r}"
+        return f"{name} {said}, got {value}" if name else said
+    return f"{name}: {error['msg'][0].lower()}{error['msg'][1:]}, got {value}"
+
+
+def _name(loc: tuple[Any, ...]) -> str:
+    """The place of a fault; keys may be anything."""
+    name = ".".join(map(str, loc))
+    return name if name.isprintable() and len(name) < 100 else shown(name)
 
 
 def _fields(loc: tuple[Any, ...], model: type[BaseModel]) -> dict[str, Any]:

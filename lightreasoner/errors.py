@@ -16,17 +16,21 @@ LightReasonerError
 A message is one line: what, the value, the limit and the remedy.
 """
 
+MOST_FAULTS = 20
+"""That an error tells of; who made more starts from a good file again."""
+
 
 class LightReasonerError(Exception):
     """Root of all errors that a user can fix; the command line prints each in one line."""
 
 
 class ConfigError(LightReasonerError):
-    """A parameter file, an override or a form field is malformed; holds all faults found."""
+    """A parameter file, an override or a form field is malformed; holds the faults found."""
 
     def __init__(self, faults: list[str]):
-        super().__init__("; ".join(faults))
-        self.faults = faults
+        more = len(faults) - MOST_FAULTS
+        self.faults = [*faults[:MOST_FAULTS], *([f"{more} more faults"] if more > 0 else [])]
+        super().__init__("; ".join(self.faults))
 
 
 class ProblemsError(LightReasonerError):

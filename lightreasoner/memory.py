@@ -29,13 +29,18 @@ def errors_with_remedy(what: str, device: str, remedy: str) -> Iterator[None]:
         yield
     except (MemoryError, RuntimeError) as error:
         said = " ".join(str(error).split())
-        if not isinstance(error, MemoryError) and not any(sign in said for sign in SIGNS):
+        if not isinstance(error, MemoryError) and not is_shortage(error):
             raise
         raise NoMemoryError(
             f"{what}: no memory is left on {device} ({said[:EXCERPT]}); {remedy}"
         ) from error
     finally:
         release()
+
+
+def is_shortage(error: BaseException) -> bool:
+    """Whether torch says that memory ran out."""
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)
 
 
 def release() -> None:

@@ -8,6 +8,9 @@ mmlu_stem 5-shot, by the Qwen2.5-Math toolkit, each model "under its best-fittin
 
 BENCHMARKS = ("gsm8k", "math", "svamp", "asdiv", "minerva_math", "olympiadbench", "mmlu_stem")
 
+PROBLEMS = dict(zip(BENCHMARKS, (1319, 5000, 1000, 2215, 272, 675, 3018), strict=True))
+"""Of each test set, in the toolkit's files."""
+
 LABEL = "paper (Wang et al. 2025), not ours"
 
 TABLE_1: dict[str, dict[str, tuple[float, ...]]] = {

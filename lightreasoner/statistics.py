@@ -139,6 +139,62 @@ def mcnemar_p(gained: int, lost: int) -> float:
     return float(binomtest(gained, changed, 0.5).pvalue) if changed else 1.0
 
 
+def sign_p(gained: int, lost: int) -> float:
+    """One-sided p of the exact sign test: the chance that of gained + lost, each gained with chance
+    1/2, `gained` or more are.
+
+    McNemar's test in one direction: small where the gained problems are too many for luck. From
+    exact integers; 1 where none changed.
+    """
+    changed = gained + lost
+    tail, ways = 0, math.comb(changed, gained)
+    for count in range(gained, changed + 1):
+        tail += ways
+        ways = ways * (changed - count) // (count + 1)
+    return tail / 2**changed
+
+
+def level_of_try(k: int) -> float:
+    """The level of the k-th test on the same problems: 0.025 * 6 / (pi^2 k^2).
+
+    The levels of however many tests sum to 0.025, and so does the chance that any of them rejects
+    what is true (Bonferroni's inequality with unequal shares, alpha spending).
+    """
+    assert k >= 1, f"the first try is 1, got {k}"
+    return (1 - CONFIDENCE) / 2 * 6 / (math.pi * k) ** 2
+
+
+Z_OF_POWER = {0.8: 0.8416212335729143, 0.9: 1.2815515655446004}
+"""The standard normal's quantile of each power."""
+
+CHANGED = 0.2
+"""The share of problems on which two models differ, where none is measured."""
+
+
+def problems_needed(gain: float, changed: float = CHANGED, power: float = 0.8) -> int:
+    """How many problems show a gain with this power, by McNemar's two-sided test at 5%.
+
+    On a share `changed` of the problems the models differ; `gain` <= `changed` is what is gained
+    less what is lost, as fractions. Connor 1987: ((z_a sqrt(c) + z_b sqrt(c - d^2)) / d)^2. The
+    exact test needs a few more. Raises ValueError.
+    """
+    if not 0 < gain <= changed <= 1:
+        raise ValueError(f"a gain of {gain:g} must be over 0 and at most the share changed")
+    reach = Z * math.sqrt(changed) + Z_OF_POWER[power] * math.sqrt(changed - gain**2)
+    return math.ceil((reach / gain) ** 2)
+
+
+def detectable_gain(n: int, changed: float = CHANGED, power: float = 0.8) -> float | None:
+    """The smallest gain that `n` problems show with this power; None where none up to `changed` is.
+
+    Solves `problems_needed`'s equation for the gain.
+    """
+    z = Z_OF_POWER[power]
+    root = z * math.sqrt(max(0.0, n + z**2 - Z**2))
+    gain = math.sqrt(changed) * (Z * math.sqrt(n) + root) / (n + z**2)
+    return gain if 0 < gain <= changed else None
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """The p-values, in their order, corrected for being several (Holm 1979, step-down).
 

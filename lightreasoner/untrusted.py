@@ -10,9 +10,10 @@ import os
 import reprlib
 import stat
 from collections.abc import Callable, Iterable
+from io import BufferedReader
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 Refusal = Callable[[str], Exception]
 """Makes an error of a message: a class of errors.py, or what wraps the message for one."""
@@ -38,14 +39,22 @@ KINDS = {
 }
 
 
-def open_file(path: Path, refusal: Refusal, limit: int | None = None) -> BinaryIO:
+def exists(path: Path) -> bool:
+    """Whether something is there; nothing is where no file can be, as of a name too long."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
+def open_file(path: Path, refusal: Refusal, limit: int | None = None) -> BufferedReader:
     """A regular file of at most `limit` bytes, open for reading.
 
     Raises FileNotFoundError, and `refusal` of all else that is not such a file or cannot be opened.
     """
     try:
         _refuse_other_kinds(path, path.stat().st_mode, refusal)
-        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+        file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115
     except FileNotFoundError:
         raise
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
@@ -60,6 +69,10 @@ def open_file(path: Path, refusal: Refusal, limit: int | None = None) -> BinaryI
         file.close()
         raise
     return file
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _refuse_other_kinds(path: Path, mode: int, refusal: Refusal) -> None:
@@ -142,6 +155,13 @@ def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise ValueError(f"{shown(name)} appears twice")
         found[name] = value
     return found
+
+
+def listed(names: Iterable[str], most: int = 20) -> str:
+    """Names in a message, only the first, each on one line and clipped."""
+    first = list(islice(names, most + 1))
+    brief = [name if name.isprintable() and len(name) < 60 else shown(name, 60) for name in first]
+    return ", ".join([*brief[:most], *(["..."] if len(first) > most else [])])
 
 
 _BRIEF = reprlib.Repr()

@@ -12,14 +12,27 @@ from ruamel.yaml import YAML
 from ruamel.yaml.constructor import ConstructorError, SafeConstructor
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, ScalarNode
+from ruamel.yaml.scanner import Scanner
 
 from lightreasoner import untrusted
+
+MERGE = "tag:yaml.org,2002:merge"
+MERGED = 1_000
+"""Keys of a mapping that merges others, which may merge others, each several times."""
 
 INTEGER = "tag:yaml.org,2002:int"
 VALUES = 10_000
 """In lists and mappings; aliases, each a few letters, can stand for any number."""
 
 _LEADING_ZERO = re.compile(r"[-+]?0[0-9_]+")
+
+
+class _Scanner(Scanner):
+    def fetch_flow_collection_start(self, *arguments: Any, **more: Any) -> None:
+        """Begin a list or mapping in brackets; hundreds in each other take seconds to refuse."""
+        if len(self.flow_context) >= untrusted.DEPTH:
+            raise RecursionError
+        super().fetch_flow_collection_start(*arguments, **more)
 
 
 class _Constructor(SafeConstructor):
@@ -31,7 +44,11 @@ class _Constructor(SafeConstructor):
                 problem = f"the key {key.value} appears twice; remove one of the two"
                 raise ConstructorError(problem=problem, problem_mark=key.start_mark)
             seen.add((key.tag, str(key.value)))
+        merged = [len(each.value) for key, each in node.value if key.tag == MERGE]
         super().flatten_mapping(node)
+        if merged and max(*merged, len(node.value)) > MERGED:
+            problem = f"merges over {MERGED} keys"
+            raise ConstructorError(problem=problem, problem_mark=node.start_mark)
 
     def construct_integer(self, node: ScalarNode) -> int:
         if _LEADING_ZERO.fullmatch(node.value):
@@ -57,7 +74,7 @@ def load(text: str) -> Any:
     Raises ValueError, one line that names the place where there is one.
     """
     yaml = YAML(typ="safe", pure=True)
-    yaml.Constructor = _Constructor
+    yaml.Scanner, yaml.Constructor = _Scanner, _Constructor
     try:
         value = yaml.load(text)
         untrusted.check_tree(value, VALUES)
@@ -81,6 +98,9 @@ def dump(value: Any, *, inline: bool = False) -> str:
 def _fault(error: Exception) -> str:
     """What is wrong, and where."""
     mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    if isinstance(error, RecursionError):
+        problem = f"nested over {untrusted.DEPTH} deep"
     said = problem or (error if isinstance(error, (YAMLError, ValueError)) else repr(error))
     said = " ".join(str(said).split())
+    said = said if len(said) < 200 and said.isprintable() else untrusted.shown(said)
     return f"line {mark.line + 1}, column {mark.column + 1}: {said}" if mark else said

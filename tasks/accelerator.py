@@ -23,6 +23,8 @@ from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 
+from lightreasoner.storage import places
+
 LIMIT = "accelerator"
 HEAVY = frozenset({"generate", "score", "finetune", "merge", "evaluate_base", "evaluate"})
 """The stages that load a model."""
@@ -78,8 +80,8 @@ def _announce(stage: str) -> None:
 
 @contextlib.contextmanager
 def _locked(path: Path, stage: str) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
+    places.folder(path.parent)
+    with places.lock_file(path) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -44,6 +44,7 @@ LONGEST = (
 TOGETHER = {
     "test_sweep": "test_pipeline",  # one Prefect server
     "test_evaluate_command": "test_openai_engine",  # one `transformers serve`
+    "test_fuzz_form": "test_form",  # Prefect's import
 }
 """Files that follow another one in the same process, for what both have to start."""
 

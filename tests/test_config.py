@@ -10,6 +10,7 @@ from lightreasoner import config, paper, presets
 from lightreasoner.data import hub, sources
 from lightreasoner.errors import ConfigError
 from lightreasoner.presets import PRESETS
+from lightreasoner.untrusted import shown
 
 
 @pytest.fixture
@@ -194,7 +195,7 @@ def test_a_models_name_is_one_that_mlflow_takes(name: str, fitting: str, params_
     assert fault.startswith(
         "--set: register.name must begin with a letter or digit and contain only"
     )
-    assert fault.endswith(f"name it {fitting}, got {name!r}")
+    assert fault.endswith(f"name it {fitting}, got {shown(name)}")
     config.load(params_file, [f"register.name={fitting}"])
 
 
@@ -209,7 +210,7 @@ def test_aliases_that_mlflow_keeps_are_refused(alias: str, params_file: Path) ->
 def test_problem_sets_have_names_for_metrics(name: str, params_file: Path) -> None:
     (fault,) = faults(params_file, f"evaluate.problem_sets=[{json.dumps(name)}]")
     assert "evaluate.problem_sets must be names of 1 to 100 letters" in fault
-    assert f"rename {name!r}" in fault
+    assert f"rename {shown(name)}" in fault
 
 
 def test_no_run_names_itself_champion(params_file: Path) -> None:

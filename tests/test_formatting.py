@@ -80,6 +80,7 @@ def test_the_accuracy_table() -> None:
         "gain, points (strict, 95% CI)": "+62.6 (+58.4 to +67.0)",
         "gained/lost (strict)": "1,316/3",
         "paired p (strict, Holm)": "3.0 × 10⁻⁸⁹",
+        "gain that shows (80% power)": "+6.8",
         "base (qwen)": "14.0%",
         "LightReasoner (qwen)": "14.0%",
     }

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binom, binomtest
 
 from lightreasoner.statistics import (
     Array,
@@ -17,10 +17,14 @@ from lightreasoner.statistics import (
     bootstrap_difference,
     bootstrap_interval,
     bootstrap_mean_difference,
+    detectable_gain,
     holm,
+    level_of_try,
     maj_at_n,
     mcnemar_p,
     pass_at_k,
+    problems_needed,
+    sign_p,
     wilson_interval,
 )
 
@@ -240,6 +244,72 @@ def test_wilson_where_problems_are_right_or_wrong_else_the_bootstrap() -> None:
     assert accuracy_interval(right > 0) == wilson_interval(81, 263)
     halves = np.append(right, 0.5)
     assert accuracy_interval(halves) == bootstrap_interval(halves)
+
+
+@given(st.integers(0, 60), st.integers(0, 60))
+def test_sign_p_is_half_of_mcnemars_where_more_are_gained(gained: int, lost: int) -> None:
+    one, two = sign_p(gained, lost), mcnemar_p(gained, lost)
+    assert one == pytest.approx(
+        binomtest(gained, gained + lost, 0.5, "greater").pvalue if gained + lost else 1.0
+    )
+    if gained > lost:
+        assert one == pytest.approx(two / 2)
+
+
+def test_sign_p_of_thousands_is_exact() -> None:
+    assert sign_p(3_100, 2_900) == pytest.approx(
+        binomtest(3_100, 6_000, 0.5, "greater").pvalue, rel=1e-9
+    )
+    assert sign_p(0, 0) == 1.0
+
+
+def test_the_levels_of_all_tries_sum_to_one_sided_five_percent_of_two() -> None:
+    levels = [level_of_try(k) for k in range(1, 20_001)]
+    assert sum(levels) < 0.025
+    assert sum(levels) == pytest.approx(0.025, abs=1e-6)
+    assert levels[1] == pytest.approx(levels[0] / 4)
+
+
+def exact_power(n: int, gained: float, lost: float) -> float:
+    """The chance that McNemar's exact two-sided p is at most 5%, over all numbers of changes."""
+    share = gained / (gained + lost)
+    total = 0.0
+    for changed, weight in enumerate(binom.pmf(range(n + 1), n, gained + lost)):
+        if weight > 1e-9:
+            counts = np.arange(changed + 1)
+            tails = np.minimum(binom.cdf(counts, changed, 0.5), binom.sf(counts - 1, changed, 0.5))
+            total += weight * binom.pmf(counts, changed, share)[2 * tails <= 0.05].sum()
+    return total
+
+
+@pytest.mark.parametrize(("gain", "changed"), [(0.05, 0.2), (0.1, 0.2), (0.03, 0.05), (0.1, 0.4)])
+@pytest.mark.parametrize("power", [0.8, 0.9])
+def test_the_problems_needed_have_the_power(gain: float, changed: float, power: float) -> None:
+    """The exact test has up to 6 points less than the normal approximation says, never more."""
+    n = problems_needed(gain, changed, power)
+    found = exact_power(n, (changed + gain) / 2, (changed - gain) / 2)
+    assert power - 0.06 < found < power + 0.01
+
+
+@given(st.integers(5, 100_000), st.floats(0.01, 1), st.sampled_from([0.8, 0.9]))
+def test_the_detectable_gain_is_the_one_whose_problems_are_needed(
+    n: int, changed: float, power: float
+) -> None:
+    gain = detectable_gain(n, changed, power)
+    if gain is None:
+        assert problems_needed(changed, changed, power) > n
+    else:
+        assert abs(problems_needed(gain, changed, power) - n) <= 1
+
+
+def test_gains_that_known_sizes_show() -> None:
+    """Worked: 500 of which 20% change, z 1.96 and 0.84: 5.6 points; nothing of no change."""
+    assert detectable_gain(500) == pytest.approx(0.0559, abs=5e-5)
+    assert detectable_gain(272) == pytest.approx(0.0756, abs=5e-5)
+    assert detectable_gain(500, 0.0) is None
+    for gain, changed in ((0.0, 0.2), (0.3, 0.2), (-0.1, 0.2), (0.1, 1.1), (math.nan, 0.2)):
+        with pytest.raises(ValueError, match="must be over 0"):
+            problems_needed(gain, changed)
 
 
 def test_holm_by_hand() -> None:

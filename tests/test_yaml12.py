@@ -66,6 +66,11 @@ READ: dict[str, Any] = {
     "[&a [1], *a]": [[1], [1]],
 }
 
+MERGES = "b0: &b0 {x: 1, y: 1}\n" + "\n".join(
+    f"b{n}: &b{n}\n  <<: [{', '.join([f'*b{n - 1}'] * 9)}]" for n in range(1, 12)
+)
+"""Each mapping merges the one before nine times: 2 * 9**11 keys."""
+
 REFUSED = {
     "a: 1\nb:\n  c: 1\n  c: 2": "line 4, column 3: the key c appears twice",
     "{a: 1, a: 1}": "line 1, column 8: the key a appears twice",
@@ -79,7 +84,7 @@ REFUSED = {
     "a: !!python/object:os.system 1": "line 1, column 4: could not determine a constructor",
     "a: 2024-13-45": "month must be in 1..12",
     "a: \a": "unacceptable character #x0007",
-    "[" * 5000: "maximum recursion depth",
+    "[" * 5000: "nested over 100 deep",
 }
 
 VALUES = st.recursive(
@@ -221,7 +226,11 @@ def test_a_folder_may_have_any_name(params_file: Path) -> None:
     ("text", "said"),
     [
         ("[" * 101 + "]" * 101, "nested over 100 deep"),
-        ("[" * 1_500 + "]" * 1_500, "recursion"),
+        ("[" * 100_000, "nested over 100 deep"),
+        ("- " * 10_000, "nested over 100 deep"),
+        ("- " * 90 + "[" * 90 + "]" * 90, "nested over 100 deep"),
+        (MERGES, "merges over 1000 keys"),
+        ("!" * 100_000, "could not determine a constructor"),
         ("&a [*a]", "nested over 100 deep"),
         ("1" * 5_000, "over 300 digits"),
         ("-" + "7" * 301, "over 300 digits"),

@@ -24,13 +24,15 @@ from flows.servers.manager import ServerError
 from lightreasoner import config
 from lightreasoner.cli import app as pure
 from lightreasoner.cli import completion, options, output
-from lightreasoner.cli.options import Overrides, ParamsFile
+from lightreasoner.cli.options import Overrides, OverwriteFile, ParamsFile
 from lightreasoner.config import Params
 from lightreasoner.errors import ConfigError
 from lightreasoner.experiments.methods import NAMES, named
+from lightreasoner.formatting import one_line, printable
 from lightreasoner.pipeline.graph import STAGES, external_inputs
-from lightreasoner.storage import artifacts, aside, digests
+from lightreasoner.storage import artifacts, aside, digests, outputs
 from lightreasoner.storage.outputs import DATA
+from lightreasoner.untrusted import shown
 
 Port = Annotated[int, typer.Option(min=1, max=65535)]
 
@@ -86,6 +88,7 @@ def _ready(values: Params) -> Path:
     external_inputs(values)
     typer.echo(local.connect(home), err=True)
     local.check_prefect()
+    local.check_mlflow(home)
     if environment.prefect_api() is None:
         own_prefect.start(home)
     for package in ("tasks", "flows"):
@@ -119,6 +122,7 @@ def _by_prefect() -> Iterator[None]:
                 "set PREFECT_API_AUTH_STRING to its `user:secret`"
             ) from error
         local.check_space(environment.home())
+        local.check_prefect_database(whole=True)
         raise ServerError(
             f"Prefect's server failed during the run ({str(error).partition(' for url')[0]}); what "
             "was finished is in the store: fix the server, then run this command again"
@@ -233,7 +237,7 @@ def _numbers(option: str, text: str) -> tuple[float, ...]:
         numbers = tuple(float(item) for item in text.split(",") if item.strip())
     except ValueError:
         raise ConfigError(
-            [f"{option} {text!r}: must be numbers separated by commas, such as 0.2,0.4"]
+            [f"{option} {shown(text)}: must be numbers separated by commas, such as 0.2,0.4"]
         ) from None
     if not numbers:
         raise ConfigError([f"{option}: must be at least one number, such as 0.2,0.4"])
@@ -271,6 +275,7 @@ def register(
     out: Annotated[
         Path, typer.Option("--out", metavar="FILE", help="Where to write the version.")
     ] = DATA / "registered" / "registered_model.json",
+    overwrite: OverwriteFile = False,
 ) -> None:
     """Register the merged model of these parameters.
 
@@ -280,6 +285,7 @@ def register(
 
     Example: lightreasoner register --set register.gate_set=transfer
     """
+    outputs.check_file(out, ("name", "version"), overwrite)
     values = config.load(params, set_ or ())
     wanted = artifacts.of(model)
     home = environment.make(environment.home())
@@ -323,7 +329,7 @@ def push(
         files, card = _files_to_push(model, adapter, home, scratch)
         folder = upload.prepare(files, card, scratch / "new", adapter)
         for name, size in folder.sizes.items():
-            typer.echo(f"{size:>14,}  {name}")
+            typer.echo(f"{size:>14,}  {printable(name)}")
         typer.echo(f"{sum(folder.sizes.values()):>14,}  bytes in {len(folder.sizes)} files")
         if dry_run:
             typer.echo(f"dry run: nothing was sent to {repo}; the card is valid")
@@ -369,7 +375,10 @@ def serve(
     Example: lightreasoner up --prefect-port 4201
     """
     values = config.load(params, set_ or ())
-    up.serve(environment.home(), values, local.at(prefect_port, mlflow_port), detach)
+    local.check_prefect_database()
+    home = environment.home()
+    local.check_mlflow(home, environment.database(home))
+    up.serve(home, values, local.at(prefect_port, mlflow_port), detach)
 
 
 def down() -> None:
@@ -409,9 +418,10 @@ def sync(
     if (run is None) != all_:
         raise ConfigError(["sync: name one run, by name or id, or give --all"])
     home = environment.home()
+    local.check_mlflow(home, environment.database(home))
     from tasks.tracking import sync
 
     lines, is_done = sync.send_all(home, records.names(home, run) if run else ())
-    typer.echo("\n".join(lines) or f"nothing is waiting under {home}")
+    typer.echo("\n".join(map(one_line, lines)) or f"nothing is waiting under {home}")
     if not is_done:
         raise typer.Exit(1)

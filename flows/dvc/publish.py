@@ -17,7 +17,7 @@ from pathlib import Path
 from flows.dvc import dvcfile, program
 from flows.dvc.program import DvcError
 from flows.results.records import Record
-from lightreasoner import config, yaml12
+from lightreasoner import config, untrusted, yaml12
 from lightreasoner.config import Params
 from lightreasoner.errors import ArtifactError, ConfigError
 from lightreasoner.pipeline.graph import GRAPH, Inputs, Stage, external_inputs, walk
@@ -101,10 +101,10 @@ def _what_changed(store: Store, job: Job, record: Record) -> str:
     fields = ("code", "packages", "inputs", "config", "device", "dtype")
     try:
         entry = store.entry(stage, recorded)
-        then = json.loads((entry / "manifest.json").read_text(encoding="utf-8"))
+        then = untrusted.read_json(entry / "manifest.json", ArtifactError)
         differ = [name for name in fields if then[name] != now[name]]
         commit = f", as of commit {then['commit'][:12]}" if then["commit"] else ""
-    except (OSError, ValueError, KeyError):
+    except (ArtifactError, OSError, KeyError, TypeError):
         differ = []
     what = ", ".join(differ) or "code, packages or inputs"
     return (

@@ -4,9 +4,11 @@ Limits and sentences are those of lightreasoner/config.py. Each may stay empty, 
 preset's value.
 """
 
+import re
 from dataclasses import asdict
-from typing import Any
+from typing import Any, get_args
 
+from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 from pydantic import Field
 
 from lightreasoner import config
@@ -26,6 +28,10 @@ FIELDS = {
     "style": ("evaluate.style", "Prompt style"),
 }
 """The parameter that a field stands for, and the field's title."""
+NUMBER = r" *(?:null|~|0x[0-9a-fA-F]+|0o[0-7]+|[-+]?[0-9._]{1,40}(?:[eE][-+]?[0-9]{1,3})?) *"
+"""As YAML writes one, or nothing; what it matches may still be none."""
+
+BOUNDS = (Ge, Gt, Le, Lt, MinLen, MaxLen)
 PARAMETERS = {name: parameter for name, (parameter, _) in FIELDS.items()}
 
 
@@ -43,8 +49,22 @@ def field(name: str) -> Any:
 
 def limits(parameter: str) -> dict[str, Any]:
     """What bounds a parameter (`select.beta`), as arguments of pydantic's Field."""
-    bounds = [asdict(bound) for bound in config.fields()[parameter].metadata]
+    metadata = config.fields()[parameter].metadata
+    bounds = [asdict(bound) for bound in metadata if isinstance(bound, BOUNDS)]
     return {name: value for bound in bounds for name, value in bound.items()}
+
+
+def overrides_pattern() -> str:
+    """What `section.key=value` may be, as far as a pattern can say it: the names, and numbers.
+
+    Prefect's server, which cannot ask us, refuses the rest before a run exists.
+    """
+    names: dict[str, list[str]] = {NUMBER: [], ".+": []}
+    for name, field in config.fields().items():
+        kinds = {field.annotation, *get_args(field.annotation)}
+        names[NUMBER if kinds & {int, float} else ".+"].append(re.escape(name))
+    choices = [f"(?:{'|'.join(each)})={value}" for value, each in names.items()]
+    return f"^(?:{'|'.join(choices)})$"
 
 
 def _plain(schema: dict[str, Any]) -> None:

@@ -22,18 +22,32 @@ from pydantic import (
     model_validator,
 )
 
-from flows.forms.fields import PARAMETERS, field, limits
+from flows.forms.fields import PARAMETERS, field, limits, overrides_pattern
 from lightreasoner import config, presets
 from lightreasoner.config import Params, PromptStyle, Select
 from lightreasoner.errors import ConfigError
 from lightreasoner.presets import PRESETS
 
 DIGEST_LENGTH = 6
+SAID = 5
+"""Faults of which a form tells."""
+
 RULE = ("select.alpha", "select.beta")  # what a sweep's grid says
 More = Annotated[
-    tuple[Annotated[str, Field(pattern=r"^[a-z]+\.[a-z_0-9]+=.+$")], ...],
+    tuple[
+        Annotated[
+            str,
+            Field(
+                pattern=r"^[a-z]+\.[a-z_0-9]+=.+$",
+                max_length=config.LONGEST_OVERRIDE,
+                json_schema_extra={"pattern": overrides_pattern()},
+            ),
+        ],
+        ...,
+    ],
     Field(
         title="More parameters",
+        max_length=100,
         description="Any other parameter of params.yaml, as section.key=value, for example "
         "generate.max_new_tokens=256.",
     ),
@@ -59,11 +73,11 @@ class Settings(BaseModel):
             form = handler(cls.fields_of(value) if isinstance(value, Params) else value)
         except ValidationError as error:
             found: list[dict[str, Any]] = [dict(item) for item in error.errors()]
-            raise ValueError("; ".join(config.fault(item, cls) for item in found)) from None
+            raise ValueError(_said([config.fault(item, cls) for item in found])) from None
         try:
             form.check()
         except ConfigError as error:
-            raise ValueError(str(error)) from None
+            raise ValueError(_said(error.faults)) from None
         return form
 
     @classmethod
@@ -119,12 +133,14 @@ class Grid(Settings):
         (0.2, 0.4, 0.8),
         title="Betas, nats",
         min_length=1,
+        max_length=20,
         description="Thresholds of the KL (eq. 35).",
     )
     alphas: tuple[Annotated[float, Field(**limits("select.alpha"))], ...] = Field(
         (0.1, 0.2),
         title="Alphas",
         min_length=1,
+        max_length=20,
         description="Plausibility thresholds of the grid (eq. 34).",
     )
 
@@ -211,6 +227,12 @@ class SweepForm(Tuning, Grid):
             f"alpha={','.join(f'{alpha:g}' for alpha in self.alphas)}"
         )
         return f"{name_of(params)} {grid} {digest(params)}"
+
+
+def _said(faults: list[str]) -> str:
+    """The first faults, on one line."""
+    more = [f"{len(faults) - SAID} more faults"] if len(faults) > SAID else []
+    return "; ".join([*faults[:SAID], *more])
 
 
 def _beta_counts(rule: Select) -> bool:

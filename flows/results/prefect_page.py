@@ -10,7 +10,6 @@ lead to MLflow's server.
 """
 
 import base64
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +31,7 @@ from lightreasoner.formatting import (
     markdown_table,
     prompt_notes,
 )
+from lightreasoner.storage.payload import read_json
 from tasks.stages import StageRun
 from tasks.tracking import mlflow_runs
 
@@ -143,7 +143,7 @@ def _reading(report: Mapping[str, Any]) -> str:
 
 def _selected(run: Finished) -> str:
     """How many steps became samples, and by which rule."""
-    found = json.loads((run.payload / "tables.json").read_text(encoding="utf-8"))["samples"]
+    found = read_json(run.payload / "tables.json")["samples"]
     threshold = found["threshold"]
     rule = "all steps" if threshold is None else f"those with KL > {threshold:.3g} nats"
     return (

@@ -9,14 +9,16 @@ or have forgotten it.
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from lightreasoner import config
+from pydantic import Field, TypeAdapter, ValidationError
+
+from lightreasoner import config, untrusted
 from lightreasoner.config import Params
 from lightreasoner.errors import ConfigError, LightReasonerError
-from lightreasoner.storage import artifacts
+from lightreasoner.storage import artifacts, places
 
 if TYPE_CHECKING:
     from tasks.stages import StageRun
@@ -40,7 +42,7 @@ class Record:
     name: str
     prefect: str
     mlflow: str
-    finished: float
+    finished: Annotated[float, Field(ge=0, lt=2**33, allow_inf_nan=False)]
     params: dict[str, Any]
     fingerprints: dict[str, str]
     digests: dict[str, str]
@@ -71,6 +73,9 @@ class Record:
         return time.strftime("%Y-%m-%d %H:%M", time.localtime(self.finished))
 
 
+_RECORD = TypeAdapter(Record)
+
+
 def of(
     ids: Mapping[str, str],
     params: Params,
@@ -90,8 +95,14 @@ def of(
 
 
 def keep(home: Path, record: Record) -> None:
-    """Write a record. Raises DiskFullError."""
-    file = home / "runs" / f"{record.prefect}.json"
+    """Write a record; it is the newest, even if the clock was set back.
+
+    Raises DiskFullError, ArtifactError.
+    """
+    others = (each.finished for each in newest_first(home) if each.prefect != record.prefect)
+    if (last := next(others, 0.0)) >= record.finished:
+        record = replace(record, finished=last + 1)
+    file = places.folder(home, "runs") / f"{record.prefect}.json"
     artifacts.write_text(file, json.dumps(asdict(record), indent=1) + "\n")
 
 
@@ -100,8 +111,9 @@ def newest_first(home: Path) -> list[Record]:
     found = []
     for file in (home / "runs").glob("*.json"):
         try:
-            found.append(Record(**json.loads(file.read_text(encoding="utf-8"))))
-        except (OSError, ValueError, TypeError):
+            said = untrusted.read_json(file, RecordError, untrusted.SETTINGS_BYTES)
+            found.append(_RECORD.validate_python(said))
+        except (OSError, RecordError, ValidationError):
             continue
     return sorted(found, key=lambda record: record.finished, reverse=True)
 

@@ -14,8 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lightreasoner.storage import artifacts, aside
+from lightreasoner.storage import artifacts, aside, places
 from lightreasoner.storage.artifacts import Artifact
+from lightreasoner.storage.payload import read_json
 from tasks.registry.gate import Gated
 from tasks.registry.versions import Registered
 from tasks.stages import StageRun
@@ -44,7 +45,7 @@ def report_tree(
     version that is champion now; before registering it is None, and no stage `register` is there.
     """
     payload = runs["report"].outcome.artifact.path
-    tables = json.loads((payload / "tables.json").read_text(encoding="utf-8"))
+    tables = read_json(payload / "tables.json")
     stages = {name: _cost(run) for name, run in runs.items()}
     model = None
     if registering:
@@ -76,7 +77,7 @@ def _cost(run: StageRun) -> dict[str, Any]:
 def write_latest(home: Path, payload: Artifact, report: Mapping[str, Any]) -> Path:
     """Put page, figures and report.json of one run in place together, for those of the last run.
 
-    Returns the page's path. Raises DiskFullError.
+    Returns the page's path. Raises DiskFullError, ArtifactError.
     """
     folder = home / "latest"
     try:
@@ -84,9 +85,9 @@ def write_latest(home: Path, payload: Artifact, report: Mapping[str, Any]) -> Pa
             new = work / "new"
             shutil.copytree(payload.path, new, copy_function=shutil.copyfile)
             artifacts.write_text(new / "report.json", json.dumps(report, indent=1) + "\n")
-            with (home / "latest.lock").open("w") as lock:
+            with places.lock_file(home / "latest.lock") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 artifacts.swap(new, folder, work / "old")
     except OSError as error:
-        raise artifacts.disk_full(error, folder) from error
+        raise artifacts.unwritable(error, folder) from error
     return folder / "report.html"

@@ -15,6 +15,7 @@ from http.client import HTTPException
 from pathlib import Path
 
 from flows import environment
+from flows.servers import databases
 from flows.servers.manager import Manager, ServerError, Service
 from lightreasoner.errors import DiskFullError
 from lightreasoner.storage import artifacts
@@ -85,14 +86,19 @@ def pages(home: Path) -> str:
 
 
 def track(home: Path) -> None:
-    """Let MLflow's records go where `connect` says."""
+    """Let MLflow's records go where `connect` says. Raises DatabaseError."""
+    check_mlflow(home)
     from tasks.tracking import mlflow_runs
 
     mlflow_runs.configure(_records(home), home)
 
 
 def look(home: Path) -> bool:
-    """Let MLflow be read where `connect` says, and make nothing; whether anything is there."""
+    """Let MLflow be read where `connect` says, and make nothing; whether anything is there.
+
+    Raises DatabaseError.
+    """
+    check_mlflow(home)
     from tasks.tracking import mlflow_runs
 
     return mlflow_runs.look(_records(home), home)
@@ -109,9 +115,13 @@ def _records(home: Path) -> str:
 
 
 def check_prefect() -> None:
-    """Raise ServerError if PREFECT_API_URL names a server that does not answer at all."""
+    """Raise ServerError if PREFECT_API_URL names a server that does not answer at all.
+
+    Without one, raise DatabaseError if the database cannot be used.
+    """
     api = environment.prefect_api()
     if api is None:
+        check_prefect_database()
         return
     try:
         urllib.request.urlopen(f"{api}/health", timeout=5).close()
@@ -122,6 +132,25 @@ def check_prefect() -> None:
             f"PREFECT_API_URL {api}: no answer ({error}); start that server, or unset the variable "
             "to run without one"
         ) from error
+
+
+def check_prefect_database(whole: bool = False) -> None:
+    """Raise DatabaseError if Prefect's database under home cannot be used; waits for a locked one.
+
+    `whole` looks at all of it.
+    """
+    if path := environment.prefect_database():
+        databases.check(path, "Prefect's record of earlier runs", whole)
+
+
+def check_mlflow(home: Path, uri: str = "") -> None:
+    """As `check_prefect_database`, of a tracking URI's, by default that of `connect`.
+
+    For a server elsewhere that is the database under home, from which it gets copies.
+    """
+    uri, own = uri or _records(home), environment.database(home)
+    path = Path((uri if uri.startswith("sqlite:") else own).removeprefix("sqlite:///"))
+    databases.check(path, "MLflow's runs and registered models")
 
 
 def check_space(home: Path) -> None:
@@ -144,7 +173,10 @@ def services(home: Path, servers: Servers, form: str = "") -> list[Service]:
         Service(
             "prefect",
             servers.prefect,
-            ["-m", "prefect", "server", "start", *prefect],
+            [
+                *["-m", "uvicorn", "--factory", "flows.servers.doors:prefect"],
+                *["--log-level", "warning", *prefect],
+            ],
             lambda _since: _answers(servers.prefect + PREFECT_HEALTH),
             ports[0],
             lambda: _leave_second_interface_out(home),
@@ -153,7 +185,8 @@ def services(home: Path, servers: Servers, form: str = "") -> list[Service]:
             "mlflow",
             servers.mlflow,
             [
-                *["-m", "mlflow", "server", "--workers", "1", "--backend-store-uri"],
+                *["-m", "mlflow", "server", "--app-name", "lightreasoner"],
+                *["--workers", "1", "--backend-store-uri"],
                 database,
                 *mlflow,
                 *files,

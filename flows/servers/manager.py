@@ -115,7 +115,9 @@ class Manager:
     def states(self) -> dict[str, State]:
         """Every service's state by name; empty where the manager is gone or ending."""
         return {
-            one["name"]: State(WORDS.get(one["statename"], "stopped"), one["pid"], one["start"])
+            one["name"]: State(
+                WORDS.get(one["statename"], "stopped"), one["pid"], _started(one["pid"])
+            )
             for one in self.call("getAllProcessInfo") or ()
         }
 
@@ -196,6 +198,14 @@ def launch(arguments: Sequence[str]) -> None:
     left = Manager(Path(os.environ[MARK])).left()
     _end((each for each in left if _environment(each).get(NAME) == os.environ[NAME]), STOP_SECONDS)
     os.execv(sys.executable, [sys.executable, *arguments])
+
+
+def _started(pid: int) -> float:
+    """When a process started by the clock as it is now; Supervisor says it by the clock as it was
+    then, and it may have been set back since."""
+    with contextlib.suppress(psutil.Error):
+        return psutil.Process(pid).create_time() if pid else 0.0
+    return 0.0
 
 
 def holder(port: int) -> str:

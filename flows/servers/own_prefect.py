@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -40,7 +41,7 @@ def start(home: Path) -> None:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, unheard)
         try:
             server = subprocess.Popen(
-                [sys.executable, "-m", "flows.servers.own_prefect", str(door.fileno())],
+                [sys.executable, "-P", "-m", "flows.servers.own_prefect", str(door.fileno())],
                 stdin=subprocess.PIPE,
                 stdout=file,
                 stderr=file,
@@ -65,6 +66,7 @@ def wait(home: Path) -> None:
         asking.getresponse()
     except (OSError, HTTPException) as error:
         local.check_space(home)
+        local.check_prefect_database(whole=True)
         raise ServerError(
             f"Prefect's server of this run did not start within {seconds:g} s ({error}); "
             f"{log(home)} says why"
@@ -90,18 +92,24 @@ def _stop(server: "subprocess.Popen[bytes]") -> None:
 
 
 def _end_with_the_run() -> None:
-    """Wait for the end of the run, whose pipe is never written to, and have SIGTERM end this."""
+    """Wait for the end of the run, whose pipe is never written to, and have SIGTERM end this.
+
+    It does not end a server that is starting on a database that is locked, for one.
+    """
     os.read(sys.stdin.fileno(), 1)
     os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(STOP_SECONDS)
+    os._exit(1)
 
 
 def serve(door: socket.socket) -> None:
     """Answer who comes through this socket until SIGTERM."""
     gc.disable()  # what an import makes stays
     import uvicorn
-    from prefect.server.api.server import create_app
 
-    app = create_app(ephemeral=True, final=True)
+    from flows.servers import doors
+
+    app = doors.prefect(ephemeral=True)
     gc.freeze()
     gc.enable()
     uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on")).run(sockets=[door])

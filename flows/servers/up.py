@@ -19,6 +19,7 @@ from flows.servers import local, manager
 from flows.servers.local import DEPLOYED, HOST, Servers
 from flows.servers.manager import Manager, ServerError, Service, State
 from lightreasoner.config import Params
+from lightreasoner.formatting import one_line
 
 START_SECONDS = 300.0
 POLL_SECONDS = 0.25
@@ -90,7 +91,7 @@ def show(keeper: Manager, services: Sequence[Service]) -> bool:
             state = state._replace(word="not ready")
         typer.echo(_line(keeper, service, state))
         if state.word == "fatal":
-            typer.echo(f"         {keeper.tail(service.name)}")
+            typer.echo(f"         {one_line(keeper.tail(service.name))}")
         words.append(state.word)
     return all(word == "running" for word in words)
 
@@ -191,7 +192,8 @@ def _print_addresses(servers: Servers, home: Path, detach: bool) -> None:
     typer.echo(
         f"Prefect  {servers.prefect}/deployments  (start a run of {' or '.join(DEPLOYED)})\n"
         f"MLflow   {servers.mlflow}\n"
-        f"login    the line in {home / environment.LOGIN} is the password of Prefect's page\n"
+        f"login    the line in {home / environment.LOGIN} is the password of Prefect's page; for "
+        "MLflow's, its user and password, with a colon between them\n"
         f"logs     {home / 'logs'}"
     )
     typer.echo(

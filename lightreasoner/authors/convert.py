@@ -39,16 +39,13 @@ def export_file(samples_dir: Path, problems_dir: Path, expert_dir: Path, out: Pa
     not there, ArtifactError for a sample without a KL, which their format requires.
     """
     tokenizer = loading.load_tokenizer(expert_dir)
-    samples = tables.read_table(samples_dir / "samples.parquet", tables.SAMPLES).to_pylist()
-    trajectories = tables.read_table(samples_dir / "trajectories.parquet", tables.TRAJECTORIES)
+    samples, trajectories = tables.read_sample_set(samples_dir)
     written = {row["problem_id"]: row["completion_ids"] for row in trajectories.to_pylist()}
     read = problems.read_problems(problems_dir / "problems.jsonl")
     questions = {problem.id: problem.question for problem in read}
     lines = []
-    for number, row in enumerate(samples, start=1):
+    for number, row in enumerate(samples.to_pylist(), start=1):
         id_, step = row["problem_id"], row["step"]
-        if id_ not in written:
-            raise ArtifactError(f"{samples_dir}: sample of {id_} without its trajectory")
         question = questions.get(problems.problem_of(id_))
         if question is None:
             raise ProblemsError(
@@ -62,7 +59,7 @@ def export_file(samples_dir: Path, problems_dir: Path, expert_dir: Path, out: Pa
         prefix = tokenizer.decode(written[id_][:step])
         label = row["token_ids"], row["weights"], row["kl"]
         lines.append(Line(number, question, step, prefix, *label))
-    _warn_of_several([row["problem_id"] for row in samples])
+    _warn_of_several(samples["problem_id"].to_pylist())
     artifacts.write_text(out, "".join(jsonl.write_line(line, tokenizer) for line in lines))
     return len(lines)
 
@@ -154,8 +151,8 @@ def _trajectories(
     for line in lines:
         by_question.setdefault(line.question, []).append(line)
     trajectories, excluded = [], []
-    for question, rows in by_question.items():
-        prompt_ids = prompts.encode(question, style, tokenizer)
+    encoded = prompts.encode_prompts(list(by_question), style, tokenizer)
+    for (question, rows), prompt_ids in zip(by_question.items(), encoded, strict=True):
         completion_ids, left_out = _trajectory(rows, tokenizer, context - len(prompt_ids))
         excluded += [
             Excluded(line.number, ids[question], line.step, reason) for line, reason in left_out

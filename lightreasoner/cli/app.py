@@ -15,7 +15,17 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from lightreasoner.cli import evaluate, explain, grade, pair, preset, samples, stage
+from lightreasoner.cli import (
+    evaluate,
+    explain,
+    grade,
+    last_door,
+    pair,
+    power,
+    preset,
+    samples,
+    stage,
+)
 from lightreasoner.cli.options import (
     EVALUATE,
     GROUPS,
@@ -59,18 +69,10 @@ class Commands(TyperGroup):
         except BrokenPipeError:
             raise  # a reader such as `head` had enough; click ends silently
         except (LightReasonerError, OSError) as error:
-            if ctx.params["debug"]:
-                raise
-            for fault in getattr(error, "faults", None) or [_message(error)]:
-                typer.echo(f"error: {fault}", err=True)
-            raise typer.Exit(2) from None
-
-
-def _message(error: Exception) -> str:
-    """An error in words: the file, then what is wrong with it."""
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {(error.strerror or str(error)).lower()}"
-    return str(error)
+            last_door.tell_mistake(error, ctx.params["debug"])
+            raise typer.Exit(last_door.MISTAKE) from None
+        except EOFError as error:
+            raise RuntimeError("a file ended too early") from error  # click takes it for Ctrl-D
 
 
 def application(samples_diff: Callable[..., None] | None = None) -> typer.Typer:
@@ -92,7 +94,7 @@ def application(samples_diff: Callable[..., None] | None = None) -> typer.Typer:
         command = written.get(each.name) or stage.stage_command(each)
         app.command(command_name(each), rich_help_panel=group)(command)
     app.command(rich_help_panel=PIPELINE)(preset.preset)
-    for asking in (evaluate.prompts, grade.grade, pair.pair):
+    for asking in (evaluate.prompts, grade.grade, pair.pair, power.power):
         app.command(rich_help_panel=EVALUATE)(asking)
     app.command(rich_help_panel=SAMPLE_SETS)(explain.explain)
     sample_sets = samples.application(samples_diff)

@@ -9,21 +9,25 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
-from lightreasoner import config
+from lightreasoner import config, untrusted
 from lightreasoner.cli import completion
 from lightreasoner.cli.options import Home, Overrides, Overwrite, ParamsFile
 from lightreasoner.cli.stage import take
-from lightreasoner.errors import ConfigError
+from lightreasoner.errors import ConfigError, EndpointError
 from lightreasoner.formatting import (
     EVALUATION_HEADINGS,
     evaluation_rows,
+    one_line,
     print_table,
+    printable,
     rich_table,
 )
 from lightreasoner.pipeline.graph import STAGES, external_inputs
 from lightreasoner.storage import artifacts, digests, outputs
 from lightreasoner.storage.artifacts import Workspace
 from lightreasoner.storage.outputs import DATA, HOME
+from lightreasoner.storage.payload import read_json
+from lightreasoner.untrusted import shown
 
 if TYPE_CHECKING:
     from lightreasoner.config import Evaluate, Params, PromptStyle
@@ -73,7 +77,7 @@ def prompts(
     """
     named = _style(style)
     from lightreasoner.data import sources
-    from lightreasoner.inference.prompts import CHAT_CUES, render_prompt
+    from lightreasoner.inference.prompts import CHAT_CUES, render_prompts
     from lightreasoner.qwen_math import answers
 
     tokenizer = _chat_tokenizer(model, style) if style in CHAT_CUES else None
@@ -82,10 +86,14 @@ def prompts(
     demos = sources.demos(data, benchmark)
     drawn = limit if data == sources.MICROWORLD else None
     problems = sources.draw_problems(data, benchmark, "test", drawn, seed=0)[:limit]
-    for index, problem in enumerate(problems):
-        prompt = render_prompt(problem.question, named, tokenizer, demos)
+    questions = [problem.question for problem in problems]
+    texts = render_prompts(questions, named, tokenizer, demos)
+    for index, (problem, prompt) in enumerate(zip(problems, texts, strict=True)):
         gold = answers.gold(problem.answer, benchmark)
-        line = json.dumps({"idx": index, "prompt": prompt, "gold": gold}, ensure_ascii=False)
+        row = {"idx": index, "prompt": prompt, "gold": gold}
+        line = json.dumps(row, ensure_ascii=False)
+        if printable(line) != line:
+            line = json.dumps(row)
         typer.echo(line.encode())  # bytes: UTF-8 whatever the locale
 
 
@@ -176,21 +184,26 @@ def evaluate(
         out = out or (DATA / "scores" if is_pipelines else _place(home, model, job.key))
         take(job, out, home, overwrite)
     else:
-        secret = api_key_file.read_text(encoding="utf-8-sig").strip() if api_key_file else None
+        secret = _secret(api_key_file) if api_key_file else None
         engine = _connected(endpoint, served_model, values, concurrency, secret)
         key = hashlib.sha256(f"{job.key}/{engine.name}".encode()).hexdigest()[:32]
         own = out is None  # a folder that holds nothing but the answers to this very question
         out = out or _place(home, model, key)
         _ask(engine, key, job, out, home, overwrite or own)
-    scores = json.loads((out / "summary.json").read_text(encoding="utf-8"))
+    scores = read_json(out / "summary.json")
     print_table(rich_table(EVALUATION_HEADINGS, evaluation_rows(scores)))
+
+
+def _secret(file: Path) -> str:
+    """The key in a file."""
+    return untrusted.read_text(file, EndpointError, untrusted.SETTINGS_BYTES).strip()
 
 
 def _style(name: str) -> "PromptStyle":
     for style in STYLES:
         if name == style:
             return style
-    raise ConfigError([f"no prompt style {name!r}; there are {', '.join(STYLES)}"])
+    raise ConfigError([f"no prompt style {shown(name)}; there are {', '.join(STYLES)}"])
 
 
 def _names(text: str | None) -> list[str] | None:
@@ -243,13 +256,13 @@ def _ask(engine: "Engine", key: str, job: "Job", out: Path, home: Path, overwrit
     from lightreasoner.progress import TerminalBar
 
     outputs.check(out, home, overwrite)
-    work = home.absolute() / "work" / key
+    work = outputs.own(home) / "work" / key
     payload = work / "payload"
     space = Workspace(payload, work / "shards", job.compute)
-    with Store(home.absolute()).lock(key), TerminalBar("evaluate") as bar:
+    with Store(outputs.own(home)).lock(key), TerminalBar("evaluate") as bar:
         shutil.rmtree(payload, ignore_errors=True)
         payload.mkdir(parents=True)
         evaluate.write(job.inputs, cast("Evaluate", job.settings), space, bar, engine)
         outputs.put(artifacts.of(payload), out, home, overwrite)
         shutil.rmtree(work)
-    typer.echo(f"evaluate: {engine.name}  {out}")
+    typer.echo(f"evaluate: {one_line(engine.name)}  {out}")

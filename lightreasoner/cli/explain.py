@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from lightreasoner.formatting import percent, rich_table
+from lightreasoner.formatting import percent, printable, rich_table
 from lightreasoner.storage.outputs import DATA
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def show(
     from rich.text import Text
 
     prompt = "".join(token.text for token in trajectory.prompt)
-    console.print(Text(prompt.strip(), "dim"))
+    console.print(Text(printable(prompt.strip()), "dim"))
     console.print()
     for line in response(trajectory.steps, console, theme):
         console.print(line, no_wrap=True, overflow="ignore", crop=False)
@@ -175,8 +175,8 @@ def _heading(trajectory: "ExplainedTrajectory", scored: "Scored") -> str:
     least = scored.score.get("alpha_min")
     stored = "pi_E is largest" if least is None else f"pi_E >= {least:g} max pi_E"
     return (
-        f"{trajectory.id}: {len(trajectory.samples):,} of {len(trajectory.steps):,} steps are "
-        f"samples{over}\n"
+        f"{printable(trajectory.id)}: {len(trajectory.samples):,} of {len(trajectory.steps):,} "
+        f"steps are samples{over}\n"
         f"probabilities are stored where {stored}"
     )
 
@@ -211,12 +211,12 @@ def _listed(rows: "Iterable[tuple[Candidate, float | None]]") -> str:
 
 def _text(step: "Step") -> str:
     """A token in running text: one line, its line breaks as marks."""
-    return step.token.text.replace("\n", "⏎")
+    return printable(step.token.text.replace("\n", "⏎"))
 
 
 def alone(text: str) -> str:
     """A token by itself: its spaces and line breaks as marks."""
-    return text.replace(" ", "␣").replace("\n", "⏎")
+    return printable(text.replace(" ", "␣").replace("\n", "⏎"))
 
 
 def _cells(text: str) -> int:

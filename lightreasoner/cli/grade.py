@@ -8,9 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
+from lightreasoner.cli.options import OverwriteFile
 from lightreasoner.errors import ProblemsError
+from lightreasoner.formatting import one_line
 from lightreasoner.grading.types import OUTCOMES, Answer, Grade
-from lightreasoner.storage import artifacts
+from lightreasoner.storage import artifacts, outputs
 
 FIELDS = {"benchmark": str, "record": dict, "response": str}
 ADDED = ("gold", "pred", "qwen", "strict")
@@ -22,6 +24,7 @@ def grade(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes. Default: one per core.")
     ] = None,
+    overwrite: OverwriteFile = False,
 ) -> None:
     """Grade the responses in a file by both verdicts.
 
@@ -35,6 +38,7 @@ def grade(
 
     Example: lightreasoner grade responses.jsonl graded.jsonl
     """
+    outputs.check_file(out, ADDED, overwrite)
     rows, answers = read_answers(source)
     from lightreasoner.grading import grade
     from lightreasoner.progress import TerminalBar
@@ -49,7 +53,7 @@ def grade(
     ]
     artifacts.write_text(out, "".join(json.dumps(line) + "\n" for line in lines))
     for line in counts(answers, grades):
-        typer.echo(line)
+        typer.echo(one_line(line))
 
 
 def read_answers(path: Path) -> tuple[list[dict[str, Any]], list[Answer]]:

@@ -38,6 +38,10 @@ Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace everything at --out, whatever it is.")
 ]
 
+OverwriteFile = Annotated[
+    bool, typer.Option("--overwrite", help="Replace the file that is there, whatever it is.")
+]
+
 
 def command_name(stage: Stage) -> str:
     """The name of a stage's command."""

@@ -2,11 +2,20 @@
 
 import logging
 
+from lightreasoner.formatting import one_line
+
+
+class _OneLine(logging.Formatter):
+    """A record's message in one printable line."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802, logging's name
+        return one_line(record.message)
+
 
 def log_to_stderr(name: str, level: int = logging.INFO) -> None:
     """Show what a package logs as plain lines on stderr."""
     logger = logging.getLogger(name)
     logger.setLevel(level)
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(_OneLine())
     logger.handlers = [handler]

@@ -9,7 +9,7 @@ from lightreasoner import config
 from lightreasoner.cli.options import Home, Overrides, ParamsFile
 from lightreasoner.formatting import print_table, rich_table
 from lightreasoner.pipeline.graph import STAGES, Inputs, external_inputs
-from lightreasoner.storage import digests
+from lightreasoner.storage import digests, outputs
 from lightreasoner.storage.outputs import HOME
 
 if TYPE_CHECKING:
@@ -57,4 +57,4 @@ def _graded(model: str, inputs: Inputs, params: "Params", home: Path) -> Path:
     stage = STAGES["evaluate_base"]
     given = {name: inputs[model if name == "expert" else name] for name in stage.inputs}
     with TerminalBar(model) as bar:
-        return Store(home.absolute()).run(Job.of(stage, given, params), bar).artifact.path
+        return Store(outputs.own(home)).run(Job.of(stage, given, params), bar).artifact.path

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lightreasoner import config
-from lightreasoner.cli.options import Overrides, ParamsFile
+from lightreasoner.cli.options import Overrides, OverwriteFile, ParamsFile
 from lightreasoner.config import PromptStyle
 from lightreasoner.errors import ConfigError
 from lightreasoner.formatting import interval, percent, print_table, rich_table
+from lightreasoner.storage import outputs
 from lightreasoner.storage.outputs import DATA
 
 if TYPE_CHECKING:
@@ -144,6 +145,7 @@ def export(
     problems: Annotated[
         Path, typer.Option("--problems", metavar="DIR", help="The problems that it comes from.")
     ] = DATA / "problems",
+    overwrite: OverwriteFile = False,
     params: ParamsFile = Path("params.yaml"),
     set_: Overrides = None,
 ) -> None:
@@ -153,6 +155,9 @@ def export(
 
     Example: lightreasoner samples export --samples my-samples --out samples.jsonl
     """
+    from lightreasoner.authors import jsonl
+
+    outputs.check_file(out, jsonl.FIELDS, overwrite)
     expert = _expert(params, set_)
     from lightreasoner.authors import convert
 

@@ -101,7 +101,7 @@ def take(job: "Job", out: Path, home: Path, overwrite: bool = False) -> None:
     from lightreasoner.pipeline.store import Store
     from lightreasoner.progress import TerminalBar
 
-    stage, store = job.stage, Store(home.absolute())
+    stage, store = job.stage, Store(outputs.own(home))
     aside.clear(out)
     try:
         outputs.check(out, home, overwrite)

@@ -15,6 +15,7 @@ from lightreasoner.data import golds
 from lightreasoner.data.golds import Gold
 from lightreasoner.data.user_files import Row
 from lightreasoner.qwen_math.answers import gold
+from lightreasoner.untrusted import shown
 
 LETTERS = "ABCD"
 PLAIN = {"question", "answer"}
@@ -83,14 +84,16 @@ def _asdiv_gold(row: Row) -> Gold:
 def _olympiad_gold(row: Row) -> Gold:
     answers = row["final_answer"]
     if not isinstance(answers, list) or not answers or not str(answers[0]).strip(" $"):
-        raise ValueError(f"final_answer must be a list that begins with an answer, got {answers!r}")
+        raise ValueError(
+            f"final_answer must be a list that begins with an answer, got {shown(answers)}"
+        )
     return golds.parse_gold(str(answers[0]).strip("$"))
 
 
 def _mmlu_question(row: Row) -> str:
     choices = row["choices"]
     if not isinstance(choices, list) or len(choices) != len(LETTERS):
-        raise ValueError(f"choices must be a list of {len(LETTERS)}, got {choices!r}")
+        raise ValueError(f"choices must be a list of {len(LETTERS)}, got {shown(choices)}")
     lettered = [
         f"({letter}) {str(choice).strip()}" for letter, choice in zip(LETTERS, choices, strict=True)
     ]
@@ -100,7 +103,7 @@ def _mmlu_question(row: Row) -> str:
 def _mmlu_gold(row: Row) -> Gold:
     answer = row["answer"]
     if type(answer) is not int or not 0 <= answer < len(LETTERS):
-        raise ValueError(f"answer must be the index of a choice, 0 to 3, got {answer!r}")
+        raise ValueError(f"answer must be the index of a choice, 0 to 3, got {shown(answer)}")
     return Gold(LETTERS[answer], "given")
 
 

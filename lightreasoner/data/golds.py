@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from lightreasoner.data.problems import CALCULATOR
 from lightreasoner.qwen_math.answers import found_answer, gold
+from lightreasoner.untrusted import shown
 
 MARKER = "####"
 MAX_CHARS = 1000
@@ -73,8 +74,8 @@ def read_solution(text: str) -> Gold:
 def refusal(answer: str, why: str) -> ValueError:
     """The error that says what has no gold answer, why, and what to do."""
     return ValueError(
-        f"no gold answer can be read, got {answer!r:.80}: {why}; give a number, a formula or a "
-        "word, or a solution that ends in #### and the answer"
+        f"no gold answer can be read, got {shown(answer, 80)}: {why}; give a number, a formula or "
+        "a word, or a solution that ends in #### and the answer"
     )
 
 
@@ -97,7 +98,7 @@ def _behind_marker(end: str) -> str:
     said = _stated(line) or ([_alone(line)] if not rest or _VALUE.match(line) else [])
     said += _stated(rest)
     if not said:
-        raise ValueError(f"{line!r} behind {MARKER} is no answer, and none follows")
+        raise ValueError(f"{shown(line, 80)} behind {MARKER} is no answer, and none follows")
     return _one(said)
 
 
@@ -145,7 +146,7 @@ def _one(said: Sequence[str]) -> str:
     """The answer that all of these are. Raises ValueError if they differ."""
     different = {gold(answer, "").replace(",", ""): answer for answer in said}
     if len(different) > 1:
-        raise ValueError(f"it states {' and '.join(map(repr, different.values()))}")
+        raise ValueError(f"it states {' and '.join(map(shown, list(different.values())[:3]))}")
     return said[0]
 
 

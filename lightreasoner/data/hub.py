@@ -8,18 +8,24 @@ in the repository's order, which for mmlu_stem is another one than in the toolki
 Files are read by `datasets`; no code of a repository is run.
 """
 
+import contextlib
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from lightreasoner.data import user_files
 from lightreasoner.data.user_files import Row
 from lightreasoner.errors import ProblemsError
+from lightreasoner.untrusted import shown
 
 SOURCE = "hub"
+PATIENCE = 5.0
+"""Seconds in which the hub has to answer."""
+
 STEM_SUBJECTS = frozenset(
     {
         "abstract_algebra",
@@ -137,7 +143,7 @@ def find(source: str, set_name: str) -> HubSet:
     if source == SOURCE:
         if set_name not in SETS:
             raise ProblemsError(
-                f"hub has no set {set_name!r}, only {', '.join(SETS)}; for any other give "
+                f"hub has no set {shown(set_name)}, only {', '.join(SETS)}; for any other give "
                 "owner/name@commit as the source"
             )
         return SETS[set_name]
@@ -147,7 +153,8 @@ def find(source: str, set_name: str) -> HubSet:
         return HubSet(repository, revision, {name: name for name in ("train", "test", "dev")})
     if set_name not in names:
         raise ProblemsError(
-            f"{source}: read as the set {names[0]}, got the name {set_name!r}; name it {names[0]}"
+            f"{source}: read as the set {names[0]}, got the name {shown(set_name)}; name it "
+            f"{names[0]}"
         )
     return replace(SETS[set_name], revision=revision)
 
@@ -207,13 +214,14 @@ def _load(found: HubSet, configuration: str | None, expression: str) -> list[Row
     import datasets
 
     try:
-        loaded = datasets.load_dataset(
-            found.repository,
-            configuration,
-            split=expression,
-            revision=found.revision,
-            data_files={"test": found.file} if found.file else None,
-        )
+        with _without_waiting(found.repository):
+            loaded = datasets.load_dataset(
+                found.repository,
+                configuration,
+                split=expression,
+                revision=found.revision,
+                data_files={"test": found.file} if found.file else None,
+            )
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         detail = (str(error) or "no detail").splitlines()[0]
         raise ProblemsError(
@@ -221,3 +229,36 @@ def _load(found: HubSet, configuration: str | None, expression: str) -> list[Row
             f"loaded ({type(error).__name__}: {detail}); check the network or give a local file"
         ) from error
     return user_files.rows_of(loaded.with_format("arrow")[:])
+
+
+@contextlib.contextmanager
+def _without_waiting(repository: str) -> Iterator[None]:
+    """Where the hub does not answer, look at what was fetched before, and no further.
+
+    Its clients would try again for half a minute, with every file.
+    """
+    import datasets
+    from huggingface_hub import constants
+
+    places: tuple[Any, ...] = (constants, datasets.config)
+    before = [place.HF_HUB_OFFLINE for place in places]
+    is_away = not any(before) and not Path(repository).is_dir() and not _answers(constants.ENDPOINT)
+    try:
+        for place in places if is_away else ():
+            place.HF_HUB_OFFLINE = True
+        yield
+    finally:
+        for place, value in zip(places, before, strict=True):
+            place.HF_HUB_OFFLINE = value
+
+
+def _answers(url: str) -> bool:
+    """Whether a server says anything at all, as its clients would ask it (proxies and all)."""
+    import httpx2
+    from huggingface_hub import get_session
+
+    try:
+        get_session().head(url, timeout=PATIENCE)
+    except httpx2.HTTPError:
+        return False
+    return True

@@ -32,6 +32,7 @@ from typing import Literal, get_args
 
 from lightreasoner.data.problems import Problem
 from lightreasoner.errors import ProblemsError
+from lightreasoner.untrusted import shown
 
 SetName = Literal["tuned", "transfer", "chain_sum"]
 Split = Literal["pretrain", "sample", "evaluate"]
@@ -40,6 +41,9 @@ TEMPLATES: dict[str, tuple[int, ...]] = {"tuned": (43, 10, 48, 72, 31), "transfe
 MAX_NUMBER = 50
 SURE = 2000
 """So many problems exist in every set and split; a test draws them."""
+
+MOST = 20_000
+"""Problems that are drawn; more would take minutes, and few sets and splits have them."""
 
 # The text's sha256 modulo 10 -> split.
 _SPLIT_OF_RESIDUE: tuple[Split, ...] = ("pretrain",) * 6 + ("sample",) * 2 + ("evaluate",) * 2
@@ -81,11 +85,13 @@ def check(set_name: SetName, split: Split, n: int) -> None:
 
 def _check_arguments(set_name: SetName, split: Split, n: int) -> None:
     if set_name not in get_args(SetName):
-        raise ProblemsError(f"unknown set {set_name!r}: use one of {get_args(SetName)}")
+        raise ProblemsError(f"unknown set {shown(set_name)}: use one of {get_args(SetName)}")
     if split not in get_args(Split):
-        raise ProblemsError(f"unknown split {split!r}: use one of {get_args(Split)}")
+        raise ProblemsError(f"unknown split {shown(split)}: use one of {get_args(Split)}")
     if n < 0:
         raise ProblemsError(f"cannot draw {n} problems: n must be >= 0")
+    if n > MOST:
+        raise ProblemsError(f"microworld draws at most {MOST:,} problems, {n:,} wanted; lower n")
 
 
 def split_of(question: str) -> Split:

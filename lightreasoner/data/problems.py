@@ -2,8 +2,13 @@
 
 import json
 import re
-from dataclasses import asdict, dataclass
+from collections import Counter
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+
+from lightreasoner.data import user_files
+from lightreasoner.errors import ProblemsError
+from lightreasoner.untrusted import shown
 
 BOX = r"\boxed"
 """The command that boxes a response's answer."""
@@ -69,7 +74,24 @@ def write_problems(problems: list[Problem], path: Path) -> None:
 
 
 def read_problems(path: Path) -> list[Problem]:
-    """Read what `write` wrote."""
-    lines = path.read_text(encoding="utf-8-sig").split("\n")
-    rows = [json.loads(line) for line in lines if line]
-    return [Problem(**row) for row in rows]
+    """Read what `write` wrote. Raises ProblemsError that names the line."""
+    names = {field.name for field in fields(Problem)}
+    try:
+        rows = list(user_files.read_jsonl(path))
+    except FileNotFoundError:
+        raise ProblemsError(f"{path}: no such file; run the stage that writes it") from None
+    for number, row in rows:
+        kinds = {type(value) for value in row.values()}
+        if row.keys() != names or kinds != {str} or not all(map(is_writable, row.values())):
+            raise ProblemsError(
+                f"{path}:{number}: must have the texts {', '.join(sorted(names))}, got "
+                f"{shown(row)}; prepare the problems again"
+            )
+    counts = Counter(row["id"] for _, row in rows)
+    for number, row in rows:
+        if counts[row["id"]] > 1:
+            raise ProblemsError(
+                f"{path}:{number}: the id {shown(row['id'], 80)} appears twice; prepare the "
+                "problems again"
+            )
+    return [Problem(**row) for _, row in rows]

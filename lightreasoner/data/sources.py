@@ -9,9 +9,9 @@ own layout of the benchmark that the set is named after (benchmarks.py).
 A gold answer is read out of a worked solution (golds.py); a problem without one is refused.
 """
 
-import json
 import logging
 import math
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any
 
 import pandas as pd
 
+from lightreasoner import untrusted
 from lightreasoner.data import golds, hub, microworld, user_files
 from lightreasoner.data.benchmarks import BENCHMARKS, Benchmark
 from lightreasoner.data.problems import Demo, Problem, is_writable
@@ -26,9 +27,16 @@ from lightreasoner.errors import ProblemsError
 from lightreasoner.qwen_math.answers import gold
 from lightreasoner.storage import artifacts
 from lightreasoner.storage.artifacts import Artifact
+from lightreasoner.untrusted import listed, shown
 
 MICROWORLD = "microworld"
 FILE_SUFFIXES = (".jsonl", ".parquet")
+LONGEST = 200_000
+"""Characters of a question, an answer or a solution."""
+
+MOST_FILES = 10_000
+"""In a directory of problem sets; all of them are part of a result's key."""
+
 LISTS = ("choices", "final_answer")
 """Fields of benchmarks that hold lists."""
 HOW_READ = {
@@ -56,7 +64,7 @@ def problem_of_row(
     of benchmarks.py have layouts of their own. Raises ProblemsError.
     """
     if not isinstance(row, dict):
-        raise ProblemsError(f"{where}: a record must be an object, got {row!r:.80}")
+        raise ProblemsError(f"{where}: a record must be an object, got {shown(row, 80)}")
     layout = BENCHMARKS.get(benchmark)
     if layout and layout.is_layout_of([row]):
         return from_benchmark(layout, row, where, where, tally)
@@ -124,8 +132,13 @@ def _require(fields: tuple[str, ...], row: dict[str, Any], where: str) -> None:
     if missing:
         raise ProblemsError(
             f"{where}: {' and '.join(missing)} missing or empty; each row needs "
-            f"{', '.join(fields)}, this one has {list(row)}"
+            f"{', '.join(fields)}, this one has {shown(list(row), 400)}"
         )
+    for field in (*fields, "solution"):
+        if len(str(row.get(field))) > LONGEST:
+            raise ProblemsError(
+                f"{where}: {field} has over {LONGEST:,} characters; leave the row out or shorten it"
+            )
 
 
 def _refuse_other_kinds(fields: Iterable[str], row: dict[str, Any], where: str) -> None:
@@ -135,7 +148,9 @@ def _refuse_other_kinds(fields: Iterable[str], row: dict[str, Any], where: str) 
         values = value if field in LISTS and isinstance(value, list) else [value]
         for each in () if _is_blank(value) else values:
             if type(each) not in (str, int, float):  # True is an int, too
-                raise ProblemsError(f"{where}: {field} must be text or a number, got {each!r:.80}")
+                raise ProblemsError(
+                    f"{where}: {field} must be text or a number, got {shown(each, 80)}"
+                )
             if isinstance(each, float) and not math.isfinite(each):
                 raise ProblemsError(f"{where}: {field} must be a finite number, got {each!r}")
 
@@ -214,7 +229,7 @@ def check(source: str, set_names: Sequence[str], split: str, n: int | None) -> N
     holds_many = source in (MICROWORLD, hub.SOURCE) or Path(source).is_dir()
     if len(set_names) > 1 and not holds_many:
         raise ProblemsError(
-            f"{source}: holds one set, {len(set_names)} are named ({', '.join(set_names)}); name "
+            f"{source}: holds one set, {len(set_names)} are named ({listed(set_names)}); name "
             "one, or give a directory of sets"
         )
     for set_name in set_names:
@@ -244,23 +259,40 @@ def resolve(source: str) -> Artifact:
         return Artifact(path, hub.identity())
     if source == MICROWORLD:
         return Artifact(path, source)
-    if path.exists():
+    if untrusted.exists(path):
+        _refuse_a_disk(path)
         return artifacts.of(path)
     if path.suffix in FILE_SUFFIXES:
         raise ProblemsError(f"{path}: no such file; check the path in params.yaml")
     if not artifacts.is_pinned(source):
         raise ProblemsError(
-            f"problem source {source!r} is neither a file, a directory, microworld, hub nor a hub "
-            "data set owner/name@commit (40 hexadecimal digits); give one of these"
+            f"problem source {shown(source)} is neither a file, a directory, microworld, hub nor a "
+            "hub data set owner/name@commit (40 hexadecimal digits); give one of these"
         )
     return Artifact(path, source)
+
+
+def _refuse_a_disk(path: Path) -> None:
+    """Refuse a directory that holds more than problems, before all of it is read for its digest."""
+    entries = 0
+    for folder, folders, names in os.walk(path, followlinks=True):
+        entries += len(folders) + len(names)
+        if entries > MOST_FILES:
+            raise ProblemsError(
+                f"{path}: holds over {MOST_FILES:,} files and folders, or links that lead in a "
+                "circle; give a directory that holds problem sets alone"
+            )
+        for name in names:
+            file = Path(folder, name)
+            if untrusted.exists(file) and not file.is_file():
+                raise ProblemsError(f"{file}: is no regular file; remove it from the problem sets")
 
 
 def _is_local(source: str) -> bool:
     """Whether a source is a path, there or not; `hub` and `microworld` never are."""
     path = Path(source)
     is_named = source in (hub.SOURCE, MICROWORLD)
-    return not is_named and (path.exists() or path.suffix in FILE_SUFFIXES)
+    return not is_named and (untrusted.exists(path) or path.suffix in FILE_SUFFIXES)
 
 
 def _read_all(source: str, set_name: str, split: str, tally: Tally | None = None) -> list[Problem]:
@@ -282,7 +314,7 @@ def _file_of(directory: Path, set_name: str, split: str) -> Path:
     folders = [directory / set_name]
     folders += [directory] if directory.resolve().name == set_name else []
     for file in (folder / f"{split}{suffix}" for suffix in FILE_SUFFIXES for folder in folders):
-        if file.is_file():
+        if untrusted.exists(file):
             return file
     found = {
         f.parent.name for suffix in FILE_SUFFIXES for f in directory.glob(f"*/{split}{suffix}")
@@ -290,7 +322,7 @@ def _file_of(directory: Path, set_name: str, split: str) -> Path:
     raise ProblemsError(
         f"{directory}: has no {set_name}/{split}.jsonl (or .parquet), and is not itself a "
         f"directory {set_name} with {split}.jsonl; check the set's name, there is "
-        f"{', '.join(sorted(found)) or 'none'}"
+        f"{listed(sorted(found)) or 'none'}"
     )
 
 
@@ -323,7 +355,7 @@ def demos(source: str, set_name: str) -> list[Demo]:
 def _demos_beside(file: Path, benchmark: Benchmark) -> list[Demo]:
     """The demos in demos.json beside a file of problems, else those of the hub."""
     path = file.with_name("demos.json")
-    if path.exists():
+    if untrusted.exists(path):
         return _read_demos(path, benchmark.shots)
     try:
         found = _hub_demos(benchmark, hub.SETS[benchmark.name])
@@ -348,10 +380,7 @@ def _hub_demos(benchmark: Benchmark, found: hub.HubSet) -> list[Demo]:
 
 
 def _read_demos(path: Path, shots: int) -> list[Demo]:
-    try:
-        pairs = json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
-        raise ProblemsError(f"{path}: not valid JSON in UTF-8 ({error})") from error
+    pairs = untrusted.read_json(path, ProblemsError, untrusted.SETTINGS_BYTES)
     are_pairs = isinstance(pairs, list) and all(
         isinstance(pair, list)
         and len(pair) == 2

@@ -4,7 +4,6 @@ Text is UTF-8, with or without a byte order mark. Numbers are as they were writt
 0.1 is 0.1, a decimal of 7.50 is the text `7.50`.
 """
 
-import json
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -13,9 +12,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lightreasoner import untrusted
 from lightreasoner.errors import LightReasonerError, ProblemsError
 
 Row = dict[str, Any]
+
+ROWS = 5_000_000
+"""Of a file, so that rows of next to nothing fill no memory."""
+
+COLUMNS = 200
+BATCH = 100
+"""Rows of a table that are read at once: a column may repeat a large value for next to nothing."""
 
 
 def read_jsonl(
@@ -23,15 +30,17 @@ def read_jsonl(
 ) -> Iterator[tuple[int, Row]]:
     """The objects of a JSONL file, each with its line. Raises `refusal`, which names the line."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise refusal(f"{path}: not UTF-8 text ({error.reason}); save it as UTF-8") from error
+        lines = untrusted.read_text(path, refusal).split("\n")
+    except FileNotFoundError:
+        raise refusal(f"{path}: no such file; check the path") from None
     for number, line in enumerate(lines, start=1):
+        if number > ROWS:
+            raise refusal(f"{path}: has {len(lines):,} lines; at most {ROWS:,} are read")
         if not line.strip():
             continue
         try:
-            row = json.loads(line, object_pairs_hook=_object)
-        except (ValueError, RecursionError) as error:
+            row = untrusted.json_value(line, unique=True)
+        except ValueError as error:
             raise refusal(
                 f"{path}:{number}: not valid JSON ({getattr(error, 'msg', error)}); each line "
                 "needs one JSON object"
@@ -44,29 +53,47 @@ def read_jsonl(
         yield number, row
 
 
-def _object(pairs: list[tuple[str, Any]]) -> Row:
-    found: Row = {}
-    for name, value in pairs:
-        if name in found:
-            raise ValueError(f"{name} appears twice")
-        found[name] = value
-    return found
-
-
 def read_parquet(path: Path) -> list[tuple[int, Row]]:
     """The rows of a Parquet file, each with its number, from 1. Raises ProblemsError."""
     try:
-        rows = rows_of(pq.ParquetFile(path).read())
+        with untrusted.open_file(path, ProblemsError, untrusted.TEXT_BYTES) as file:
+            rows = rows_of(_table(pq.ParquetFile(file)))
+    except FileNotFoundError:
+        raise ProblemsError(f"{path}: no such file; check the path") from None
     except (OSError, ValueError, OverflowError, pa.ArrowException) as error:
-        first = " ".join(str(error).split())
-        raise ProblemsError(f"{path}: not a readable Parquet file ({first})") from error
+        raise ProblemsError(
+            f"{path}: not a readable Parquet file ({untrusted.shown(str(error))}); write it again"
+        ) from error
     return list(enumerate(rows, start=1))
+
+
+def _table(file: pq.ParquetFile) -> pa.Table:
+    """A file's table. Raises ValueError where it is larger than a text file may be.
+
+    Its own account of its size is asked first; it says nothing of repetitions, and may lie.
+    """
+    found = file.metadata
+    if found.num_rows > ROWS or found.num_columns > COLUMNS:
+        raise ValueError(
+            f"{found.num_rows:,} rows of {found.num_columns:,} columns; at most {ROWS:,} rows of "
+            f"{COLUMNS} are read"
+        )
+    size = sum(found.row_group(n).total_byte_size for n in range(found.num_row_groups))
+    batches = []
+    for batch in file.iter_batches(BATCH) if size <= untrusted.TEXT_BYTES else ():
+        batches.append(batch)
+        size += batch.nbytes
+        if size > untrusted.TEXT_BYTES:
+            break
+    if size > untrusted.TEXT_BYTES:
+        raise ValueError(f"unpacked it has over {untrusted.TEXT_BYTES:,} bytes")
+    return pa.Table.from_batches(batches, file.schema_arrow)
 
 
 def rows_of(table: pa.Table) -> list[Row]:
     """The rows of a table. Raises ValueError for two columns of one name."""
     if len(set(table.column_names)) < len(table.column_names):
-        raise ValueError(f"a column appears twice among {', '.join(table.column_names)}")
+        raise ValueError(f"a column appears twice among {untrusted.listed(table.column_names)}")
     columns = [
         [_as_written(value, column.type) for value in column.to_pylist()]
         for column in table.itercolumns()

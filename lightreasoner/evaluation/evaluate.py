@@ -99,9 +99,8 @@ def read_questions(
     for name in dict.fromkeys(config.problem_sets):
         found = sources.draw_problems(config.source, name, "test", config.n_problems, config.seed)
         demos = sources.demos(config.source, name)
-        texts = [
-            prompts.render_prompt(each.question, config.style, tokenizer, demos) for each in found
-        ]
+        questions = [each.question for each in found]
+        texts = prompts.render_prompts(questions, config.style, tokenizer, demos)
         lengths = [len(prompts.tokenize(text, config.style, tokenizer)) for text in texts]
         prompts.check_room(found, lengths, config.max_new_tokens, context, LIMIT)
         asked += [

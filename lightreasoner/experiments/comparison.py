@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pandas as pd
-import pyarrow.parquet as pq
 
 from lightreasoner.config import Finetune, Params
 from lightreasoner.evaluation import pairing
@@ -19,6 +18,7 @@ from lightreasoner.evaluation.evaluate import summarise
 from lightreasoner.experiments.methods import METHODS, seeds
 from lightreasoner.formatting import NONE, accuracy, difference, markdown_table, p_value
 from lightreasoner.report import page
+from lightreasoner.storage import tables
 from lightreasoner.tuning.finetune import plan_updates
 from lightreasoner.tuning.rows import hold_out, read_rows
 
@@ -84,7 +84,7 @@ def _tuning(tuning: Tuning) -> dict[str, Any]:
     updates = len(pd.read_csv(tuning.adapter / "curve.csv"))
     return {
         "updates": updates,
-        "samples": pq.read_metadata(tuning.samples / "samples.parquet").num_rows,
+        "samples": tables.count(tuning.samples / "samples.parquet"),
         "trained_samples": trained_samples(tuning.samples, tuning.config, updates),
         "seconds": tuning.seconds,
     }

@@ -19,6 +19,7 @@ from typing import Any, Literal, get_args
 from lightreasoner.config import Params, parse
 from lightreasoner.errors import ConfigError
 from lightreasoner.pipeline.graph import STAGES, Stage
+from lightreasoner.untrusted import shown
 
 Name = Literal[
     "base", "lightreasoner", "sft", "gold", "no_selection", "no_contrast", "neither"
@@ -57,7 +58,7 @@ def named(names: Sequence[str]) -> tuple[Name, ...]:
     unknown = [name for name in names if name not in METHODS]
     if unknown or not names:
         raise ConfigError(
-            [f"no method {name!r}; there are {', '.join(METHODS)}" for name in unknown]
+            [f"no method {shown(name)}; there are {', '.join(METHODS)}" for name in unknown]
             or [f"no method is named; there are {', '.join(METHODS)}"]
         )
     return tuple(name for name in METHODS if name in names)

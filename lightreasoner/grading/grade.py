@@ -22,6 +22,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import IO
 
 from lightreasoner.errors import GradingError, ProblemsError
@@ -80,9 +81,14 @@ class _Keeper:
         if self._process is not None and self._process.poll() is not None:
             self.end()
         if self._process is None or self._owner != os.getpid():
-            command = [sys.executable, "-m", _worker_module()]
+            # Modules of the current folder, which may be a stranger's, count only if they do here.
+            is_safe = {"", str(Path.cwd())}.isdisjoint(sys.path)
+            command = [sys.executable, *["-P"] * is_safe, "-m", _worker_module()]
             self._owner = os.getpid()
-            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            # In a group of its own no Ctrl-C reaches it: this process ends it.
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0
+            )
         return self._process
 
     def end(self) -> None:

@@ -11,8 +11,11 @@ import contextlib
 import functools
 import json
 import multiprocessing
+import os
+import select
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import TimeoutError as LimitReached
 from dataclasses import asdict, dataclass, replace
@@ -245,9 +248,23 @@ def _limit_worker() -> None:
 
 def main() -> None:
     """Grade each batch of stdin; say `{"done": n}` meanwhile, then the grades in order."""
+    busy = threading.Event()
+    threading.Thread(target=_end_with_the_asker, args=[busy], daemon=True).start()
     for line in sys.stdin:
+        busy.set()
         batch = json.loads(line)
         _grade([_answer(row) for row in batch["answers"]], batch["workers"])
+        busy.clear()
+
+
+def _end_with_the_asker(busy: threading.Event) -> None:
+    """End in the middle of a batch when nobody holds the other end of stdin any more: who asked was
+    killed. Between two batches stdin's end ends the process."""
+    closed = select.poll()
+    closed.register(sys.stdin, select.POLLHUP)
+    closed.poll()
+    busy.wait()
+    os._exit(1)
 
 
 def _grade(answers: Sequence[Answer], workers: int) -> None:

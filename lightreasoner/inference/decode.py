@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 from transformers.cache_utils import Cache
 
+from lightreasoner.errors import ModelError
 from lightreasoner.inference.batching import PREFILL_TOKENS, fitting_rows
 from lightreasoner.inference.cache_layer import new_cache
 from lightreasoner.inference.drawing import choose
@@ -54,8 +55,9 @@ def decode(
     With a temperature, each prompt draws from a generator of its own, seeded by its entry in
     `seeds` (0 to n - 1 if None), whatever the batch. A completion also ends where `is_over(ids)`
     says so; its finish_reason is then `length`, as no stop id ended it.
-    Raises ModelError for logits that are not finite.
+    Raises ModelError for logits that are not finite, and ids that the model has no row for.
     """
+    _check_ids(model, prompts)
     rows = batch_size or fitting_rows(model, max(map(len, prompts)) + max_new_tokens)
     draws = [Random(seed) for seed in (range(len(prompts)) if seeds is None else seeds)]
     completions = [Completion([], "length") for _ in prompts]
@@ -70,6 +72,15 @@ def decode(
     if model.device.type == "cuda":
         torch.cuda.empty_cache()  # the next batch's cache has another shape
     return completions
+
+
+def _check_ids(model: "PreTrainedModel", prompts: list[list[int]]) -> None:
+    rows = model.get_input_embeddings().num_embeddings
+    if (largest := max(max(ids) for ids in prompts)) >= rows:
+        raise ModelError(
+            f"{model.name_or_path}: its tokenizer gives the token {largest}, but the model has "
+            f"rows only for the first {rows}; use a style without it, or mend the tokenizer"
+        )
 
 
 class _Batch:

@@ -2,8 +2,9 @@
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from lightreasoner import untrusted
 from lightreasoner.errors import ModelError
 from lightreasoner.inference.model_files import (
     check_tokenizer,
@@ -12,7 +13,7 @@ from lightreasoner.inference.model_files import (
     read_settings,
     reading,
 )
-from lightreasoner.inference.vocabulary import Vocabulary
+from lightreasoner.inference.vocabulary import Vocabulary, vocabulary_size
 from lightreasoner.storage import artifacts
 from lightreasoner.storage.artifacts import Artifact
 
@@ -22,6 +23,13 @@ if TYPE_CHECKING:
 MICROWORLD = Path(__file__).parents[1] / "microworld" / "models"
 HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.jinja"]
 ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
+SAFELY: dict[str, Any] = {
+    "use_safetensors": True,
+    "trust_remote_code": False,
+    "local_files_only": True,
+}
+"""How a model's files are read: no pickles, no code, no network."""
+
 STOP_TOKENS = ("<|im_end|>", "<|endoftext|>", "</s>")
 
 
@@ -89,7 +97,10 @@ def context_length(path: Path) -> int:
     config = read_settings(path / "config.json")
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     if not isinstance(rope, dict):
-        raise ModelError(f"{path / 'config.json'}: rope_parameters must be an object, got {rope!r}")
+        raise ModelError(
+            f"{path / 'config.json'}: rope_parameters must be an object, got "
+            f"{untrusted.shown(rope, 80)}; fetch the file again"
+        )
     original = "original_max_position_embeddings"
     if "longrope" in (rope.get("rope_type"), rope.get("type")):
         return configured(path / "config.json", original, rope)
@@ -100,26 +111,66 @@ def load_model(path: Path, device: str, dtype: str) -> "PreTrainedModel":
     """A causal language model in inference mode. Raises ModelError for what cannot be loaded."""
     import torch
     from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
+    from transformers.utils import logging as progress
 
     check_weights(path)
-    logging.disable_progress_bar()
+    progress.disable_progress_bar()
+    _check_fit(path)
     with reading(path):
-        model, loading = AutoModelForCausalLM.from_pretrained(
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype), **SAFELY)
+        _check_cache(path, model)
+        model = model.to(device).eval()
+        _check_numbers(path, model)
+    return model
+
+
+def _check_fit(path: Path) -> None:
+    """Refuse weights that are not the configuration's, one by one, before any is read or made."""
+    from transformers import AutoModelForCausalLM
+
+    for name in ("modeling_utils", "distributed.tensor_parallel"):  # tables of what does not fit
+        logging.getLogger(f"transformers.{name}").setLevel(logging.ERROR)
+    with reading(path):
+        _, found = AutoModelForCausalLM.from_pretrained(
             path,
-            dtype=getattr(torch, dtype),
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
+            device_map="meta",
+            ignore_mismatched_sizes=True,
             output_loading_info=True,
+            **SAFELY,
         )
-    if missing := sorted(loading["missing_keys"]):
+    again = "fetch or save the model again"
+    if missing := sorted(found["missing_keys"]):
         raise ModelError(
             f"{path}: {len(missing)} weights are missing, the first is {missing[0]}; they would be "
-            "random, so fetch or save the model again"
+            f"random, so {again}"
         )
-    _check_cache(path, model)
-    return model.to(device).eval()
+    for name, there, wanted in sorted(found["mismatched_keys"]):
+        raise ModelError(
+            f"{path}: {name} has the shape {list(there)}, by config.json {list(wanted)}; {again}"
+        )
+    if unexpected := sorted(found["unexpected_keys"]):
+        raise ModelError(
+            f"{path}: {len(unexpected)} weights have no place in a model of config.json, the first "
+            f"is {untrusted.shown(unexpected[0], 80)}; {again}"
+        )
+
+
+def _check_numbers(path: Path, model: "PreTrainedModel") -> None:
+    """Refuse weights that are not finite, and a model that fails on a few tokens."""
+    import torch
+
+    for name, weight in model.named_parameters():
+        # The sum is quick, but finite weights may have one that is not.
+        if not weight.sum(dtype=torch.float32).isfinite() and not weight.isfinite().all():
+            raise ModelError(f"{path}: the weight {name} is not finite; fetch or make it again")
+    with torch.inference_mode():
+        first = torch.zeros(1, 4, dtype=torch.long, device=model.device)
+        logits = model(input_ids=first, use_cache=False).logits
+    if not logits.isfinite().all():
+        raise ModelError(
+            f"{path}: gives NaN or infinite logits in {model.dtype}; try compute.dtype float32 or "
+            "check the weights and config.json"
+        )
 
 
 def load_skeleton(path: Path) -> "PreTrainedModel":
@@ -150,7 +201,12 @@ def load_tokenizer(path: Path) -> "PreTrainedTokenizerBase":
 
     check_tokenizer(path)
     with reading(path):
-        return AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(
+            path, trust_remote_code=False, local_files_only=True
+        )
+        if not tokenizer.decode(tokenizer("1 + 1 = 2")["input_ids"]).strip():
+            raise ValueError("it makes nothing of a text")
+    return tokenizer
 
 
 def stop_ids(path: Path, tokenizer: "PreTrainedTokenizerBase") -> set[int]:
@@ -189,13 +245,14 @@ def _declared_ends(path: Path, tokenizer: "PreTrainedTokenizerBase") -> list[int
 def _ends_in_files(path: Path) -> list[int]:
     """Those by the generation's and the model's settings. Raises ModelError for other kinds."""
     declared: list[int] = []
+    size = vocabulary_size(path)
     for file in (path / "generation_config.json", path / "config.json"):
         eos = read_settings(file).get("eos_token_id") if file.is_file() else None
         ids = eos if isinstance(eos, list) else [] if eos is None else [eos]
-        if any(type(id_) is not int for id_ in ids):
+        if any(type(id_) is not int or not 0 <= id_ < size for id_ in ids):
             raise ModelError(
-                f"{file}: eos_token_id must be an id or a list of ids, got {eos!r:.80}; write the "
-                "token's number"
+                f"{file}: eos_token_id must be an id or a list of ids below the vocabulary's "
+                f"{size}, got {untrusted.shown(eos, 80)}; write the token's number"
             )
         declared += ids
     return declared

@@ -4,29 +4,39 @@ Weights are safetensors inside the directory, so that its digest covers them; no
 it; settings are JSON objects whose fields are of the kinds that are read here.
 """
 
-import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from lightreasoner import memory, untrusted
 from lightreasoner.errors import ModelError
+from lightreasoner.storage.artifacts import MOST_FILES
+from lightreasoner.untrusted import shown
 
 PICKLED_SUFFIXES = {".bin", ".pt", ".pth", ".ckpt"}
 WEIGHTS = "model.safetensors"
 INDEX = f"{WEIGHTS}.index.json"
 ADAPTER_CONFIG = "adapter_config.json"
+TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+LIMITS = {
+    re.compile(r"(num_|n_layer|n_head)\w*"): 10_000,  # layers, heads, experts, labels
+    re.compile(r"\w+_(size|dim)|n_embd|d_model"): 1 << 24,
+}
+"""Numbers in config.json: what transformers makes before it looks at the weights takes time and
+memory by them."""
 
 
 def read_settings(path: Path) -> dict[str, Any]:
     """A JSON object, with or without a byte order mark. Raises ModelError."""
     try:
-        tree = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"{path}: cannot be read ({error}); save or fetch it again") from error
+        tree = untrusted.read_json(path, ModelError)
+    except FileNotFoundError as error:
+        raise ModelError(f"{path}: no such file; save or fetch it again") from error
     if not isinstance(tree, dict):
-        raise ModelError(f"{path}: must hold a JSON object, got {tree!r:.40}; save it again")
+        raise ModelError(f"{path}: must hold a JSON object, got {shown(tree, 40)}; save it again")
     return tree
 
 
@@ -37,7 +47,13 @@ def check_links(directory: Path) -> None:
     """
     root = directory.resolve()
     blobs = root.parents[1] / "blobs" if root.parent.name == "snapshots" else None
+    left = MOST_FILES
     for folder, folders, names in os.walk(root):
+        left -= len(folders) + len(names)
+        if left < 0:
+            raise ModelError(
+                f"{directory}: holds over {MOST_FILES:,} files; give a model's own directory"
+            )
         for name in (*folders, *names):
             entry = Path(folder, name)
             if entry.is_dir() and not entry.is_symlink():
@@ -63,10 +79,12 @@ def check_weights(directory: Path) -> None:
         _check_index(index)
     if not any((directory / name).is_file() for name in (WEIGHTS, INDEX)):
         raise ModelError(f"{directory}: {_found_instead(directory)}")
-    if named := read_settings(directory / "config.json").get("transformers_weights"):
+    config = read_settings(directory / "config.json")
+    _check_limits(directory / "config.json", config)
+    if named := config.get("transformers_weights"):
         raise ModelError(
-            f"{directory / 'config.json'}: transformers_weights names {named}; only {WEIGHTS} and "
-            f"the files of {INDEX} are read, so rename them and remove the entry"
+            f"{directory / 'config.json'}: transformers_weights names {shown(named, 80)}; only "
+            f"{WEIGHTS} and the files of {INDEX} are read, so rename them and remove the entry"
         )
     if (directory / ADAPTER_CONFIG).exists():
         raise ModelError(
@@ -81,12 +99,24 @@ def check_tokenizer(directory: Path) -> None:
         raise ModelError(
             f"{directory}: no tokenizer.json; save the model's fast tokenizer beside it"
         )
-    path = directory / "tokenizer_config.json"
-    if path.is_file() and (named := read_settings(path).get("fast_tokenizer_files")):
-        raise ModelError(
-            f"{path}: fast_tokenizer_files names {named!r:.80}; only tokenizer.json is read, "
-            "so remove the entry"
-        )
+    for path in (directory / name for name in TOKENIZER_SETTINGS):
+        if path.is_file() and (named := read_settings(path).get("fast_tokenizer_files")):
+            raise ModelError(
+                f"{path}: fast_tokenizer_files names {shown(named, 80)}; only tokenizer.json is "
+                "read, so remove the entry"
+            )
+
+
+def _check_limits(path: Path, tree: Any) -> None:
+    """Refuse a number in a config.json, at any depth, that no model has."""
+    for name, value in tree.items() if isinstance(tree, dict) else ():
+        for pattern, limit in LIMITS.items():
+            if isinstance(value, int) and value > limit and pattern.fullmatch(name):
+                raise ModelError(
+                    f"{path}: {name} is {shown(value, 40)}, the limit {limit:,}; correct it, or "
+                    "fetch the file again"
+                )
+        _check_limits(path, value)
 
 
 def _check_index(path: Path) -> None:
@@ -130,12 +160,18 @@ def configured(config: Path, field: str, first: dict[str, Any] | None = None) ->
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """What transformers says of files that it cannot take, in a line. Raises ModelError."""
+    """What transformers and the libraries under it say of files that they cannot take, in a line.
+
+    Raises ModelError; an error about too little memory passes.
+    """
     try:
         yield
     except ModelError:
         raise
-    except Exception as error:  # tokenizers raises no kind of its own
+    except BaseException as error:  # tokenizers raises no kind of its own
+        is_panic = type(error).__name__ == "PanicException"  # of Rust's, no Exception
+        if memory.is_shortage(error) or not (is_panic or isinstance(error, Exception)):
+            raise
         detail = " ".join(str(error).split())[:300] or "no detail"
         raise ModelError(
             f"{path}: cannot be loaded ({type(error).__name__}: {detail}); repair or fetch it again"

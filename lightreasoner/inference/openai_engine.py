@@ -3,7 +3,8 @@
 Prompts go out as text, byte for byte; no chat template of the server's touches them. Transient
 failures (429, 408, 409, 5xx, a lost connection, a time-out) are retried by the openai client, after
 0.5, 1, 2, 4, 8, 8, ... seconds less up to a quarter, or after what Retry-After says, up to two
-minutes. All others raise EndpointError at once.
+minutes. All others raise EndpointError at once. A redirection is not followed: the prompts are for
+the server that was named. Bytes and seconds of an answer have limits (bounded_http.py).
 
 The environment's proxies and OPENAI_* variables are ignored, except OPENAI_CUSTOM_HEADERS, which
 the client itself reads. docs/how-to/serving.md says how to start a server, and what it must do.
@@ -11,6 +12,7 @@ the client itself reads. docs/how-to/serving.md says how to start a server, and 
 
 import asyncio
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -21,6 +23,7 @@ from pydantic import BaseModel, Field, StrictInt, StrictStr, ValidationError
 from lightreasoner.errors import EndpointError
 from lightreasoner.inference.engine import Response
 from lightreasoner.inference.prompts import cut
+from lightreasoner.untrusted import json_value
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -31,18 +34,22 @@ START = "start it with `vllm serve DIR`"
 EXCERPT = 200
 """How many characters of a server's own words an error quotes."""
 
+ANSWER_BYTES, TOKEN_BYTES = 1 << 20, 1 << 10
+"""The largest answer: so much, and so much more per token that is asked for."""
+
 REMEDIES = {
+    range(300, 400): "give that address as the url if the prompts may go there",
     (401, 403): "give the API key that the server was started with",
     (404,): "check that the url ends in /v1 and that the model is served",
     (429,): "lower the concurrency, or try later",
     range(400, 500): "change what is asked: the prompt and max_new_tokens must fit the context",
-    range(300, 600): f"see the server's own log, and {START} again if it is down",
+    range(1000): f"see the server's own log, and {START} again if it is down",
 }
 """The remedy for a status: that of the first range that contains it."""
 
 
 class _Usage(BaseModel):
-    completion_tokens: StrictInt | None = Field(None, ge=0)
+    completion_tokens: StrictInt | None = Field(None, ge=0, lt=1 << 31)
 
 
 class _Choice(BaseModel):
@@ -56,7 +63,7 @@ class _Completion(BaseModel):
 
 
 class _Model(BaseModel):
-    id: StrictStr
+    id: StrictStr = Field(pattern=r"^[^\x00-\x1f\x7f]{1,200}$")
 
 
 class _Models(BaseModel):
@@ -72,9 +79,9 @@ class Endpoint:
 
     `url` ends in /v1. Without a `model`, `connect` finds it. At `temperature` 0 decoding is greedy
     and no seed is sent. `stop` holds the words of `prompts.stop_words`. `concurrency` requests are
-    in flight at a time; each is repeated up to `retries` times, and may go `timeout` seconds
-    without a byte of an answer, waiting in the server's queue included. The tokens of a response
-    are the server's count.
+    in flight at a time; each is repeated up to `retries` times. An answer must be there whole
+    `timeout` seconds after it was asked for, waiting in the server's queue included; one that has
+    begun by then is not asked for again. The tokens of a response are the server's count.
     """
 
     url: str
@@ -88,12 +95,16 @@ class Endpoint:
     api_key: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+        if not _is_server(self.url):
             # Not quoted: a password may be in it.
             raise EndpointError(
                 "endpoint: the url must be http://HOST:PORT/v1 or https://..., without a user name "
                 "or password in it"
+            )
+        if self.api_key and not re.fullmatch("[!-~]+", self.api_key):
+            raise EndpointError(
+                "endpoint: the API key has spaces, line breaks or letters beyond ASCII; give it "
+                "as the server has it"
             )
 
     @property
@@ -113,7 +124,7 @@ class Endpoint:
         is named, serves none or several.
         """
         served = asyncio.run(self._served())
-        names = ", ".join(served) or "nothing"
+        names = _clipped(", ".join(served)) or "nothing"
         if self.model is None and len(served) != 1:
             raise self._error(f"serves {names}; name one model, or {START}")
         if self.model is not None and self.model not in served:
@@ -132,8 +143,13 @@ class Endpoint:
         return asyncio.run(self._ask_all(list(zip(prompts, seeds, strict=True))))
 
     def _client(self) -> "AsyncOpenAI":
-        from openai import AsyncOpenAI, DefaultAsyncHttpxClient
+        import httpx
+        from openai import AsyncOpenAI
 
+        from lightreasoner.inference.bounded_http import BoundedTransport
+
+        most = ANSWER_BYTES + TOKEN_BYTES * self.max_new_tokens
+        transport = BoundedTransport(most, self.timeout)
         # Empty strings: the client would look for what is None in the environment.
         return AsyncOpenAI(
             base_url=self.url,
@@ -144,7 +160,8 @@ class Endpoint:
             webhook_secret="",
             max_retries=self.retries,
             timeout=self.timeout,
-            http_client=DefaultAsyncHttpxClient(timeout=self.timeout, trust_env=False),
+            # It takes httpx's clients as well as those that its annotation names.
+            http_client=httpx.AsyncClient(transport=transport, trust_env=False),  # type: ignore[arg-type]
         )
 
     async def _served(self) -> list[str]:
@@ -203,18 +220,21 @@ class Endpoint:
         """What the server answered, if it is what was asked for. Raises EndpointError."""
         from openai import APIError
 
+        from lightreasoner.inference.bounded_http import UnboundedError
+
         try:
-            text = (await request).text
+            body: bytes = (await request).content
         except APIError as error:
             raise self._error(_failure_message(error, self.timeout)) from error
+        except UnboundedError as error:
+            raise self._error(f"{error}; use a server that answers as OpenAI's does") from error
         try:
-            return kind.model_validate_json(_well_formed(text))
-        except ValidationError as error:
-            fault = error.errors()[0]
-            where = ".".join(map(str, fault["loc"])) or "the whole"
+            return kind.model_validate_json(_well_formed(body))
+        except ValueError as error:
             raise self._error(
-                f"answered what is not an OpenAI answer ({where}: {fault['msg']}): "
-                f"{_excerpt(text)}; check that the url is the server's, up to /v1"
+                f"answered what is not an OpenAI answer ({_fault(error)}): "
+                f"{_excerpt(body.decode(errors='replace'))}; check that the url is the server's, "
+                "up to /v1"
             ) from error
 
     def _error(self, what: str) -> EndpointError:
@@ -237,7 +257,8 @@ def _failure_message(error: "APIError", timeout: float) -> str:
     if isinstance(error, APIStatusError):
         status = error.status_code
         remedy = next(remedy for known, remedy in REMEDIES.items() if status in known)
-        return f"answered {status}{after}: {_excerpt(error.response.text)}; {remedy}"
+        said = error.response.headers.get("location") or error.response.text
+        return f"answered {status}{after}: {_excerpt(said)}; {remedy}"
     reason = "refused" if _is_refused(error) else _excerpt(str(error.__cause__ or error))
     return f"cannot be reached{after} ({reason}); {START}, or correct the url"
 
@@ -252,15 +273,38 @@ def _is_refused(error: BaseException | None) -> bool:
     return error is not None
 
 
-def _well_formed(text: str) -> str | bytes:
-    """JSON without lone surrogates, which some servers escape and no file holds: `?` for each."""
+def _is_server(url: str) -> bool:
+    """Whether a URL is one of http or https that names a host and nobody."""
     try:
-        return json.dumps(json.loads(text), ensure_ascii=False).encode(errors="replace")
+        parts = urlsplit(url)
+        _ = parts.port  # raises ValueError, too
     except ValueError:
-        return text
+        return False
+    named = parts.scheme in ("http", "https") and parts.hostname and "@" not in parts.netloc
+    return bool(named) and url.isascii() and url.isprintable() and " " not in url
+
+
+def _well_formed(body: bytes) -> bytes:
+    """JSON without lone surrogates, which some servers escape and no file holds: `?` for each.
+
+    Raises ValueError for what is no JSON.
+    """
+    tree = json_value(body.decode())
+    return json.dumps(tree, ensure_ascii=False).encode(errors="replace")
+
+
+def _fault(error: ValueError) -> str:
+    """What is wrong with an answer, and where in it."""
+    if not isinstance(error, ValidationError):
+        return f"the whole: Invalid JSON: {error}"
+    fault = error.errors()[0]
+    return f"{'.'.join(map(str, fault['loc'])) or 'the whole'}: {fault['msg']}"
 
 
 def _excerpt(text: str) -> str:
-    """The beginning of a text, on one line."""
-    line = " ".join(text.split())
-    return repr(line if len(line) <= EXCERPT else line[:EXCERPT] + "...")
+    """The beginning of a text, on one line, as Python writes it."""
+    return repr(_clipped(" ".join(text.split())))
+
+
+def _clipped(line: str) -> str:
+    return line if len(line) <= EXCERPT else line[:EXCERPT] + "..."

@@ -5,12 +5,13 @@ models (eq. 39), both as the Qwen2.5-Math toolkit renders them. `chat` is eq. 38
 model's own template, and `authors` what the authors' scripts put there: no sentence about the box.
 """
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jinja2 import TemplateError
-
 from lightreasoner.errors import ModelError, ProblemsError
+from lightreasoner.inference import chat_templates
 from lightreasoner.inference.loading import STOP_TOKENS
+from lightreasoner.inference.model_files import reading
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,37 +43,46 @@ def render_prompt(
     tokenizer: "PreTrainedTokenizerBase",
     demos: "Sequence[Demo]" = (),
 ) -> str:
-    """The prompt's text, spaces at both ends stripped as the toolkit does.
+    """One prompt's text. Raises ModelError as `render_prompts`."""
+    return render_prompts([question], style, tokenizer, demos)[0]
 
-    The demos precede the question: in `cot` each as a question of its own, else all in the user's
-    one turn. Raises ModelError for a style that needs a chat template where there is none.
+
+def render_prompts(
+    questions: "Sequence[str]",
+    style: "PromptStyle",
+    tokenizer: "PreTrainedTokenizerBase",
+    demos: "Sequence[Demo]" = (),
+) -> list[str]:
+    """The prompts' texts, spaces at both ends stripped as the toolkit does.
+
+    The demos precede each question: in `cot` each as a question of its own, else all in the user's
+    one turn. Raises ModelError for a style that needs a chat template where there is none, or
+    where it refuses or takes too long.
     """
     if style == "cot":
         shots = [fill(style, demo_question) + answer for demo_question, answer in demos]
-        return "\n\n\n".join([*shots, fill(style, question)]).strip(" ")
-    turn = "\n\n".join([*("\n".join(demo) for demo in demos), question])
+        return ["\n\n\n".join([*shots, fill(style, each)]).strip(" ") for each in questions]
+    before = ["\n".join(demo) for demo in demos]
+    turns = ["\n\n".join([*before, question]) for question in questions]
     if style in CHAT_CUES:
-        if not tokenizer.chat_template:
-            raise ModelError(
-                f"style {style} needs the model's chat template, but {tokenizer.name_or_path} has "
-                f"none; use {' or '.join(TEMPLATES)}"
-            )
-        return _chat(style, turn, tokenizer)
-    return fill(style, turn).strip(" ")
+        return _chat(style, turns, tokenizer)
+    return [fill(style, turn).strip(" ") for turn in turns]
 
 
-def _chat(style: str, turn: str, tokenizer: "PreTrainedTokenizerBase") -> str:
-    """The user's turn after the style's cue, in the model's chat template, on no day's date."""
-    messages = [
-        {"role": "system", "content": CHAT_CUES[style]},
-        {"role": "user", "content": turn},
-    ]
-    template = FIXED_DAY + tokenizer.get_chat_template()
-    try:
-        return tokenizer.apply_chat_template(
-            messages, chat_template=template, tokenize=False, add_generation_prompt=True
+def _chat(style: str, turns: list[str], tokenizer: "PreTrainedTokenizerBase") -> list[str]:
+    """The user's turns after the style's cue, in the model's chat template, on no day's date."""
+    if not tokenizer.chat_template:
+        raise ModelError(
+            f"style {style} needs the model's chat template, but {tokenizer.name_or_path} has "
+            f"none; use {' or '.join(TEMPLATES)}"
         )
-    except TemplateError as error:
+    system = {"role": "system", "content": CHAT_CUES[style]}
+    conversations = [[system, {"role": "user", "content": turn}] for turn in turns]
+    with reading(Path(tokenizer.name_or_path)):
+        template = FIXED_DAY + tokenizer.get_chat_template()
+    try:
+        return chat_templates.render(template, tokenizer.special_tokens_map, conversations)
+    except ModelError as error:
         raise ModelError(
             f"style {style}: the chat template of {tokenizer.name_or_path} refuses it ({error}); "
             f"use {' or '.join(TEMPLATES)}"
@@ -92,12 +102,24 @@ def encode(
     demos: "Sequence[Demo]" = (),
 ) -> list[int]:
     """The prompt's token ids."""
-    return tokenize(render_prompt(question, style, tokenizer, demos), style, tokenizer)
+    return encode_prompts([question], style, tokenizer, demos)[0]
+
+
+def encode_prompts(
+    questions: "Sequence[str]",
+    style: "PromptStyle",
+    tokenizer: "PreTrainedTokenizerBase",
+    demos: "Sequence[Demo]" = (),
+) -> list[list[int]]:
+    """The token ids of each prompt."""
+    texts = render_prompts(questions, style, tokenizer, demos)
+    return [tokenize(text, style, tokenizer) for text in texts]
 
 
 def tokenize(text: str, style: "PromptStyle", tokenizer: "PreTrainedTokenizerBase") -> list[int]:
     """A rendered prompt's token ids; a chat template brings its own begin-of-sequence token."""
-    return tokenizer(text, add_special_tokens=style not in CHAT_CUES)["input_ids"]
+    with reading(Path(tokenizer.name_or_path)):
+        return tokenizer(text, add_special_tokens=style not in CHAT_CUES)["input_ids"]
 
 
 def continuation(
@@ -105,9 +127,10 @@ def continuation(
 ) -> list[int]:
     """The ids of a text that goes on after a prompt, as a model would write it: with a space before
     it where the prompt does not end in one or in a new line (`cot`'s `Answer:`)."""
-    ends = tokenizer.decode(prompt_ids[-1:])[-1:]
-    joined = text if ends.isspace() else f" {text}"
-    return tokenizer(joined, add_special_tokens=False)["input_ids"]
+    with reading(Path(tokenizer.name_or_path)):
+        ends = tokenizer.decode(prompt_ids[-1:])[-1:]
+        joined = text if ends.isspace() else f" {text}"
+        return tokenizer(joined, add_special_tokens=False)["input_ids"]
 
 
 def encode_all(
@@ -123,7 +146,8 @@ def encode_all(
 
     Raises ProblemsError that names the longest prompt's problem and `room_name`, the parameter.
     """
-    encoded = [encode(problem.question, style, tokenizer, demos) for problem in problems]
+    questions = [problem.question for problem in problems]
+    encoded = encode_prompts(questions, style, tokenizer, demos)
     check_room(problems, [len(ids) for ids in encoded], room, context, room_name)
     return encoded
 
@@ -170,9 +194,10 @@ def response(
     The text is without the stop word and what follows, and without the last id if that is the
     token that ended it (`stopped`).
     """
-    text = tokenizer.decode(
-        completion_ids[:-1] if stopped else completion_ids,
-        skip_special_tokens=True,
-        clean_up_tokenization_spaces=False,
-    )
+    with reading(Path(tokenizer.name_or_path)):
+        text = tokenizer.decode(
+            completion_ids[:-1] if stopped else completion_ids,
+            skip_special_tokens=True,
+            clean_up_tokenization_spaces=False,
+        )
     return cut(text, stop_words(style))

@@ -53,6 +53,11 @@ class Texts:
         """One token without its neighbours: a part of a character is shown as its bytes."""
         return self.running([id_])[0]
 
+    def plain(self, ids: Iterable[int]) -> str:
+        """The text of consecutive tokens, without the special ones."""
+        spelled = b"".join(self._bytes(id_) for id_ in ids if id_ not in self._vocabulary.added)
+        return spelled.decode("utf-8", "replace")
+
     def running(self, ids: Iterable[int]) -> list[Token]:
         """Consecutive tokens, one for each id.
 

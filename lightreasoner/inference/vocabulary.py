@@ -1,5 +1,6 @@
 """The ids and tokens of a model, and whether two models share them."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -7,6 +8,10 @@ from typing import Any
 
 from lightreasoner.errors import ModelError
 from lightreasoner.inference.model_files import configured, read_settings, reading
+from lightreasoner.untrusted import shown
+
+MOST_IDS = 1 << 31
+"""What a table of ids can hold."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +28,8 @@ class Vocabulary:
     def added(self) -> dict[int, str]:
         """Added tokens by id."""
         with reading(self.path / "tokenizer.json"):
-            return {token["id"]: token["content"] for token in self._tree.get("added_tokens", [])}
+            added = self._tree.get("added_tokens", [])
+            return _by_id((token["id"], token["content"]) for token in added)
 
     @cached_property
     def tokens(self) -> dict[int, str]:
@@ -31,13 +37,23 @@ class Vocabulary:
         with reading(self.path / "tokenizer.json"):
             vocab = self._tree["model"]["vocab"]
             if isinstance(vocab, list):  # a unigram model's pairs of token and score
-                return {id_: token for id_, (token, _) in enumerate(vocab)} | self.added
-            return {id_: token for token, id_ in vocab.items()} | self.added
+                return _by_id((id_, token) for id_, (token, _) in enumerate(vocab)) | self.added
+            return _by_id((id_, token) for token, id_ in vocab.items()) | self.added
 
     @property
     def ordinary(self) -> set[int]:
         """Ids of the model's own tokens, added ones left out."""
         return self.tokens.keys() - self.added.keys()
+
+
+def _by_id(pairs: Iterable[tuple[Any, Any]]) -> dict[int, str]:
+    """Tokens by id. Raises ValueError for ids that are none, and tokens that are no text."""
+    found = {}
+    for id_, token in pairs:
+        if type(id_) is not int or not 0 <= id_ < MOST_IDS or not isinstance(token, str):
+            raise ValueError(f"token {shown(token, 40)} has the id {shown(id_, 40)}")
+        found[id_] = token
+    return found
 
 
 def check_pair(expert: Path, amateur: Path) -> list[int]:

@@ -122,8 +122,8 @@ def _ray() -> Any:
     """Ray, joined to the cluster at RAY_ADDRESS, or to one that it starts on this machine."""
     is_own = "RAY_ADDRESS" not in os.environ
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if is_own:  # its ports take no call without a token, which stays in memory
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    if is_own:
+        _lock()
     import ray
 
     logging.getLogger("ray").setLevel(logging.ERROR)
@@ -135,6 +135,16 @@ def _ray() -> Any:
         configure_logging=False,
     )
     return ray
+
+
+def _lock() -> None:
+    """Close the ports of a Ray that is yet to be imported; it reads the second name only then.
+
+    They take no call without a token, which stays in memory, and are on loopback, as for a Ray
+    that joins no clusters (by default on Windows and macOS).
+    """
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 
 
 def _share(ray: Any, compute: "Compute") -> dict[str, float]:

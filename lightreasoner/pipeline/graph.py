@@ -172,21 +172,20 @@ def external_inputs(params: Params, wanted: Collection[str] = EXTERNAL) -> Input
     from lightreasoner.data import sources
     from lightreasoner.inference import loading, vocabulary
 
+    problems, benchmarks = params.prepare, params.evaluate
     resolve: dict[str, Callable[[], Artifact]] = {
         "expert": lambda: loading.resolve(params.models.expert),
         "amateur": lambda: loading.resolve(params.models.amateur),
-        "problem_source": lambda: sources.resolve(params.prepare.source),
-        "benchmark_source": lambda: sources.resolve(params.evaluate.source),
+        "problem_source": lambda: sources.resolve(problems.source),
+        "benchmark_source": lambda: sources.resolve(benchmarks.source),
     }
+    if "problem_source" in wanted:
+        sources.check(problems.source, [problems.problem_set], "train", problems.n_problems)
+    if "benchmark_source" in wanted:
+        sources.check(benchmarks.source, benchmarks.problem_sets, "test", benchmarks.n_problems)
     inputs = {name: resolve[name]() for name in wanted}
     if {"expert", "amateur"} <= inputs.keys():
         vocabulary.check_pair(inputs["expert"].path, inputs["amateur"].path)
-    if "problem_source" in inputs:
-        source = params.prepare
-        sources.check(source.source, [source.problem_set], "train", source.n_problems)
-    if "benchmark_source" in inputs:
-        benchmarks = params.evaluate
-        sources.check(benchmarks.source, benchmarks.problem_sets, "test", benchmarks.n_problems)
     return inputs
 
 

@@ -29,12 +29,12 @@ from typing import Any
 import psutil
 from safetensors import SafetensorError
 
-from lightreasoner import memory
+from lightreasoner import memory, untrusted
 from lightreasoner.config import Compute, Params, Section
 from lightreasoner.errors import ArtifactError
 from lightreasoner.pipeline.graph import STAGES, Stage, resolved
 from lightreasoner.progress import Watcher
-from lightreasoner.storage import artifacts
+from lightreasoner.storage import artifacts, places
 from lightreasoner.storage.artifacts import Artifact, Inputs, Workspace
 from lightreasoner.storage.fingerprint import (
     code_digest,
@@ -140,7 +140,7 @@ class Store:
             manifest = _read_manifest(entry, job.key)
             curves = artifacts.file_sha256(entry / "metrics.jsonl")
             found = artifacts.of(entry / "payload", anew=True)
-        except (ArtifactError, OSError, ValueError, KeyError, TypeError, RecursionError):
+        except (ArtifactError, OSError, ValueError, KeyError, TypeError):
             return None
         is_whole = (found.digest, curves) == (manifest["digest"], manifest["curves"])
         return Outcome(found, manifest, cached=True) if is_whole else None
@@ -179,19 +179,21 @@ class Store:
         Raises ArtifactError if code or inputs change meanwhile, DiskFullError, and what the stage
         raises.
         """
-        stage, work = job.stage, self.home / "work" / job.key
+        stage, work = job.stage, places.folder(self.home, "work", job.key)
         entry, new = self.entry(stage, job.key), work / "entry"
-        _discard_damaged(stage, entry)
+        places.folder(self.home, "store", stage.name)
+        if os.path.lexists(entry):
+            log.warning("%s: %s is damaged; making it again", stage.name, entry)
+            places.discard(entry)
         job.refuse_changes()
-        shutil.rmtree(new, ignore_errors=True)
-        payload = new / "payload"
-        payload.mkdir(parents=True)
-        entry.parent.mkdir(parents=True, exist_ok=True)
+        places.discard(new)
+        payload = places.folder(self.home, "work", job.key, "entry", "payload")
+        scratch = places.folder(self.home, "work", job.key, "shards")
         self._refuse_two_disks()
         started, clock = time.time(), time.perf_counter()
         reset_peak_memory()
         try:
-            space = Workspace(payload, work / "shards", job.compute)
+            space = Workspace(payload, scratch, job.compute)
             with _Recorder(watcher, new / "metrics.jsonl") as recorder:
                 made = stage.run(job.inputs, job.settings, space, recorder)
             job.refuse_changes()
@@ -227,9 +229,7 @@ class Store:
     @contextlib.contextmanager
     def lock(self, key: str) -> Iterator[None]:
         """Held by one process at a time, and by none once that is gone."""
-        path = self.home / "store" / "locks" / key
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w") as file:
+        with places.lock_file(places.folder(self.home, "store", "locks") / key) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
@@ -241,23 +241,13 @@ def _pin_code() -> None:
         running_code(stage.module)
 
 
-def _discard_damaged(stage: Stage, entry: Path) -> None:
-    if not os.path.lexists(entry):
-        return
-    log.warning("%s: %s is damaged; making it again", stage.name, entry)
-    if entry.is_dir() and not entry.is_symlink():
-        shutil.rmtree(entry)
-    else:
-        entry.unlink()
-
-
 def _read_manifest(entry: Path, key: str) -> dict[str, Any]:
     """A manifest as it was written, with all that its readers need.
 
-    Raises KeyError, TypeError, ValueError or RecursionError.
+    Raises ArtifactError, KeyError, TypeError, OSError or ValueError.
     """
-    text = (entry / "manifest.json").read_text(encoding="utf-8")
-    manifest = json.loads(text)
+    text = untrusted.read_text(entry / "manifest.json", ArtifactError)
+    manifest: dict[str, Any] = untrusted.json_value(text)
     if manifest["fingerprint"] != key:
         raise ValueError(f"{entry}: another fingerprint's manifest")
     if text != _text(manifest) or manifest["seal"] != _seal(manifest):
@@ -287,8 +277,8 @@ def _text(manifest: dict[str, Any]) -> str:
 
 def read_curves(entry: Path) -> list[dict[str, Any]]:
     """The points that a stored stage reported: name, value, step."""
-    lines = (entry / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    points = [json.loads(line) for line in lines]
+    text = untrusted.read_text(entry / "metrics.jsonl", ArtifactError)
+    points = [json.loads(line) for line in text.splitlines()]
     return [{name: point[name] for name in ("name", "value", "step")} for point in points]
 
 

@@ -17,10 +17,10 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup, escape
 
-from lightreasoner import formatting
+from lightreasoner import formatting, untrusted
 from lightreasoner.data.problems import problem_of
 from lightreasoner.errors import ArtifactError
-from lightreasoner.evaluation import gains, pairing
+from lightreasoner.evaluation import contamination, gains, pairing
 from lightreasoner.evaluation.pairing import KEYS, Scores
 from lightreasoner.inference.token_text import Token
 from lightreasoner.report import cost, figures, lineage, trajectories
@@ -28,6 +28,7 @@ from lightreasoner.report.figures import METHODS, THEMES, Theme
 from lightreasoner.report.trajectories import Step
 from lightreasoner.storage import tables
 from lightreasoner.storage.artifacts import Inputs, Workspace
+from lightreasoner.storage.payload import expected, read_json
 
 if TYPE_CHECKING:
     from lightreasoner.progress import Watcher
@@ -52,19 +53,23 @@ def write(inputs: Inputs, config: None, work: Workspace, watcher: "Watcher") -> 
     pairing.check_comparable(base, tuned, {"style"})
     pairs = pair(base, tuned)
     steps = read_steps(paths["steps"], paths["samples"])
+    scored = trajectories.load_scored(paths["steps"], paths["samples"], paths["model"])
     curve = _read_csv(paths["adapter"] / "curve.csv", ["update", "loss", "learning_rate"])
     held_out = _read_csv(paths["adapter"] / "validation.csv", ["update", *HELD_OUT])
     result = {
         "scores": {
-            method: _read_json(paths[name] / "summary.json") for method, name in SCORES_OF.items()
+            method: read_json(paths[name] / "summary.json") for method, name in SCORES_OF.items()
         },
         "paired": paired(base, tuned),
+        "contamination": contamination.of(base, tuned, _read_by_the_tuning(scored)),
         "styles": {"base": base.conditions["style"], "lightreasoner": tuned.conditions["style"]},
         "samples": sample_statistics(steps, paths["samples"]),
         "cost": cost.of(paths["samples"], paths["steps"]),
-        "parity": _read_json(paths["model"] / "parity.json"),
+        "parity": read_json(paths["model"] / "parity.json"),
     }
-    for name, content in (("tables", result), ("metrics", headline(result))):
+    with expected(paths["scores"] / "summary.json"):
+        metrics = headline(result)
+    for name, content in (("tables", result), ("metrics", metrics)):
         text = json.dumps(content, indent=1, allow_nan=False)
         (out / f"{name}.json").write_text(text + "\n", encoding="utf-8")
     drawn = {name: _draw(theme, result, steps, curve, held_out) for name, theme in THEMES.items()}
@@ -72,15 +77,17 @@ def write(inputs: Inputs, config: None, work: Workspace, watcher: "Watcher") -> 
     for name, image in drawn["light"].items():
         (out / "figures" / f"{name}.png").write_bytes(image)
     conditions = {**tuned.conditions, "base_style": base.conditions["style"]}
-    validation = _read_json(paths["adapter"] / "validation.json")
-    tuning = _tuning(paths["adapter"], curve, validation)
+    validation = read_json(paths["adapter"] / "validation.json")
+    with expected(paths["adapter"]):
+        tuning = _tuning(paths["adapter"], curve, validation)
+        readings = _held_out(validation, held_out)
     page = page_html(
         **result,
-        **_explained(paths),
+        **_explained(scored),
         examples={"gained": examples(pairs, True), "lost": examples(pairs, False)},
         conditions=conditions,
         tuning=tuning,
-        held_out=_held_out(validation, held_out),
+        held_out=readings,
         lineage=lineage.of(inputs, conditions, tuning, work.compute),
         figures=drawn,
     )
@@ -151,7 +158,7 @@ def read_steps(steps_dir: Path, samples_dir: Path) -> pd.DataFrame:
 def sample_statistics(steps: pd.DataFrame, samples_dir: Path) -> dict[str, Any]:
     """What was selected from what; KL in nats, shares in [0, 1], None where there is no step."""
     provenance = tables.provenance(samples_dir / "samples.parquet")
-    if "threshold" not in provenance:
+    if not {"threshold", "alpha", "label"} <= provenance.keys():
         raise ArtifactError(
             f"{samples_dir}: its samples were not selected by KL, so there is nothing to report of "
             "the selection; give the directory that select made"
@@ -189,9 +196,16 @@ def examples(pairs: pd.DataFrame, gained: bool) -> list[dict[str, Any]]:
     return first.where(first.notna(), None).to_dict("records")
 
 
-def _explained(paths: Mapping[str, Path]) -> dict[str, Any]:
+def _read_by_the_tuning(scored: trajectories.Scored) -> dict[str, list[str]]:
+    """The texts of the training problems' prompts, and of the expert's responses to them."""
+    return {
+        kind: [scored.texts.plain(ids) for ids in scored.trajectories[column].to_pylist()]
+        for kind, column in (("problems", "prompt_ids"), ("trajectories", "completion_ids"))
+    }
+
+
+def _explained(scored: trajectories.Scored) -> dict[str, Any]:
     """The trajectories that the page shows, and what it says of all of them."""
-    scored = trajectories.load_scored(paths["steps"], paths["samples"], paths["model"])
     return {
         "explained": [
             {"trajectory": trajectories.trajectory(scored, id_), "why": why}
@@ -228,6 +242,8 @@ def page_html(**context: Any) -> str:
         limit=MAX_RESPONSE_CHARS,
         max_steps=MAX_STEPS,
         top=TOP_TOKENS,
+        lengths=contamination.LENGTHS,
+        without=contamination.WITHOUT,
     )
 
 
@@ -257,8 +273,10 @@ FILTERS = (
     formatting.percent,
     formatting.interval,
     formatting.points,
+    formatting.difference,
     formatting.points_interval,
     formatting.p_value,
+    formatting.gain_that_shows,
     formatting.probability,
     formatting.number,
     token_html,
@@ -298,7 +316,7 @@ def _tuning(
     """What the page says of the tuning; losses are means over a tenth of the updates up to the one
     whose adapter was kept, nats. Older adapters do not name it: it is taken to be the last.
     """
-    settings = _read_json(adapter_dir / "adapter_config.json")
+    settings = read_json(adapter_dir / "adapter_config.json")
     kept = validation.get("kept_update", len(curve))
     losses = curve["loss"][curve["update"] <= kept]
     tenth = max(1, len(losses) // 10)
@@ -328,19 +346,15 @@ def _held_out(validation: Mapping[str, Any], readings: pd.DataFrame) -> dict[str
     return {"problems": len(problems), "before": rows[0], "after": (kept or rows)[-1]}
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ArtifactError(f"{path}: no such file; run the stage that writes it") from None
-    except ValueError as error:
-        raise ArtifactError(f"{path}: not valid JSON ({error}); write it again") from error
-
-
 def _read_csv(path: Path, columns: list[str]) -> pd.DataFrame:
     try:
-        return pd.read_csv(path, usecols=columns)
+        with untrusted.open_file(path, ArtifactError, untrusted.TEXT_BYTES) as file:
+            table = pd.read_csv(file, usecols=columns)
+        if len(table) and not all(map(pd.api.types.is_numeric_dtype, table.dtypes)):
+            raise ValueError("a value is no number")
+        return table
     except FileNotFoundError:
         raise ArtifactError(f"{path}: no such file; run the stage that writes it") from None
     except ValueError as error:
-        raise ArtifactError(f"{path}: not a table of {columns} ({error})") from error
+        said = untrusted.shown(str(error), 120)
+        raise ArtifactError(f"{path}: not a table of {columns} ({said}); tune again") from error

@@ -16,7 +16,6 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow.compute as pc
 
-from lightreasoner.errors import ArtifactError
 from lightreasoner.sampling.select import refuse_unstored, support_sizes
 from lightreasoner.statistics import wilson_interval
 from lightreasoner.storage import tables
@@ -79,8 +78,7 @@ def step_statistics(steps_dir: Path, alpha: float, beta: float) -> list[Statisti
 
 def sample_statistics(samples_dir: Path) -> list[Statistic]:
     """What a sample set holds, as it was selected; the KL of those samples that have one."""
-    samples = tables.read_table(samples_dir / "samples.parquet", tables.SAMPLES)
-    trajectories = tables.read_table(samples_dir / "trajectories.parquet", tables.TRAJECTORIES)
+    samples, trajectories = tables.read_sample_set(samples_dir)
     kl = pc.drop_null(samples["kl"]).to_numpy()
     sizes = np.array([len(ids) for ids in samples["token_ids"].to_pylist()], dtype=int)
     with_sample = set(samples["problem_id"].to_pylist())
@@ -203,16 +201,11 @@ class _Sample:
 
 
 def _by_sample(directory: Path) -> dict[tuple[str, int], _Sample]:
-    samples = tables.read_table(directory / "samples.parquet", tables.SAMPLES).to_pylist()
-    trajectories = tables.read_table(
-        directory / "trajectories.parquet", tables.TRAJECTORIES
-    ).to_pylist()
-    by_id = {row["problem_id"]: row for row in trajectories}
+    samples, trajectories = tables.read_sample_set(directory)
+    by_id = {row["problem_id"]: row for row in trajectories.to_pylist()}
     found = {}
-    for row in samples:
+    for row in samples.to_pylist():
         id_, step = row["problem_id"], row["step"]
-        if id_ not in by_id:
-            raise ArtifactError(f"{directory}: sample of {id_} without its trajectory")
         label = dict(zip(row["token_ids"], row["weights"], strict=True))
         found[id_, step] = _Sample(step, by_id[id_], label, row["kl"])
     return found

@@ -11,9 +11,11 @@ import os
 import re
 import shutil
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lightreasoner import untrusted
 from lightreasoner.errors import ArtifactError, DiskFullError
 from lightreasoner.storage import aside, digests
 
@@ -49,6 +51,9 @@ class Workspace:
     compute: "Compute"
 
 
+MOST_FILES = 100_000
+"""In a directory and those under it."""
+
 _PINNED = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*@[0-9a-f]{40}")
 _CONTENT_DIGEST = re.compile(r"[0-9a-f]{32}(\.dir)?")
 
@@ -82,15 +87,41 @@ def of(path: Path, anew: bool = False) -> Artifact:
 
 
 def files_under(path: Path) -> list[Path]:
-    """All files below a directory, those in linked directories included."""
-    return [
-        Path(root, name) for root, _, names in os.walk(path, followlinks=True) for name in names
-    ]
+    """All files below a directory, those in linked directories included.
+
+    Raises ArtifactError for a directory that cannot be read, what is neither file nor directory
+    (a named pipe, a link to nowhere), a link that leads back, and more than MOST_FILES.
+    """
+    found: list[Path] = []
+    left, folders = MOST_FILES, [(path, frozenset[tuple[int, int]]())]
+    while folders:
+        folder, above = folders.pop()
+        try:
+            state = folder.stat()
+            with os.scandir(folder) as entries:
+                members = [
+                    (Path(each), each.is_dir(), each.is_file()) for each in islice(entries, left)
+                ]
+        except OSError as error:
+            raise ArtifactError(f"{folder}: cannot be read ({error.strerror}); mend it") from error
+        left -= len(members)
+        if not left:
+            raise ArtifactError(f"{path}: holds {MOST_FILES:,} files or more; give one with fewer")
+        if (here := (state.st_dev, state.st_ino)) in above:
+            raise ArtifactError(f"{folder}: leads back to a folder above it; remove the link")
+        for member, is_folder, is_file in members:
+            if not is_folder and not is_file:
+                raise ArtifactError(f"{member}: is a pipe or leads nowhere; remove it")
+            if is_folder:
+                folders.append((member, above | {here}))
+            else:
+                found.append(member)
+    return found
 
 
 def file_sha256(path: Path) -> str:
-    """sha256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
+    """sha256 of a file's bytes, in hexadecimal. Raises as `untrusted.open_file`, ArtifactError."""
+    with untrusted.open_file(path, ArtifactError) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -103,7 +134,7 @@ def flush(path: Path) -> None:
 
 def sync(path: Path) -> None:
     """Force one file's, or one directory's own, data onto the disk."""
-    handle = os.open(path, os.O_RDONLY)
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
         os.fsync(handle)
     finally:
@@ -111,19 +142,23 @@ def sync(path: Path) -> None:
 
 
 def place(artifact: Artifact, out: Path) -> None:
-    """Put an artifact's directory at `out`, whole or not at all: hard links, else copies."""
-    out.parent.mkdir(parents=True, exist_ok=True)
+    """Put an artifact's directory at `out`, whole or not at all: hard links, else copies.
+
+    Raises ArtifactError as `files_under`, and DiskFullError.
+    """
+    files_under(artifact.path)  # else a loop of links is copied without end
     try:
+        out.parent.mkdir(parents=True, exist_ok=True)
         with aside.beside(out) as work:
             shutil.copytree(artifact.path, work / "new", copy_function=_link_or_copy)
             swap(work / "new", out, work / "old")
     except OSError as error:
-        raise disk_full(error, out) from error
+        raise unwritable(error, out) from error
 
 
 def swap(new: Path, out: Path, old: Path) -> None:
     """Rename `new` to `out`, what was there to `old`; and back, if that fails."""
-    there = out.exists()
+    there = os.path.lexists(out)
     if there:
         out.rename(old)
     try:
@@ -135,15 +170,15 @@ def swap(new: Path, out: Path, old: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all. Raises DiskFullError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a text file whole or not at all. Raises DiskFullError, ArtifactError."""
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with aside.beside(path) as work:
             (work / "new").write_text(text, encoding="utf-8")
             sync(work / "new")
             (work / "new").replace(path)
     except OSError as error:
-        raise disk_full(error, path) from error
+        raise unwritable(error, path) from error
 
 
 def disk_full(error: Exception, path: Path) -> Exception:
@@ -155,6 +190,16 @@ def disk_full(error: Exception, path: Path) -> Exception:
     if number in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error):
         return DiskFullError(f"{path}: no space left on the disk; free some and run again")
     return error
+
+
+def unwritable(error: OSError, path: Path) -> Exception:
+    """What the system said of a place that cannot be written, as a line."""
+    found = disk_full(error, path)
+    if found is not error:
+        return found
+    return ArtifactError(
+        f"{path}: cannot be written ({error.strerror or error}); clear the way or its permissions"
+    )
 
 
 def _link_or_copy(source: str, target: str) -> None:

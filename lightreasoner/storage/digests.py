@@ -16,6 +16,8 @@ import os
 import time
 from pathlib import Path
 
+from lightreasoner import untrusted
+from lightreasoner.errors import ArtifactError
 from lightreasoner.storage import aside
 
 LARGE = 1 << 20
@@ -41,12 +43,15 @@ def keep(home: Path) -> None:
 
 
 def md5(path: Path, anew: bool = False) -> str:
-    """md5 of a file's bytes, in hexadecimal; `anew` reads them whatever is remembered."""
+    """md5 of a file's bytes, in hexadecimal; `anew` reads them whatever is remembered.
+
+    Raises ArtifactError for what is no file that can be read.
+    """
     name = os.path.abspath(path)  # noqa: PTH100, a link's own place, not what it leads to
     known = _known.get(name)
     if known and not anew and known[0] == _state(path.stat()):
         return known[1]
-    with path.open("rb") as file:
+    with untrusted.open_file(path, ArtifactError) as file:
         now, state = time.time_ns(), _state(os.fstat(file.fileno()))
         found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
     if state[0] >= LARGE and now - max(state[2:]) > SETTLED and known != (state, found):
@@ -63,9 +68,9 @@ def _state(found: os.stat_result) -> State:
 def _load(file: Path) -> Known:
     """What the file says; nothing if it is not there or says it in another way."""
     try:
-        tree = json.loads(file.read_text(encoding="utf-8"))
+        tree = untrusted.read_json(file, ValueError)
         return {name: ([*map(int, state)], str(digest)) for name, (*state, digest) in tree.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ArithmeticError, ValueError, TypeError, AttributeError):
         return {}
 
 

@@ -1,11 +1,15 @@
 """Where results go: a new or empty folder, or in place of one that the store has as well.
 
 So a command replaces an earlier result, wherever it was put, and nothing else without --overwrite.
+A file is known for an earlier result by the fields of its JSON.
 """
 
+import contextlib
+from collections.abc import Collection
 from itertools import islice
 from pathlib import Path
 
+from lightreasoner import untrusted
 from lightreasoner.errors import ArtifactError
 from lightreasoner.storage import artifacts
 from lightreasoner.storage.artifacts import Artifact
@@ -15,6 +19,13 @@ DATA = HOME / "data"
 KEPT = ("store", "work", "mlflow", "prefect", "runs")
 """Folders under home whose content no result may replace."""
 NAMED = 3
+
+
+def own(home: Path) -> Path:
+    """Home by its whole path, made for this user alone if it is not there."""
+    with contextlib.suppress(OSError):  # the store says what is wrong
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return home.absolute()
 
 
 def check_new(out: Path, remedy: str = "choose a new directory") -> None:
@@ -42,17 +53,45 @@ def check(out: Path, home: Path, overwrite: bool = False) -> None:
         check_new(out, "choose a new directory, or replace all that it holds by --overwrite")
 
 
+def check_file(out: Path, fields: Collection[str], overwrite: bool = False) -> None:
+    """Refuse a file that does not begin as those that the command writes: with a JSON object, in
+    one line or alone, that has these fields. Raises ArtifactError."""
+    if out.exists() and not out.is_file():
+        raise ArtifactError(f"{out}: is a directory or a device; name a file")
+    if not overwrite and (out.exists() or out.is_symlink()) and not _has_fields(out, fields):
+        raise ArtifactError(
+            f"{out}: is there, and no earlier result of this command; name another file, or "
+            "replace it by --overwrite"
+        )
+
+
 def put(artifact: Artifact, out: Path, home: Path, overwrite: bool = False) -> None:
     """Place a result at `out`, checked again as time has passed."""
     check(out, home, overwrite)
     artifacts.place(artifact, out)
 
 
+def _has_fields(file: Path, fields: Collection[str]) -> bool:
+    """Whether a file is empty, or its first line, or all of it, is an object with these fields."""
+    try:
+        with untrusted.open_file(file, ArtifactError) as opened:
+            text = opened.read(untrusted.SETTINGS_BYTES)
+    except (ArtifactError, OSError):
+        return False
+    for part in (text, text.partition(b"\n")[0]):
+        try:
+            found = untrusted.json_value(part)
+        except ValueError:
+            continue
+        return isinstance(found, dict) and found.keys() >= set(fields)
+    return not text
+
+
 def _is_stored(out: Path, home: Path) -> bool:
     """Whether a manifest of the store (store.py) names just this content."""
     try:
         said = f'"digest": "{artifacts.digest(out)}"'.encode()
-    except OSError:  # a link to nowhere is in no result
+    except (OSError, ArtifactError):  # what cannot be read is in no result
         return False
     return any(said in _content(file) for file in (home / "store").glob("*/*/manifest.json"))
 

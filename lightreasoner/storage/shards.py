@@ -9,6 +9,7 @@ every piece in the same company as an uninterrupted run would: the bytes come ou
 
 import json
 import logging
+import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -17,7 +18,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lightreasoner.storage import artifacts
+from lightreasoner import untrusted
+from lightreasoner.errors import ArtifactError
+from lightreasoner.storage import artifacts, tables
 
 Piece = tuple[range, pa.Table]
 """A range of inputs, and the rows made of them."""
@@ -78,6 +81,7 @@ class Shards:
         path = self.scratch / "plan.json"
         plan = _read_plan(path)
         if plan is None or plan.total != self.total:
+            _make_room(path)
             plan = _Plan(uuid.uuid4().hex, self.total, self.size)
             artifacts.write_text(path, json.dumps(asdict(plan)) + "\n")
         starts = range(0, plan.total, plan.size)
@@ -92,9 +96,9 @@ class Shards:
         if not path.exists():
             return None
         try:
-            table = pq.read_table(path, page_checksum_verification=True)
-        except (OSError, pa.ArrowException) as error:
-            log.warning("%s is damaged (%s); making it again", path, type(error).__name__)
+            table = tables.read_parquet(path)
+        except ArtifactError as error:
+            log.warning("%s; making it again", error)
             return None
         is_ours = (table.schema.metadata or {}).get(PLAN_KEY) == plan_id.encode()
         if not is_ours or not table.schema.equals(self.schema, check_metadata=False):
@@ -108,6 +112,7 @@ class Shards:
         table = table.replace_schema_metadata({PLAN_KEY: plan_id.encode()})
         pq.write_table(table, unfinished, compression="zstd", write_page_checksum=True)
         artifacts.sync(unfinished)
+        _make_room(path)
         unfinished.replace(path)
         artifacts.sync(path.parent)
 
@@ -120,7 +125,16 @@ class _Plan:
 
 
 def _read_plan(path: Path) -> _Plan | None:
+    """The plan; None if there is none, or one that is damaged."""
     try:
-        return _Plan(**json.loads(path.read_text(encoding="utf-8")))
-    except (FileNotFoundError, ValueError, TypeError):
+        plan = _Plan(**untrusted.read_json(path, ArtifactError))
+    except (FileNotFoundError, ArtifactError, TypeError):
         return None
+    kinds = [type(value) for value in (plan.id, plan.total, plan.size)]
+    return plan if kinds == [str, int, int] and plan.size > 0 else None
+
+
+def _make_room(path: Path) -> None:
+    """Remove a folder from where a file is to be; a rename replaces all else."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)

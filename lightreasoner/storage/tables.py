@@ -4,8 +4,9 @@ Bytes depend on the content alone (fixed schema, compression and order), so that
 equal digests. Plain pandas and `datasets` open them. docs/sample-set.md describes the sample set.
 """
 
+import contextlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lightreasoner import untrusted
 from lightreasoner.errors import ArtifactError
+from lightreasoner.storage import values
 
 Array = npt.NDArray[Any]
 IDS = pa.list_(pa.int32())
@@ -22,6 +25,24 @@ VALUES = pa.list_(pa.float32())
 ROWS_PER_GROUP = 1 << 16
 FORMAT_VERSION = 1
 """Of all tables here; it grows when a column or a key of the metadata changes its meaning."""
+
+TABLE_BYTES = 1 << 34
+"""Of a table, on disk or in memory: 16 GiB, a hundred million steps."""
+
+SAID = 200
+"""How many characters of pyarrow's own words an error quotes."""
+
+AGAIN = "run the stage that writes it again"
+
+NUMBER = (int, float)
+READ: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("generate", "score", "import"), dict),
+    **dict.fromkeys(("alpha", "beta", "alpha_min"), NUMBER),
+    **dict.fromkeys(("threshold", "quantile"), (*NUMBER, type(None))),
+    **dict.fromkeys(("style", "label", "tokenizer"), str),
+    "reference": list,
+}
+"""The keys of provenance that are read, wherever they stand, and the kinds of their values."""
 
 TRAJECTORIES = pa.schema(
     {
@@ -120,29 +141,73 @@ def metadata(provenance: dict[str, Any] | None) -> dict[str, str]:
 
 
 def read_table(path: Path, schema: pa.Schema) -> pa.Table:
-    """Read a table and check its version and columns.
+    """Read a table and check its version, its columns and their values (values.py).
 
-    Raises ArtifactError if the version is newer than this code's or the columns are others.
+    Raises ArtifactError, also if the file claims to be larger than TABLE_BYTES.
     """
-    try:
-        table = pq.read_table(path)
-    except FileNotFoundError:
-        raise ArtifactError(f"{path}: no such file; run the stage that writes it") from None
-    except (OSError, pa.ArrowException) as error:
-        raise ArtifactError(f"{path}: not a readable Parquet file ({error})") from error
+    table = read_parquet(path)
     _refuse_newer(path, table.schema.metadata or {})
     if not table.schema.equals(schema, check_metadata=False):
         missing = sorted(set(schema.names) - set(table.schema.names))
         detail = f"columns {missing} are missing" if missing else "column types differ"
         raise ArtifactError(f"{path}: another format ({detail}); write it with this version")
+    table = table.cast(schema)  # without the file's own metadata, which pandas would follow
+    values.check(path, table)
     return table
+
+
+def read_sample_set(directory: Path) -> tuple[pa.Table, pa.Table]:
+    """Samples and the trajectories that they point into. Raises ArtifactError."""
+    paths = [directory / f"{name}.parquet" for name in ("samples", "trajectories")]
+    samples, trajectories = read_table(paths[0], SAMPLES), read_table(paths[1], TRAJECTORIES)
+    values.check_sample_set(paths[0], samples, trajectories)
+    return samples, trajectories
+
+
+def read_parquet(path: Path) -> pa.Table:
+    """A Parquet file with all that it says of itself. Raises ArtifactError."""
+    with _opened(path) as file:
+        table = file.read()
+        table.validate(full=True)  # that text is UTF-8, for one
+        return table
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[pq.ParquetFile]:
+    """A Parquet file that does not claim to be larger than TABLE_BYTES, and is what it claims."""
+    try:
+        with untrusted.open_file(path, ArtifactError, TABLE_BYTES) as file:
+            opened = pq.ParquetFile(file, page_checksum_verification=True)
+            _refuse_larger(path, opened.metadata)
+            yield opened
+    except FileNotFoundError:
+        raise ArtifactError(f"{path}: no such file; run the stage that writes it") from None
+    except (OSError, ValueError, OverflowError, MemoryError, pa.ArrowException) as error:
+        said = " ".join(str(error).split())[:SAID]
+        raise ArtifactError(f"{path}: not a readable Parquet file ({said}); {AGAIN}") from error
+
+
+def _refuse_larger(path: Path, found: pq.FileMetaData) -> None:
+    """Refuse what would be too large in memory: each entry takes four bytes, however it is packed.
+
+    The file itself says how large it is, so that a compressed one need not be unpacked for it.
+    """
+    groups = [found.row_group(index) for index in range(found.num_row_groups)]
+    chunks = [group.column(index) for group in groups for index in range(group.num_columns)]
+    claims = [max(chunk.total_uncompressed_size, 4 * chunk.num_values) for chunk in chunks]
+    claims += [4 * found.num_rows]
+    if min(claims) < 0 or sum(claims) > TABLE_BYTES:
+        raise ArtifactError(
+            f"{path}: claims {sum(claims):,} bytes in memory; at most {TABLE_BYTES:,} are read"
+        )
 
 
 def _refuse_newer(path: Path, found: dict[bytes, bytes]) -> None:
     """A file without a version, another program's say, passes: its columns are checked anyway."""
     version = found.get(b"format_version", b"0").decode(errors="replace")
-    if not version.isdecimal():
-        raise ArtifactError(f"{path}: format_version {version!r} is not a number; write it again")
+    if not version.isdecimal() or len(version) > len("1000000"):
+        said = untrusted.shown(version, 40)
+        raise ArtifactError(f"{path}: format_version {said} is not a small number; {AGAIN}")
     if int(version) > FORMAT_VERSION:
         raise ArtifactError(
             f"{path}: format version {version}, this version of lightreasoner reads up to "
@@ -150,10 +215,33 @@ def _refuse_newer(path: Path, found: dict[bytes, bytes]) -> None:
         )
 
 
+def count(path: Path) -> int:
+    """How many rows a table has. Raises ArtifactError."""
+    with _opened(path) as file:
+        return int(file.metadata.num_rows)
+
+
 def provenance(path: Path) -> dict[str, Any]:
-    """What `write` put into the file's metadata."""
-    metadata = pq.read_schema(path).metadata or {}
-    return json.loads(metadata.get(b"lightreasoner", b"{}"))
+    """What `write` put into the file's metadata. Raises ArtifactError."""
+    with _opened(path) as file:
+        text = (file.schema_arrow.metadata or {}).get(b"lightreasoner", b"{}")
+    try:
+        tree = untrusted.json_value(text)
+        _check_provenance(tree)
+    except ValueError as error:
+        raise ArtifactError(f"{path}: its provenance is malformed ({error}); {AGAIN}") from error
+    return tree
+
+
+def _check_provenance(tree: Any) -> None:
+    """What is read of provenance has its kind. Raises ValueError."""
+    if not isinstance(tree, dict):
+        raise ValueError(f"must be an object, got {untrusted.shown(tree, 60)}")
+    for name, kind in READ.items():
+        if name in tree and (not isinstance(tree[name], kind) or isinstance(tree[name], bool)):
+            raise ValueError(f"{name} cannot be {untrusted.shown(tree[name], 60)}")
+        if kind is dict and name in tree:
+            _check_provenance(tree[name])
 
 
 def values_and_offsets(table: pa.Table, name: str) -> tuple[Array, Array]:

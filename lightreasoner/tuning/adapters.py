@@ -5,15 +5,17 @@ peft itself leaves out what it has no place for, and keeps zeros where a tensor 
 model would be the expert still, or half tuned, and nothing would say so.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightreasoner.errors import ArtifactError, LightReasonerError, ModelError
 from lightreasoner.inference import loading
-from lightreasoner.inference.model_files import ADAPTER_CONFIG, check_links, read_settings
+from lightreasoner.inference.model_files import ADAPTER_CONFIG, check_links, read_settings, reading
 from lightreasoner.storage import artifacts
 from lightreasoner.storage.artifacts import Artifact
+from lightreasoner.untrusted import shown
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
@@ -33,6 +35,12 @@ SHAPING = {
 }  # fmt: skip
 """The settings that say what an adapter computes; peft's other kinds of LoRA are refused."""
 SILENT = {"revision", "task_type", "peft_version", "inference_mode", "auto_mapping", "lora_dropout"}
+PATTERNS = ("target_modules", "exclude_modules", "layers_pattern", "rank_pattern", "alpha_pattern")
+"""The settings whose texts peft takes for regular expressions."""
+
+SLOW = re.compile(r"\)[*+{]|([*+{].*){4}", re.DOTALL)
+"""Of these, what can take for ever to match: a repeated group, or four parts of any length."""
+
 FRESH = (True, False, "gaussian", "orthogonal")
 """Values of init_lora_weights that leave the expert's own weights alone."""
 
@@ -84,14 +92,26 @@ def read_adapter(directory: Path) -> Adapter:
         if type(value := settings[name]) not in kinds:
             wanted = " or ".join(kind.__name__ for kind in kinds)
             raise ArtifactError(
-                f"{path}: {name} must be {wanted}, got {value!r:.80}; save it again"
+                f"{path}: {name} must be {wanted}, got {shown(value, 80)}; save it again"
             )
     if settings["r"] < 1 or not all(isinstance(name, str) for name in settings["target_modules"]):
         raise ArtifactError(
             f"{path}: r must be at least 1 and target_modules names, got {settings['r']} and "
-            f"{settings['target_modules']!r:.80}; save it again"
+            f"{shown(settings['target_modules'], 80)}; save it again"
         )
+    _check_patterns(path, settings)
     return Adapter(directory, settings)
+
+
+def _check_patterns(path: Path, settings: dict[str, Any]) -> None:
+    for name in PATTERNS:
+        value = settings.get(name)
+        for text in [value] if isinstance(value, str) else value if isinstance(value, dict) else ():
+            if SLOW.search(text):
+                raise ArtifactError(
+                    f"{path}: {name} has {shown(text, 80)}, whose repeated parts can take for ever "
+                    "to match; name the layers one by one"
+                )
 
 
 def check_base(adapter: Adapter, expert: Artifact) -> None:
@@ -120,7 +140,7 @@ def check_tensors(adapter: Adapter, model_dir: Path) -> "PreTrainedModel":
     file has: every one, of its shape, and no other. Raises ArtifactError that names the first.
     """
     from peft import get_peft_model_state_dict
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     skeleton = loading.load_skeleton(model_dir)
     wanted = {
@@ -131,10 +151,10 @@ def check_tensors(adapter: Adapter, model_dir: Path) -> "PreTrainedModel":
     }
     path = adapter.path / WEIGHTS
     try:
-        with safe_open(path, "pt") as file:
+        with reading(path), safe_open(path, "pt") as file:
             found = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise ArtifactError(f"{path}: cannot be read ({error}); tune again") from error
+    except ModelError as error:
+        raise ArtifactError(f"not an adapter's weights: {error}") from error
     again = f"give an adapter that peft saved for {model_dir}"
     if missing := [name for name in wanted if name not in found]:
         raise ArtifactError(
@@ -160,8 +180,9 @@ def put_on(model: "PreTrainedModel", adapter: Adapter) -> "PeftModel":
     from peft import set_peft_model_state_dict
     from safetensors.torch import load_file
 
-    tuned = _dress(model, adapter)
-    set_peft_model_state_dict(tuned, load_file(adapter.path / WEIGHTS))
+    tuned, path = _dress(model, adapter), adapter.path / WEIGHTS
+    with reading(path):
+        set_peft_model_state_dict(tuned, load_file(path))
     return tuned.eval()
 
 

@@ -10,21 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pyarrow as pa
-
 from lightreasoner.data.problems import Problem, problem_of, solution_text
 from lightreasoner.errors import ArtifactError, SelectionError
 from lightreasoner.inference import vocabulary
 from lightreasoner.inference.prompts import continuation
-from lightreasoner.sampling.contrast import Ints
-from lightreasoner.storage import artifacts, tables
+from lightreasoner.storage import artifacts, tables, values
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-WEIGHTS_TOLERANCE = 1e-3
-REMEDY = "select or import the samples again"
 
 
 @dataclass(frozen=True)
@@ -43,7 +36,7 @@ def read_rows(samples_dir: Path, batching: str) -> list[TrainingRow]:
 
     The label of step t stands where t is predicted: position len(prompt) + t - 1.
     """
-    samples, trajectories = _read(samples_dir)
+    samples, trajectories = tables.read_sample_set(samples_dir)
     by_id = {row["problem_id"]: row for row in trajectories.to_pylist()}
     rows = []
     for problem_id, group in samples.to_pandas().groupby("problem_id", sort=False):
@@ -114,7 +107,7 @@ def gold_rows(
     wanted = {problem_of(row.problem_id) for row in held_out}
     solutions = {problem.id: text for problem in problems if (text := solution_text(problem))}
     prompts: dict[str, list[int]] = {}
-    for trajectory in _read(samples_dir)[1].to_pylist():
+    for trajectory in tables.read_sample_set(samples_dir)[1].to_pylist():
         prompts.setdefault(problem_of(trajectory["problem_id"]), trajectory["prompt_ids"])
     return [
         one_hot_row(name, ids, continuation(solutions[name], ids, tokenizer))
@@ -137,24 +130,16 @@ def one_hot_row(problem_id: str, prompt_ids: list[int], completion_ids: list[int
 def check_samples(samples_dir: Path, expert_dir: Path) -> None:
     """Refuse a sample set that this expert cannot be tuned on; loads no model.
 
-    Raises SelectionError for an empty set, ArtifactError for one of another tokenizer, with ids
-    outside the expert's vocabulary, weights that do not sum to 1, or steps that are not there.
+    Raises SelectionError for an empty set, ArtifactError for one that is malformed (values.py), of
+    another tokenizer or with ids outside the expert's vocabulary.
     """
-    samples, trajectories = _read(samples_dir)
-    _check_trajectories(trajectories, samples_dir)
+    samples, trajectories = tables.read_sample_set(samples_dir)
     if not len(samples):
         raise SelectionError(f"{samples_dir}: has no samples; lower select.beta and select again")
     _check_tokenizer(samples_dir, expert_dir)
-    _check_ids(samples, trajectories, samples_dir, vocabulary.vocabulary_size(expert_dir))
-    _check_weights(samples, samples_dir)
-    _check_steps(samples, trajectories, samples_dir)
-
-
-def _read(samples_dir: Path) -> tuple[pa.Table, pa.Table]:
-    return (
-        tables.read_table(samples_dir / "samples.parquet", tables.SAMPLES),
-        tables.read_table(samples_dir / "trajectories.parquet", tables.TRAJECTORIES),
-    )
+    size = vocabulary.vocabulary_size(expert_dir)
+    for name, table in (("samples", samples), ("trajectories", trajectories)):
+        values.check_ids(samples_dir / f"{name}.parquet", table, size, "expert")
 
 
 def _check_tokenizer(samples_dir: Path, expert_dir: Path) -> None:
@@ -166,79 +151,4 @@ def _check_tokenizer(samples_dir: Path, expert_dir: Path) -> None:
         raise ArtifactError(
             f"{samples_dir}: its token ids are of the tokenizer {theirs}, the expert's is {ours}; "
             "give samples made with this expert"
-        )
-
-
-def _check_trajectories(trajectories: pa.Table, where: Path) -> None:
-    """Each has a prompt, without which its first step is nowhere, and an id of its own."""
-    names = trajectories["problem_id"].to_pandas()
-    prompts = np.diff(tables.values_and_offsets(trajectories, "prompt_ids")[1])
-    for bad, fault in ((names.duplicated(), "appears twice"), (prompts == 0, "has no prompt")):
-        if bad.any():
-            raise ArtifactError(
-                f"{where}: the trajectory {names[int(np.argmax(bad))]} {fault}; {REMEDY}"
-            )
-
-
-def _check_ids(samples: pa.Table, trajectories: pa.Table, where: Path, size: int) -> None:
-    for table, name in (
-        (samples, "token_ids"),
-        (trajectories, "prompt_ids"),
-        (trajectories, "completion_ids"),
-    ):
-        ids, _ = tables.values_and_offsets(table, name)
-        outside = ids[(ids < 0) | (ids >= size)]
-        if len(outside):
-            raise ArtifactError(
-                f"{where}: {name} hold {outside[0]}, the expert's vocabulary is 0 to {size - 1}; "
-                "give samples of this expert"
-            )
-
-
-def _check_weights(samples: pa.Table, where: Path) -> None:
-    """Each sample has as many weights as ids, none below 0, that sum to 1, and no id twice."""
-    ids, offsets = tables.values_and_offsets(samples, "token_ids")
-    weights, ends = tables.values_and_offsets(samples, "weights")
-    if len(ids) != len(weights) or (offsets != ends).any():
-        _refuse(samples, (np.diff(offsets) != np.diff(ends)), where, "lacks ids or weights")
-    pairs = _row_of(offsets).astype(np.int64) << 32 | ids
-    _, first = np.unique(pairs, return_index=True)
-    repeated = np.bincount(np.delete(_row_of(offsets), first), minlength=len(samples)) > 0
-    _refuse(samples, repeated, where, "has a token id twice")
-    sums = np.bincount(_row_of(offsets), weights.astype(np.float64), len(samples))
-    bad = ~(np.abs(sums - 1) <= WEIGHTS_TOLERANCE)
-    bad |= np.bincount(_row_of(offsets), ~(weights >= 0), len(samples)) > 0
-    if bad.any():
-        found = sums[bad.argmax()]
-        _refuse(samples, bad, where, f"has weights that sum to {found:.4g} or one below 0, not 1")
-
-
-def _row_of(offsets: Ints) -> Ints:
-    return np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-
-
-def _check_steps(samples: pa.Table, trajectories: pa.Table, where: Path) -> None:
-    """Each sample's trajectory is there and reaches its step, and no step has two samples.
-
-    An imported trajectory ends before the token of its last step, which is not known.
-    """
-    lengths = dict(
-        zip(
-            trajectories["problem_id"].to_pylist(),
-            np.diff(tables.values_and_offsets(trajectories, "completion_ids")[1]),
-            strict=True,
-        )
-    )
-    names, steps = samples["problem_id"].to_pylist(), samples["step"].to_numpy()
-    limits = np.array([lengths.get(name, -1) for name in names])
-    _refuse(samples, (steps < 0) | (steps > limits), where, "is past its trajectory's end")
-    repeated = samples.select(["problem_id", "step"]).to_pandas().duplicated().to_numpy()
-    _refuse(samples, repeated, where, "appears twice")
-
-
-def _refuse(samples: pa.Table, bad: "np.ndarray[Any, Any]", where: Path, fault: str) -> None:
-    if bad.any():
-        row = samples.slice(int(bad.argmax()), 1).select(["problem_id", "step"]).to_pylist()[0]
-        raise ArtifactError(
-            f"{where}: the sample of {row['problem_id']}, step {row['step']}, {fault}; {REMEDY}"
         )

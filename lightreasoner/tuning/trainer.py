@@ -9,6 +9,7 @@ damaged or not finished is left out by name, and training goes on from the one b
 import json
 import logging
 import math
+import re
 import shutil
 import time
 from collections.abc import Sequence
@@ -21,9 +22,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from lightreasoner.errors import ModelError
+from lightreasoner.errors import ArtifactError, ModelError
 from lightreasoner.repeatable import deterministic
-from lightreasoner.storage import artifacts
+from lightreasoner.storage import artifacts, payload
 from lightreasoner.tuning.loss import Batch, summed_divergence
 from lightreasoner.tuning.validation import Validation
 
@@ -120,13 +121,20 @@ def _entry(line: dict[str, float], prefix: str, names: Sequence[str]) -> dict[st
     return {"update": int(line["step"]), **{name: line[prefix + name] for name in names}}
 
 
+_NUMBERED = re.compile(r"checkpoint-[0-9]{1,9}")
+
+
 def last_good_checkpoint(scratch: Path) -> Path | None:
     """The newest whole checkpoint; newer ones that are not are named in a warning and removed."""
-    for path in sorted(scratch.glob("checkpoint-*"), key=_number, reverse=True):
+    found = [path for path in scratch.glob("checkpoint-*") if _NUMBERED.fullmatch(path.name)]
+    for path in sorted(found, key=_number, reverse=True):
         if _is_whole(path) and _is_whole(_best(path)):
             return path
         log.warning("finetune: checkpoint %s is damaged or unfinished; skipping it", path)
-        shutil.rmtree(path)
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
     return None
 
 
@@ -135,7 +143,7 @@ def _number(checkpoint: Path) -> int:
 
 
 def _state(checkpoint: Path) -> dict[str, Any]:
-    state: dict[str, Any] = json.loads((checkpoint / "trainer_state.json").read_text("utf-8"))
+    state: dict[str, Any] = payload.read_json(checkpoint / "trainer_state.json")
     return state
 
 
@@ -153,9 +161,9 @@ def _has_stopped(checkpoint: Path) -> bool:
 
 def _is_whole(checkpoint: Path) -> bool:
     try:
-        seal = json.loads((checkpoint / SEAL).read_text(encoding="utf-8"))
+        seal = payload.read_json(checkpoint / SEAL)
         return seal == _checksums(checkpoint)
-    except (OSError, ValueError):
+    except (OSError, ArtifactError):
         return False
 
 

@@ -5,8 +5,10 @@ from typing import Annotated
 
 import typer
 
+from lightreasoner.cli import last_door
 from lightreasoner.cli.app import Commands, root_options
 from lightreasoner.storage.fingerprint import git_commit
+from lightreasoner.storage.outputs import HOME
 from recipes.microworld import recipe
 
 
@@ -33,4 +35,4 @@ def application() -> typer.Typer:
 
 
 if __name__ == "__main__":
-    application()(prog_name="python -m recipes.microworld")
+    last_door.through(lambda: application()(prog_name="python -m recipes.microworld"), lambda: HOME)

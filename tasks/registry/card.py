@@ -4,7 +4,6 @@ The merged model's own card cannot tell that, as merging comes before evaluating
 digests of its inputs only. The fuller card lies beside the model, whose digest it leaves alone.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from lightreasoner.formatting import (
     prompt_notes,
 )
 from lightreasoner.pipeline.store import Outcome
-from lightreasoner.storage import artifacts
+from lightreasoner.storage import artifacts, payload
 
 FILE = "README.md"
 DESCRIPTION_LENGTH = 5000  # characters that MLflow's registry tables hold
@@ -100,5 +99,4 @@ def _results(outcomes: Mapping[str, Outcome]) -> list[str]:
 
 def _tables(outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
     path = outcomes["report"].artifact.path / "tables.json"
-    tables: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return tables
+    return payload.read_json(path)

@@ -32,6 +32,8 @@ from tasks.registry.versions import DIGEST_TAG, REASON_TAG, Registered, reached
 from tasks.tracking import mlflow_runs, route
 
 TAG = "gate"
+AGAINST, PROBLEMS, TRIED = "gate.champion", "gate.problems", "gate.tried"
+OVER_CHAMPION = "gate.over_champion"
 NONE = "none"
 Evaluate = Callable[[Job], Outcome]
 """Runs the stage evaluate."""
@@ -114,12 +116,35 @@ class _Contest:
         base = self.outcomes["evaluate_base"].artifact.path
         candidate = self.outcomes["evaluate"].artifact.path
         try:
-            return decide(problem_set, base, candidate, standing)
+            return decide(problem_set, base, candidate, standing, self.earlier(version))
         except ArtifactError as error:
             if standing is None or standing.scores is None:
                 raise
             unlike = Champion(standing.version, why=f"it cannot be compared ({error})")
             return decide(problem_set, base, candidate, unlike)
+
+    def earlier(self, version: str | None) -> Callable[[str], int]:
+        """Counts who met this champion, or none, on the problems with a digest before.
+
+        A candidate that comes again has the place that it had. Tags hold the places, so a version
+        that is deleted, or that met another champion since, no longer counts.
+        """
+
+        def count(problems: str) -> int:
+            name, own = self.registered.name, self.registered.version
+            against = version or NONE
+            found = self.client.search_model_versions(
+                f"name = '{name}' and tags.`{PROBLEMS}` = '{problems}'"
+            )
+            met = {
+                str(each.version): int(each.tags.get(TRIED, 1))
+                for each in found
+                if each.tags.get(AGAINST) == against
+                and (version is None or each.tags.get(OVER_CHAMPION) != NONE)
+            }
+            return met[own] - 1 if own in met else max(met.values(), default=0)
+
+        return count
 
     def standing(self, version: str) -> Champion:
         """The champion with its scores of the candidate's problems, or why there are none."""
@@ -144,10 +169,13 @@ class _Contest:
         return Champion(version, outcome.artifact.path)
 
     def conclude(self, decision: Decision, before: str | None) -> bool:
-        """Record the decision and move the alias; False if `before` is no longer champion."""
+        """Record the decision and move the alias; False if `before` is no longer champion, or met
+        another candidate meanwhile."""
         name, number = self.registered.name, self.registered.version
         with _lock(self.home, name):
             if champion(self.client, name) != before:
+                return False
+            if self.earlier(before)(decision.problems) != decision.tried - 1:
                 return False
             self.record(decision)
             if decision.verdict == "promoted":
@@ -210,10 +238,12 @@ def _tags(decision: Decision) -> dict[str, str]:
         REASON_TAG: decision.reason,
         "gate.set": decision.problem_set,
         "gate.n": str(decision.n),
-        "gate.problems": decision.problems,
-        "gate.champion": decision.against or NONE,
+        PROBLEMS: decision.problems,
+        TRIED: str(decision.tried),
+        "gate.level": f"{decision.level:.2g}",
+        AGAINST: decision.against or NONE,
         "gate.over_base": _numbers(decision.over_base),
-        "gate.over_champion": _numbers(decision.over_champion),
+        OVER_CHAMPION: _numbers(decision.over_champion),
     }
 
 

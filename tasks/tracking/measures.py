@@ -1,12 +1,13 @@
 """The numbers of a payload that belong in MLflow's tables, a reader per stage."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
+
+from lightreasoner.storage import tables
+from lightreasoner.storage.payload import expected, read_json
 
 Metrics = dict[str, float]
 PAIRED = ("gained", "lost", "p", "p_holm")
@@ -15,7 +16,8 @@ PAIRED = ("gained", "lost", "p", "p_holm")
 def of_payload(stage: str, payload: Path) -> Metrics:
     """What the stage's payload amounts to; empty for stages whose curves say it all."""
     reader = _READERS.get(stage)
-    return reader(payload) if reader else {}
+    with expected(payload):
+        return reader(payload) if reader else {}
 
 
 def of_report(payload: Path) -> Metrics:
@@ -24,11 +26,11 @@ def of_report(payload: Path) -> Metrics:
     Accuracies and gains are fractions, gained and lost counts of problems; all by the strict
     verdict, and under `qwen/` by the toolkit's.
     """
-    tables = _read_json(payload / "tables.json")
-    before, after = tables["scores"]["base"], tables["scores"]["lightreasoner"]
+    report = read_json(payload / "tables.json")
+    before, after = report["scores"]["base"], report["scores"]["lightreasoner"]
     metrics: Metrics = {}
     for name in after:
-        scores = before[name], after[name], tables["paired"][name]
+        scores = before[name], after[name], report["paired"][name]
         for verdict, (old, new, paired) in (
             ("", scores),
             ("qwen/", tuple(score["qwen"] for score in scores)),
@@ -50,9 +52,7 @@ def _problems(payload: Path) -> Metrics:
 
 
 def _trajectories(payload: Path) -> Metrics:
-    table = pq.read_table(
-        payload / "trajectories.parquet", columns=["completion_ids", "finish_reason"]
-    )
+    table = tables.read_table(payload / "trajectories.parquet", tables.TRAJECTORIES)
     return {
         "trajectories": table.num_rows,
         "completion_tokens": pc.sum(pc.list_value_length(table["completion_ids"])).as_py(),
@@ -61,12 +61,12 @@ def _trajectories(payload: Path) -> Metrics:
 
 
 def _steps(payload: Path) -> Metrics:
-    return {"steps": pq.read_metadata(payload / "steps.parquet").num_rows}
+    return {"steps": tables.count(payload / "steps.parquet")}
 
 
 def _samples(payload: Path) -> Metrics:
     """Samples, trajectories with one, mean KL (nats; none in baselines), mean tokens per label."""
-    table = pq.read_table(payload / "samples.parquet", columns=["problem_id", "token_ids", "kl"])
+    table = tables.read_table(payload / "samples.parquet", tables.SAMPLES)
     found = {
         "samples": table.num_rows,
         "problems": pc.count_distinct(table["problem_id"]).as_py(),
@@ -79,14 +79,14 @@ def _samples(payload: Path) -> Metrics:
 def _parity(payload: Path) -> Metrics:
     return {
         f"parity/{key}": value
-        for key, value in _numbers(_read_json(payload / "parity.json")).items()
+        for key, value in _numbers(read_json(payload / "parity.json")).items()
     }
 
 
 def _scores(payload: Path) -> Metrics:
     """By the strict verdict, and under `qwen/` by the toolkit's; pass@k and maj@n if they are."""
     metrics: Metrics = {}
-    for name, score in _read_json(payload / "summary.json").items():
+    for name, score in read_json(payload / "summary.json").items():
         for verdict, found in (("", score), ("qwen/", score["qwen"])):
             low, high = found["ci95"]
             flat = {**found, "accuracy_low": low, "accuracy_high": high}
@@ -108,11 +108,6 @@ _READERS: dict[str, Callable[[Path], Metrics]] = {
     "evaluate": _scores,
     "report": of_report,
 }
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    tree: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return tree
 
 
 def _numbers(tree: dict[str, Any]) -> Metrics:

@@ -36,8 +36,17 @@ UNTRACKED = ""
 
 DIGEST_LENGTH = 36  # of a data set, at most: MLflow's MAX_DATASET_DIGEST_SIZE
 MODEL_INPUTS = {"expert", "amateur", "adapter", "model"}  # all other inputs are data sets
-QUIET = {"mlflow": logging.WARNING, "alembic": logging.WARNING, "urllib3": logging.ERROR}
-"""Loggers that would tell of every migration and every retry."""
+QUIET = {
+    "mlflow": logging.WARNING,
+    "mlflow.store.db.utils": logging.CRITICAL,
+    "alembic": logging.WARNING,
+    "urllib3": logging.ERROR,
+}
+"""Loggers that would tell of every migration and every retry, and show a stack for what the caller
+gets as an error."""
+
+LOCKED_SECONDS = 60.0
+"""A call's, where another program keeps the database locked."""
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -244,14 +253,21 @@ def _client() -> MlflowClient:
 
 
 def _attempt(what: str, call: Callable[[], T]) -> T | None:
-    """The call's result; None, and a warning in the log, where MLflow fails."""
-    try:
-        return call()
-    except FAILURES as error:
-        log.warning(
-            "MLflow did not take %s (%s); the pipeline continues", what, route.reason(error)
-        )
-        return None
+    """The call's result; None, and a warning in the log, where MLflow fails.
+
+    It is called again where another program has locked the database, which undoes it as a whole.
+    """
+    end = time.monotonic() + LOCKED_SECONDS
+    while True:
+        try:
+            return call()
+        except FAILURES as error:
+            if "database is locked" in str(error) and time.monotonic() < end:
+                continue  # MLflow has waited for 20 s
+            log.warning(
+                "MLflow did not take %s (%s); the pipeline continues", what, route.reason(error)
+            )
+            return None
 
 
 def _write(run_id: str, method: str, *arguments: Any) -> bool:

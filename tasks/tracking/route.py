@@ -82,7 +82,7 @@ def database_of(home: Path) -> str:
 
 
 def make_database(tracking_uri: str) -> None:
-    """Make a new SQLite database, if the URI names one that is not there; else do nothing.
+    """Make a new SQLite database, if the URI names one that is not there, or an empty file.
 
     MLflow makes its tables without a lock and in many steps: two processes at once, or an
     interrupt, leave a database that never works again (MLflow 3.17, docs/decisions/004-mlflow.md).
@@ -90,16 +90,20 @@ def make_database(tracking_uri: str) -> None:
     server's database is made with this, too, before the server starts.
     """
     path = Path(tracking_uri.removeprefix(SQLITE))
-    if not tracking_uri.startswith(SQLITE) or path.exists():
+    if not tracking_uri.startswith(SQLITE) or _is_made(path):
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_suffix(".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        if not path.exists():
+        if not _is_made(path):
             new = path.with_suffix(".new")
             new.unlink(missing_ok=True)
             MlflowClient(f"{SQLITE}{new}")
             new.rename(path)
+
+
+def _is_made(path: Path) -> bool:
+    return path.exists() and path.stat().st_size > 0
 
 
 def reason(error: Exception) -> str:

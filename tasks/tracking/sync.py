@@ -13,6 +13,7 @@ The run's process holds this file's lock (flock), so whoever gets it knows that 
 import contextlib
 import fcntl
 import logging
+import os
 import tempfile
 import threading
 from collections.abc import Collection, Iterator
@@ -24,12 +25,16 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from sqlalchemy.exc import SQLAlchemyError
 
+from lightreasoner.storage import places
 from tasks.tracking import route
 
 COPY_TAG = "sync.copy_of"
 COPY = f"tags.`{COPY_TAG}`"
 SECONDS = 5.0
 """Between two copies of a run that goes on."""
+
+LONGEST = 2_000
+"""Characters of a server's address."""
 
 MOST = 10_000
 FAILURES = (MlflowException, SQLAlchemyError, OSError)
@@ -53,8 +58,7 @@ class Copier:
     @contextlib.contextmanager
     def during(self, root: str) -> Iterator[None]:
         """Copy a run and those under it while the block lasts, and the rest at its end."""
-        path = _unsent(self.home) / root
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path = places.folder(self.home, "mlflow", "unsent") / root
         stop = threading.Event()
 
         def work() -> None:
@@ -157,9 +161,16 @@ def send_all(home: Path, wanted: Collection[str] = ()) -> tuple[list[str], bool]
     lines, is_done = [], True
     for path in sorted(_unsent(home).glob("*")):
         name = path.name
+        if os.path.lexists(path) and not path.is_file():
+            lines.append(f"{path} is no record of a run; remove it")
+            is_done = False
+            continue
         # What is gone was sent meanwhile by another process.
-        with contextlib.suppress(FileNotFoundError), path.open("r+", encoding="utf-8") as file:
-            server = file.read()
+        with (
+            contextlib.suppress(FileNotFoundError),
+            path.open("r+", encoding="utf-8", errors="replace") as file,
+        ):
+            server = file.read(LONGEST)
             try:
                 name = str(_client(home).get_run(path.name).info.run_name)
                 if wanted and not {path.name, name} & set(wanted):

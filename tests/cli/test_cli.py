@@ -8,11 +8,13 @@ import runpy
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 import yaml
 from command_line import call, faults
@@ -36,7 +38,7 @@ OTHERS = [
     "preset", "prompts", "grade", "explain", "push", "publish", "down", "status",
     "sync",
 ]  # fmt: skip
-CONSOLE = "from flows.cli.app import main; main()"
+CONSOLE = "from flows.cli.console import main; main()"
 
 
 @pytest.fixture
@@ -146,6 +148,7 @@ def test_home_and_inputs_may_lie_elsewhere(workspace: Path) -> None:
     result = call("prepare", "--home", "h", "--params", str(workspace / "params.yaml"))
     assert result.exit_code == 0
     assert len(list((workspace / "h/store/prepare").iterdir())) == 1
+    assert stat.S_IMODE((workspace / "h").stat().st_mode) == 0o700
     assert "steps.parquet" in faults(call("select", "--steps", "h"))[0]
 
 
@@ -188,7 +191,10 @@ def test_an_unknown_method_is_named(workspace: Path) -> None:
 
 def test_debug_shows_the_traceback(workspace: Path) -> None:
     result = call("--debug", "select", "--set", "select.beta=-1")
-    assert isinstance(result.exception, config.ConfigError)
+    assert result.exit_code == 2
+    first, *_, last = result.stderr.splitlines()
+    assert first == "Traceback (most recent call last):"
+    assert last == "error: --set: select.beta must be >= 0 nats, got -1"
 
 
 def test_both_command_lines_know_their_version() -> None:
@@ -211,6 +217,30 @@ def test_a_preset_is_written_and_read_back(name: str, tmp_path: Path) -> None:
     assert result.stdout == f"{file}: {name}\n"
     assert config.load(file) == PRESETS[name]
     assert [entry.name for entry in tmp_path.iterdir()] == ["params.yaml"]
+
+
+def test_a_preset_replaces_another_one_and_no_edits(tmp_path: Path) -> None:
+    """A comment of the user's own, another file: only if told so."""
+    file = tmp_path / "params.yaml"
+    for name in ("qwen2.5-math-1.5b", "microworld"):
+        assert call("preset", name, "--params", str(file)).exit_code == 0
+    preset = file.read_text(encoding="utf-8")
+    for text in (f"# mine\n{preset}", "\x00"):
+        file.write_text(text, encoding="utf-8")
+        (line,) = faults(call("preset", "microworld", "--params", str(file)))
+        assert line == (
+            f"{file}: is not as `preset` wrote it, and would be lost; name another file by "
+            "--params, or replace it by --overwrite"
+        )
+        assert file.read_text(encoding="utf-8") == text
+    assert call("preset", "microworld", "--params", str(file), "--overwrite").exit_code == 0
+    assert file.read_text(encoding="utf-8") == preset
+
+
+def test_the_checkouts_parameters_are_a_presets() -> None:
+    """So that `preset` may replace them."""
+    text = (environment.ROOT / "params.yaml").read_text(encoding="utf-8")
+    assert text in {config.dump(each) for each in PRESETS.values()}
 
 
 def test_an_unknown_preset_lists_the_presets(workspace: Path) -> None:
@@ -240,7 +270,7 @@ def python(code: str, *arguments: str, **environ: str) -> "subprocess.CompletedP
 def test_help_and_bad_parameters_load_nothing_heavy(arguments: list[str]) -> None:
     code = f"""
 import sys
-from flows.cli.app import main
+from flows.cli.console import main
 sys.argv[1:] = {arguments!r}
 try:
     main()
@@ -342,6 +372,12 @@ def test_a_prefect_server_that_is_down_is_named(
     assert "start that server, or unset the variable" in result.stderr
 
 
+def asked(page: str, login: str, **headers: str) -> int:
+    """The status that a server answers with."""
+    known = tuple(login.split(":")) if login else None
+    return httpx.get(page, auth=known, headers=headers).status_code  # type: ignore[arg-type]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_up_serves_runs_and_ends_with_all_its_processes(workspace: Path) -> None:
@@ -363,6 +399,13 @@ def test_up_serves_runs_and_ends_with_all_its_processes(workspace: Path) -> None
         servers = local.running(home)
         assert servers is not None
         assert up.status(home)
+        for page, login, status in (
+            (f"{servers.prefect}/api/flows/count", "", 401),
+            (servers.mlflow, "", 401),
+            (servers.mlflow, environment.login(home), 200),
+        ):
+            assert asked(page, login) == status
+            assert asked(page, login, Host="evil.example") == 400
         for flow in local.DEPLOYED:
             address = f"{servers.prefect}/api/deployments/name/{flow}/local"
             answer = local._get(address, environment.login(home))

@@ -13,7 +13,7 @@ from flows import environment
 from lightreasoner.cli import completion
 from lightreasoner.presets import NAMES
 
-CONSOLE = "from flows.cli.app import main; main()"
+CONSOLE = "from flows.cli.console import main; main()"
 TIMED = f"""
 import sys
 try:

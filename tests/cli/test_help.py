@@ -13,7 +13,7 @@ GROUPS = {
     "Single stages": [
         "prepare", "generate", "score", "select", "finetune", "merge", "evaluate-base", "report",
     ],
-    "Evaluate": ["evaluate", "prompts", "grade", "pair"],
+    "Evaluate": ["evaluate", "prompts", "grade", "pair", "power"],
     "Sample sets": ["keep", "gold", "explain", "samples"],
 }  # fmt: skip
 WITH_SERVERS = {

@@ -189,7 +189,7 @@ def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("written", "gold"),
-    [("7", "7"), ("7.0", "7.0"), ("0.1", "0.1"), ("-0.5e1", "-5.0"), ("9" * 400, "9" * 400)],
+    [("7", "7"), ("7.0", "7.0"), ("0.1", "0.1"), ("-0.5e1", "-5.0"), ("9" * 300, "9" * 300)],
 )
 def test_a_number_in_json_is_read(tmp_path: Path, written: str, gold: str) -> None:
     path = text_file(tmp_path / "a.jsonl", f'{{"question": "q?", "answer": {written}}}')
@@ -203,8 +203,8 @@ def test_a_number_in_json_is_read(tmp_path: Path, written: str, gold: str) -> No
         ('{"question": "q?", "answer": -Infinity}', "answer must be a finite number, got -inf"),
         ('{"question": "q?", "answer": NaN}', "answer missing or empty"),
         (f'{{"question": "q?", "answer": {"9" * 5000}}}', "not valid JSON"),
-        ('{"question": "q?", "answer": 1, "answer": 2}', "not valid JSON (answer appears twice)"),
-        ('{"question": "q?", "answer": 1, "x": {"a": 1, "a": 1}}', "(a appears twice)"),
+        ('{"question": "q?", "answer": 1, "answer": 2}', "not valid JSON ('answer' appears twice)"),
+        ('{"question": "q?", "answer": 1, "x": {"a": 1, "a": 1}}', "('a' appears twice)"),
         ("[" * 100_000, "not valid JSON"),
     ],
     ids=lambda value: value[:40],

@@ -58,7 +58,7 @@ def test_other_conditions_are_refused_unless_they_are_free(tmp_path: Path) -> No
 
 
 def test_a_response_that_stands_twice_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match=r"scores.parquet: a problem appears twice"):
+    with pytest.raises(ArtifactError, match=r"scores.parquet: row 4, .* appears twice"):
         edited(tmp_path / "twice", lambda rows: pd.concat([rows, rows.iloc[:1]]))
 
 

@@ -25,7 +25,7 @@ RUN = f"""
 import atexit, json, pathlib, sys
 loaded = lambda: [name for name in {HEAVY} if name in sys.modules]
 atexit.register(lambda: pathlib.Path("loaded.json").write_text(json.dumps(loaded())))
-from flows.cli.app import main
+from flows.cli.console import main
 main()
 """
 

@@ -249,7 +249,14 @@ def finetunings(home: Path) -> list[tuple[float, float]]:
 def test_a_value_out_of_range_is_refused_before_there_is_a_run(
     runner: Server, fields: dict[str, Any]
 ) -> None:
-    for wrong in ({"beta": -0.5}, {"alpha": 1.5}, {"preset": "nonsense"}, {"more": ["beta"]}):
+    for wrong in (
+        {"beta": -0.5},
+        {"alpha": 1.5},
+        {"preset": "nonsense"},
+        {"more": ["beta"]},
+        {"more": ["select.beta=2001-99-99"]},
+        {"n_problems": 10**30},
+    ):
         with pytest.raises(PrefectHTTPStatusError) as error:
             runner.start("lightreasoner", **{**fields, **wrong})
         assert error.value.response.status_code in (409, 422)
@@ -321,7 +328,7 @@ def test_a_killed_run_becomes_crashed_and_gives_its_turn_back(
     file = tmp_path / "params.yaml"
     longer = config.changed(tiny_params, ["finetune.updates=5000", "finetune.seed=4"])
     file.write_text(config.dump(longer), encoding="utf-8")
-    code = ["-c", "from flows.cli.app import main; main()", "run", "--params", str(file)]
+    code = ["-c", "from flows.cli.console import main; main()", "run", "--params", str(file)]
     process = subprocess.Popen([sys.executable, *code], env=runner.environ, cwd=tmp_path)
     with runner.client() as client:
         until(lambda: accelerator.ensure_limit(client) == (1, 1), 120)

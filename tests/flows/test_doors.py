@@ -2,28 +2,34 @@
 against the servers as `up` starts them, and against the one that a run starts for itself.
 """
 
+import base64
 import contextlib
+import itertools
 import json
 import os
 import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 from checkout import ROOT
 from ports import free_port
+from starlette.responses import PlainTextResponse
+from starlette.testclient import TestClient
 from test_ui_browser import command, environ
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from flows import environment
-from flows.servers import local
+from flows.servers import doors, local
 from flows.servers.manager import Manager
 from lightreasoner.errors import ConfigError
 
@@ -44,6 +50,21 @@ with get_client(sync_client=True) as client:
     print(client.api_url, flush=True)
 sys.stdin.read()
 """
+
+
+HOSTILE = {
+    "UVICORN_HOST": "0.0.0.0",
+    "UVICORN_UDS": "/nowhere/socket",
+    "MLFLOW_HOST": "0.0.0.0",
+    "MLFLOW_UVICORN_OPTS": "--uds /nowhere/socket",
+    "MLFLOW_SERVER_ALLOWED_HOSTS": "*",
+    "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": "*",
+    "MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE": "true",
+    "PREFECT_SERVER_API_HOST": "0.0.0.0",
+    "PREFECT_SERVER_API_AUTH_STRING": "",
+    "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": "*",
+}
+"""Variables of a shell that would open the servers to other machines, pages or users."""
 
 
 def mode(path: Path) -> int:
@@ -96,6 +117,86 @@ def test_only_the_server_of_this_home_is_told_the_login(
             assert os.environ.get("PREFECT_API_AUTH_STRING") == told
 
 
+def test_only_the_mlflow_server_of_this_home_is_told_the_login(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, _, secret = environment.login(tmp_path).partition(":")
+    for url, told in (("http://127.0.0.1:5001", None), ("http://127.0.0.1:5000", secret)):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", url)
+        environment.use_servers(tmp_path, "http://127.0.0.1:4200/api", "http://127.0.0.1:5000")
+        assert os.environ.get("MLFLOW_TRACKING_PASSWORD") == told
+
+
+def test_no_variable_of_the_shell_opens_the_servers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that are not options of the servers, which `up` gives them."""
+    for name, value in HOSTILE.items():
+        monkeypatch.setenv(name, value)
+    login = environment.login(tmp_path)
+    ours = environment.environment_of_servers(tmp_path, "http://127.0.0.1:1", "http://127.0.0.1:2")
+    assert [name for name in ours if name.startswith(environment.OPENING)] == ["UVICORN_APP_DIR"]
+    assert ours["PREFECT_SERVER_API_AUTH_STRING"] == login
+    assert (
+        ours["PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS"] == "http://127.0.0.1:1,http://localhost:1"
+    )
+    assert f"{ours['MLFLOW_TRACKING_USERNAME']}:{ours['MLFLOW_TRACKING_PASSWORD']}" == login
+    options = [
+        f"{option} {value}"
+        for service in local.services(tmp_path, local.at(4200, 5000))[:2]
+        for option, value in itertools.pairwise(service.arguments)
+    ]
+    assert options.count("--host 127.0.0.1") == 2
+
+
+def basic(login: str) -> dict[str, str]:
+    return {"Authorization": f"Basic {base64.b64encode(login.encode()).decode()}"}
+
+
+OURS, ADDRESS = basic("lightreasoner:secret"), "http://127.0.0.1:5000"
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 401),
+        (OURS, 200),
+        ({**OURS, "Host": "localhost:5000"}, 200),
+        ({**OURS, "Host": "localhost:8080"}, 200),  # by a tunnel of ssh
+        ({**OURS, "Origin": ADDRESS}, 200),
+        (basic("lightreasoner:wrong"), 401),
+        (basic(":"), 401),
+        (basic("lightreasoner:secret "), 401),
+        ({"Authorization": "Bearer secret"}, 401),
+        ({"Authorization": "Basic \xff"}, 401),
+        ({**OURS, "Origin": EVIL}, 403),
+        ({**OURS, "Origin": "null"}, 403),
+        ({**OURS, "Origin": "http://127.0.0.1:5001"}, 403),  # another user's page, on this machine
+        ({**OURS, "Origin": "http://localhost:5000"}, 403),
+        ({**OURS, "Host": "evil.example:5000"}, 400),
+        ({**OURS, "Host": "evil.example:5000", "Origin": "http://evil.example:5000"}, 400),
+        ({**OURS, "Host": ""}, 400),
+    ],
+)
+def test_only_the_login_and_the_servers_own_pages_are_let_in(
+    headers: dict[str, str], status: int
+) -> None:
+    app = doors.by_name(doors.Login(PlainTextResponse("in"), "lightreasoner:secret"))
+    client = TestClient(app, ADDRESS)
+    raw = {name: value.encode("latin-1") for name, value in headers.items()}
+    for method in ("GET", "POST"):
+        answer = client.request(method, "/", headers=raw)
+        assert answer.status_code == status
+        assert (answer.text == "in") is (status == 200)
+        assert answer.headers.get("www-authenticate", "").startswith("Basic") is (status == 401)
+
+
+def test_health_needs_no_login() -> None:
+    app = doors.by_name(doors.Login(PlainTextResponse("in"), "lightreasoner:secret"))
+    assert TestClient(app, ADDRESS).get("/health").status_code == 200
+    assert TestClient(app, ADDRESS).get("/healthy").status_code == 401
+
+
 class Door:
     """A Prefect server, and those who knock."""
 
@@ -136,7 +237,8 @@ def refuses_strangers(door: Door, asked: list[tuple[str, str, Any]]) -> None:
     for method, path, body in asked:
         for who, headers in STRANGERS.items():
             answer = door.knock(method, path, headers, body)
-            assert answer.status_code == 401, (who, method, path)
+            status = 400 if "Host" in headers else 401
+            assert answer.status_code == status, (who, method, path)
             assert "access-control-allow-origin" not in answer.headers, who
         wish = {"Access-Control-Request-Method": method, "Origin": EVIL}
         assert httpx.options(f"{door.address}/api/{path}", headers=wish).status_code == 400
@@ -150,7 +252,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     start = command("up", "--detach", "--params", str(ROOT / "params.yaml"), *options)
     try:
         done = subprocess.run(
-            start, env=environ(home), cwd=home.parent, check=True, capture_output=True
+            start, env=environ(home) | HOSTILE, cwd=home.parent, check=True, capture_output=True
         )
         (home.parent / "said").write_bytes(done.stdout + done.stderr)
         yield home
@@ -208,6 +310,35 @@ def test_a_websocket_needs_the_login(door: Door) -> None:
 
 @pytest.mark.nightly
 @pytest.mark.timeout(600)
+def test_only_this_machine_can_connect(up: Path) -> None:
+    """Whatever the shell of `up` had set."""
+    servers = local.announced(up)
+    assert servers is not None
+    found = {
+        (connection.laddr.ip, connection.laddr.port)
+        for process in Manager(up).left()
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert {ip for ip, _ in found} == {"127.0.0.1"}
+    ports = {int(address.rpartition(":")[2]) for address in (servers.prefect, servers.mlflow)}
+    assert ports < {port for _, port in found}
+    (runners,) = {port for _, port in found} - ports  # its runs show it a token each
+    with socket.create_connection(("127.0.0.1", runners), timeout=30) as line:
+        line.sendall(b"x" * 100 + b"\n")
+        line.shutdown(socket.SHUT_WR)
+        assert line.recv(1) == b""
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(600)
+def test_another_name_opens_nothing_even_with_the_login(door: Door) -> None:
+    with pytest.raises(httpx.HTTPStatusError, match="400 Bad Request"):
+        door.ask("POST", "flows/count", json={}, headers={"Host": "evil.example:4200"})
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(600)
 def test_the_login_stands_in_its_file_alone(up: Path) -> None:
     """Neither in what is printed, logged or kept, nor in a command line, which all users read."""
     _, _, secret = environment.login(up).partition(":")
@@ -220,7 +351,7 @@ def test_the_login_stands_in_its_file_alone(up: Path) -> None:
     assert len(processes) >= 4
     assert not [each for each in processes if secret in " ".join(each.cmdline())]
     said = (up.parent / "said").read_text(encoding="utf-8")
-    assert f"the line in {up / environment.LOGIN} is the password of Prefect's page" in said
+    assert f"the line in {up / environment.LOGIN} is the password of Prefect's page; " in said
 
 
 @pytest.mark.nightly
@@ -242,14 +373,23 @@ def test_our_own_clients_have_the_login(up: Path, door: Door) -> None:
 
 @pytest.mark.nightly
 @pytest.mark.timeout(600)
-def test_mlflow_refuses_foreign_names_and_paths_that_lead_out(up: Path) -> None:
+def test_mlflow_refuses_strangers_and_paths_that_lead_out(up: Path) -> None:
+    """Its assistant among them, which runs programs for whoever asks on this machine."""
     servers = local.announced(up)
     assert servers is not None
     search = f"{servers.mlflow}/api/2.0/mlflow/experiments/search?max_results=1"
     create = f"{servers.mlflow}/api/2.0/mlflow/experiments/create"
-    assert httpx.get(search).status_code == 200
-    assert httpx.get(search, headers={"Host": "evil.example"}).status_code == 403
-    assert httpx.post(create, headers={"Origin": EVIL}, json={"name": "x"}).status_code == 403
+    assistant = f"{servers.mlflow}/ajax-api/3.0/mlflow/assistant/config"
+    login = basic(environment.login(up))
+    for page in (search, assistant, servers.mlflow):
+        assert httpx.get(page).status_code == 401
+        assert httpx.get(page, headers=login).status_code == 200
+        assert httpx.get(page, headers={**login, "Host": "evil.example"}).status_code == 400
+    for origin in (EVIL, "http://127.0.0.1:9", "null"):
+        headers = {**login, "Origin": origin}
+        assert httpx.post(create, headers=headers, json={"name": "x"}).status_code == 403
+    assert httpx.post(create, json={"name": "x"}).status_code == 401
+    assert httpx.post(create, headers=login, json={"name": "x"}).status_code == 200
     files = "2.0/mlflow-artifacts/artifacts"
     for path in (
         f"api/{files}/..%2f..%2fmlflow.db",
@@ -260,14 +400,17 @@ def test_mlflow_refuses_foreign_names_and_paths_that_lead_out(up: Path) -> None:
         f"api/{files}?path=../..",
         "get-artifact?path=../../mlflow.db&run_uuid=x",
     ):
-        assert raw_status(servers.mlflow, path) == 400, path
+        assert raw_status(servers.mlflow, path) == 401, path
+        assert raw_status(servers.mlflow, path, login) == 400, path
 
 
-def raw_status(address: str, path: str) -> int:
+def raw_status(address: str, path: str, headers: Mapping[str, str] = MappingProxyType({})) -> int:
     """The status of a path that no client has tidied up."""
     host = address.removeprefix("http://")
+    given = {"Host": host, "Connection": "close", **headers}
+    lines = [f"GET /{path} HTTP/1.1", *(f"{name}: {value}" for name, value in given.items())]
     with socket.create_connection(tuple(host.split(":"))) as line:  # type: ignore[arg-type]
-        line.sendall(f"GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+        line.sendall("\r\n".join([*lines, "", ""]).encode())
         return int(line.recv(100).split()[1])
 
 

@@ -21,7 +21,7 @@ pytestmark = [
     pytest.mark.timeout(1200),
     pytest.mark.skipif(not dvc_checkout.DVC.is_file(), reason="needs .venv/bin/dvc"),
 ]
-CONSOLE = "from flows.cli.app import main; main()"
+CONSOLE = "from flows.cli.console import main; main()"
 CLEAN = "Data and pipelines are up to date.\n"
 GTO = dvc_checkout.ROOT / ".venv-dvc" / "bin" / "gto"
 

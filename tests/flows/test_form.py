@@ -25,7 +25,7 @@ CHANGES = st.fixed_dictionaries(
         "finetune.updates": st.none() | st.integers(1, 9999),
         "finetune.learning_rate": st.floats(1e-9, 1),
         "evaluate.problem_sets": st.lists(st.sampled_from(["gsm8k", "no", "1e5"]), min_size=1),
-        "prepare.source": st.text("ab:, #[]{}'\"=\n-é", min_size=1, max_size=120),
+        "prepare.source": st.text("ab:, #[]{}'\"=-é", min_size=1, max_size=120),
         "models.expert": st.sampled_from(["microworld/expert", "my models/a b", "o/n@c"]),
         "compute.gradient_checkpointing": st.booleans(),
         "finetune.target_modules": st.just(["q_proj"]),

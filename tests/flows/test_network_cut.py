@@ -15,7 +15,7 @@ from ports import free_port
 from flows import environment
 from lightreasoner.config import Params
 
-CONSOLE = "from flows.cli.app import main; main()"
+CONSOLE = "from flows.cli.console import main; main()"
 ASK = """
 import socket
 for address in (("192.0.2.1", 443), ("2001:db8::1", 443), ("127.0.0.1", 9)):
@@ -29,24 +29,26 @@ except OSError:
     pass
 """
 SESSION = """
-import subprocess, sys, time
+import os, subprocess, sys, time
+from pathlib import Path
 import httpx
 prefect, mlflow = sys.argv[1:]
 def call(*arguments):
     done = subprocess.run([sys.executable, "-c", CONSOLE, *arguments])
     assert done.returncode == 0, arguments
-CONSOLE = "from flows.cli.app import main; main()"
+CONSOLE = "from flows.cli.console import main; main()"
 call("up", "--detach", "--prefect-port", prefect, "--mlflow-port", mlflow)
 try:
-    api = f"http://127.0.0.1:{prefect}/api"
-    found = httpx.get(f"{api}/deployments/name/lightreasoner/local").json()["id"]
-    made = httpx.post(
-        f"{api}/deployments/{found}/create_flow_run", json={"state": {"type": "SCHEDULED"}}
+    login = Path(os.environ["LIGHTREASONER_HOME"], "prefect-login").read_text().strip()
+    api = httpx.Client(auth=tuple(login.split(":")), base_url=f"http://127.0.0.1:{prefect}/api")
+    found = api.get("deployments/name/lightreasoner/local").json()["id"]
+    made = api.post(
+        f"deployments/{found}/create_flow_run", json={"state": {"type": "SCHEDULED"}}
     ).json()["id"]
     state = "SCHEDULED"
     while state in ("SCHEDULED", "PENDING", "RUNNING"):
         time.sleep(1)
-        state = httpx.get(f"{api}/flow_runs/{made}").json()["state"]["type"]
+        state = api.get(f"flow_runs/{made}").json()["state"]["type"]
     assert state == "COMPLETED", state
     call("status")
 finally:

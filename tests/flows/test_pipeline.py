@@ -384,7 +384,7 @@ def test_the_summary_shows_what_matters(tmp_path: Path, tiny_expert: Path) -> No
     gain = ["+40.0 (+36.0 to +44.0)", "250/10", "2.0 × 10⁻⁵⁰"]  # p corrected for two sets
     of_toolkit = ["40.0%", "80.0%"]
     strict = ["tuned", "600", "40.0% (35.0-45.0)", "80.0% (75.0-85.0)"]
-    assert row == [*strict, *gain, *of_toolkit]
+    assert row == [*strict, *gain, "+7.5", *of_toolkit]  # 260 of 600 changed
     assert "models:/m@candidate (version 3)" in text
     assert "gate         kept. Version 2 stays champion: it cannot be graded. On 3 probl" in text
     assert report["registered_model"]["gate"]["champion"] == "2"

@@ -1,7 +1,8 @@
 """The records of finished runs: which one a name or an id stands for."""
 
 import json
-from dataclasses import replace
+import os
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -37,13 +38,21 @@ def test_without_a_name_it_is_the_newest(home: Path) -> None:
     assert records.find(home, None, NOWHERE) == TWO
 
 
+def test_the_last_that_was_kept_is_the_newest_though_the_clock_was_set_back(home: Path) -> None:
+    """What is kept twice, without its model and with it, keeps its time."""
+    late = replace(ONE, name="late", prefect="33333333-cccc", finished=1.0)
+    for _ in range(2):
+        records.keep(home, late)
+        assert records.find(home, None, NOWHERE) == replace(late, finished=301.0)
+
+
 @pytest.mark.parametrize("run", ["one", "11111111-aaaa", "11111111-AAAA", "1111"])
 def test_by_name_and_by_either_id(run: str, home: Path) -> None:
     assert records.find(home, run, NOWHERE) == ONE
 
 
 def test_runs_of_one_name_and_one_result_are_one(home: Path) -> None:
-    again = replace(ONE, prefect="33333333", mlflow="", finished=200.0)
+    again = replace(ONE, prefect="33333333", mlflow="", finished=400.0)
     again.registered_model["gate"] = {"verdict": "kept"}
     records.keep(home, again)
     assert records.find(home, "one", NOWHERE) == again
@@ -90,3 +99,25 @@ def test_parameters_of_another_version_are_said() -> None:
     old = replace(ONE, params={**ONE.params, "select": {"gamma": 1}})
     with pytest.raises(RecordError, match="those of another version of lightreasoner"):
         old.values()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        "[]",
+        "{}",
+        '{"finished": "soon"}',
+        json.dumps(asdict(replace(ONE, finished=1e30))),
+        json.dumps(asdict(replace(ONE, finished=float("nan")))),
+        json.dumps(asdict(ONE) | {"digests": []}),
+        json.dumps(asdict(ONE) | {"name": None}),
+    ],
+)
+def test_a_file_that_is_no_record_is_left_out(home: Path, text: str) -> None:
+    (home / "runs" / "0.json").write_text(text)
+    os.mkfifo(home / "runs" / "1.json")
+    (home / "runs" / "2.json").mkdir()
+    (home / "runs" / "3.json").symlink_to("nowhere")
+    assert records.newest_first(home) == [TWO, ONE]
+    assert records.find(home, None, NOWHERE).ended()

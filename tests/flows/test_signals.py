@@ -17,7 +17,7 @@ import yaml
 from flows import environment
 from lightreasoner.config import Params
 
-CONSOLE = "from flows.cli.app import main; main()"
+CONSOLE = "from flows.cli.console import main; main()"
 pytestmark = [pytest.mark.nightly, pytest.mark.timeout(900)]
 
 

@@ -102,7 +102,7 @@ def environ(home: Path) -> dict[str, str]:
 
 
 def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-c", "from flows.cli.app import main; main()", *arguments]
+    return [sys.executable, "-c", "from flows.cli.console import main; main()", *arguments]
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +160,9 @@ def logged_in(servers: Servers, browser: Any, expect: Any) -> Any:
 def new_page(servers: Servers, browser: Any, logged_in: Any) -> Iterator[Callable[[], Any]]:
     """Opens pages; at the end, none of them has asked another machine."""
     window = {"width": 1280, "height": 1000}
-    context = browser.new_context(viewport=window, storage_state=logged_in)
+    user, _, secret = environment.login(servers.home).partition(":")
+    typed = {"username": user, "password": secret, "origin": servers.mlflow}  # for MLflow's page
+    context = browser.new_context(viewport=window, storage_state=logged_in, http_credentials=typed)
     context.set_default_timeout(60_000)
     context.on("request", lambda request: servers.asked.append(request.url))
 

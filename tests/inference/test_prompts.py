@@ -6,7 +6,7 @@ import pytest
 
 from lightreasoner.config import PromptStyle
 from lightreasoner.errors import ModelError
-from lightreasoner.inference import loading, prompts
+from lightreasoner.inference import chat_templates, loading, prompts
 
 QWEN = (
     "<|im_start|>system\nPlease reason step by step, and put your final answer within \\boxed{}."
@@ -105,3 +105,72 @@ def test_demos_of_cot_are_questions_of_their_own(tiny_expert: Path) -> None:
         prompts.encode("1?", "cot", tokenizer, [("a", "A")])
         == (tokenizer("Question: a\nAnswer: A\n\n\nQuestion: 1?\nAnswer:")["input_ids"])
     )
+
+
+MESSAGES = "{% for turn in messages %}{{ turn.content }}|{% endfor %}{{ eos_token }}"
+
+
+def chat_of(directory: Path, template: object) -> list[str]:
+    """Two prompts in a model's own template."""
+    tokenizer = loading.load_tokenizer(directory)
+    tokenizer.chat_template = template  # type: ignore[assignment]
+    return prompts.render_prompts(["1+1? \ud83d", "é"], "chat", tokenizer)
+
+
+def test_a_set_is_rendered_as_transformers_does(tiny_expert: Path) -> None:
+    """Half a surrogate pair and special tokens come through."""
+    tokenizer = loading.load_tokenizer(tiny_expert)
+    for template in (tokenizer.get_chat_template(), MESSAGES):
+        expected = [
+            tokenizer.apply_chat_template(
+                [
+                    {"role": "system", "content": prompts.CUE},
+                    {"role": "user", "content": question},
+                ],
+                chat_template=template,
+                tokenize=False,
+                add_generation_prompt=True,
+            )
+            for question in ("1+1? \ud83d", "é")
+        ]
+        assert chat_of(tiny_expert, template) == expected
+
+
+LOOP = "{% for b in range(100000) %}"
+SELF = "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(90) }}"
+DOUBLING = "{% set x = x ~ x %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        (LOOP * 3 + "{% endfor %}" * 3, "takes over 0.32 s"),
+        (SELF, "takes over 0.32 s"),
+        ("{{ 10 ** (10 ** 10) }}", "takes over"),
+        ("{{ 'a' * 10 ** 10 }}", "takes over"),
+        ("{{ '%1000000000000d' % 1 }}", "takes over"),
+        ("{% set x = 'abc' %}" + DOUBLING * 100, "takes over"),
+        ("{{ 'abc' * 1000000 }}", "its prompt has 3,000,000 characters; the limit is 1,048,576"),
+        ("a" * 2_000_000, "it has 2,000,057 characters; the limit is 1,048,576"),
+        ("{{ range(10 ** 9) }}", "OverflowError: Range too big"),
+        ("{{ 1 / 0 }}", "ZeroDivisionError: division by zero"),
+        ("{{ messages.x.y }}", "has no attribute 'x'"),
+        ("{% if %}", "Expected an expression"),
+        ("(" * 9 + "{{ " + "(" * 5_000 + "1" + ")" * 5_000 + " }}", "RecursionError"),
+        ("{{ raise_exception('a\nb') }}", r"\(a b\)"),
+    ],
+)
+def test_a_template_that_takes_too_much_is_one_line(
+    tiny_expert: Path, monkeypatch: pytest.MonkeyPatch, template: str, said: str
+) -> None:
+    """Neither time nor memory of this process is the template's."""
+    monkeypatch.setattr(chat_templates, "SECONDS", 0.3)
+    with pytest.raises(ModelError, match=f"style chat: .*{said}.*; use qwen25") as caught:
+        chat_of(tiny_expert, template)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("template", [3, ["x"], {"a": "x"}])
+def test_a_template_of_another_kind_is_one_line(tiny_expert: Path, template: object) -> None:
+    with pytest.raises(ModelError, match=f"{tiny_expert}: cannot be loaded"):
+        chat_of(tiny_expert, template)

@@ -3,6 +3,7 @@
 import gc
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,15 +11,16 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pytest
-from ray import cloudpickle
 
 from lightreasoner.config import Compute, Evaluate, Generate, Score
 from lightreasoner.data import problems
 from lightreasoner.data.problems import Problem
 from lightreasoner.errors import ModelError
 from lightreasoner.evaluation import evaluate
+from lightreasoner.inference import worker_pool
 from lightreasoner.inference.worker_pool import crew
 from lightreasoner.progress import Silent
 from lightreasoner.sampling import generate, score
@@ -36,6 +38,9 @@ TWO = ONE.model_copy(update={"workers": 2})
 @pytest.fixture(autouse=True)
 def own_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    worker_pool._lock()  # before Ray is imported
+    from ray import cloudpickle
+
     # Ray's processes cannot import a test.
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     yield
@@ -65,11 +70,45 @@ class Squares:
 RANGES = [range(start, start + 3) for start in range(0, 12, 3)]
 
 
+ASK = """
+import sys
+from ray._raylet import GcsClient
+GcsClient(address=sys.argv[1]).get_all_node_info()
+"""
+
+
+def asked(address: str, token: dict[str, str]) -> str:
+    """What Ray answers a program of this user's that knows this token, or none."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    command = [sys.executable, "-c", ASK, address]
+    done = subprocess.run(command, env=kept | token, capture_output=True, text=True, timeout=60)
+    return done.stderr.strip() or "all it wanted"
+
+
+def listened_on() -> set[str]:
+    """The addresses that this process and all below it listen on."""
+    here = psutil.Process()
+    ours = [one for each in (here, *here.children(True)) for one in each.net_connections("inet")]
+    return {one.laddr.ip for one in ours if one.status == psutil.CONN_LISTEN}
+
+
 @pytest.mark.slow
-def test_pieces_come_from_other_processes() -> None:
+def test_pieces_come_from_other_processes_that_nobody_else_reaches() -> None:
+    """All of Ray's ports are on loopback, and take no call without this run's token."""
+    import ray
+
     with crew(Squares, TWO) as workers:
         found = dict(workers.pieces(RANGES))
         assert workers.size == 3
+        addresses = {address.removeprefix("::ffff:") for address in listened_on()}
+        server = ray.get_runtime_context().gcs_address
+        mode = {"RAY_AUTH_MODE": "token"}
+        assert asked(server, mode | {"RAY_AUTH_TOKEN": os.environ["RAY_AUTH_TOKEN"]}) == (
+            "all it wanted"
+        )
+        for token in ({}, mode | {"RAY_AUTH_TOKEN": "0" * 64}):
+            assert "InvalidAuthToken" in asked(server, token)
+    assert addresses == {"127.0.0.1"}
     assert found.keys() == set(RANGES)
     for inputs, table in found.items():
         assert table["n"].to_pylist() == [n * n for n in inputs]

@@ -293,19 +293,73 @@ def test_any_flipped_bit_beside_the_payload_is_found(
     assert store.find(wanted) is not None
 
 
-@pytest.mark.parametrize("kind", ["file", "link to nowhere", "link to a folder"])
-def test_what_is_no_folder_in_a_results_place_is_made_again(tmp_path: Path, kind: str) -> None:
+KINDS = ["file", "pipe", "link to nowhere", "link to a folder", "folder"]
+
+
+def put(kind: str, path: Path) -> None:
+    """Something else in the place of what the store keeps there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+    if kind == "file":
+        path.write_text("in the way")
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        (path / "full").mkdir(parents=True)
+    else:
+        other = path.parent / "other"
+        other.mkdir(exist_ok=True)
+        path.symlink_to(other if kind.endswith("folder") else "nowhere")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "place",
+    ["", "payload", "payload/seed", "payload/more", "manifest.json", "metrics.jsonl"],
+)
+def test_what_is_no_result_in_a_results_place_is_made_again(
+    tmp_path: Path, place: str, kind: str
+) -> None:
+    """Nothing waits for a pipe, and what a link leads to stays."""
+    home = tmp_path / "home"
+    run(home, tmp_path)
+    (entry,) = (home / "store" / "prepare").glob("*")
+    put(kind, entry / place)
+    is_harmless = place == "payload/more" and kind in ("folder", "link to a folder")
+    assert run(home, tmp_path) == is_harmless
+    assert run(home, tmp_path)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "place", ["store/prepare", "store/locks", "store/locks/KEY", "work/KEY", "work/KEY/entry",
+              "work/KEY/shards"]
+)  # fmt: skip
+def test_what_lies_in_the_way_of_work_is_cleared(tmp_path: Path, place: str, kind: str) -> None:
+    home = tmp_path / "home"
+    path = home / place.replace("KEY", job(tmp_path).key)
+    path.parent.mkdir(parents=True)
+    put(kind, path)
+    assert not run(home, tmp_path)
+    assert run(home, tmp_path)
+
+
+@pytest.mark.parametrize("place", ["store", "work"])
+def test_what_lies_directly_under_home_is_named(tmp_path: Path, place: str) -> None:
+    (tmp_path / "home").mkdir()
+    put("file", tmp_path / "home" / place)
+    with pytest.raises(ArtifactError, match=f"home/{place}: is no folder, but .*; move it"):
+        run(tmp_path / "home", tmp_path)
+
+
+def test_a_manifest_without_end_is_not_read(tmp_path: Path) -> None:
     run(tmp_path, tmp_path)
     (entry,) = (tmp_path / "store" / "prepare").glob("*")
-    shutil.rmtree(entry)
-    (tmp_path / "other").mkdir()
-    if kind == "file":
-        entry.write_text("in the way")
-    else:
-        entry.symlink_to(tmp_path / ("other" if kind.endswith("folder") else "nowhere"))
-    assert not run(tmp_path, tmp_path)
-    assert run(tmp_path, tmp_path)
-    assert (tmp_path / "other").is_dir()
+    for text in ("[" * 100_000, '{"a":' * 5_000, "9" * 5_000, "[]", "Infinity"):
+        (entry / "manifest.json").unlink()
+        (entry / "manifest.json").write_text(text)
+        assert Store(tmp_path).find(job(tmp_path)) is None
 
 
 def several(inputs: Inputs, config: Prepare, work: Workspace, watcher: Watcher) -> None:

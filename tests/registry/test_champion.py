@@ -179,7 +179,7 @@ def test_the_first_champion(world: World) -> None:
     assert candidate.description().startswith("micro/expert, tuned by LightReasoner")
 
 
-def test_kept_where_the_interval_touches_zero(world: World) -> None:
+def test_kept_where_it_is_not_shown_to_be_better(world: World) -> None:
     candidate = world.candidate("a", "+" * 22 + "-" * 78)
     found = candidate.gate()
     assert (found.decision.verdict, found.champion) == ("kept", None)
@@ -225,6 +225,25 @@ def test_a_better_candidate_takes_over_and_reruns_change_nothing(world: World) -
         assert (b.tags()["gate"], b.tags()["gate.reason"]) == ("promoted", reason)
         assert b.description() == words
     assert decisions[0] == decisions[1]
+
+
+def test_the_registry_counts_who_was_tried(world: World) -> None:
+    """Ten gained: p is 1/1024, enough for the first and second, too little for the fourth.
+
+    Places are kept by those who come again, counted per champion and per set of problems.
+    """
+    worse = [world.candidate(f"worse {n}", "+" * n + "-" * (100 - n)) for n in (20, 21, 22)]
+    ten = world.candidate("ten", "+" * 30 + "-" * 70)
+    assert [each.gate().decision.tried for each in (*worse, ten, *worse, ten)] == [1, 2, 3, 4] * 2
+    assert (ten.tags()["gate"], ten.tags()["gate.tried"]) == ("kept", "4")
+    assert ten.tags()["gate.level"] == "0.00095"
+    assert "for candidate 4 on these problems" in ten.description()
+    good = world.candidate("good", GOOD)
+    assert (good.gate().champion, good.tags()["gate.tried"]) == ("5", "5")
+    assert worse[0].gate().decision.tried == 1  # the first that meets this champion
+    better = world.candidate("better", BETTER)
+    assert better.gate().decision.tried == 2
+    assert better.gate().champion == better.version()
 
 
 def test_a_champion_by_hand_that_is_the_candidate_says_so(world: World) -> None:

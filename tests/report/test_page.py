@@ -231,6 +231,16 @@ def test_the_page_shows_gains_and_losses(made: Path) -> None:
     assert "50.0% (15.0-85.0)" in text
 
 
+def test_questions_that_the_tuning_may_have_met(made: Path) -> None:
+    """The written trajectories' tokens are no words of the questions: nothing is shared."""
+    found = json.loads((made / "tables.json").read_text())
+    none = {"problems": 0, "trajectories": 0, "any": 0}
+    for name, each in found["contamination"].items():
+        assert each["shared"] == {"8": none, "13": none}
+        assert each["without"]["difference"] == found["paired"][name]["difference"]
+    assert "Questions that the tuning may have met" in read_text(made)
+
+
 def test_the_pages_columns_say_verdict_and_interval(made: Path) -> None:
     """A table per verdict; on a phone each value stands behind its column's name."""
     html = (made / "report.html").read_text(encoding="utf-8")
@@ -240,7 +250,8 @@ def test_the_pages_columns_say_verdict_and_interval(made: Path) -> None:
         columns = [" ".join(Page(part).text.split()) for part in head.split("</th>")[:-1]]
         compared = [f"{label} ({verdict}, 95% CI)" for label in figures.METHODS.values()]
         tested = [f"gain, points ({verdict}, 95% CI)", f"gained ({verdict})", f"lost ({verdict})"]
-        assert columns == ["set", "n", *compared, *tested, f"paired p ({verdict}, Holm)"]
+        tested += [f"paired p ({verdict}, Holm)", "gain that shows (80% power)"]
+        assert columns == ["set", "n", *compared, *tested]
         for column in columns[1:]:
             assert html.count(f'data-label="{column}"') >= 2
 
@@ -397,7 +408,8 @@ def test_scores_under_other_conditions_are_refused(tmp_path: Path) -> None:
 def test_samples_of_other_steps_are_refused(tmp_path: Path) -> None:
     inputs = write_inputs(tmp_path)
     path = inputs["samples"] / "samples.parquet"
-    samples = tables.read_table(path, tables.SAMPLES).to_pandas().assign(problem_id="elsewhere")
+    samples = tables.read_table(path, tables.SAMPLES).to_pandas()
+    samples["problem_id"] = "elsewhere/" + samples["problem_id"]
     tables.write_table(samples, tables.SAMPLES, path, tables.provenance(path))
     with pytest.raises(ArtifactError, match="was not selected from"):
         write_report(inputs, tmp_path)
@@ -417,7 +429,17 @@ def test_samples_that_select_did_not_make_are_refused(tmp_path: Path) -> None:
     [
         ("scores/summary.json", None, "no such file"),
         ("scores/summary.json", "{", "not valid JSON"),
+        ("scores/summary.json", "[" * 100_000, "not valid JSON"),
+        ("scores/summary.json", "[]", "must be an object"),
+        ("scores/summary.json", "{}", "not as its stage writes it"),
+        (
+            "adapter/adapter_config.json",
+            "{}",
+            "not as its stage writes it",
+        ),
+        ("adapter/validation.json", '{"problem_ids": 7}', "not as its stage writes it"),
         ("adapter/curve.csv", None, "no such file"),
+        ("adapter/curve.csv", "update,loss,learning_rate\n1,x,0.1\n", "not a table of"),
         ("adapter/curve.csv", "a,b\n1,2\n", "not a table of"),
         ("adapter/curve.csv", "", "not a table of"),
     ],
@@ -429,8 +451,10 @@ def test_damaged_inputs_are_named(
     (tmp_path / file).unlink()
     if content is not None:
         (tmp_path / file).write_text(content)
-    with pytest.raises(ArtifactError, match=rf"{Path(file).name}: {message}"):
+    named = "adapter" if file.startswith("adapter/") and "as its" in message else Path(file).name
+    with pytest.raises(ArtifactError, match=rf"{named}: {message}") as caught:
         write_report(inputs, tmp_path)
+    assert "\n" not in str(caught.value)
 
 
 @settings(max_examples=25, deadline=None)

@@ -200,7 +200,7 @@ def test_the_examples_with_the_largest_differences_come_first(tmp_path: Path) ->
 
 def test_a_sample_without_its_trajectory_is_named(tmp_path: Path) -> None:
     broken = write_samples(tmp_path / "1", [("c", 0, [5], [1.0], 0.5)])
-    with pytest.raises(ArtifactError, match="sample of c without its trajectory"):
+    with pytest.raises(ArtifactError, match="problem_id 'c': must be a trajectory's"):
         sample_stats.diff(broken, broken)
 
 

@@ -1,6 +1,8 @@
 """Digests as DVC computes them, and placing that is whole or not at all."""
 
 import hashlib
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -104,3 +106,79 @@ def test_a_linked_file_is_placed_as_the_file(tmp_path: Path) -> None:
     artifacts.place(artifacts.of(tmp_path / "snapshots" / "c"), tmp_path / "out")
     assert not (tmp_path / "out" / "model").is_symlink()
     assert (tmp_path / "out" / "model").read_text() == "weights"
+
+
+def fifo(folder: Path) -> None:
+    os.mkfifo(folder / "pipe")
+
+
+def linked_to_nothing(folder: Path) -> None:
+    (folder / "gone").symlink_to("nowhere")
+
+
+def looped(folder: Path) -> None:
+    """Two links double the paths at each of the forty levels that the system follows."""
+    for name in "ab":
+        (folder / name).symlink_to(".", target_is_directory=True)
+
+
+def crossed(folder: Path) -> None:
+    for name, other in ("xy", "yx"):
+        (folder / name).mkdir()
+        for link in "ab":
+            (folder / name / link).symlink_to(f"../{other}", target_is_directory=True)
+
+
+def doubled(folder: Path) -> None:
+    """No loop, but 2^30 paths."""
+    for level in range(30):
+        (folder / f"{level}").mkdir()
+        for link in "ab":
+            (folder / f"{level}" / link).symlink_to(f"../{level + 1}", target_is_directory=True)
+    (folder / "30").mkdir()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (fifo, "pipe: is a pipe or leads nowhere; remove it"),
+        (linked_to_nothing, "gone: is a pipe or leads nowhere"),
+        (looped, "leads back to a folder above it; remove the link"),
+        (crossed, "leads back to a folder above it"),
+        (doubled, "holds 1,000 files or more; give one with fewer"),
+    ],
+)
+def test_a_walk_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None], said: str
+) -> None:
+    """Neither waits for ever nor fills the memory: the digest, a copy, what fits the store."""
+    monkeypatch.setattr(artifacts, "MOST_FILES", 1_000)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "file").write_text("x")
+    change(folder)
+    for walk in (
+        lambda: artifacts.digest(folder),
+        lambda: artifacts.place(Artifact(folder, ""), tmp_path / "out"),
+    ):
+        with pytest.raises(ArtifactError, match=said):
+            walk()
+    assert not (tmp_path / "out").exists()
+
+
+def test_files_of_linked_folders_count(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "other" / "deep").mkdir(parents=True)
+    (tmp_path / "other" / "deep" / "file").write_text("x")
+    for name in "ab":
+        (tmp_path / "folder" / name).symlink_to(tmp_path / "other", target_is_directory=True)
+    found = artifacts.files_under(tmp_path / "folder")
+    assert sorted(found) == [tmp_path / "folder" / name / "deep" / "file" for name in "ab"]
+
+
+def test_what_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "folder" / "full").mkdir(parents=True)
+    for path in (tmp_path / "file" / "new", tmp_path / "folder"):
+        with pytest.raises(ArtifactError, match=r"cannot be written \(.*\); clear the way"):
+            artifacts.write_text(path, "text")

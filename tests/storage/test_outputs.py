@@ -1,5 +1,6 @@
 """Places: a result of the store is replaced, another file never."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -130,3 +131,44 @@ def test_what_home_keeps_stays(out: str) -> None:
     for overwrite in (False, True):
         with pytest.raises(ArtifactError, match=f"home/{out}: is kept by home; choose a new"):
             outputs.check(HOME / out, HOME, overwrite)
+
+
+def test_a_file_is_replaced_if_it_is_an_earlier_result() -> None:
+    """Of one line, of several, of one object over several lines; an empty file is free."""
+    line = '{"gold": "4", "pred": "4", "more": [1]}'
+    for text in ("", line, f"{line}\n", f"{line}\nnot read\n", line.replace(", ", ",\n")):
+        Path("out").write_text(text, encoding="utf-8")
+        outputs.check_file(Path("out"), ("gold", "pred"))
+    Path("link").symlink_to("out")
+    for new in ("link", "new", "folder/new"):
+        outputs.check_file(Path(new), ("gold",))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "thesis",
+        '{"gold": "4"}\n',
+        '["gold", "pred"]',
+        "\n",
+        "\x00",
+        '{"gold": {"pred": 1}}',
+        "[" * 9999,
+    ],
+)
+def test_another_file_is_kept_unless_told_otherwise(text: str) -> None:
+    Path("out").write_text(text, encoding="utf-8")
+    with pytest.raises(ArtifactError, match="out: is there, and no earlier result of this command"):
+        outputs.check_file(Path("out"), ("gold", "pred"))
+    outputs.check_file(Path("out"), ("gold", "pred"), overwrite=True)
+
+
+def test_what_is_no_file_is_never_replaced() -> None:
+    os.mkfifo("pipe")
+    Path("gone").symlink_to("nowhere")
+    for name in ("pipe", "/dev/null", "."):
+        for overwrite in (False, True):
+            with pytest.raises(ArtifactError, match="is a directory or a device; name a file"):
+                outputs.check_file(Path(name), (), overwrite)
+    with pytest.raises(ArtifactError, match="gone: is there"):
+        outputs.check_file(Path("gone"), ())

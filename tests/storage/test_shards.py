@@ -1,6 +1,7 @@
 """Shards: nothing finished is computed again, damage is found, the bytes come out the same."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -78,7 +79,18 @@ def of_other_columns(path: Path) -> None:
     pq.write_table(pa.table({"other": [1]}), path)
 
 
-@pytest.mark.parametrize("harm", [truncated, flipped, foreign, of_other_columns])
+def a_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def a_folder(path: Path) -> None:
+    path.unlink()
+    (path / "more").mkdir(parents=True)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("harm", [truncated, flipped, foreign, of_other_columns, a_pipe, a_folder])
 def test_a_harmed_piece_is_made_again_and_said(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, harm: object
 ) -> None:
@@ -93,9 +105,31 @@ def test_a_harmed_piece_is_made_again_and_said(
     assert line.endswith("making it again")
 
 
-def test_a_broken_plan_is_made_again(tmp_path: Path) -> None:
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("harm", [a_pipe, a_folder])
+def test_a_plan_that_is_no_file_is_made_again(tmp_path: Path, harm: Callable[[Path], None]) -> None:
     Job(tmp_path).run()
-    (tmp_path / "plan.json").write_text("{")
+    harm(tmp_path / "plan.json")
+    assert Job(tmp_path).run() == [n * n for n in range(10)]
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        "{",
+        "[" * 100_000,
+        '{"id": "x", "total": 10, "size": 0}',
+        '{"id": "x", "total": 10, "size": -3}',
+        '{"id": "x", "total": "10", "size": 3}',
+        '{"id": 7, "total": 10, "size": 3}',
+        '{"id": "x", "total": 10, "size": ' + "9" * 5_000 + "}",
+        '{"id": "x"}',
+        "7",
+    ],
+)
+def test_a_broken_plan_is_made_again(tmp_path: Path, plan: str) -> None:
+    Job(tmp_path).run()
+    (tmp_path / "plan.json").write_text(plan)
     assert Job(tmp_path).run() == [n * n for n in range(10)]
 
 

@@ -24,7 +24,7 @@ from flows.servers.manager import Manager
 from lightreasoner.config import Params
 from tasks.tracking import route
 
-CONSOLE = "from flows.cli.app import main; main()"
+CONSOLE = "from flows.cli.console import main; main()"
 STAGES = {
     "prepare", "generate", "score", "select", "finetune", "merge", "evaluate_base", "evaluate",
     "report",
@@ -123,7 +123,9 @@ def parent_of(run: Run) -> str | None:
 
 
 @pytest.mark.parametrize("comes_back", [True, False])
-def test_the_server_of_up_is_killed(place: Place, comes_back: bool) -> None:
+def test_the_server_of_up_is_killed(
+    place: Place, comes_back: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Supervisor starts it again, or it stays away: both end with all records and the model.
 
     Measured on two busy cores, the default pipeline with 60 problems: 74 and 93 s undisturbed, 99 s
@@ -152,6 +154,9 @@ def test_the_server_of_up_is_killed(place: Place, comes_back: bool) -> None:
         while not answers(servers.mlflow):
             assert time.monotonic() < end
             time.sleep(0.5)
+        user, _, secret = environment.login(place.home).partition(":")
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", user)
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", secret)
         client = MlflowClient(servers.mlflow)
         check_complete(client)
         assert client.get_model_version_by_alias("tiny", "candidate").version == "1"

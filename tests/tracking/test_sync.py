@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -425,6 +425,26 @@ def test_a_model_is_not_registered_elsewhere_than_asked(
 def test_a_home_without_runs_has_nothing_to_send(tmp_path: Path) -> None:
     assert sync.send_all(tmp_path) == ([], True)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_no_waiting_run_is_named(
+    tmp_path: Path, new_database: Callable[[Path], str]
+) -> None:
+    """A pipe is not waited for, what a link leads to not emptied, noise no run."""
+    new_database(tmp_path)
+    waiting = tmp_path / "mlflow" / "unsent"
+    waiting.mkdir()
+    os.mkfifo(waiting / "a")
+    (waiting / "b").mkdir()
+    (waiting / "c").symlink_to("nowhere")
+    (waiting / "d").write_bytes(b"\xff\x00" * 5_000)
+    lines, is_done = sync.send_all(tmp_path)
+    assert not is_done
+    assert [line.rpartition("/")[2] for line in lines[:3]] == [
+        f"{name} is no record of a run; remove it" for name in "abc"
+    ]
+    assert " d waits under " in lines[3]
+    assert len(lines) == 4
 
 
 @pytest.mark.parametrize(("run", "is_all"), [(None, False), ("one", True)])

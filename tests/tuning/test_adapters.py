@@ -205,7 +205,7 @@ def test_weights_come_from_safetensors_in_the_directory(
     )
     path.unlink()
     path.write_bytes(b"not safetensors")
-    assert "adapter_model.safetensors: cannot be read" in refused(adapter_dir, expert)
+    assert "adapter_model.safetensors: cannot be loaded" in refused(adapter_dir, expert)
 
 
 def accepted(adapter: Path, expert: Artifact) -> None:

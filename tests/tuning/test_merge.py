@@ -411,7 +411,7 @@ def test_an_adapter_of_another_base_is_refused(
     ("name", "text", "message"),
     [
         ("adapter_config.json", None, "no such file; give a directory that finetune wrote"),
-        ("adapter_config.json", "{", "adapter_config.json: cannot be read"),
+        ("adapter_config.json", "{", "adapter_config.json: not valid JSON"),
         ("adapter_config.json", "3", "adapter_config.json: must hold a JSON object"),
         ("adapter_config.json", '{"r": 8}', "lacks base_model_name_or_path, lora_alpha, target_"),
         ("adapter_model.safetensors", None, "no such file; give a directory that finetune wrote"),
@@ -439,7 +439,7 @@ def test_samples_without_trajectories_are_refused(
 ) -> None:
     path = samples_dir / "trajectories.parquet"
     tables.write_table(pa.table([[]] * 4, tables.TRAJECTORIES), tables.TRAJECTORIES, path)
-    with pytest.raises(ArtifactError, match="is past its trajectory's end"):
+    with pytest.raises(ArtifactError, match="problem_id 'a': must be a trajectory's"):
         merge_artifact(bare_expert, adapter_dir, samples_dir, tmp_path / "empty")
     path.unlink()
     with pytest.raises(ArtifactError, match=r"trajectories\.parquet: no such file"):

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import random
 import shutil
 import signal
@@ -151,6 +152,19 @@ def test_a_damaged_checkpoint_is_left_out_by_name(
         assert last_good_checkpoint(scratch) == scratch / "checkpoint-3"
     assert "checkpoint-6 is damaged or unfinished; skipping it" in caplog.text
     assert tune(tiny_expert, samples_dir, tmp_path / "again", scratch, Silent()) == whole
+
+
+@pytest.mark.timeout(30)
+def test_what_is_no_checkpoint_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint-old").mkdir()
+    (tmp_path / "checkpoint-4").touch()
+    (tmp_path / "checkpoint-5").mkdir()
+    (tmp_path / "checkpoint-5" / SEAL).write_text("[" * 100_000)
+    (tmp_path / "checkpoint-6").mkdir()
+    os.mkfifo(tmp_path / "checkpoint-6" / SEAL)
+    (tmp_path / "checkpoint-7").symlink_to("checkpoint-7")
+    assert last_good_checkpoint(tmp_path) is None
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-old"]
 
 
 @pytest.mark.nightly

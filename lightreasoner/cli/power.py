@@ -1,0 +1,48 @@
+"""`lightreasoner power`: how many problems show a gain, and what a problem set can show."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lightreasoner import config
+from lightreasoner.cli.options import Overrides, ParamsFile
+from lightreasoner.errors import ConfigError
+from lightreasoner.evaluation import power as planned
+from lightreasoner.formatting import print_table, rich_table
+from lightreasoner.statistics import CHANGED
+
+
+def power(
+    params: ParamsFile = Path("params.yaml"),
+    set_: Overrides = None,
+    gain: Annotated[
+        float | None,
+        typer.Option(metavar="POINTS", help="The gain to show. Default: register.gain_to_show."),
+    ] = None,
+    changed: Annotated[
+        float, typer.Option(metavar="SHARE", help="The share of problems that change.")
+    ] = CHANGED,
+    benchmarks: Annotated[
+        bool, typer.Option("--benchmarks", help="Known test sets, whole; not the parameters' sets.")
+    ] = False,
+) -> None:
+    """Say how many problems show a gain, before they are evaluated.
+
+    McNemar's two-sided test at 5%, base and tuned model on the same problems. Then the smallest
+    gain that each of evaluate.problem_sets can show, where its size is known.
+
+    Example: lightreasoner power --gain 5 --changed 0.2 --benchmarks
+    """
+    values = config.load(params, set_ or ())
+    wanted = values.register.gain_to_show if gain is None else gain
+    if not 0 < wanted <= 100 * changed <= 100:
+        raise ConfigError(
+            [
+                f"--gain {wanted:g}: must be over 0 and at most the problems that change, "
+                f"{100 * changed:g} points (--changed {changed:g}, at most 1)"
+            ]
+        )
+    typer.echo(planned.needed(wanted / 100, changed))
+    sizes = planned.PROBLEMS if benchmarks else planned.sizes(values)
+    print_table(rich_table(planned.HEADINGS, planned.rows(sizes, changed)))
