@@ -4,7 +4,7 @@ import json
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from place import Place, given, link
 
 from lightreasoner import config
 from lightreasoner.config import Params
-from lightreasoner.pipeline.graph import GRAPH, STAGES, Stage
+from lightreasoner.pipeline.graph import STAGES, Stage
 from lightreasoner.storage import artifacts
 
 NAMES = sorted(STAGES, key="keep".__eq__)
@@ -49,9 +49,9 @@ class Reference:
         tree = json.loads((self.folder / "seen.json").read_text(encoding="utf-8"))
         return {name: Seen(**each) for name, each in tree.items()}
 
-    def stored(self, *others: str) -> dict[str, str]:
-        """What the pipeline's stages store, and these others."""
-        places = [Place(self.folder / name) for name in (*(each.name for each in GRAPH), *others)]
+    def stored(self, names: Sequence[str]) -> dict[str, str]:
+        """The digests of these stages' results, by stage and fingerprint."""
+        places = [Place(self.folder / name) for name in names]
         return {key: digest for place in places for key, digest in place.stored().items()}
 
     def key(self, name: str) -> str:
