@@ -175,6 +175,12 @@ _BRIEF.maxlist = _BRIEF.maxdict = _BRIEF.maxtuple = 20
 _BRIEF.maxstring = _BRIEF.maxlong = _BRIEF.maxother = 80
 
 
+def one_line(error: object, width: int = 300) -> str:
+    """What an error of a library says, on one line, clipped, what cannot be printed as `?`."""
+    said = " ".join(str(error).split())[:width]
+    return "".join(char if char.isprintable() else "?" for char in said) or "no detail"
+
+
 def shown(value: Any, width: int = 200) -> str:
     """A value as Python writes it, on one line, clipped: safe for an error message."""
     try:

@@ -112,3 +112,9 @@ def test_a_value_in_a_message_is_short() -> None:
 def test_a_short_value_is_as_python_writes_it() -> None:
     for value in ("a", 1.5, [1, 2], {"a": None}, True):
         assert untrusted.shown(value) == repr(value)
+
+
+def test_an_error_of_a_library_is_one_line() -> None:
+    assert untrusted.one_line(ValueError("a\n  b\0\x1b[31m")) == "a b??[31m"
+    assert untrusted.one_line(ValueError()) == "no detail"
+    assert len(untrusted.one_line("x" * 5_000)) == 300

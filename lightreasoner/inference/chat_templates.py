@@ -23,6 +23,7 @@ from typing import Any
 import psutil
 
 from lightreasoner.errors import ModelError
+from lightreasoner.untrusted import one_line
 
 SECONDS = 10.0
 """Of CPU time for a set, and EACH more for each of its prompts, which takes a tenth of that."""
@@ -146,7 +147,7 @@ def _answer(
         return {"refusal": f"it takes over {MEMORY:,} bytes"}
     except Exception as error:  # noqa: BLE001, whatever the template does
         kind = "" if isinstance(error, TemplateError) else f"{type(error).__name__}: "
-        return {"refusal": f"{kind}{' '.join(str(error).split())[:300]}"}
+        return {"refusal": f"{kind}{one_line(error)}"}
     if (longest := max(map(len, texts), default=0)) > LONGEST:
         return {"refusal": f"its prompt has {longest:,} characters; the limit is {LONGEST:,}"}
     return {"texts": texts}

@@ -1,6 +1,7 @@
 """Models and tokenizers: found by name, checked before they are loaded, safetensors only."""
 
 import logging
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,8 +45,8 @@ def resolve(name: str) -> Artifact:
         return _checked(directory)
     if not artifacts.is_pinned(name):
         raise ModelError(
-            f"model {name!r} is neither a directory nor owner/name@commit of the hub (40 "
-            "hexadecimal digits); give one of these, or microworld/expert"
+            f"model {untrusted.shown(name)} is neither a directory nor owner/name@commit of the "
+            "hub (40 hexadecimal digits); give one of these, or microworld/expert"
         )
     owner_and_name, _, revision = name.partition("@")
     return _checked(_download(owner_and_name, revision), name)
@@ -62,7 +63,7 @@ def _directory(name: str) -> Path | None:
     shipped = MICROWORLD / name.removeprefix("microworld/")
     if name.startswith("microworld/") and shipped.is_dir():
         return shipped
-    return Path(name) if Path(name).is_dir() else None
+    return Path(name) if os.path.isdir(name) else None  # noqa: PTH112, False for odd names
 
 
 def _download(name: str, revision: str) -> Path:
@@ -164,8 +165,8 @@ def _check_numbers(path: Path, model: "PreTrainedModel") -> None:
         if not weight.sum(dtype=torch.float32).isfinite() and not weight.isfinite().all():
             raise ModelError(f"{path}: the weight {name} is not finite; fetch or make it again")
     with torch.inference_mode():
-        first = torch.zeros(1, 4, dtype=torch.long, device=model.device)
-        logits = model(input_ids=first, use_cache=False).logits
+        few = torch.zeros(1, 8, dtype=torch.long, device=model.device)
+        logits = model(input_ids=few, use_cache=False).logits
     if not logits.isfinite().all():
         raise ModelError(
             f"{path}: gives NaN or infinite logits in {model.dtype}; try compute.dtype float32 or "

@@ -14,7 +14,7 @@ from typing import Any
 from lightreasoner import memory, untrusted
 from lightreasoner.errors import ModelError
 from lightreasoner.storage.artifacts import MOST_FILES
-from lightreasoner.untrusted import shown
+from lightreasoner.untrusted import one_line, shown
 
 PICKLED_SUFFIXES = {".bin", ".pt", ".pth", ".ckpt"}
 WEIGHTS = "model.safetensors"
@@ -172,7 +172,5 @@ def reading(path: Path) -> Iterator[None]:
         is_panic = type(error).__name__ == "PanicException"  # of Rust's, no Exception
         if memory.is_shortage(error) or not (is_panic or isinstance(error, Exception)):
             raise
-        detail = " ".join(str(error).split())[:300] or "no detail"
-        raise ModelError(
-            f"{path}: cannot be loaded ({type(error).__name__}: {detail}); repair or fetch it again"
-        ) from error
+        said = f"{type(error).__name__}: {one_line(error)}"
+        raise ModelError(f"{path}: cannot be loaded ({said}); repair or fetch it again") from error

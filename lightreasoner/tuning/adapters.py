@@ -15,7 +15,7 @@ from lightreasoner.inference import loading
 from lightreasoner.inference.model_files import ADAPTER_CONFIG, check_links, read_settings, reading
 from lightreasoner.storage import artifacts
 from lightreasoner.storage.artifacts import Artifact
-from lightreasoner.untrusted import shown
+from lightreasoner.untrusted import one_line, shown
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
@@ -195,8 +195,7 @@ def _dress(model: "PreTrainedModel", adapter: Adapter) -> "PeftModel":
     except LightReasonerError:
         raise
     except Exception as error:  # whatever peft makes of settings of another kind
-        detail = " ".join(str(error).split())[:300]
         raise ArtifactError(
-            f"{adapter.path / ADAPTER_CONFIG}: peft cannot put it on this model ({detail}); give "
-            "an adapter of this expert"
+            f"{adapter.path / ADAPTER_CONFIG}: peft cannot put it on this model "
+            f"({one_line(error)}); give an adapter of this expert"
         ) from error

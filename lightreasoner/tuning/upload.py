@@ -14,6 +14,7 @@ import yaml
 from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
+from lightreasoner import untrusted
 from lightreasoner.errors import UploadError
 from lightreasoner.inference.model_files import (
     ADAPTER_CONFIG,
@@ -28,6 +29,9 @@ CARD = "README.md"
 SUFFIXES = {".safetensors", ".json", ".txt", ".jinja", ".md"}
 RECORDS = {"curve.csv", "validation.csv", "validation.json"}
 """The fine-tuning's curves and what it held out, which lie beside an adapter."""
+
+NO_CARD = (OSError, ValueError, TypeError, AttributeError, RecursionError)
+"""What reading a card raises that is none, beside YAML's own."""
 
 ADAPTER_TITLE = "# The LoRA adapter alone\n\nThe card of the model that it was merged into:\n\n"
 
@@ -86,16 +90,16 @@ def _check_files(model: Path, names: Sequence[str] | dict[str, int], config: str
 def _checked_card(path: Path) -> str:
     """A card's text, its metadata checked as far as that goes without the hub."""
     try:
-        card = ModelCard(path.read_text(encoding="utf-8-sig"))
+        card = ModelCard(untrusted.read_text(path, UploadError, untrusted.SETTINGS_BYTES))
         named = card.data.get("base_model") or []
         for name in [
             *([named] if isinstance(named, str) else named),
             *(card.data.get("datasets") or []),
         ]:
             validate_repo_id(name)
-    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
-        first = " ".join(str(error).split())
-        raise UploadError(f"{path}: not a card that the hub can read ({first}); fix it") from error
+    except (*NO_CARD, yaml.YAMLError) as error:
+        said = untrusted.one_line(error)
+        raise UploadError(f"{path}: not a card that the hub can read ({said}); fix it") from error
     missing = [key for key in ("library_name", "pipeline_tag") if not card.data.get(key)]
     if missing:
         raise UploadError(f"{path}: the card's metadata lacks {' and '.join(missing)}; add it")

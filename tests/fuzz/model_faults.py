@@ -123,19 +123,22 @@ def random_files(rng: Random, good: dict[str, bytes]) -> Files:
     """One or two files damaged at random."""
     found: Files = {}
     for file in rng.sample([*SETTINGS, *SETTINGS, WEIGHTS], rng.randint(1, 2)):
-        content = good[file]
-        if rng.random() < 0.7:
-            if file == WEIGHTS:
-                header, body = header_of(content)
-                found[file] = with_header(_odd(rng, header), body)
-            else:
-                found[file] = _odd(rng, json.loads(content))
+        if file == WEIGHTS:
+            found[file] = odd_weights(rng, good[file])
+        elif rng.random() < 0.7:
+            found[file] = odd(rng, json.loads(good[file]))
         else:
-            found[file] = damaged(rng, content)
+            found[file] = damaged(rng, good[file])
     return found
 
 
-def _odd(rng: Random, tree: Any) -> bytes:
+def odd_weights(rng: Random, content: bytes) -> bytes:
+    """A safetensors file with an odd header, or with damaged bytes."""
+    header, body = header_of(content)
+    return with_header(odd(rng, header), body) if rng.random() < 0.7 else damaged(rng, content)
+
+
+def odd(rng: Random, tree: Any) -> bytes:
     """A tree with odd members, or one of its fields so, as JSON."""
     if rng.random() < 0.5:
         field = rng.choice(list(tree))

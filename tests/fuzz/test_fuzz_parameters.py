@@ -90,7 +90,7 @@ def test_damaged_files(fuzz: Any, tmp_path: Path) -> None:
             return yaml.dump(tree, allow_unicode=True).encode("utf-8", "surrogatepass")
         return damaged(rng, rng.choice([TEXT, SHORT, SHORT]))
 
-    fuzz(make, lambda content: load(tmp_path, content), quick=20)
+    fuzz(make, lambda content: load(tmp_path, content), quick=10)
 
 
 @pytest.mark.parametrize("option", ["--betas", "--alphas", "--methods", "--limit", "--port"])
@@ -105,7 +105,7 @@ def test_options_that_are_no_parameters(option: str, tmp_path: Path) -> None:
     }[option]
     (tmp_path / "params.yaml").write_bytes(TEXT)
     given = ["--params", str(tmp_path / "params.yaml")] if option != "--limit" else []
-    for value in ("nan", "inf", "1e999", "x" * 5_000, "a\nb", "1," * 5_000, "-1"):
+    for value in ("nan", "1e999", "a\nb", "x1," * 2_000):
         result = call(*command, value, *given)
         assert result.exit_code == 2, (value[:20], result.output[:500])
         lines = result.stderr.removeprefix("Usage: ").splitlines()

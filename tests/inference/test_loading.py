@@ -29,10 +29,15 @@ def test_a_directory_is_identified_by_its_files(tiny_expert: Path) -> None:
     assert loading.resolve(str(tiny_expert)).digest == artifacts.digest(tiny_expert)
 
 
-@pytest.mark.parametrize("name", ["no/such/dir", "Qwen/Qwen2.5-0.5B", "microworld/nobody", "x"])
+@pytest.mark.parametrize(
+    "name",
+    ["no/such/dir", "Qwen/Qwen2.5-0.5B", "microworld/nobody", "x", "x" * 5_000, "a\0b", "a\nb", ""],
+)
 def test_an_unknown_model_says_what_to_give(name: str) -> None:
-    with pytest.raises(ModelError, match=r"neither a directory nor owner/name@commit"):
+    with pytest.raises(ModelError, match=r"neither a directory nor owner/name@commit") as caught:
         loading.resolve(name)
+    assert len(str(caught.value).splitlines()) == 1
+    assert len(str(caught.value)) < 500
 
 
 @pytest.mark.slow  # the hub's client tries for 25 s

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 from checkout import SHARED
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from lightreasoner.errors import ModelError
 from lightreasoner.inference import loading, vocabulary
+from lightreasoner.inference.decode import decode
 from lightreasoner.storage import artifacts
 
 WITNESS = SHARED / "cases" / "files" / "eos_as_text_generation_config.json"
@@ -230,6 +231,20 @@ def use(model: Path) -> set[int]:
         ("config.json", {"max_position_embeddings": 0}, "max_position_embeddings must be a"),
         ("config.json", {"rope_parameters": "yarn"}, "rope_parameters must be an object"),
         ("config.json", {"rope_parameters": [1]}, "rope_parameters must be an object"),
+        ("config.json", {"eos_token_id": 259}, "ids below the vocabulary's 259, got 259"),
+        ("config.json", {"eos_token_id": -1}, "ids below the vocabulary's 259, got -1"),
+        (
+            "generation_config.json",
+            {"eos_token_id": 10**30},
+            "below the vocabulary's 259, got 1000",
+        ),
+        ("config.json", {"num_labels": 10**9}, "num_labels is 1000000000, the limit 10,000"),
+        (
+            "config.json",
+            {"text_config": {"n_layer": 10**6}},
+            "n_layer is 1000000, the limit 10,000",
+        ),
+        ("config.json", {"head_dim": 10**12}, "head_dim is 1000000000000, the limit 16,777,216"),
         ("config.json", {"num_hidden_layers": "2"}, "cannot be loaded"),
         ("config.json", {"hidden_act": ["silu"]}, "cannot be loaded"),
         ("config.json", {"hidden_size": {}}, "cannot be loaded"),
@@ -239,6 +254,23 @@ def use(model: Path) -> set[int]:
         ("tokenizer.json", {"model": None}, "cannot be loaded"),
         ("tokenizer.json", {"model": {"vocab": 3}}, "cannot be loaded"),
         ("tokenizer.json", {"added_tokens": [3]}, "cannot be loaded"),
+        ("tokenizer.json", {"added_tokens": [{"id": "x", "content": "y"}]}, "'y' has the id 'x'"),
+        ("tokenizer.json", {"added_tokens": [{"id": -1, "content": "y"}]}, "'y' has the id -1"),
+        (
+            "tokenizer.json",
+            {"model": {"type": "BPE", "vocab": {"a": 1e3}}},
+            "'a' has the id 1000.0",
+        ),
+        ("tokenizer.json", {"model": {"type": "Unigram", "vocab": []}}, "cannot be loaded"),
+        (
+            "tokenizer.json",
+            {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}},
+            "PanicException: Precompiled",
+        ),
+        ("tokenizer_config.json", {"model_max_length": "x"}, "cannot be loaded .TypeError"),
+        ("special_tokens_map.json", None, "special_tokens_map.json: not valid JSON"),
+        ("special_tokens_map.json", [1], "special_tokens_map.json: must hold a JSON object"),
+        ("added_tokens.json", "text", "added_tokens.json: must hold a JSON object"),
         ("tokenizer.json", None, "not valid JSON"),
         ("tokenizer_config.json", {"added_tokens_decoder": [1]}, "cannot be loaded"),
         ("tokenizer_config.json", None, "not valid JSON"),
@@ -249,12 +281,87 @@ def test_settings_of_another_kind_are_one_line(
 ) -> None:
     path = model / file
     if isinstance(fields, dict):
-        fields = json.loads(path.read_text(encoding="utf-8")) | fields
+        fields = (json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}) | fields
     path.write_text("{" if fields is None else json.dumps(fields), encoding="utf-8")
     with pytest.raises(ModelError, match=said) as caught:
         use(model)
     assert "\n" not in str(caught.value)
     assert str(model) in str(caught.value)
+
+
+def load(model: Path) -> str:
+    """The line that refuses a model's weights."""
+    with pytest.raises(ModelError) as caught:
+        loading.load_model(model, "cpu", "float32")
+    assert "\n" not in str(caught.value)
+    assert str(model) in str(caught.value)
+    return str(caught.value)
+
+
+def set_config(model: Path, **fields: object) -> None:
+    path = model / "config.json"
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(settings | fields), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        (
+            {"vocab_size": 10**7},
+            "embed_tokens.weight has the shape [259, 32], by config.json [1000",
+        ),
+        ({"hidden_size": 10**6}, "has the shape [259, 32], by config.json [259, 1000000]"),
+        (
+            {"num_hidden_layers": 9, "layer_types": None},
+            "84 weights are missing, the first is model.",
+        ),
+        ({"num_hidden_layers": 1, "layer_types": None}, "12 weights have no place in a model of"),
+        ({"num_attention_heads": 0}, "cannot be loaded (ZeroDivisionError"),
+        ({"return_dict": False}, "cannot be loaded (AttributeError"),
+        ({"rope_parameters": {"rope_type": "linear", "factor": 0}}, "gives NaN or infinite logits"),
+    ],
+)
+def test_weights_are_those_of_the_configuration(
+    model: Path, capfd: pytest.CaptureFixture[str], fields: dict[str, object], said: str
+) -> None:
+    """Before any is read or made: wrong sizes would take all memory. No table is printed."""
+    set_config(model, **fields)
+    assert said in load(model)
+    assert "|" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_weights_that_are_not_finite_are_refused(model: Path, value: float) -> None:
+    weights = load_file(model / "model.safetensors")
+    weights["model.norm.weight"][3] = value
+    save_file(weights, model / "model.safetensors", {"format": "pt"})
+    assert "the weight model.norm.weight is not finite" in load(model)
+
+
+def test_finite_weights_whose_sum_is_not_are_read(model: Path) -> None:
+    weights = load_file(model / "model.safetensors")
+    weights["model.layers.0.self_attn.k_proj.bias"][:] = 3e38
+    save_file(weights, model / "model.safetensors", {"format": "pt"})
+    assert "is not finite" not in load(model)
+
+
+@pytest.mark.parametrize("length", [0, 1, 2**31, 2**63, 2**64 - 1])
+def test_safetensors_that_are_damaged_are_one_line(model: Path, length: int) -> None:
+    path = model / "model.safetensors"
+    content = path.read_bytes()
+    path.write_bytes(length.to_bytes(8, "little") + content[8:])
+    assert "cannot be loaded" in load(model)
+    path.write_bytes(content[:-7])
+    assert "cannot be loaded" in load(model)
+
+
+def test_a_token_without_a_row_is_named(model: Path) -> None:
+    loaded = loading.load_model(model, "cpu", "float32")
+    with pytest.raises(
+        ModelError, match=rf"{model}: its tokenizer gives the token 259, but .* 259;"
+    ):
+        decode(loaded, [[1, 2], [3, 259]], {258}, 2)
 
 
 @pytest.mark.skipif(not WITNESS.is_file(), reason="needs the shared cases")

@@ -181,3 +181,19 @@ def test_processes_add_to_each_others(file: Path, home: Path) -> None:
         str(file): md5(CONTENT),
         str(other): md5(OTHER),
     }
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, "[]", '{"a": [Infinity, 1, 1, 1, "x"]}', '{"a": 3}', "9" * 5_000]
+)
+def test_what_was_kept_may_be_damaged(home: Path, file: Path, text: str) -> None:
+    (home / "digests.json").write_text(text)
+    digests.keep(home)
+    assert digests.md5(file) == hashlib.md5(CONTENT).hexdigest()
+
+
+def test_what_is_kept_may_be_a_pipe(home: Path, file: Path) -> None:
+    os.mkfifo(home / "digests.json")
+    digests.keep(home)
+    assert digests.md5(file) == hashlib.md5(CONTENT).hexdigest()
+    assert (home / "digests.json").is_file()

@@ -1,6 +1,7 @@
 """What would go to the hub: which files, under which card; all of it without the network."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -99,6 +100,8 @@ def test_other_files_are_refused_by_name(name: str, merged: Path, tmp_path: Path
         ("---\nmodel-index: [{}]\n---\n", "not a card that the hub can read"),
         ("---\nlibrary_name: transformers\n---\n", "lacks pipeline_tag"),
         ("# no metadata\n", "lacks library_name and pipeline_tag"),
+        ("---\na: " + "[" * 5_000 + "\n---\n", "not a card that the hub can read"),
+        ("---\n3\n---\n", "not a card that the hub can read"),
         (None, "not a card that the hub can read"),
     ],
 )
@@ -110,6 +113,12 @@ def test_a_card_that_is_not_valid_is_refused(
         (merged / "README.md").write_text(text, encoding="utf-8")
     with pytest.raises(UploadError, match=said):
         upload.prepare(merged, merged / "README.md", tmp_path / "new", adapter=False)
+
+
+def test_a_card_that_is_a_pipe_is_not_waited_for(merged: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "card")
+    with pytest.raises(UploadError, match=r"card: is a named pipe, not a regular file"):
+        upload.prepare(merged, tmp_path / "card", tmp_path / "new", adapter=False)
 
 
 def test_what_is_no_such_model_is_refused(merged: Path, adapter: Path, tmp_path: Path) -> None:
