@@ -250,11 +250,15 @@ def main() -> None:
     """Grade each batch of stdin; say `{"done": n}` meanwhile, then the grades in order."""
     busy = threading.Event()
     threading.Thread(target=_end_with_the_asker, args=[busy], daemon=True).start()
-    for line in sys.stdin:
-        busy.set()
-        batch = json.loads(line)
-        _grade([_answer(row) for row in batch["answers"]], batch["workers"])
-        busy.clear()
+    try:
+        for line in sys.stdin:
+            busy.set()
+            batch = json.loads(line)
+            _grade([_answer(row) for row in batch["answers"]], batch["workers"])
+            busy.clear()
+    except BrokenPipeError:  # who asked was killed just now; what is left goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
 
 
 def _end_with_the_asker(busy: threading.Event) -> None:

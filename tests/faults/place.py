@@ -35,7 +35,7 @@ PURE = [sys.executable, "-m", "lightreasoner"]
 IMPORTED = [*{stage.module: None for stage in STAGES.values()}, "flows.cli.app", "peft"]
 """What a forked stage finds imported, torch and transformers with it."""
 
-LONGEST = 240
+LONGEST = 600
 """Seconds that any program may take, on a busy machine."""
 
 
