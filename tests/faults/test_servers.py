@@ -254,7 +254,9 @@ class Served:
             psutil.Process(states[name].pid).kill()
 
     def is_training(self) -> bool:
-        return any((self.place.home / "work").glob("**/checkpoint-*"))
+        with contextlib.suppress(FileNotFoundError):  # a stage's work is being removed
+            return any((self.place.home / "work").glob("**/checkpoint-*"))
+        return False
 
     def forget(self) -> None:
         """The next run computes all again."""
