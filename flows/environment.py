@@ -207,6 +207,11 @@ def database(home: Path) -> str:
     return f"sqlite:///{home / 'mlflow' / 'mlflow.db'}"
 
 
+def is_stage_of_dvc() -> bool:
+    """Whether DVC started this process as a stage's command."""
+    return "DVC_STAGE" in os.environ
+
+
 def prefect_database() -> Path | None:
     """Prefect's SQLite database; None where another one is set."""
     names = ("PREFECT_SERVER_DATABASE_CONNECTION_URL", "PREFECT_API_DATABASE_CONNECTION_URL")

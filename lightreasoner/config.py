@@ -133,7 +133,7 @@ class Prepare(Section):
         description="microworld, hub, owner/name@commit on the hub, a JSONL or Parquet file, or a "
         "directory in the Qwen2.5-Math toolkit's layout.",
     )
-    problem_set: Text = Field(description="Which problem set of the source.")
+    problem_set: Text = Field(max_length=200, description="Which problem set of the source.")
     n_problems: int | None = Field(
         1000, ge=1, le=MANY, description="Problems to draw; null takes all."
     )

@@ -47,6 +47,11 @@ def exists(path: Path) -> bool:
         return False
 
 
+def is_directory(path: Path) -> bool:
+    """Whether a path leads to a directory; as `exists` for names that no file can have."""
+    return exists(path) and path.is_dir()
+
+
 def open_file(path: Path, refusal: Refusal, limit: int | None = None) -> BufferedReader:
     """A regular file of at most `limit` bytes, open for reading.
 

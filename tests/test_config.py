@@ -1,7 +1,9 @@
 """params.yaml: what parses, and how every fault is told at once."""
 
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -122,6 +124,32 @@ def test_malformed_files_are_named(tmp_path: Path, text: str, message: str) -> N
     path = tmp_path / "params.yaml"
     path.write_text(text, encoding="utf-8")
     assert any(message in fault and str(path) in fault for fault in faults(path))
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (os.mkfifo, "is a named pipe"),
+        (Path.mkdir, "is a directory"),
+        (lambda path: path.symlink_to("/dev/zero"), "is a device"),
+        (lambda path: path.symlink_to(path), "symbolic links"),
+        (lambda path: path.write_bytes(b"#" * (1 << 21)), "at most 1,048,576 are read"),
+    ],
+)
+def test_what_is_no_file_of_parameters_is_told(tmp_path: Path, make: Any, said: str) -> None:
+    make(tmp_path / "params.yaml")
+    (fault,) = faults(tmp_path / "params.yaml")
+    assert said in fault
+    (fault,) = faults(tmp_path / ("x" * 300))
+    assert "file name too long" in fault
+
+
+def test_many_faults_are_counted(params_file: Path) -> None:
+    params_file.write_text("\n".join(f"k{n}: 1" for n in range(100)), encoding="utf-8")
+    found = faults(params_file)
+    assert len(found) == 21
+    assert found[-1] == "91 more faults"
 
 
 def test_a_missing_file_says_how_to_get_one(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import typer
 
 from flows import environment
 from flows.cli import publish
+from flows.dvc import program
 from flows.results import records
 from flows.servers import local, own_prefect, up
 from flows.servers.manager import ServerError
@@ -43,6 +44,8 @@ def main() -> None:
     environment.prepare_environment(home)
     digests.keep(home)
     _end_in_order()
+    if environment.is_stage_of_dvc():
+        program.end_with_dvc()
     with_store = [*map(options.command_name, STAGES.values()), "pair"]
     application()(
         prog_name="lightreasoner",

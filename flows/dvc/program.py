@@ -4,14 +4,20 @@ DVC is that of `make setup` (.venv/bin/dvc), else the one on PATH.
 """
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import psutil
 
 from lightreasoner.errors import LightReasonerError
+
+SHELLS = ("sh", "dash", "bash", "zsh", "ksh", "fish")
 
 
 class DvcError(LightReasonerError):
@@ -36,6 +42,23 @@ def git(checkout: Path, *arguments: str) -> str | None:
     except FileNotFoundError:
         return None
     return None if done.returncode else done.stdout
+
+
+def end_with_dvc() -> None:
+    """Let this process, a stage's, end in order when the DVC that started it was killed.
+
+    Otherwise it goes on alone, for hours; its shards are kept, and the next `dvc repro` goes on.
+    """
+    above = [each for each in psutil.Process().parents() if each.name() not in SHELLS]
+    if not above:  # a shell alone, with a variable of DVC's
+        return
+
+    def watch() -> None:
+        while above[0].is_running():
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="end with DVC", daemon=True).start()
 
 
 def refuse_busy(checkout: Path) -> None:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from lightreasoner.data import user_files
 from lightreasoner.data.problems import is_writable
 from lightreasoner.errors import ArtifactError
+from lightreasoner.untrusted import shown
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -115,6 +116,8 @@ def _faults(row: dict[str, Any]) -> Iterator[str]:
     if not len(row["tokens"]) == len(ids) == len(weights) > 0:
         lengths = f"{len(row['tokens'])}, {len(ids)} and {len(weights)}"
         yield f"tokens, token_ids and weights have {lengths} entries; give equally many, not 0"
+    if not all(isinstance(token, str) for token in row["tokens"]):
+        yield "tokens must be texts"
     if not all(type(id_) is int for id_ in ids) or len(set(ids)) < len(ids):
         yield "token_ids must be distinct integers"
     if not all(type(weight) in (int, float) and weight >= 0 for weight in weights):
@@ -122,9 +125,9 @@ def _faults(row: dict[str, Any]) -> Iterator[str]:
     if not abs(sum(weights) - 1) <= WEIGHTS_SUM_WITHIN:
         yield f"weights sum to {sum(weights):.4g}; they must sum to 1 within {WEIGHTS_SUM_WITHIN}"
     if not math.isfinite(row["kl_divergence"]):
-        yield f"kl_divergence must be finite, got {row['kl_divergence']}"
+        yield f"kl_divergence must be finite, got {shown(row['kl_divergence'], 80)}"
     if not 0 <= row["step"] < 2**31:
-        yield f"step must be >= 0, got {row['step']}; the largest is {2**31 - 1}"
+        yield f"step must be >= 0, got {shown(row['step'], 80)}; the largest is {2**31 - 1}"
 
 
 class Decoded:
@@ -140,13 +143,14 @@ class Decoded:
         for id_, token in zip(row["token_ids"], row["tokens"], strict=True):
             if not 0 <= id_ < self._size:
                 raise ArtifactError(
-                    f"{where}: token id {id_}, but the tokenizer's are 0 to {self._size - 1}; "
-                    "give the expert that wrote these samples"
+                    f"{where}: token id {shown(id_, 80)}, but the tokenizer's are 0 to "
+                    f"{self._size - 1}; give the expert that wrote these samples"
                 )
             if id_ not in self._texts:
                 self._texts[id_] = self._tokenizer.decode([id_])
             if self._texts[id_] != token:
+                theirs, ours = shown(token, 80), shown(self._texts[id_], 80)
                 raise ArtifactError(
-                    f"{where}: token {id_} is {token!r} in the file and {self._texts[id_]!r} in "
-                    "the tokenizer; give the expert that wrote these samples"
+                    f"{where}: token {id_} is {theirs} in the file and {ours} in the tokenizer; "
+                    "give the expert that wrote these samples"
                 )

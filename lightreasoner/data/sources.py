@@ -11,7 +11,6 @@ A gold answer is read out of a worked solution (golds.py); a problem without one
 
 import logging
 import math
-import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -192,7 +191,10 @@ def _problems(
 def _rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
     """The rows of a file, each with its line."""
     is_text = path.suffix == ".jsonl"
-    return list(user_files.read_jsonl(path)) if is_text else user_files.read_parquet(path)
+    try:
+        return list(user_files.read_jsonl(path)) if is_text else user_files.read_parquet(path)
+    except FileNotFoundError:
+        raise ProblemsError(f"{path}: no such file; check the path") from None
 
 
 def draw_problems(
@@ -226,7 +228,7 @@ def check(source: str, set_names: Sequence[str], split: str, n: int | None) -> N
     repeated = sorted({name for name in set_names if set_names.count(name) > 1})
     if repeated:
         raise ProblemsError(f"{source}: sets {repeated} are named more than once; name each once")
-    holds_many = source in (MICROWORLD, hub.SOURCE) or Path(source).is_dir()
+    holds_many = source in (MICROWORLD, hub.SOURCE) or untrusted.is_directory(Path(source))
     if len(set_names) > 1 and not holds_many:
         raise ProblemsError(
             f"{source}: holds one set, {len(set_names)} are named ({listed(set_names)}); name "
@@ -260,7 +262,11 @@ def resolve(source: str) -> Artifact:
     if source == MICROWORLD:
         return Artifact(path, source)
     if untrusted.exists(path):
-        _refuse_a_disk(path)
+        if untrusted.is_directory(path) and len(artifacts.files_under(path)) > MOST_FILES:
+            raise ProblemsError(
+                f"{path}: holds over {MOST_FILES:,} files, all of which would be part of a "
+                "result's key; give a directory that holds problem sets alone"
+            )
         return artifacts.of(path)
     if path.suffix in FILE_SUFFIXES:
         raise ProblemsError(f"{path}: no such file; check the path in params.yaml")
@@ -270,22 +276,6 @@ def resolve(source: str) -> Artifact:
             "hub data set owner/name@commit (40 hexadecimal digits); give one of these"
         )
     return Artifact(path, source)
-
-
-def _refuse_a_disk(path: Path) -> None:
-    """Refuse a directory that holds more than problems, before all of it is read for its digest."""
-    entries = 0
-    for folder, folders, names in os.walk(path, followlinks=True):
-        entries += len(folders) + len(names)
-        if entries > MOST_FILES:
-            raise ProblemsError(
-                f"{path}: holds over {MOST_FILES:,} files and folders, or links that lead in a "
-                "circle; give a directory that holds problem sets alone"
-            )
-        for name in names:
-            file = Path(folder, name)
-            if untrusted.exists(file) and not file.is_file():
-                raise ProblemsError(f"{file}: is no regular file; remove it from the problem sets")
 
 
 def _is_local(source: str) -> bool:
@@ -302,7 +292,7 @@ def _read_all(source: str, set_name: str, split: str, tally: Tally | None = None
         named_rows = [(f"{source}, row {index}", row) for index, row in enumerate(rows)]
         return _problems(named_rows, f"{set_name}/{split}", benchmark, tally)
     path = Path(source)
-    if path.is_dir():
+    if untrusted.is_directory(path):
         return read_file(_file_of(path, set_name, split), f"{set_name}/{split}", benchmark, tally)
     if path.suffix not in FILE_SUFFIXES:
         raise ProblemsError(f"{path}: a problems file must end in .jsonl or .parquet")

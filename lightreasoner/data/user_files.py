@@ -29,10 +29,7 @@ def read_jsonl(
     path: Path, refusal: type[LightReasonerError] = ProblemsError
 ) -> Iterator[tuple[int, Row]]:
     """The objects of a JSONL file, each with its line. Raises `refusal`, which names the line."""
-    try:
-        lines = untrusted.read_text(path, refusal).split("\n")
-    except FileNotFoundError:
-        raise refusal(f"{path}: no such file; check the path") from None
+    lines = untrusted.read_text(path, refusal).split("\n")
     for number, line in enumerate(lines, start=1):
         if number > ROWS:
             raise refusal(f"{path}: has {len(lines):,} lines; at most {ROWS:,} are read")
@@ -59,8 +56,8 @@ def read_parquet(path: Path) -> list[tuple[int, Row]]:
         with untrusted.open_file(path, ProblemsError, untrusted.TEXT_BYTES) as file:
             rows = rows_of(_table(pq.ParquetFile(file)))
     except FileNotFoundError:
-        raise ProblemsError(f"{path}: no such file; check the path") from None
-    except (OSError, ValueError, OverflowError, pa.ArrowException) as error:
+        raise
+    except (OSError, ValueError, OverflowError, LookupError, pa.ArrowException) as error:
         raise ProblemsError(
             f"{path}: not a readable Parquet file ({untrusted.shown(str(error))}); write it again"
         ) from error

@@ -49,13 +49,14 @@ _ASSIGNMENTS = tuple(f"{x}{sign}" for sign in ("=", r"\in", r"\to") for x in "xy
 def normalise(answer: str, *, keep_units: bool = False) -> str:
     """The normal form of an answer, or of a gold answer; "" if nothing remains."""
     text = _layout(answer)
-    text = re.sub(r"\\text{.*?}$", "", text).strip() or text
+    kept = text.partition(r"\text{")[0] if text.endswith("}") else text
+    text = kept.strip() or text
     if not keep_units:
         text = _without_units(text)
     for mark in _MARKS:
         text = text.replace(mark, "")
     text = _number_words(text)
-    text = _symbols(re.sub(r"\\text\{(.*?)\}", r"\1", text))
+    text = _symbols(_closed(r"\\text\{(.*?)\}", r"\1", text))
     text = re.sub(r"(?<!\d)(\d+)\.0*([^\d])", r"\1\2", text)
     text = re.sub(r"(?<!\d)(\d+)\.0*$", r"\1", text)
     if not text:
@@ -68,10 +69,16 @@ def normalise(answer: str, *, keep_units: bool = False) -> str:
     return _arguments(text)
 
 
+def _closed(pattern: str, replacement: str, text: str) -> str:
+    """`re.sub` with a pattern that ends in a brace: behind the last one nothing is looked for."""
+    head, brace, tail = text.rpartition("}")
+    return re.sub(pattern, replacement, head + brace) + tail
+
+
 def _layout(text: str) -> str:
     """One spelling for each command that the toolkit knows by several."""
     text = text.strip().replace("\n", "").rstrip(".").replace("\\!", "")
-    text = re.sub(r"\\begin\{array\}\{.*?\}", r"\\begin{pmatrix}", text)
+    text = _closed(r"\\begin\{array\}\{.*?\}", r"\\begin{pmatrix}", text)
     for old, new in _LAYOUT.items():
         text = text.replace(old, new)
     return text
@@ -105,7 +112,7 @@ def _symbols(text: str) -> str:
     if r"\infty" not in text:
         text = text.replace("inf", r"\infty")
     text = text.replace("and", "").replace(r"\mathbf", "")
-    text = re.sub(r"\\mbox{.*?}", "", text)
+    text = _closed(r"\\mbox{.*?}", "", text)
     if "i" not in text:
         text = text.replace("j", "i")
     return text

@@ -183,22 +183,20 @@ def _opened(path: Path) -> Iterator[pq.ParquetFile]:
     except FileNotFoundError:
         raise ArtifactError(f"{path}: no such file; run the stage that writes it") from None
     except (OSError, ValueError, OverflowError, MemoryError, pa.ArrowException) as error:
-        said = " ".join(str(error).split())[:SAID]
+        said = untrusted.shown(" ".join(str(error).split()), SAID)
         raise ArtifactError(f"{path}: not a readable Parquet file ({said}); {AGAIN}") from error
 
 
 def _refuse_larger(path: Path, found: pq.FileMetaData) -> None:
-    """Refuse what would be too large in memory: each entry takes four bytes, however it is packed.
+    """Refuse what is too large once it is unpacked, by what the file says, before it is.
 
-    The file itself says how large it is, so that a compressed one need not be unpacked for it.
+    What it says of a column is not asked for: pyarrow 25 ends the process if that is damaged.
     """
     groups = [found.row_group(index) for index in range(found.num_row_groups)]
-    chunks = [group.column(index) for group in groups for index in range(group.num_columns)]
-    claims = [max(chunk.total_uncompressed_size, 4 * chunk.num_values) for chunk in chunks]
-    claims += [4 * found.num_rows]
-    if min(claims) < 0 or sum(claims) > TABLE_BYTES:
+    sizes = [group.total_byte_size for group in groups] + [4 * group.num_rows for group in groups]
+    if min(sizes, default=0) < 0 or sum(sizes) > TABLE_BYTES:
         raise ArtifactError(
-            f"{path}: claims {sum(claims):,} bytes in memory; at most {TABLE_BYTES:,} are read"
+            f"{path}: claims {sum(sizes):,} bytes unpacked; at most {TABLE_BYTES:,} are read"
         )
 
 
@@ -229,7 +227,8 @@ def provenance(path: Path) -> dict[str, Any]:
         tree = untrusted.json_value(text)
         _check_provenance(tree)
     except ValueError as error:
-        raise ArtifactError(f"{path}: its provenance is malformed ({error}); {AGAIN}") from error
+        said = error if str(error).isprintable() else untrusted.shown(str(error), SAID)
+        raise ArtifactError(f"{path}: its provenance is malformed ({said}); {AGAIN}") from error
     return tree
 
 

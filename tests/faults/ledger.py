@@ -41,12 +41,12 @@ def chance(*names: object) -> random.Random:
 
 @contextlib.contextmanager
 def trial(fault: str, stage: str) -> Iterator[Trial]:
-    """Note what becomes of the block, but for one that is skipped."""
+    """Note what becomes of the block, but for one that is skipped or that a person ends."""
     tried = Trial(fault, stage)
     try:
         yield tried
         tried.survived = True
-    except pytest.skip.Exception:
+    except (pytest.skip.Exception, KeyboardInterrupt):
         raise
     except BaseException:
         _note(tried)

@@ -1,9 +1,10 @@
 """An undisturbed run of every stage, each in a place of its own: what all others must equal."""
 
 import json
+import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from lightreasoner.config import Params
 from lightreasoner.pipeline.graph import STAGES, Stage
 from lightreasoner.storage import artifacts
 
-NAMES = [name for name in STAGES if name != "keep"]  # no random model's solution is correct
+NAMES = sorted(STAGES, key="keep".__eq__)
+"""All stages, `keep` after `gold`, whose solutions it reads: no random model's is correct."""
+
 N_PROBLEMS = 100
 SHARD = 32
 """Prompts per shard, as set by compute.batch_size: four a stage; score has two, of 64 and 36."""
@@ -46,9 +49,9 @@ class Reference:
         tree = json.loads((self.folder / "seen.json").read_text(encoding="utf-8"))
         return {name: Seen(**each) for name, each in tree.items()}
 
-    def stored(self, gold: bool = False) -> dict[str, str]:
-        """What all stages store, gold's samples for who asks."""
-        places = [Place(self.folder / name) for name in NAMES if gold or name != "gold"]
+    def stored(self, names: Sequence[str]) -> dict[str, str]:
+        """The digests of these stages' results, by stage and fingerprint."""
+        places = [Place(self.folder / name) for name in names]
         return {key: digest for place in places for key, digest in place.stored().items()}
 
     def key(self, name: str) -> str:
@@ -64,7 +67,8 @@ class Reference:
         """A new place in which the stage can start."""
         place = Place(folder).make(self.params)
         for name in given(stage):
-            link(self.folder / "data" / name, place.home / "data" / name)
+            source = "solved" if (stage.name, name) == ("keep", "trajectories") else name
+            link(self.folder / "data" / source, place.home / "data" / name)
         return place
 
     def fill(self) -> None:
@@ -76,7 +80,11 @@ class Reference:
             place, clock = self.place(self.folder / name, stage), time.monotonic()
             place.fork(stage).succeeds()
             seen[name] = asdict(look(place, stage, time.monotonic() - clock))
-            if stage.folder is None or stage.output not in ("samples",):
+            if name == "gold":
+                solved = self.folder / "data" / "solved"
+                solved.mkdir()
+                shutil.copy(place.out(stage) / "trajectories.parquet", solved)
+            elif name != "keep":
                 link(place.out(stage), self.folder / "data" / stage.output)
         (self.folder / "seen.json").write_text(json.dumps(seen), encoding="utf-8")
 

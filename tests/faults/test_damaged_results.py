@@ -2,8 +2,9 @@
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import ledger
 import pytest
@@ -56,8 +57,8 @@ def link_to_itself(file: Path) -> None:
     file.symlink_to(file.name)
 
 
-def unreadable(file: Path) -> None:
-    """A loop of folders, where a walk could go on for ever."""
+def loop_of_folders(file: Path) -> None:
+    """Where a walk could go on for ever."""
     file.unlink()
     file.mkdir()
     (file / "again").symlink_to("..")
@@ -70,8 +71,14 @@ def _anew(file: Path, content: bytes) -> None:
 
 
 DAMAGE: list[Callable[[Path], None]] = [
-    truncated, flipped, deleted, emptied, fifo, folder, dangling_link, link_to_itself, unreadable,
+    truncated, flipped, deleted, emptied, fifo, folder, dangling_link, link_to_itself,
+    loop_of_folders,
 ]  # fmt: skip
+
+
+def named(damage: Callable[[Path], None]) -> str:
+    """What was done, in words."""
+    return damage.__name__.replace("_", " ")
 
 
 def entry_of(place: Place, name: str) -> Path:
@@ -92,10 +99,19 @@ def finished(undisturbed: Reference, tmp_path: Path) -> Callable[[str], Place]:
     return make
 
 
-@pytest.mark.parametrize("damage", DAMAGE, ids=lambda damage: damage.__name__.replace("_", " "))
+def cases() -> Iterator[Any]:
+    """(damage, stage): each damage to one stage for CI, to three more by the seed."""
+    for damage in DAMAGE:
+        others = [name for name in NAMES if name != QUICK]
+        yield pytest.param(damage, QUICK, marks=pytest.mark.slow)
+        for name in ledger.chance(named(damage)).sample(others, 3):
+            yield pytest.param(damage, name, marks=pytest.mark.nightly)
+
+
 @pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=pytest.mark.slow if n == QUICK else pytest.mark.nightly) for n in NAMES],
+    ("damage", "name"),
+    list(cases()),
+    ids=lambda value: value if isinstance(value, str) else named(value),
 )
 def test_a_damaged_file(
     undisturbed: Reference,
@@ -136,29 +152,31 @@ def entry_swapped(entry: Path) -> None:
     other.rename(entry)
 
 
-def stage_folder_a_file(entry: Path) -> None:
-    """It cannot be told what that is for: one line, and the next run after it was moved away."""
-    shutil.rmtree(entry.parent)
-    entry.parent.write_text("in the way")
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("damage", [entry_a_file, entry_a_dangling_link, entry_swapped])
 def test_a_damaged_entry(
     undisturbed: Reference, finished: Callable[[str], Place], damage: Callable[[Path], None]
 ) -> None:
-    with ledger.trial(damage.__name__.replace("_", " "), QUICK) as trial:
+    with ledger.trial(named(damage), QUICK) as trial:
         place = finished(QUICK)
         damage(entry_of(place, QUICK))
         recovers(undisturbed, place, STAGES[QUICK], trial, again=True)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("damage", DAMAGE, ids=lambda damage: damage.__name__.replace("_", " "))
+@pytest.mark.parametrize("file", ["digests.json", "plan.json", "00001.parquet"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(each, marks=pytest.mark.slow if each is fifo else pytest.mark.nightly)
+        for each in DAMAGE
+    ],
+    ids=named,
+)
 def test_a_damaged_file_beside_the_store(
     undisturbed: Reference,
     finished: Callable[[str], Place],
     damage: Callable[[Path], None],
+    file: str,
 ) -> None:
     """The remembered digests, and the plan and a shard of work in progress."""
     name = "generate"
@@ -169,10 +187,9 @@ def test_a_damaged_file_beside_the_store(
         shards.mkdir(parents=True)
         shutil.rmtree(entry)
         shutil.rmtree(place.out(STAGES[name]))
-        files = [place.home / "digests.json", shards / "plan.json", shards / "00001.parquet"]
-        for file in files[1:]:
-            file.write_text('{"id": "x", "total": 100, "size": 32}\n')
-        damage(ledger.chance("beside", damage.__name__).choice(files))
+        for name_of_shard in ("plan.json", "00001.parquet"):
+            (shards / name_of_shard).write_text('{"id": "x", "total": 100, "size": 32}\n')
+        damage((place.home if file == "digests.json" else shards) / file)
         recovers(undisturbed, place, STAGES[name], trial, again=True)
 
 

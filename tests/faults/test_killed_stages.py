@@ -21,17 +21,17 @@ QUICK = ("generate", "finetune")
 pytestmark = pytest.mark.timeout(900)
 
 
-def tries(nightly: int, slow: int = 1) -> list[object]:
-    """(stage, number) for each try of every stage; some are for CI, too."""
+def tries(nightly: int, slow: int = 1, quick: tuple[str, ...] = QUICK) -> list[object]:
+    """(stage, number) for each try of every stage; the first ones of some are for CI, too."""
     return [
-        pytest.param(name, number, marks=_mark(name, number < slow))
+        pytest.param(name, number, marks=_mark(name in quick and number < slow))
         for name in NAMES
         for number in range(nightly)
     ]
 
 
-def _mark(name: str, is_first: bool) -> pytest.MarkDecorator:
-    return pytest.mark.slow if is_first and name in QUICK else pytest.mark.nightly
+def _mark(is_for_ci: bool) -> pytest.MarkDecorator:
+    return pytest.mark.slow if is_for_ci else pytest.mark.nightly
 
 
 def interrupted(
@@ -48,7 +48,7 @@ def interrupted(
     raise AssertionError
 
 
-@pytest.mark.parametrize(("name", "number"), tries(7))
+@pytest.mark.parametrize(("name", "number"), tries(6))
 def test_killed_at_a_moment(undisturbed: Reference, tmp_path: Path, name: str, number: int) -> None:
     """The process alone, or all that it has started as well."""
     stage = STAGES[name]
@@ -59,7 +59,7 @@ def test_killed_at_a_moment(undisturbed: Reference, tmp_path: Path, name: str, n
         recovers(undisturbed, place, stage, trial)
 
 
-@pytest.mark.parametrize(("name", "number"), tries(7, slow=2))
+@pytest.mark.parametrize(("name", "number"), tries(5, slow=2))
 def test_killed_before_a_change_of_the_disk(
     undisturbed: Reference, tmp_path: Path, name: str, number: int
 ) -> None:
@@ -80,7 +80,7 @@ ENDS = {
 
 
 @pytest.mark.parametrize("fault", ENDS)
-@pytest.mark.parametrize(("name", "number"), tries(1))
+@pytest.mark.parametrize(("name", "number"), tries(1, quick=("finetune",)))
 def test_told_to_end(
     undisturbed: Reference, tmp_path: Path, name: str, number: int, fault: str
 ) -> None:
@@ -89,7 +89,7 @@ def test_told_to_end(
         place, program = interrupted(undisturbed, tmp_path, stage, fault, number)
         program.send(signalled, group)
         assert program.wait(60) in (status, 0), place.said()
-        assert "Traceback" not in place.said()
+        assert "Traceback" not in place.said(), place.said()
         recovers(undisturbed, place, stage, trial)
 
 

@@ -2,23 +2,36 @@
 
 import contextlib
 import os
+import shlex
 import shutil
 import signal
 import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import ledger
 import psutil
 import pytest
-from place import CONSOLE, Place
+import standins
+from checkout import ROOT
+from mlflow import MlflowClient
+from place import CONSOLE, WITNESS, Place
+from ports import free_port
 
+from flows import environment
 from flows.servers import databases, local, own_prefect
+from flows.servers.manager import Manager
+from lightreasoner import config
 from lightreasoner.config import Params
+from lightreasoner.pipeline.graph import GRAPH
+from tasks.tracking import route
 
 OWN_PREFECT = """
 from flows import environment
@@ -146,12 +159,34 @@ def test_the_process_that_grades_ends_with_who_asked(tmp_path: Path) -> None:
         assert place.is_left_alone(15), place.processes()
 
 
+STAGE_OF_DVC = f"""
+import os, subprocess
+subprocess.run(["sh", "-c", {shlex.join(CONSOLE)!r} + " evaluate-base"],
+    env=os.environ | {{"DVC_STAGE": "evaluate_base"}})
+"""
+
+
+@pytest.mark.slow
+def test_a_stage_ends_with_the_dvc_that_was_killed(tmp_path: Path, tiny_params: Params) -> None:
+    """In the place of DVC stands a program that starts the stage as DVC does."""
+    evaluated = tiny_params.evaluate.model_copy(update={"max_new_tokens": 800})
+    place = Place(tmp_path).make(tiny_params.model_copy(update={"evaluate": evaluated}))
+    with ledger.trial("SIGKILL of DVC alone", "evaluate_base"):
+        program = place.start(sys.executable, "-c", STAGE_OF_DVC)
+        until(lambda: [*(place.home / "work").glob("*/shards")] or program.wait(0) is not None)
+        assert program.wait(0) is None, place.said()
+        program.send(signal.SIGKILL)
+        program.wait()
+        assert place.is_left_alone(20), place.processes()
+    assert [*(place.home / "work").glob("*/shards")]
+
+
 @pytest.mark.nightly
 @pytest.mark.timeout(900)
 def test_a_stage_with_several_workers_leaves_no_process(
     tmp_path: Path, tiny_params: Params
 ) -> None:
-    """Ray's servers and workers, killed with the stage at six moments; all listen on loopback."""
+    """Ray's servers and workers, killed with the stage at three moments; all listen on loopback."""
     compute = tiny_params.compute.model_copy(update={"workers": 2})
     place = Place(tmp_path).make(tiny_params.model_copy(update={"compute": compute}))
     moments = ledger.chance("workers")
@@ -162,8 +197,9 @@ def test_a_stage_with_several_workers_leaves_no_process(
         addresses |= listened_on(program.pid)
     seconds = time.monotonic() - clock
     assert addresses == {"127.0.0.1"}
-    shutil.rmtree(place.home / "store" / "generate")
-    for _ in range(6):
+    for made in ("store/generate", "data/trajectories"):
+        shutil.rmtree(place.home / made)
+    for _ in range(3):
         with ledger.trial("SIGKILL of a stage with two workers", "generate"):
             program = place.start(*CONSOLE, "generate")
             program.wait(moments.uniform(seconds / 4, seconds))
@@ -183,3 +219,127 @@ def listened_on(pid: int) -> set[str]:
                 there = [one for one in each.net_connections("inet") if one.status == "LISTEN"]
                 found |= {one.laddr.ip.removeprefix("::ffff:") for one in there}
     return found
+
+
+@pytest.mark.slow
+def test_the_clock_is_set_back_under_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Supervisor's own account of a start, an hour from now, would let no runner count as ready,
+    which must have asked for work since."""
+    with tempfile.TemporaryDirectory(prefix="lr ") as folder:
+        home = Path(folder).resolve() / "home"
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, (WITNESS, ROOT))))
+        monkeypatch.setenv("FAULTS_CLOCK", "3600")
+        before, service = time.time(), standins.service(home, "first", free_port())
+        try:
+            standins.hold(home, [service], detach=True)
+            account = Manager(home).call("getProcessInfo", "first")
+            assert account["start"] > before + 3000
+            started = Manager(home).states()["first"].started
+            assert before - 5 < started <= time.time()
+        finally:
+            Manager(home).stop()
+
+
+@dataclass(frozen=True)
+class Served:
+    """The servers of `up` in a place, and its Prefect's API."""
+
+    place: Place
+    api: httpx.Client
+
+    def kill(self) -> None:
+        """Prefect and MLflow, as the machine's memory runs out; they are started again."""
+        states = Manager(self.place.home).states()
+        for name in ("prefect", "mlflow"):
+            psutil.Process(states[name].pid).kill()
+
+    def is_training(self) -> bool:
+        return any((self.place.home / "work").glob("**/checkpoint-*"))
+
+    def forget(self) -> None:
+        """The next run computes all again."""
+        shutil.rmtree(self.place.home / "store")
+
+    def begin(self) -> str:
+        """A run of the deployment, by its form's API."""
+        found = self.api.get("deployments/name/lightreasoner/local").json()["id"]
+        path, new = f"deployments/{found}/create_flow_run", {"state": {"type": "SCHEDULED"}}
+        return str(self.api.post(path, json=new).raise_for_status().json()["id"])
+
+    def state(self, run: str) -> str:
+        """A run's state; empty while the server is away."""
+        with contextlib.suppress(httpx.HTTPError, KeyError):
+            return str(self.api.get(f"flow_runs/{run}").json()["state"]["type"])
+        return ""
+
+    def end(self, run: str) -> str:
+        """The state in which a run ends."""
+        until(lambda: self.state(run) in ENDS, 600)
+        return self.state(run)
+
+
+ENDS = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+
+
+@pytest.fixture
+def served(tmp_path: Path, tiny_params: Params) -> Iterator[Served]:
+    """`up`, for a pipeline that trains for a while."""
+    tree = tiny_params.model_dump(mode="json")
+    tree["finetune"]["updates"] = 300
+    place, port = Place(tmp_path / "place").make(config.parse(tree, "test")), free_port()
+    ports = ("--prefect-port", str(port), "--mlflow-port", str(free_port()))
+    place.start(*CONSOLE, "up", "--detach", *ports).succeeds()
+    login = tuple(environment.login(place.home).split(":"))
+    try:
+        with httpx.Client(
+            base_url=f"http://127.0.0.1:{port}/api", auth=login, timeout=60
+        ) as client:
+            yield Served(place, client)
+    finally:
+        place.start(*CONSOLE, "down").succeeds()
+        assert place.is_left_alone(WITHIN), place.processes()
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(1800)
+def test_both_servers_are_killed_under_a_run(served: Served) -> None:
+    """It ends well, or in a line after which the next one does; MLflow has each run once."""
+    place = served.place
+    with ledger.trial("both servers killed", "run under up"):
+        program = place.start(*CONSOLE, "run")
+        until(served.is_training)
+        served.kill()
+        status = program.wait(600)
+        print(place.said())
+        assert status in (0, 2)
+        assert "Traceback" not in place.said()
+        until(lambda: local.running(place.home))
+        place.start(*CONSOLE, "run").succeeds()
+        check_runs(place.home, program_failed=status != 0)
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(1800)
+def test_both_servers_are_killed_under_a_run_of_the_deployment(served: Served) -> None:
+    with ledger.trial("both servers killed", "deployment"):
+        run = served.begin()
+        until(served.is_training)
+        served.kill()
+        end = served.end(run)
+        print(end)
+        assert served.end(served.begin()) == "COMPLETED"
+        check_runs(served.place.home, program_failed=end != "COMPLETED")
+
+
+def check_runs(home: Path, program_failed: bool) -> None:
+    """MLflow has both pipelines: the disturbed one ended as it did, the next with all stages."""
+    client = MlflowClient(environment.database(home))
+    experiment = route.experiment_of(client)
+    found = client.search_runs([experiment], "tags.kind = 'pipeline'", order_by=["start_time"])
+    wanted = ["FAILED" if program_failed else "FINISHED", "FINISHED"]
+    assert [run.info.status for run in found] == wanted
+    last = f"tags.`mlflow.parentRunId` = '{found[-1].info.run_id}'"
+    stages = client.search_runs([experiment], last)
+    assert {run.info.run_name for run in stages} == {stage.name for stage in GRAPH}
+    assert {run.info.status for run in stages} == {"FINISHED"}
+    assert int(client.get_model_version_by_alias("tiny", "candidate").version) == 1

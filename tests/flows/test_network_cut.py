@@ -29,9 +29,9 @@ except OSError:
     pass
 """
 SESSION = """
-import os, subprocess, sys, time
-from pathlib import Path
+import subprocess, sys, time
 import httpx
+from flows import environment
 prefect, mlflow = sys.argv[1:]
 def call(*arguments):
     done = subprocess.run([sys.executable, "-c", CONSOLE, *arguments])
@@ -39,8 +39,8 @@ def call(*arguments):
 CONSOLE = "from flows.cli.console import main; main()"
 call("up", "--detach", "--prefect-port", prefect, "--mlflow-port", mlflow)
 try:
-    login = Path(os.environ["LIGHTREASONER_HOME"], "prefect-login").read_text().strip()
-    api = httpx.Client(auth=tuple(login.split(":")), base_url=f"http://127.0.0.1:{prefect}/api")
+    login = tuple(environment.login(environment.home()).split(":"))
+    api = httpx.Client(base_url=f"http://127.0.0.1:{prefect}/api", auth=login, timeout=60)
     found = api.get("deployments/name/lightreasoner/local").json()["id"]
     made = api.post(
         f"deployments/{found}/create_flow_run", json={"state": {"type": "SCHEDULED"}}

@@ -473,6 +473,18 @@ def test_dvc_repro_after_a_run_computes_nothing(servers: Servers, tmp_path: Path
     assert json.loads(tables.read_text(encoding="utf-8"))["samples"]["threshold"] == 0.3
 
 
+def test_mlflows_page_asks_for_the_login(
+    servers: Servers, browser: Any, new_page: Callable[[], Any], expect: Any
+) -> None:
+    stranger = browser.new_page()
+    with pytest.raises(Exception, match="ERR_INVALID_AUTH_CREDENTIALS"):
+        stranger.goto(servers.mlflow)
+    stranger.close()
+    page = new_page()
+    page.goto(f"{servers.mlflow}/#/experiments")
+    expect(page.get_by_role("heading", name="Experiments")).to_be_visible()
+
+
 def open_mlflow(page: Any, servers: Servers) -> None:
     """The experiments; the assistant beside every page is closed, the pages for agents are left."""
     page.goto(f"{servers.mlflow}/#/experiments")

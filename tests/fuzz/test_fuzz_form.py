@@ -132,7 +132,7 @@ def test_odd_forms(fuzz: Any) -> None:
             form = damaged_tree(rng, form)
         return tag, form
 
-    fuzz(make, start, quick=50)
+    fuzz(make, start, quick=30)
 
 
 def test_what_is_nested_deep_is_refused() -> None:

@@ -53,7 +53,7 @@ def test_a_bad_override_is_told_in_a_line(value: str) -> None:
     "content",
     [
         b"", b"\0", b"\xff\xfe", b"- 1", b"a", b"select: [", f"a: {BOMB}".encode(), MERGES.encode(),
-        b"? {a: b}\n: c", b"1: 2\n", "\n".join(f"k{n}: 1" for n in range(5_000)).encode(),
+        b"? {a: b}\n: c", b"1: 2\n", "\n".join(f"k{n}: 1" for n in range(1_000)).encode(),
         b"k" * 100_000 + b": 1", b'"a\\nb": 1', b"select: {'\\x1b[31m': 1}", b"x" * (1 << 21),
     ],
 )  # fmt: skip
@@ -90,7 +90,7 @@ def test_damaged_files(fuzz: Any, tmp_path: Path) -> None:
             return yaml.dump(tree, allow_unicode=True).encode("utf-8", "surrogatepass")
         return damaged(rng, rng.choice([TEXT, SHORT, SHORT]))
 
-    fuzz(make, lambda content: load(tmp_path, content), quick=20)
+    fuzz(make, lambda content: load(tmp_path, content), quick=10)
 
 
 @pytest.mark.parametrize("option", ["--betas", "--alphas", "--methods", "--limit", "--port"])
@@ -105,7 +105,7 @@ def test_options_that_are_no_parameters(option: str, tmp_path: Path) -> None:
     }[option]
     (tmp_path / "params.yaml").write_bytes(TEXT)
     given = ["--params", str(tmp_path / "params.yaml")] if option != "--limit" else []
-    for value in ("nan", "inf", "1e999", "9" * 5_000, "x" * 5_000, "a\nb", "", "1," * 5_000, "-1"):
+    for value in ("nan", "1e999", "a\nb", "x1," * 2_000):
         result = call(*command, value, *given)
         assert result.exit_code == 2, (value[:20], result.output[:500])
         lines = result.stderr.removeprefix("Usage: ").splitlines()

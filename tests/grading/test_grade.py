@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 
 import psutil
@@ -316,3 +317,20 @@ def test_any_text_gets_an_outcome(rows: list[tuple[str, str]]) -> None:
 
 def test_all_cores_are_used() -> None:
     assert usable_cores() == len(os.sched_getaffinity(0))
+
+
+@pytest.mark.slow
+def test_nobody_is_told_a_traceback_when_the_asker_is_gone() -> None:
+    """Its other end of stdin is still open, as if it were ending just now."""
+    asked = Answer(r"\boxed{2}", Problem("p/0", "1 + 1?", "2", ""), "math")
+    batch = {"workers": 1, "answers": [asdict(asked)]}
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen([sys.executable, "-m", worker.__name__], text=True, **pipes) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        process.stdin.write(json.dumps(batch) + "\n")
+        process.stdin.flush()
+        assert process.wait(120) == 1
+        assert process.stderr.read() == ""

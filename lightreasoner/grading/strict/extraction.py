@@ -27,7 +27,7 @@ _CALCULATOR = re.compile(r"<<[^<>\n]{0,200}>>")
 """GSM8K's notes on what its calculator was asked."""
 _THOUGHT = re.compile(r"<(?P<end>/?)(?:think|thinking|thought|thoughts)>", re.IGNORECASE)
 _OPENING = re.compile(r"[<\[](?P<name>(?:final_?)?answer)[>\]]", re.IGNORECASE)
-_DISPLAY = re.compile(r"\\[\[(](.*)\\[\])]\.?", re.DOTALL)
+_DISPLAY = re.compile(r"\\[\[(]")
 
 
 def extract(response: str, question: str, letters: bool) -> str | None:
@@ -41,10 +41,20 @@ def extract(response: str, question: str, letters: bool) -> str | None:
         answer = _answer(part, question, letters)
         if answer is not None:
             return answer or None
-    whole = _DISPLAY.sub(r"\1", text.strip()).strip("$*. ")
+    whole = _undisplayed(text.strip()).strip("$*. ")
     if len(whole) <= 50 and (sentences.is_value(whole) or (letters and endings.is_letter(whole))):
         return whole
     return None
+
+
+def _undisplayed(text: str) -> str:
+    """The text without the first opening mark of a formula and the last closing one after it."""
+    opening = _DISPLAY.search(text)
+    end = max(text.rfind(r"\]"), text.rfind(r"\)"))
+    if opening is None or end < opening.end():
+        return text
+    formula, rest = text[opening.end() : end], text[end + 2 :].removeprefix(".")
+    return text[: opening.start()] + formula + rest
 
 
 def _spoken(text: str) -> str:
