@@ -64,12 +64,12 @@ def test_batch_size_and_order_change_nothing(
     assert trajectories(tmp_path / "b")[::-1] == trajectories(tmp_path / "a")
 
 
-def test_logits_that_are_not_finite_are_an_error(tmp_path: Path) -> None:
+def test_weights_that_are_not_finite_are_an_error(tmp_path: Path) -> None:
     broken = write_model(tmp_path / "broken", seed=4, hidden=16, layers=1)
     model = AutoModelForCausalLM.from_pretrained(broken)
     model.model.norm.weight.data[0] = float("nan")
     model.save_pretrained(broken)
-    with pytest.raises(ModelError, match=r"NaN or infinite logits; try compute.dtype float32"):
+    with pytest.raises(ModelError, match=r"broken: the weight model.norm.weight is not finite"):
         generate(broken, [Problem("p", "x", "1", "")], tmp_path / "out")
 
 

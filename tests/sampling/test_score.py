@@ -15,7 +15,7 @@ from lightreasoner.config import Compute, Score
 from lightreasoner.errors import ModelError
 from lightreasoner.inference import loading, vocabulary
 from lightreasoner.progress import Silent
-from lightreasoner.sampling.score import Scorer, write
+from lightreasoner.sampling.score import Scorer, _check_finite, write
 from lightreasoner.storage import artifacts, tables
 from lightreasoner.storage.artifacts import Workspace
 
@@ -113,12 +113,18 @@ def test_a_padded_embedding_changes_nothing(tiny_expert: Path, tmp_path: Path) -
         np.testing.assert_allclose(one["kl"], other["kl"], rtol=1e-4, atol=1e-5)
 
 
-def test_logits_that_are_not_finite_are_named(tiny_expert: Path, tmp_path: Path) -> None:
+def test_logits_that_are_not_finite_are_named() -> None:
+    kl = torch.tensor([0.0, float("nan"), float("inf")])
+    with pytest.raises(ModelError, match=r"problem p1, step 7: KL is not finite"):
+        _check_finite(kl, np.array(["p0", "p1", "p1"]), np.array([3, 7, 8]))
+
+
+def test_weights_that_are_not_finite_are_named(tiny_expert: Path, tmp_path: Path) -> None:
     broken = write_model(tmp_path / "broken", seed=4, hidden=16, layers=1)
     model = AutoModelForCausalLM.from_pretrained(broken)
     model.model.norm.weight.data[0] = float("nan")
     model.save_pretrained(broken)
-    with pytest.raises(ModelError, match=r"problem p0, step 0: KL is not finite"):
+    with pytest.raises(ModelError, match=r"broken: the weight model.norm.weight is not finite"):
         score(tiny_expert, broken, trajectories()[:1])
 
 
