@@ -18,13 +18,12 @@ import json
 import logging
 import os
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import IO
 
+from lightreasoner import processes
 from lightreasoner.errors import GradingError, ProblemsError
 from lightreasoner.grading.types import Answer, Grade
 
@@ -81,14 +80,7 @@ class _Keeper:
         if self._process is not None and self._process.poll() is not None:
             self.end()
         if self._process is None or self._owner != os.getpid():
-            # Modules of the current folder, which may be a stranger's, count only if they do here.
-            is_safe = {"", str(Path.cwd())}.isdisjoint(sys.path)
-            command = [sys.executable, *["-P"] * is_safe, "-m", _worker_module()]
-            self._owner = os.getpid()
-            # In a group of its own no Ctrl-C reaches it: this process ends it.
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0
-            )
+            self._owner, self._process = os.getpid(), processes.start(_worker_module())
         return self._process
 
     def end(self) -> None:

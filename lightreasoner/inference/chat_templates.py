@@ -22,6 +22,7 @@ from typing import Any
 
 import psutil
 
+from lightreasoner import processes
 from lightreasoner.errors import ModelError
 from lightreasoner.untrusted import one_line
 
@@ -85,12 +86,7 @@ class _Process:
 
     def _start(self) -> None:
         self.owner = os.getpid()
-        self.running = subprocess.Popen(
-            [sys.executable, "-m", __name__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},  # it forks
-        )
+        self.running = processes.start(__name__, OPENBLAS_NUM_THREADS="1")  # it forks
 
     def end(self) -> None:
         """Kill it; a fork's is its parent's."""
@@ -106,7 +102,6 @@ atexit.register(_process.end)
 
 def main() -> None:
     """Answer each line with the texts, with a refusal, or with nothing."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     import transformers.utils.chat_template_utils  # noqa: F401, for all that fork from here
 
     for line in sys.stdin.buffer:
