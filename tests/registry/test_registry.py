@@ -188,7 +188,7 @@ def test_the_description_says_what_was_gained(
     text = MlflowClient().get_model_version("micro", registered[0].version).description
     assert text.startswith("micro/expert, tuned by LightReasoner with micro/amateur as its amateur")
     strict = "40.0% (35.0-45.0) | 80.0% (75.0-85.0) | +40.0 (+36.0 to +44.0) | 250/10"
-    assert f"| tuned | 600 | {strict} | 2.0 × 10⁻⁵⁰ | 40.0% | 80.0% |" in text
+    assert f"| tuned | 600 | {strict} | 2.0 × 10⁻⁵⁰ | +7.5 | 40.0% | 80.0% |" in text
     assert text.endswith("# A card")
     assert "license: mit" not in text
 

@@ -274,8 +274,11 @@ def test_the_adapter_names_its_base_and_no_path(
 def test_a_diverging_loss_stops_the_tuning(
     tiny_expert: Path, samples_dir: Path, tmp_path: Path
 ) -> None:
+    """At a rate beyond the parameters' limit, which makes sure of it."""
+    steep = settings(updates=8).model_copy(update={"learning_rate": 1e39})
+    (tmp_path / "out").mkdir()
     with pytest.raises(ModelError, match=r"the loss is nan; lower finetune.learning_rate"):
-        tune(tiny_expert, samples_dir, tmp_path / "out", learning_rate=1e39, updates=8)
+        run_tuning(tiny_expert, samples_dir, tmp_path / "out", steep)
 
 
 def test_unknown_target_modules_are_refused(
