@@ -181,7 +181,7 @@ class Store:
         """
         stage, work = job.stage, places.folder(self.home, "work", job.key)
         entry, new = self.entry(stage, job.key), work / "entry"
-        places.folder(self.home, "store", stage.name)
+        folder = places.folder(self.home, "store", stage.name)
         if os.path.lexists(entry):
             log.warning("%s: %s is damaged; making it again", stage.name, entry)
             places.discard(entry)
@@ -189,7 +189,7 @@ class Store:
         places.discard(new)
         payload = places.folder(self.home, "work", job.key, "entry", "payload")
         scratch = places.folder(self.home, "work", job.key, "shards")
-        self._refuse_two_disks()
+        self._refuse_places(folder)
         started, clock = time.time(), time.perf_counter()
         reset_peak_memory()
         try:
@@ -217,13 +217,18 @@ class Store:
         shutil.rmtree(work, ignore_errors=True)
         return Outcome(Artifact(entry / "payload", made.digest), manifest, cached=False)
 
-    def _refuse_two_disks(self) -> None:
-        """A finished result is renamed from one folder into the other."""
-        store, work = self.home / "store", self.home / "work"
-        if store.stat().st_dev != work.stat().st_dev:
+    def _refuse_places(self, folder: Path) -> None:
+        """A finished result is renamed from `work` into its stage's folder of the store."""
+        work = self.home / "work"
+        if folder.stat().st_dev != work.stat().st_dev:
             raise ArtifactError(
-                f"{store.resolve()} and {work.resolve()} are on different disks; keep all of "
+                f"{folder.resolve()} and {work.resolve()} are on different disks; keep all of "
                 f"{self.home} on one (LIGHTREASONER_HOME moves it)"
+            )
+        if not os.access(folder, os.W_OK):
+            raise ArtifactError(
+                f"{folder}: cannot be written (a read-only file system, or another user's); give "
+                "this user the right to, or move home (LIGHTREASONER_HOME)"
             )
 
     @contextlib.contextmanager
