@@ -53,6 +53,9 @@ SIGNS = {
 }  # fmt: skip
 """The comparison in each of pydantic's errors about bounds."""
 
+SMALLEST_GAIN = 0.01
+"""Points: what no evaluation of a size that people have can show."""
+
 CHAMPION = "champion"
 """The alias of the model that last passed the gate (tasks/registry/gate.py)."""
 
@@ -378,7 +381,7 @@ class Register(Section):
     )
     gain_to_show: float = Field(
         10.0,
-        gt=0,
+        ge=SMALLEST_GAIN,
         le=100,
         description="The gain that the evaluation should be able to show, in points; a run warns "
         "of sets with too few problems.",
