@@ -380,8 +380,8 @@ def serve(
     values = config.load(params, set_ or ())
     local.check_prefect_database()
     home = environment.home()
-    local.check_mlflow(home, environment.database(home))
-    up.serve(home, values, local.at(prefect_port, mlflow_port), detach)
+    local.check_served(home)
+    up.serve(home, values, local.at(home, prefect_port, mlflow_port), detach)
 
 
 def down() -> None:
@@ -422,6 +422,7 @@ def sync(
         raise ConfigError(["sync: name one run, by name or id, or give --all"])
     home = environment.home()
     local.check_mlflow(home, environment.database(home))
+    local.connect(home)  # that server's login, where `up` keeps a shared database
     from tasks.tracking import sync
 
     lines, is_done = sync.send_all(home, records.names(home, run) if run else ())
