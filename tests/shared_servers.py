@@ -109,7 +109,8 @@ def s3(folder: Path, *buckets: str) -> Iterator[dict[str, str]]:
             with suppress(OSError):
                 urllib.request.urlopen(f"{address}/moto-api/", timeout=5).close()
                 break
-            assert server.poll() is None and time.monotonic() < end
+            assert server.poll() is None
+            assert time.monotonic() < end
             time.sleep(0.2)
         client = boto3.client("s3", endpoint_url=address, region_name="us-east-1",
             aws_access_key_id=KEY, aws_secret_access_key=SECRET)  # fmt: skip

@@ -47,10 +47,9 @@ def main() -> None:
     if environment.is_stage_of_dvc():
         program.end_with_dvc()
     with_store = [*map(options.command_name, STAGES.values()), "pair"]
-    application()(
-        prog_name="lightreasoner",
-        default_map={command: {"home": str(home)} for command in with_store},
-    )
+    own = {"home": str(home)}
+    given = {**dict.fromkeys(with_store, own), "store": {"push": own, "pull": own}}
+    application()(prog_name="lightreasoner", default_map=given)
 
 
 def _end_in_order() -> None:

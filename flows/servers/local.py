@@ -50,8 +50,8 @@ def at(home: Path, prefect_port: int, mlflow_port: int) -> Servers:
     if prefect_port == mlflow_port:
         raise ServerError(f"port {mlflow_port} is given to both servers; change --mlflow-port")
     is_own = environment.served_database(home) == environment.database(home)
-    addresses = (f"http://{HOST}:{port}" for port in (prefect_port, mlflow_port))
-    return Servers(*addresses, "home" if is_own else "shared")
+    prefect, mlflow = (f"http://{HOST}:{port}" for port in (prefect_port, mlflow_port))
+    return Servers(prefect, mlflow, "home" if is_own else "shared")
 
 
 def announced(home: Path) -> Servers | None:

@@ -5,6 +5,7 @@ pulled into a second one. Minutes.
 """
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from flows import environment
 from flows.servers import local
 from flows.servers.manager import Manager
 from lightreasoner.config import Params
+from lightreasoner.pipeline.graph import GRAPH
 
 pytestmark = [
     pytest.mark.nightly,
@@ -55,9 +57,7 @@ class Team:
     def call(self, *command: str, **variables: str) -> str:
         """What a program prints in the checkout."""
         shell = {**dvc_checkout.environment(self.checkout), **variables}
-        done = subprocess.run(
-            command, cwd=self.checkout, env=shell, capture_output=True, text=True
-        )
+        done = subprocess.run(command, cwd=self.checkout, env=shell, capture_output=True, text=True)
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         return done.stdout + done.stderr
 
@@ -126,9 +126,7 @@ def test_no_password_is_written_shown_or_on_a_command_line(team: Team) -> None:
     root = team.checkout.parent
     files = [file for file in root.rglob("*") if file.is_file() and file.name != "s3.log"]
     assert len(files) > 100
-    found = [
-        file for file in files if any(each.encode() in file.read_bytes() for each in secrets)
-    ]
+    found = [file for file in files if any(each.encode() in file.read_bytes() for each in secrets)]
     assert found == []
     processes = Manager(team.checkout / ".lightreasoner").left()
     assert len(processes) >= 4
@@ -137,9 +135,8 @@ def test_no_password_is_written_shown_or_on_a_command_line(team: Team) -> None:
 
 
 @pytest.mark.skipif(not S3_PLUGIN, reason="needs dvc-s3 in .venv-dvc")
-def test_a_second_checkout_pulls_from_s3_and_computes_nothing(
-    team: Team, tmp_path: Path
-) -> None:
+def test_dvc_pulls_from_s3_into_a_second_checkout(team: Team, tmp_path: Path) -> None:
+    """`dvc repro` then computes nothing; the store of that checkout stays empty."""
     team.lightreasoner("publish")
     team.dvc("remote", "add", "--default", "backup", "s3://team/dvc")
     dvc_checkout.commit(team.checkout, "published")
@@ -154,6 +151,22 @@ def test_a_second_checkout_pulls_from_s3_and_computes_nothing(
     assert not (other.checkout / ".lightreasoner" / "store").exists()
     tables = other.checkout / ".lightreasoner" / "data" / "report" / "tables.json"
     assert json.loads(tables.read_text(encoding="utf-8"))
+
+
+def test_the_store_pulls_from_s3_and_a_run_computes_nothing(
+    team: Team, tiny_params: Params, tmp_path: Path
+) -> None:
+    """On a machine that has none of the servers."""
+    place = "s3://team/store"
+    sent = team.lightreasoner("store", "push", place, **team.s3)
+    assert sent.count("  sent, ") == len(GRAPH)
+    assert team.lightreasoner("store", "push", place, **team.s3).count("  is there") == len(GRAPH)
+    other = Team(dvc_checkout.make(tmp_path / "other", tiny_params), team.login, team.s3)
+    fetched = other.lightreasoner("store", "pull", place, **team.s3)
+    assert fetched.count("  fetched, ") == len(GRAPH)
+    said = other.lightreasoner("run")
+    assert [name for stage in GRAPH for name in re.findall(rf"^{stage.name} +(\w+) ", said, re.M)
+            ] == ["cached"] * len(GRAPH)  # fmt: skip
 
 
 def test_a_run_without_up_is_in_postgresql_too(team: Team) -> None:
