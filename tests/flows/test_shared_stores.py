@@ -161,6 +161,8 @@ def test_the_store_pulls_from_s3_and_a_run_computes_nothing(
     sent = team.lightreasoner("store", "push", place, **team.s3)
     assert sent.count("  sent, ") == len(GRAPH)
     assert team.lightreasoner("store", "push", place, **team.s3).count("  is there") == len(GRAPH)
+    with pytest.raises(AssertionError, match=r"error: s3://misspelt/store: .*does not exist; "):
+        team.lightreasoner("store", "push", "s3://misspelt/store", **team.s3)
     other = Team(dvc_checkout.make(tmp_path / "other", tiny_params), team.login, team.s3)
     fetched = other.lightreasoner("store", "pull", place, **team.s3)
     assert fetched.count("  fetched, ") == len(GRAPH)
