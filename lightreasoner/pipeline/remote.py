@@ -139,8 +139,11 @@ class Remote:
                     f"{name} is damaged there; remove files/{sha256} there, and push it again from "
                     "where it is whole"
                 )
-            out.parent.mkdir(parents=True, exist_ok=True)
-            os.link(file, out)
+            try:
+                out.parent.mkdir(parents=True, exist_ok=True)
+                os.link(file, out)
+            except OSError as error:  # a name too long, or of a file and a folder
+                raise artifacts.unwritable(error, out) from error
         if artifacts.digest(new / "payload", anew=True) != manifest["digest"]:
             raise ArtifactError("its payload is not what the manifest says; remove it there")
         (new / "manifest.json").write_text(manifest["text"], encoding="utf-8")
@@ -152,7 +155,10 @@ class Remote:
 
     def _get(self, place: str, file: Path) -> int:
         """Fetch a file; its size."""
-        found = self.files.info(place)
+        try:
+            found = self.files.info(place)
+        except FileNotFoundError:
+            raise ArtifactError(f"{place} is gone; push it again from where it is") from None
         if found["type"] != "file":
             raise ArtifactError(f"{place} is no file; remove it there")
         if found["size"] > shutil.disk_usage(file.parent).free:

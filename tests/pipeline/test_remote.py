@@ -155,6 +155,15 @@ def test_damage_here_is_not_sent(full: Path, tmp_path: Path) -> None:
     assert not Path(place.root).exists()
 
 
+def test_what_is_gone_there_is_sent_again(full: Path, place: Remote, tmp_path: Path) -> None:
+    (mark,) = Path(place.root, "entries", "select").iterdir()
+    remove_file(Path(place.root), mark)
+    ((line, is_there),) = place.push(full, ["select"])
+    assert is_there
+    assert line.endswith("sent, 32 bytes")
+    assert pull(place, tmp_path / "home", "select")[0][1]
+
+
 def test_damage_here_is_replaced_by_what_is_there(
     full: Path, place: Remote, tmp_path: Path
 ) -> None:
@@ -173,6 +182,12 @@ def change_file(place: Path, mark: Path) -> str:
     file = place / "files" / sums["key.txt"]
     file.write_bytes(b"x" * file.stat().st_size)
     return "key.txt is damaged there; remove files/"
+
+
+def remove_file(place: Path, mark: Path) -> str:
+    sums = json.loads(mark.read_text(encoding="utf-8"))["sha256"]
+    (place / "files" / sums["key.txt"]).unlink()
+    return " is gone; push it again from where it is"
 
 
 def change_manifest(place: Path, mark: Path) -> str:
@@ -239,6 +254,7 @@ def without_files(place: Path, mark: Path) -> str:
     "spoil",
     [
         change_file,
+        remove_file,
         change_manifest,
         write_noise,
         nest_deep,
@@ -252,6 +268,8 @@ def without_files(place: Path, mark: Path) -> str:
         with_file("evil.pkl", "evil.pkl is no file of a result"),
         with_file("evil.bin", "evil.bin is no file of a result"),
         with_file("e\x1b[2Jvil.json", "'e\\x1b[2Jvil.json' is no file of a result"),
+        with_file(f"{'a' * 300}.json", "cannot be written (File name too long)"),
+        with_file("key.txt/b.json", "cannot be written (File exists)"),
         with_file("more.json", "its payload is not what the manifest says; remove it there"),
     ],
     ids=lambda spoil: spoil.__name__,
