@@ -110,7 +110,8 @@ def test_an_evaluation_of_several_responses_counts_problems() -> None:
 def test_two_prompts_are_told() -> None:
     report = {"styles": {"base": "cot", "lightreasoner": "cot"}, "drift": {}}
     assert formatting.result_notes(report) == []
-    (note,) = formatting.result_notes({**report, "styles": {"base": "cot", "lightreasoner": "chat"}})
+    styles = {"base": "cot", "lightreasoner": "chat"}
+    (note,) = formatting.result_notes({**report, "styles": styles})
     assert "style cot, LightReasoner under chat: the gain holds what the prompt changes" in note
     (note,) = formatting.result_notes({**report, "drift": {"drift": 0.0312, "top1_kept": 0.985}})
     assert note == (

@@ -285,7 +285,7 @@ ENDS = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 @pytest.fixture
 def served(tiny_params: Params) -> Iterator[Served]:
-    """`up`, for a pipeline that trains for a while; sockets' paths are short, so the folder's is."""
+    """`up`, for a pipeline that trains for a while; its folder is short, as sockets' paths are."""
     with tempfile.TemporaryDirectory(prefix="served-") as folder:
         yield from serve(Path(folder), tiny_params)
 
