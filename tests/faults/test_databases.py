@@ -360,6 +360,23 @@ def test_runs_are_written_under_home_where_up_keeps_another_database(
         assert local._records(home) == uri
 
 
+def test_sync_has_the_login_of_the_server_of_up(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a shared database it may lack runs, as one elsewhere may."""
+    seen: list[str] = []
+
+    def send_all(*_: object) -> tuple[list[str], bool]:
+        seen.append(os.environ["MLFLOW_TRACKING_PASSWORD"])
+        return [], True
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(local, "running", lambda _: local.Servers("http://p", "http://m", "shared"))
+    monkeypatch.setattr("tasks.tracking.sync.send_all", send_all)
+    assert call("sync", "--all").exit_code == 0
+    assert seen == [environment.login(home).partition(":")[2]]
+
+
 @pytest.mark.parametrize("url", ["https://u:secret@host", "postgresql://u:secret@host/x"])
 def test_a_password_in_the_tracking_uri_is_refused(
     home: Path, url: str, monkeypatch: pytest.MonkeyPatch
