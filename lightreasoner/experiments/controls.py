@@ -29,37 +29,34 @@ def controls(
 ) -> dict[str, Any]:
     """The table as a tree, from the directory of scores of each cell; `table1.table1`'s arguments.
 
-    `best` names each half's chosen cells by verdict, of which `left` says in words what is left.
+    `left` says in words, by each verdict, what is left between the cells that `best` names.
     """
-    chosen: dict[Verdict, list[Choice]] = {}
-
-    def choose(cells: Cells, averaged: Sequence[str], verdict: Verdict) -> list[Choice]:
-        chosen[verdict] = by_halves(cells, start, tuned, averaged, verdict)
-        return chosen[verdict]
-
+    choose = partial(by_halves, start, tuned)
     found = table1.tree(scores, start, tuned, expert, choose, of_own_sets=True)
-    found["best"] = {
-        verdict: [
-            {"base": table1.named(("base", base)), "tuned": table1.named(("tuned", after))}
-            for _, base, after in choices
-        ]
-        for verdict, choices in chosen.items()
-    }
     return {**found, "left": {verdict: left(found, verdict) for verdict in VERDICTS}}
 
 
 def by_halves(
-    cells: Cells, start: Asked, tuned: Asked, averaged: Sequence[str], verdict: Verdict
+    start: Asked, tuned: Asked, cells: Cells, averaged: Sequence[str], verdict: Verdict
 ) -> list[Choice]:
-    """For each half of the problems the cells that are best on the other half."""
-    first, second = (partial(half, parity=parity) for parity in (0, 1))
+    """For each half of the problems, the cells with the highest mean accuracy on the other half.
+
+    The mean is over the averaged sets, without those that have no problem in that half. Of equal
+    cells it is the one that the model is reported under, else the first.
+    """
+
+    def best(model: Model, own: Asked, parity: int) -> Asked:
+        def mean(asked: Asked) -> float:
+            rows = half(cells[model, asked], parity)
+            shares = [rows[name][verdict].mean() for name in averaged if len(rows[name])]
+            return round(float(np.mean(shares)), 12) if shares else 0.0
+
+        ways = [asked for each, asked in cells if each == model]
+        return max(sorted(ways, key=lambda asked: asked != own), key=mean)
+
     return [
-        (
-            read,
-            best(cells, "base", start, chosen_on, averaged, verdict),
-            best(cells, "tuned", tuned, chosen_on, averaged, verdict),
-        )
-        for read, chosen_on in ((first, second), (second, first))
+        (partial(half, parity=read), best("base", start, chosen), best("tuned", tuned, chosen))
+        for read, chosen in ((0, 1), (1, 0))
     ]
 
 
@@ -71,57 +68,23 @@ def half(sets: Sets, parity: int) -> Sets:
     }
 
 
-def best(
-    cells: Cells,
-    model: Model,
-    own: Asked,
-    part: "partial[Sets]",
-    averaged: Sequence[str],
-    verdict: Verdict,
-) -> Asked:
-    """How a model is asked where its mean accuracy over the averaged sets is highest on a part.
-
-    Of equal ones its `own`, as it is reported, else the first. Sets without a problem in the part
-    do not count.
-    """
-
-    def mean(asked: Asked) -> float:
-        rows = part(cells[model, asked])
-        shares = [rows[name][verdict].mean() for name in averaged if len(rows[name])]
-        return round(float(np.mean(shares)), 12) if shares else 0.0
-
-    ways = [asked for named, asked in cells if named == model]
-    return max(sorted(ways, key=lambda asked: asked != own), key=mean)
-
-
-def headline(table: Mapping[str, Any], verdict: Verdict) -> dict[str, Any]:
-    """The last reasoning gain: tuned at its best less base at its best."""
-    found: dict[str, Any] = [
-        gain for gain in table["gains"][verdict] if gain["gain"] == "reasoning"
-    ][-1]
-    return found
-
-
 def left(table: Mapping[str, Any], verdict: Verdict) -> str:
     """What is left of the gain, in words: points of the mean over the averaged sets."""
-    gain = headline(table, verdict)["mean"]
-    means = {each["gain"]: each["mean"] for each in table["gains"][verdict]}
-    total = f"of a total gain of {difference(means['total'])} points" if "total" in means else ""
+    # Of two gains for reasoning the last one counts, that between the best cells.
+    means = {gain["gain"]: gain["mean"] for gain in table["gains"][verdict]}
     parts = [
         f"{difference(means[kind])} is {said}" for kind, said in STEPS.items() if kind in means
     ]
-    low, high = gain["ci95"]
-    judged = (
-        "a gain is left that the base does not have by being asked otherwise"
-        if low > 0
-        else "the base at its best is ahead of the tuned model at its best"
-        if high < 0
-        else "what is left cannot be told from nothing"
-    )
-    apart = f" ({'; '.join([total, *parts])})" if total else ""
+    low, high = means["reasoning"]["ci95"]
+    judged = "what is left cannot be told from nothing"
+    if low > 0:
+        judged = "a gain is left that the base does not have by being asked otherwise"
+    elif high < 0:
+        judged = "the base at its best is ahead of the tuned model at its best"
+    total = f"of a total gain of {difference(means['total'])}"
     return (
-        f"By {verdict}, the tuned model at its best is {difference(gain)} points from the base at "
-        f"its best{apart}: {judged}."
+        f"By {verdict}, the tuned model at its best is {difference(means['reasoning'])} points from "
+        f"the base at its best ({'; '.join([total, *parts])}): {judged}."
     )
 
 

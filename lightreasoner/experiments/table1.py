@@ -67,6 +67,7 @@ def tree(
     sets = cells["base", start]
     papers = averaged_sets(list(sets))
     averaged = papers or (list(sets) if of_own_sets else [])
+    choices = {verdict: choose(cells, averaged, verdict) for verdict in VERDICTS}
     conditions = read["base", start].conditions.items()
     return {
         "expert": expert,
@@ -82,9 +83,16 @@ def tree(
             {**named(cell), "best_fitting": cell in reported, **_cell(each, averaged)}
             for cell, each in cells.items()
         ],
+        "best": {
+            verdict: [
+                {"base": named(("base", base)), "tuned": named(("tuned", after))}
+                for _, base, after in each
+            ]
+            for verdict, each in choices.items()
+        },
         "gains": {
-            verdict: _gains(cells, start, choose(cells, averaged, verdict), averaged, verdict)
-            for verdict in VERDICTS
+            verdict: _gains(cells, start, each, averaged, verdict)
+            for verdict, each in choices.items()
         },
     }
 

@@ -72,7 +72,9 @@ def test_the_parts_by_hand(make: Make) -> None:
             "tuned": {"model": "tuned", "style": "chat"},
         },
     ]
-    left = controls.headline(found, "qwen")["scores"]["own"]
+    left = [gain for gain in found["gains"]["qwen"] if gain["gain"] == "reasoning"][-1]["scores"][
+        "own"
+    ]
     assert (left["gained"], left["lost"], left["p"]) == (2, 0, 0.5)
     assert left["ci95"][0] <= 0.25 <= left["ci95"][1]
     assert json.loads(json.dumps(found, allow_nan=False)) == found
@@ -171,7 +173,7 @@ def test_a_best_of_equal_cells_is_not_lucky_on_the_other_half() -> None:
             for way in range(12)
         }
         own = Asked("0")
-        chosen = controls.by_halves(cells, own, own, ["a"], "qwen")
+        chosen = controls.by_halves(own, own, cells, ["a"], "qwen")
         parts = [part(cells["base", base])["a"]["qwen"] for part, base, _ in chosen]
         fair.append(pd.concat(parts).mean())
         lucky.append(max(sets["a"]["qwen"].mean() for sets in cells.values()))
