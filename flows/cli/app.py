@@ -281,11 +281,9 @@ def controls(
         str, typer.Option("--shots", metavar="K,...", help="More numbers of worked examples.")
     ] = "4",
     budgets: Annotated[
-        str | None,
-        typer.Option(
-            "--budgets", metavar="N,...", help="More limits of tokens; default: half of the run's."
-        ),
-    ] = None,
+        str,
+        typer.Option("--budgets", metavar="N,...", help="More limits; default: half of the run's."),
+    ] = "",
 ) -> None:
     """Grade base and tuned expert under several prompts.
 
@@ -297,11 +295,10 @@ def controls(
     Example: lightreasoner controls --styles none,cot --shots 4 --budgets 64
     """
     values = config.load(params, set_ or ())
-    more = {"styles": _listed(styles), "shots": _listed(shots)}
-    more |= {} if budgets is None else {"budgets": _listed(budgets)}
+    more = {"styles": styles, "shots": shots, "budgets": budgets}
     from flows.forms.form import ControlsForm
 
-    form = ControlsForm.over(values, **more)
+    form = ControlsForm.over(values, **{name: _listed(text) for name, text in more.items()})
     home = _ready(values)
     from rich.console import Console
 

@@ -42,7 +42,7 @@ def field(name: str) -> Any:
         None,
         title=title,
         description=f"{config.fields()[parameter].description} Empty: the preset's.",
-        json_schema_extra=plain,
+        json_schema_extra=_plain,
         **limits(parameter),
     )
 
@@ -67,7 +67,7 @@ def overrides_pattern() -> str:
     return f"^(?:{'|'.join(choices)})$"
 
 
-def plain(schema: dict[str, Any]) -> None:
+def _plain(schema: dict[str, Any]) -> None:
     """Offer a plain input that may stay empty, in place of a switch between a value and None."""
     (value,) = (each for each in schema.pop("anyOf") if each != {"type": "null"})
     schema.update(value)

@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from flows.forms.fields import PARAMETERS, field, limits, overrides_pattern, plain
+from flows.forms.fields import PARAMETERS, field, limits, overrides_pattern
 from lightreasoner import config, presets
 from lightreasoner.config import Params, PromptStyle, Select
 from lightreasoner.errors import ConfigError
@@ -181,12 +181,11 @@ class ControlsForm(Form):
         max_length=10,
         description="Before each question, beside the parameters' own number.",
     )
-    budgets: tuple[Annotated[int, Field(**limits("evaluate.max_new_tokens"))], ...] | None = Field(
-        None,
+    budgets: tuple[Annotated[int, Field(**limits("evaluate.max_new_tokens"))], ...] = Field(
+        (),
         title="More limits of tokens",
         max_length=10,
-        description="Beside the parameters' own. Empty: half of it.",
-        json_schema_extra=plain,
+        description="Beside the parameters' own. Empty: half of that; that alone: no other.",
     )
 
     @classmethod
@@ -200,8 +199,7 @@ class ControlsForm(Form):
     def grid(self) -> list[Asked]:
         """All ways of asking; the parameters' own are among them."""
         evaluate = self.values().evaluate
-        half = (max(1, evaluate.max_new_tokens // 2),)
-        budgets = half if self.budgets is None else self.budgets
+        budgets = self.budgets or (max(1, evaluate.max_new_tokens // 2),)
         return [
             Asked(style, shots, budget)
             for budget in _beside(evaluate.max_new_tokens, budgets)

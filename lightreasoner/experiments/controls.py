@@ -72,19 +72,18 @@ def left(table: Mapping[str, Any], verdict: Verdict) -> str:
     """What is left of the gain, in words: points of the mean over the averaged sets."""
     # Of two gains for reasoning the last one counts, that between the best cells.
     means = {gain["gain"]: gain["mean"] for gain in table["gains"][verdict]}
-    parts = [
-        f"{difference(means[kind])} is {said}" for kind, said in STEPS.items() if kind in means
-    ]
-    low, high = means["reasoning"]["ci95"]
+    steps = [f"{difference(means[kind])} is {STEPS[kind]}" for kind in STEPS if kind in means]
+    parts = "; ".join([f"of a total gain of {difference(means['total'])}", *steps])
+    rest = means["reasoning"]
+    low, high = rest["ci95"]
     judged = "what is left cannot be told from nothing"
     if low > 0:
         judged = "a gain is left that the base does not have by being asked otherwise"
     elif high < 0:
         judged = "the base at its best is ahead of the tuned model at its best"
-    total = f"of a total gain of {difference(means['total'])}"
     return (
-        f"By {verdict}, the tuned model at its best is {difference(means['reasoning'])} points from "
-        f"the base at its best ({'; '.join([total, *parts])}): {judged}."
+        f"By {verdict}, the tuned model at its best is {difference(rest)} points from the base at "
+        f"its best ({parts}): {judged}."
     )
 
 

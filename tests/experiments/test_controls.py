@@ -72,9 +72,8 @@ def test_the_parts_by_hand(make: Make) -> None:
             "tuned": {"model": "tuned", "style": "chat"},
         },
     ]
-    left = [gain for gain in found["gains"]["qwen"] if gain["gain"] == "reasoning"][-1]["scores"][
-        "own"
-    ]
+    *_, gain = (gain for gain in found["gains"]["qwen"] if gain["gain"] == "reasoning")
+    left = gain["scores"]["own"]
     assert (left["gained"], left["lost"], left["p"]) == (2, 0, 0.5)
     assert left["ci95"][0] <= 0.25 <= left["ci95"][1]
     assert json.loads(json.dumps(found, allow_nan=False)) == found
