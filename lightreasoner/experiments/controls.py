@@ -78,7 +78,7 @@ def left(table: Mapping[str, Any], verdict: Verdict) -> str:
     low, high = rest["ci95"]
     judged = "what is left cannot be told from nothing"
     if low > 0:
-        judged = "a gain is left that the base does not have by being asked otherwise"
+        judged = "a gain is left that the base has by none of these ways to ask"
     elif high < 0:
         judged = "the base at its best is ahead of the tuned model at its best"
     return (
