@@ -16,8 +16,9 @@ from prefect.deployments.runner import RunnerDeployment
 from prefect.flows import EntrypointType
 
 from flows.compare import compare
+from flows.controls import controls
 from flows.evaluation import evaluation
-from flows.forms.form import EvaluationForm, Form, Settings, SweepForm
+from flows.forms.form import ControlsForm, EvaluationForm, Form, Settings, SweepForm
 from flows.pipeline import lightreasoner
 from flows.servers import watch
 from flows.sweep import sweep
@@ -35,6 +36,7 @@ FLOWS: dict[str, tuple[Flow[..., Any], type[Settings]]] = {
     "pipeline": (lightreasoner, Form),
     "comparison": (compare, Form),
     "table1": (table1, Form),
+    "controls": (controls, ControlsForm),
     "sweep": (sweep, SweepForm),
     "evaluation": (evaluation, EvaluationForm),
 }

@@ -31,7 +31,7 @@ from lightreasoner import untrusted, yaml12
 from lightreasoner.errors import ConfigError
 from lightreasoner.untrusted import shown
 
-PromptStyle = Literal["qwen25-math-cot", "cot", "chat", "authors"]
+PromptStyle = Literal["qwen25-math-cot", "cot", "none", "chat", "authors"]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Tokens = Annotated[int, Field(ge=1, le=1_000_000)]
 Draws = Annotated[int, Field(ge=1, le=10_000)]
@@ -331,7 +331,7 @@ class Merge(Section):
 
 
 class Evaluate(Section):
-    """Graded responses of base and tuned expert to the same problems; mmlu_stem is 5-shot."""
+    """Graded responses of base and tuned expert to the same problems."""
 
     source: Text = Field(description="Source of the problems, as in prepare.source.")
     problem_sets: tuple[str, ...] = Field(
@@ -347,6 +347,13 @@ class Evaluate(Section):
         None, description="The base's prompt style (appendix G); null: as for the tuned expert."
     )
     style: PromptStyle = Field("qwen25-math-cot", description="The tuned expert's prompt style.")
+    shots: int | None = Field(
+        None,
+        ge=0,
+        le=100,
+        description="Worked examples before each question, none of them evaluated; null: 5 on "
+        "mmlu_stem, else 0.",
+    )
     max_new_tokens: Tokens = Field(2048, description="Maximum tokens per response.")
     n: Draws = Field(
         1, description="Responses per problem; more than 1 needs a temperature above 0."

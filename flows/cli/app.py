@@ -70,7 +70,7 @@ def application() -> typer.Typer:
     """A new command line with all commands."""
     app = pure.application(samples_diff=publish.diff)
     groups: dict[str, tuple[Callable[..., None], ...]] = {
-        options.PIPELINE: (run, compare, sweep, table1),
+        options.PIPELINE: (run, compare, sweep, table1, controls),
         options.MODELS: (register, publish.publish, push),
         options.SERVERS: (serve, down, status, sync),
     }
@@ -262,10 +262,56 @@ def table1(params: ParamsFile = Path("params.yaml"), set_: Overrides = None) -> 
     from flows import table1
     from flows.forms.form import Form
     from flows.results import terminal
+    from lightreasoner.experiments.table1 import notes
 
     with _by_prefect():
         found = table1.table1(Form.of(values))
-    terminal.show_table1(found, Console(), home / "table1")
+    terminal.show_table1(found, Console(), home / "table1", notes(found))
+
+
+def controls(
+    params: ParamsFile = Path("params.yaml"),
+    set_: Overrides = None,
+    styles: Annotated[
+        str,
+        typer.Option("--styles", metavar="A,B,...", help="More prompt styles; none: no template."),
+    ] = "none,cot",
+    shots: Annotated[
+        str, typer.Option("--shots", metavar="K,...", help="More numbers of worked examples.")
+    ] = "4",
+    budgets: Annotated[
+        str,
+        typer.Option("--budgets", metavar="N,...", help="More limits; default: half of the run's."),
+    ] = "",
+) -> None:
+    """Grade base and tuned expert under several prompts.
+
+    Every prompt style with every number of worked examples and every limit of tokens, those of the
+    parameters always among them. Takes the gain apart into prompt, examples, limit and what is left
+    for reasoning: the base at its best beside the tuned expert at its best. Nothing is registered.
+    Results that are in the store already are reused.
+
+    Example: lightreasoner controls --styles none,cot --shots 4 --budgets 64
+    """
+    values = config.load(params, set_ or ())
+    more = {"styles": styles, "shots": shots, "budgets": budgets}
+    from flows.forms.form import ControlsForm
+
+    form = ControlsForm.over(values, **{name: _listed(text) for name, text in more.items()})
+    home = _ready(values)
+    from rich.console import Console
+
+    from flows import controls
+    from flows.results import terminal
+    from lightreasoner.experiments.controls import notes
+
+    with _by_prefect():
+        found = controls.controls(form)
+    terminal.show_table1(found, Console(), home / "controls", notes(found))
+
+
+def _listed(text: str) -> list[str]:
+    return [item.strip() for item in text.split(",") if item.strip()]
 
 
 def register(

@@ -26,6 +26,7 @@ from flows.forms.fields import PARAMETERS, field, limits, overrides_pattern
 from lightreasoner import config, presets
 from lightreasoner.config import Params, PromptStyle, Select
 from lightreasoner.errors import ConfigError
+from lightreasoner.evaluation.gains import Asked, reported
 from lightreasoner.presets import PRESETS
 
 DIGEST_LENGTH = 6
@@ -163,6 +164,53 @@ class Tuning(Settings):
 
 class Form(Tuning, Rule):
     """A preset, and what differs from it."""
+
+
+class ControlsForm(Form):
+    """What both models are asked beside how the parameters ask them; all ways are crossed."""
+
+    styles: tuple[PromptStyle, ...] = Field(
+        ("none", "cot"),
+        title="More prompt styles",
+        max_length=10,
+        description="Beside the parameters' own. none is the question alone.",
+    )
+    shots: tuple[Annotated[int, Field(**limits("evaluate.shots"))], ...] = Field(
+        (4,),
+        title="More numbers of worked examples",
+        max_length=10,
+        description="Before each question, beside the parameters' own number.",
+    )
+    budgets: tuple[Annotated[int, Field(**limits("evaluate.max_new_tokens"))], ...] = Field(
+        (),
+        title="More limits of tokens",
+        max_length=10,
+        description="Beside the parameters' own. Empty: half of that; that alone: no other.",
+    )
+
+    @classmethod
+    def over(cls, params: Params, **more: Any) -> "ControlsForm":
+        """These parameters, and what is asked beside them. Raises ConfigError."""
+        try:
+            return cls.model_validate({**cls.fields_of(params), **more})
+        except ValidationError as error:
+            raise ConfigError([str(item["ctx"]["error"]) for item in error.errors()]) from None
+
+    def grid(self) -> list[Asked]:
+        """All ways of asking; the parameters' own are among them."""
+        evaluate = self.values().evaluate
+        budgets = self.budgets or (max(1, evaluate.max_new_tokens // 2),)
+        return [
+            Asked(style, shots, budget)
+            for budget in _beside(evaluate.max_new_tokens, budgets)
+            for shots in _beside(evaluate.shots, self.shots)
+            for style in dict.fromkeys((*(each.style for each in reported(evaluate)), *self.styles))
+        ]
+
+
+def _beside(own: int | None, others: Sequence[int]) -> list[int | None]:
+    """None, for the parameters' own, then the others."""
+    return [None, *(each for each in dict.fromkeys(others) if each != own)]
 
 
 class SweepForm(Tuning, Grid):

@@ -10,7 +10,6 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from lightreasoner.evaluation.gains import VERDICTS, Verdict
 from lightreasoner.formatting import (
     ACCURACY_HEADINGS,
     accuracy_rows,
@@ -21,6 +20,7 @@ from lightreasoner.formatting import (
 
 STAGE_HEADINGS = ("stage", "seconds", "")
 WIDEST = 140  # characters of a line, where cells are long
+MOST_COLUMNS = 8
 
 
 def gate_line(model: Mapping[str, Any]) -> str:
@@ -56,30 +56,22 @@ def show_comparison(found: Mapping[str, Any], console: Console, folder: Path) ->
     console.print(f"files        {folder}", soft_wrap=True)
 
 
-def show_table1(found: Mapping[str, Any], console: Console, folder: Path) -> None:
-    """Print accuracies and gains by both verdicts, how responses ended, notes, where all lies."""
+def show_table1(
+    found: Mapping[str, Any], console: Console, folder: Path, notes: Sequence[str]
+) -> None:
+    """Print a table of cells: accuracies, gains, how responses ended, notes, where all lies."""
     from lightreasoner.experiments import table1
 
-    tables = {
-        **{f"Accuracy, {verdict}": table1.cell_rows(found, verdict) for verdict in VERDICTS},
-        **{f"Gains, {verdict}": _brief_gains(found, verdict) for verdict in VERDICTS},
-        table1.ENDS: table1.rate_rows(found),
-    }
     console.width = max(console.width, WIDEST)
-    for title, rows in tables.items():
-        turned = _turned([table1.headings(found), *rows])
-        console.print(f"\n{title}", turned, sep="\n", crop=False, highlight=False)
-    for note in table1.notes(found):
+    for title, rows in table1.tables(found).items():
+        # How responses ended before and after a gain is a table of its own.
+        shown = [[cell.partition("\ntruncated")[0] for cell in row] for row in rows]
+        grid = [table1.headings(found), *shown]
+        table = _turned(grid) if len(rows) < MOST_COLUMNS else rich_table(grid[0], shown)
+        console.print(f"\n{title}", table, sep="\n", crop=False, highlight=False)
+    for note in notes:
         console.print(f"\n{note}", soft_wrap=True, highlight=False)
     console.print(f"\nfiles        {folder}", soft_wrap=True, highlight=False)
-
-
-def _brief_gains(found: Mapping[str, Any], verdict: Verdict) -> list[list[str]]:
-    """Points, p and corrected p, a line each; how responses ended is a table of its own."""
-    from lightreasoner.experiments import table1
-
-    rows = table1.gain_rows(found, verdict, ", ")
-    return [[title, *("\n".join(cell.split(", ")[:3]) for cell in cells)] for title, *cells in rows]
 
 
 def _turned(rows: Sequence[Sequence[str]]) -> Table:

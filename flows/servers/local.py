@@ -27,6 +27,7 @@ DEPLOYED = (
     "lightreasoner",
     "lightreasoner-compare",
     "lightreasoner-table1",
+    "lightreasoner-controls",
     "lightreasoner-sweep",
     "lightreasoner-evaluation",
 )

@@ -76,18 +76,18 @@ def prompts(
     Example: lightreasoner prompts --benchmark gsm8k --data benchmarks --limit 3
     """
     named = _style(style)
-    from lightreasoner.data import sources
+    from lightreasoner.data import demos, sources
     from lightreasoner.inference.prompts import CHAT_CUES, render_prompts
     from lightreasoner.qwen_math import answers
 
     tokenizer = _chat_tokenizer(model, style) if style in CHAT_CUES else None
     if not Path(data).exists():
         sources.resolve(data)
-    demos = sources.demos(data, benchmark)
+    shown = demos.own(data, benchmark)
     drawn = limit if data == sources.MICROWORLD else None
     problems = sources.draw_problems(data, benchmark, "test", drawn, seed=0)[:limit]
     questions = [problem.question for problem in problems]
-    texts = render_prompts(questions, named, tokenizer, demos)
+    texts = render_prompts(questions, named, tokenizer, shown)
     for index, (problem, prompt) in enumerate(zip(problems, texts, strict=True)):
         gold = answers.gold(problem.answer, benchmark)
         row = {"idx": index, "prompt": prompt, "gold": gold}

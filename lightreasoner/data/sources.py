@@ -21,7 +21,7 @@ import pandas as pd
 from lightreasoner import untrusted
 from lightreasoner.data import golds, hub, microworld, user_files
 from lightreasoner.data.benchmarks import BENCHMARKS, Benchmark
-from lightreasoner.data.problems import Demo, Problem, is_writable
+from lightreasoner.data.problems import Problem, is_writable
 from lightreasoner.errors import ProblemsError
 from lightreasoner.qwen_math.answers import gold
 from lightreasoner.storage import artifacts
@@ -166,7 +166,7 @@ def read_file(
 
     Rows are `{question, answer}`, or in the layout of `benchmark` where they are.
     """
-    rows = _rows(path)
+    rows = rows_of_file(path)
     if not rows:
         raise ProblemsError(f"{path}: no problems in the file; give at least one row")
     return _problems([(f"{path}:{line}", row) for line, row in rows], name, benchmark, tally)
@@ -188,7 +188,7 @@ def _problems(
     return [from_row(row, id_, where, tally) for id_, (where, row) in zip(ids, rows, strict=True)]
 
 
-def _rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
+def rows_of_file(path: Path) -> list[tuple[int, dict[str, Any]]]:
     """The rows of a file, each with its line."""
     is_text = path.suffix == ".jsonl"
     try:
@@ -237,12 +237,10 @@ def check(source: str, set_names: Sequence[str], split: str, n: int | None) -> N
     for set_name in set_names:
         if source == MICROWORLD:
             microworld.check(*_of_world(set_name, split, n))
-        elif not _is_local(source):
+        elif not is_local(source):
             hub.check(source, set_name, split)
         else:
             sample(_read_all(source, set_name, split), n, 0, source)
-            if split == "test":
-                demos(source, set_name)
 
 
 def _of_world(set_name: Any, split: str, n: int | None) -> tuple[Any, microworld.Split, int]:
@@ -278,7 +276,7 @@ def resolve(source: str) -> Artifact:
     return Artifact(path, source)
 
 
-def _is_local(source: str) -> bool:
+def is_local(source: str) -> bool:
     """Whether a source is a path, there or not; `hub` and `microworld` never are."""
     path = Path(source)
     is_named = source in (hub.SOURCE, MICROWORLD)
@@ -287,19 +285,30 @@ def _is_local(source: str) -> bool:
 
 def _read_all(source: str, set_name: str, split: str, tally: Tally | None = None) -> list[Problem]:
     benchmark = BENCHMARKS.get(set_name)
-    if not _is_local(source):
+    if not is_local(source):
         rows = hub.read_split(hub.find(source, set_name), split)
         named_rows = [(f"{source}, row {index}", row) for index, row in enumerate(rows)]
         return _problems(named_rows, f"{set_name}/{split}", benchmark, tally)
     path = Path(source)
     if untrusted.is_directory(path):
-        return read_file(_file_of(path, set_name, split), f"{set_name}/{split}", benchmark, tally)
+        return read_file(file_of(path, set_name, split), f"{set_name}/{split}", benchmark, tally)
     if path.suffix not in FILE_SUFFIXES:
         raise ProblemsError(f"{path}: a problems file must end in .jsonl or .parquet")
     return read_file(path, set_name, benchmark, tally)
 
 
-def _file_of(directory: Path, set_name: str, split: str) -> Path:
+def has_split(source: str, set_name: str, split: str) -> bool:
+    """Whether a directory or a source on the hub has a split of a set; nothing is fetched."""
+    path = Path(source)
+    try:
+        if not is_local(source):
+            return split in hub.find(source, set_name).splits
+        return untrusted.is_directory(path) and file_of(path, set_name, split).is_file()
+    except ProblemsError:
+        return False
+
+
+def file_of(directory: Path, set_name: str, split: str) -> Path:
     """A set's file in a directory of sets, or in one that is the set itself."""
     folders = [directory / set_name]
     folders += [directory] if directory.resolve().name == set_name else []
@@ -314,72 +323,6 @@ def _file_of(directory: Path, set_name: str, split: str) -> Path:
         f"directory {set_name} with {split}.jsonl; check the set's name, there is "
         f"{listed(sorted(found)) or 'none'}"
     )
-
-
-def demos(source: str, set_name: str) -> list[Demo]:
-    """The demos that precede each question of a set; none unless the toolkit reads the set so.
-
-    They stand in `demos.json` beside `test.jsonl`: pairs of question and answer, of which as many
-    count as the benchmark has shots. Without that file, or on the hub, the hub's `dev` split gives
-    them. It has no worked answers, so that the prompt is then another one than the toolkit's.
-    """
-    benchmark = BENCHMARKS.get(set_name)
-    if benchmark is None or not benchmark.shots or source == MICROWORLD:
-        return []
-    if not _is_local(source):
-        found = hub.find(source, set_name)
-        in_layout = benchmark.is_layout_of(hub.read_split(found, "test"))
-        return _hub_demos(benchmark, found) if in_layout else []
-    path = Path(source)
-    file = _file_of(path, set_name, "test") if path.is_dir() else path
-    if not benchmark.is_layout_of(row for _, row in _rows(file)):
-        return []
-    if path.is_file():  # whose digest says nothing of a file beside it
-        raise ProblemsError(
-            f"{path}: {set_name} is {benchmark.shots}-shot; give the directory that holds it, with "
-            "its demos.json"
-        )
-    return _demos_beside(file, benchmark)
-
-
-def _demos_beside(file: Path, benchmark: Benchmark) -> list[Demo]:
-    """The demos in demos.json beside a file of problems, else those of the hub."""
-    path = file.with_name("demos.json")
-    if untrusted.exists(path):
-        return _read_demos(path, benchmark.shots)
-    try:
-        found = _hub_demos(benchmark, hub.SETS[benchmark.name])
-    except ProblemsError as error:
-        raise ProblemsError(
-            f"{path}: no such file, and {benchmark.name} is {benchmark.shots}-shot; put its "
-            f"{benchmark.shots} demos there, as JSON: [[question, answer], ...] (the hub's dev "
-            f"split was no help: {error})"
-        ) from error
-    LOG.warning(
-        "%s: no such file; the demos come from the hub's dev split, not from the toolkit", path
-    )
-    return found
-
-
-def _hub_demos(benchmark: Benchmark, found: hub.HubSet) -> list[Demo]:
-    """Questions of the dev split, each answered in the form of the toolkit's last sentence."""
-    return [
-        (question, f"The answer is ({letter.answer}).")
-        for question, letter in map(benchmark.question_and_gold, hub.demo_rows(found))
-    ]
-
-
-def _read_demos(path: Path, shots: int) -> list[Demo]:
-    pairs = untrusted.read_json(path, ProblemsError, untrusted.SETTINGS_BYTES)
-    are_pairs = isinstance(pairs, list) and all(
-        isinstance(pair, list)
-        and len(pair) == 2
-        and all(isinstance(part, str) and is_writable(part) for part in pair)
-        for pair in pairs
-    )
-    if not are_pairs or len(pairs) < shots:
-        raise ProblemsError(f"{path}: must hold {shots} demos, as [[question, answer], ...]")
-    return [(question, answer) for question, answer in pairs[:shots]]
 
 
 def sample(problems: list[Problem], n: int | None, seed: int, source: str) -> list[Problem]:

@@ -19,7 +19,7 @@ import pandas as pd
 import pyarrow as pa
 
 from lightreasoner import statistics
-from lightreasoner.data import sources
+from lightreasoner.data import demos, sources
 from lightreasoner.data.problems import BOX, Problem, trajectory_id
 from lightreasoner.grading.grade import grade
 from lightreasoner.grading.types import OUTCOMES, Answer, Grade
@@ -45,13 +45,14 @@ RESPONSES = pa.schema({"text": pa.string(), "tokens": pa.int32(), "finish_reason
 
 @dataclass(frozen=True)
 class Question:
-    """A problem of a set, as it is asked for the k-th time."""
+    """A problem of a set, as it is asked for the k-th time, after the examples `demos`."""
 
     problem_set: str
     problem: Problem
     k: int
     prompt: str
     tokens: int
+    demos: tuple[str, ...]
 
 
 def write(
@@ -88,7 +89,10 @@ def write(
         for question, text in zip(asked, responses["text"].to_pylist(), strict=True)
     ]
     grades = grade(answers, lambda done, total: watcher.progress(done, total, "answers graded"))
-    _write(_rows(asked, responses, grades), {**conditions(config), "engine": name}, work.out)
+    shown = {question.problem_set: list(question.demos) for question in asked}
+    named = {} if config.shots is None else {"demos": shown}
+    kept = {**conditions(config), **named, "engine": name}
+    _write(_rows(asked, responses, grades), kept, work.out)
 
 
 def read_questions(
@@ -98,13 +102,13 @@ def read_questions(
     asked = []
     for name in dict.fromkeys(config.problem_sets):
         found = sources.draw_problems(config.source, name, "test", config.n_problems, config.seed)
-        demos = sources.demos(config.source, name)
         questions = [each.question for each in found]
-        texts = prompts.render_prompts(questions, config.style, tokenizer, demos)
+        shown = demos.of(config.source, name, config.shots, config.seed, questions)
+        texts = prompts.render_prompts(questions, config.style, tokenizer, list(shown.values()))
         lengths = [len(prompts.tokenize(text, config.style, tokenizer)) for text in texts]
         prompts.check_room(found, lengths, config.max_new_tokens, context, LIMIT)
         asked += [
-            Question(name, problem, k, text, tokens)
+            Question(name, problem, k, text, tokens, tuple(shown))
             for problem, text, tokens in zip(found, texts, lengths, strict=True)
             for k in range(config.n)
         ]
@@ -189,7 +193,11 @@ def _write(scores: pd.DataFrame, conditions: dict[str, Any], out: Path) -> None:
 
 def conditions(config: "Evaluate") -> dict[str, Any]:
     """What a comparison of two models must have in common, but for the style of the prompt."""
-    shots = {name: len(sources.demos(config.source, name)) for name in config.problem_sets}
+    own = config.shots
+    shots = {
+        name: len(demos.own(config.source, name)) if own is None else own
+        for name in config.problem_sets
+    }
     kept = {"style", "max_new_tokens", "n", "temperature", "seed"}
     return {**config.model_dump(mode="json", include=kept), "shots": shots}
 

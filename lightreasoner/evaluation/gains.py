@@ -1,21 +1,26 @@
-"""Base and tuned model under two prompts: accuracies, and what of a gain is reasoning.
+"""Base and tuned model, each asked in several ways: accuracies, and what of a gain is reasoning.
 
 The paper reports each model under its best-fitting prompt (appendix G): the base under one, the
-tuned model under another. Its gain then mixes two things. With B and T the accuracies of base and
-tuned model, b the base's prompt and t the tuned model's:
+tuned model under another. Its gain then mixes several things. With B and T the accuracies of base
+and tuned model, b how the base is asked, t how the tuned model is, and e how the base is asked at
+its best (in the row of Table 1: as the tuned model, e = t):
 
-    total gain      T_t - B_b                  what the paper reports
-    reasoning gain  T_b - B_b and T_t - B_t    the models differ, the prompt does not
-    format gain     B_t - B_b                  what the base gains by the other prompt alone
+    total gain      T_t - B_b            what is reported
+    reasoning gain  T_t - B_e            what tuning adds to a base that is asked well
+                    T_b - B_b            the models differ, how they are asked does not
+    format gain     B moves to e's prompt style,
+    few-shot gain   then to e's worked examples before each question,
+    budget gain     then to e's limit of new tokens
 
-so total = format + reasoning under t. A reasoning gain still holds what tuning taught of form
-(to box, to stop), so the rates of both stand beside each gain. Reads scores; no model. All numbers
-are fractions.
+so total = format + few-shot + budget + the first reasoning gain. In another order the three in the
+middle may share out otherwise; their sum stays. A reasoning gain still holds what tuning taught of
+form (to box, to stop), so the rates of both stand beside each gain. Reads scores; no model. All
+numbers are fractions.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -33,10 +38,23 @@ from lightreasoner.statistics import (
     mcnemar_p,
 )
 
+if TYPE_CHECKING:
+    from lightreasoner.config import Evaluate
+
 Model = Literal["base", "tuned"]
 Verdict = Literal["qwen", "strict"]
-Cell = tuple[Model, str]
-"""A model and the prompt style that it was evaluated under."""
+
+
+class Asked(NamedTuple):
+    """How a model is asked: the prompt style, and what differs from the run's own parameters."""
+
+    style: str
+    shots: int | None = None
+    max_new_tokens: int | None = None
+
+
+Cell = tuple[Model, Asked]
+"""A model and how it was asked when it was evaluated."""
 
 Sets = dict[str, pd.DataFrame]
 """A problem set's responses: a column of booleans for each of VERDICTS and RATES."""
@@ -45,37 +63,52 @@ VERDICTS: tuple[Verdict, ...] = ("qwen", "strict")
 RATES = ("truncated", "no_answer", "no_box")
 
 
-def read_cells(scores: Mapping[Cell, Path], base_style: str, style: str) -> dict[Cell, Scores]:
+def reported(evaluate: "Evaluate") -> tuple[Asked, Asked]:
+    """How the parameters ask the base, and the tuned model."""
+    return Asked(evaluate.of_base().style), Asked(evaluate.of_tuned().style)
+
+
+def read_cells(scores: Mapping[Cell, Path], start: Asked, tuned: Asked) -> dict[Cell, Scores]:
     """The scores of each cell, the base's before the tuned model's, checked to be comparable.
 
-    Base under `base_style` and tuned under `style` must be there. Raises ArtifactError for a cell
-    without scores or of another style than it is named, and unless all cells have the same
-    problems, golds, questions and conditions, and under one style the same prompts.
+    Base asked as `start` and tuned asked as `tuned` must be there, both of the run's own shots and
+    limit of tokens. Raises ArtifactError for a cell without scores or asked otherwise than it is
+    named, and unless all cells have the same problems, golds, questions and other conditions, and
+    asked alike the same prompts.
     """
-    for model, needed in (("base", base_style), ("tuned", style)):
+    for model, needed in (("base", start), ("tuned", tuned)):
         if (model, needed) not in scores:
             raise ArtifactError(
-                f"no scores of the {model} model under {needed}; evaluate it under that style"
+                f"no scores of the {model} model under {needed.style}; evaluate it under that style"
             )
-    order = sorted(scores, key=lambda cell: (cell[0], cell[1] != base_style, cell[1] != style))
+    places = {asked: place for place, (_, asked) in enumerate(scores)} | {tuned: -1} | {start: -2}
+    order = sorted(scores, key=lambda cell: (cell[0], places[cell[1]]))
     cells = {cell: pairing.read_scores(scores[cell]) for cell in order}
-    first, of_style = cells[order[0]], dict[str, Scores]()
+    first, alike = cells[order[0]], dict[Asked, Scores]()
     if first.rows.empty:
         raise ArtifactError(f"{first.path} has no problems; evaluate again")
-    for (_, named), cell in cells.items():
-        _check_style(cell, named)
-        pairing.check_comparable(first, cell, {"style"})
-        pairing.check_prompts(of_style.setdefault(named, cell), cell)
+    for (_, asked), cell in cells.items():
+        pairing.check_comparable(first, cell, {"style", "demos", *_varied(asked)})
+        _check_asked(cell, asked)
+        pairing.check_prompts(alike.setdefault(asked, cell), cell)
     return cells
 
 
-def _check_style(scores: Scores, named: str) -> None:
-    found = scores.conditions.get("style")
-    if found != named:
-        raise ArtifactError(
-            f"{scores.path} was made under the style {found}, not {named}; name its own style, or "
-            "evaluate again"
-        )
+def _varied(asked: Asked) -> set[str]:
+    """The conditions beside the style that are not the run's own."""
+    return {name for name in ("shots", "max_new_tokens") if getattr(asked, name) is not None}
+
+
+def _check_asked(scores: Scores, asked: Asked) -> None:
+    found = scores.conditions
+    named = {name: getattr(asked, name) for name in ("style", *sorted(_varied(asked)))}
+    for name, value in named.items():
+        values = set(found[name].values()) if name == "shots" else {found.get(name)}
+        if values != {value}:
+            raise ArtifactError(
+                f"{scores.path} was made under the {name} {', '.join(map(str, values))}, not "
+                f"{value}; name its own {name}, or evaluate again"
+            )
 
 
 def by_set(rows: pd.DataFrame) -> Sets:
@@ -104,14 +137,21 @@ def score(rows: pd.DataFrame) -> dict[str, Any]:
     return {"n": len(values["qwen"]), "responses": len(rows), **accuracies, **rates}
 
 
-def comparisons(base_style: str, style: str) -> list[tuple[str, Cell, Cell]]:
-    """Each gain's name and its two cells; with one style for both there is no format gain."""
-    found: list[tuple[str, Cell, Cell]] = [("total", ("base", base_style), ("tuned", style))]
-    for each in dict.fromkeys((base_style, style)):
-        found.append(("reasoning", ("base", each), ("tuned", each)))
-    if base_style != style:
-        found.append(("format", ("base", base_style), ("base", style)))
-    return found
+def comparisons(start: Asked, base: Asked, tuned: Asked) -> list[tuple[str, Cell, Cell]]:
+    """The gains and the two cells of each, as at the top of this module: b, e, t.
+
+    All six, also where the two cells of one are the same.
+    """
+    prompt = start._replace(style=base.style)
+    shown = prompt._replace(shots=base.shots)
+    return [
+        ("total", ("base", start), ("tuned", tuned)),
+        ("reasoning", ("base", start), ("tuned", start)),
+        ("reasoning", ("base", base), ("tuned", tuned)),
+        ("format", ("base", start), ("base", prompt)),
+        ("few_shot", ("base", prompt), ("base", shown)),
+        ("budget", ("base", shown), ("base", base)),
+    ]
 
 
 def gain(before: Sets, after: Sets, averaged: Sequence[str], verdict: Verdict) -> dict[str, Any]:

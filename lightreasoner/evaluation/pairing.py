@@ -16,6 +16,9 @@ from lightreasoner.storage import tables
 KEYS = ["problem_set", "problem_id", "k", "question", "gold"]
 """The columns in which two rows for the same problem must agree."""
 
+PROMPT = ("style", "shots")
+"""The conditions that the prompts follow from."""
+
 REMEDY = "evaluate both models with the same parameters"
 
 
@@ -36,7 +39,7 @@ def read_scores(directory: Path) -> Scores:
 
 def check_comparable(first: Scores, second: Scores, free: Collection[str] = ()) -> None:
     """Raise ArtifactError unless problems, questions, golds and conditions are the same, and under
-    one style the prompts.
+    one style with as many demos the prompts.
 
     `free` names conditions that may differ; the engine always may, as it is no condition of theirs.
     """
@@ -58,7 +61,7 @@ def check_comparable(first: Scores, second: Scores, free: Collection[str] = ()) 
             f"{first.path} and {second.path} were made under different conditions "
             f"({conditions[0]} and {conditions[1]}); {REMEDY}"
         )
-    if first.conditions.get("style") == second.conditions.get("style"):
+    if all(first.conditions.get(name) == second.conditions.get(name) for name in PROMPT):
         check_prompts(first, second)
 
 

@@ -1,19 +1,21 @@
 """An expert's row of the paper's Table 1, with its gain taken apart (gains.py).
 
-A tree of fractions, and that tree as tables in percent and points. The mean is the paper's: over
-seven benchmarks, or over those of them that were evaluated, which it then says.
+A tree of fractions, and that tree as tables in percent and points: cells are a model and how it was
+asked, of which the row has two prompts for each model and controls.py any number. The mean is the
+paper's: over seven benchmarks, or over those of them that were evaluated, which it then says.
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from lightreasoner import formatting, paper
+from lightreasoner import formatting, published
 from lightreasoner.evaluation import gains
-from lightreasoner.evaluation.gains import RATES, VERDICTS, Cell, Sets, Verdict
+from lightreasoner.evaluation.gains import RATES, VERDICTS, Asked, Cell, Sets, Verdict
 from lightreasoner.formatting import NONE, difference, interval, markdown_table, p_value
 from lightreasoner.paper import BENCHMARKS
 
@@ -24,51 +26,112 @@ ENDS = "Responses that were truncated / had no answer / had no box"
 """The title of `rate_rows`."""
 
 
+PUBLISHED = "Published by others, not measured here"
+"""The title of `published_rows`."""
+
+Cells = dict[Cell, Sets]
+Choice = tuple[Callable[[Sets], Sets], Asked, Asked]
+"""For a part of the problems: how the base is asked at its best, and how the tuned model is."""
+
+Choose = Callable[[Cells, Sequence[str], Verdict], list[Choice]]
+"""The choices, which cover each problem once, from all cells, the averaged sets and a verdict."""
+
+
 def table1(
-    scores: Mapping[Cell, Path], base_style: str, style: str, expert: str | None = None
+    scores: Mapping[Cell, Path], start: Asked, tuned: Asked, expert: str | None = None
 ) -> dict[str, Any]:
     """The table as a tree, from the directory of scores of each cell.
 
-    Two cells may be missing, base under `style` and tuned under `base_style`; gains that need one
-    are then absent. `expert` names a preset, for the paper's numbers. Raises ArtifactError as
-    `gains.read_cells`.
+    `start` is how the base is reported, `tuned` how the tuned model is. The other two of their four
+    cells may be missing; gains that need one are then absent. `expert` names a preset, for the
+    paper's numbers. Raises ArtifactError as `gains.read_cells`.
     """
-    read = gains.read_cells(scores, base_style, style)
+    return tree(scores, start, tuned, expert, lambda *_: [(dict, tuned, tuned)])
+
+
+def tree(
+    scores: Mapping[Cell, Path],
+    start: Asked,
+    tuned: Asked,
+    expert: str | None,
+    choose: Choose,
+    of_own_sets: bool = False,
+) -> dict[str, Any]:
+    """The tree of any cells; `choose` says between which of them the gain is taken apart.
+
+    `of_own_sets`: where none is the paper's, the mean is over all sets.
+    """
+    read = gains.read_cells(scores, start, tuned)
     cells = {cell: _in_order(gains.by_set(each.rows)) for cell, each in read.items()}
-    first = ("base", base_style), ("tuned", style)
-    sets = cells["base", base_style]
-    averaged = averaged_sets(list(sets))
-    conditions = read["base", base_style].conditions.items()
+    reported = ("base", start), ("tuned", tuned)
+    sets = cells["base", start]
+    papers = averaged_sets(list(sets))
+    averaged = papers or (list(sets) if of_own_sets else [])
+    choices = {verdict: choose(cells, averaged, verdict) for verdict in VERDICTS}
+    conditions = read["base", start].conditions.items()
     return {
         "expert": expert,
-        "base_style": base_style,
-        "style": style,
+        "base_style": start.style,
+        "style": tuned.style,
         "conditions": {name: value for name, value in conditions if name != "style"},
         "problems": {name: rows["problem_id"].nunique() for name, rows in sets.items()},
         "averaged": averaged,
-        "missing": [each for each in BENCHMARKS if _standing(each, averaged) not in averaged],
+        "missing": [each for each in BENCHMARKS if _standing(each, averaged) not in averaged]
+        if papers == averaged
+        else [],
         "cells": [
-            {**_named(cell), "best_fitting": cell in first, **_cell(each, averaged)}
+            {**named(cell), "best_fitting": cell in reported, **_cell(each, averaged)}
             for cell, each in cells.items()
         ],
-        "gains": {
+        "best": {
             verdict: [
-                {
-                    "gain": kind,
-                    "before": _named(before),
-                    "after": _named(after),
-                    **gains.gain(cells[before], cells[after], averaged, verdict),
-                }
-                for kind, before, after in gains.comparisons(base_style, style)
-                if before in cells and after in cells
+                {"base": named(("base", base)), "tuned": named(("tuned", after))}
+                for _, base, after in each
             ]
-            for verdict in VERDICTS
+            for verdict, each in choices.items()
+        },
+        "gains": {
+            verdict: _gains(cells, start, each, averaged, verdict)
+            for verdict, each in choices.items()
         },
     }
 
 
-def _named(cell: Cell) -> dict[str, str]:
-    return {"model": cell[0], "style": cell[1]}
+def _gains(
+    cells: Cells, start: Asked, choices: list[Choice], averaged: Sequence[str], verdict: Verdict
+) -> list[dict[str, Any]]:
+    """Each gain once, of those whose cells are there and of which any part compares two."""
+    paths = [gains.comparisons(start, base, tuned) for _, base, tuned in choices]
+    found: dict[Any, dict[str, Any]] = {}
+    for steps in zip(*paths, strict=True):
+        kind, *firsts = steps[0]
+        pairs = [(before, after) for _, before, after in steps]
+        needed = {cell for pair in pairs for cell in pair}
+        if all(before == after for before, after in pairs) or not needed <= cells.keys():
+            continue
+        before, after = (
+            _joined(
+                [part(cells[pair[end]]) for (part, *_), pair in zip(choices, pairs, strict=True)]
+            )
+            for end in (0, 1)
+        )
+        found[kind, *pairs] = {
+            "gain": kind,
+            **dict(zip(("before", "after"), map(named, firsts), strict=True)),
+            "by_half": len(set(pairs)) > 1,
+            **gains.gain(before, after, averaged, verdict),
+        }
+    return list(found.values())
+
+
+def _joined(parts: Sequence[Sets]) -> Sets:
+    return {name: pd.concat([part[name] for part in parts]) for name in parts[0]}
+
+
+def named(cell: Cell) -> dict[str, Any]:
+    """The cell in the tree: how it was asked, as far as it differs from the run's parameters."""
+    asked = {name: value for name, value in cell[1]._asdict().items() if value is not None}
+    return {"model": cell[0], **asked}
 
 
 def _in_order(sets: Sets) -> Sets:
@@ -140,29 +203,36 @@ def headings(table: Mapping[str, Any]) -> list[str]:
         f" (n {n})"
         for name, n in table["problems"].items()
     ]
-    return ["", *sets, f"mean of {len(table['averaged'])} of {len(BENCHMARKS)}"]
+    averaged, missing = len(table["averaged"]), len(table["missing"])
+    return ["", *sets, f"mean of {averaged} of {averaged + missing}"]
 
 
 def cell_rows(
     table: Mapping[str, Any], verdict: Verdict = "qwen", line_break: str = "\n"
 ) -> list[list[str]]:
-    """Accuracies of the cells by one verdict; the paper's beside the toolkit's, which it used.
+    """Accuracies of the cells by one verdict.
 
     `line_break` parts an accuracy from its interval.
     """
-    found = [
+    return [
         [
-            _title(cell) + (" (best-fitting)" if cell["best_fitting"] else ""),
+            title(cell) + (" (best-fitting)" if cell["best_fitting"] else ""),
             *(_accuracy(score[verdict], line_break) for score in cell["scores"].values()),
             _or_none(cell["mean_percent"][verdict]),
         ]
         for cell in table["cells"]
     ]
-    return found + (_published_rows(table) if verdict == "qwen" else [])
 
 
-def _title(cell: Mapping[str, Any]) -> str:
-    return f"{cell['model']}, {cell['style']}"
+def title(cell: Mapping[str, Any]) -> str:
+    """`base, cot, 4-shot, 64 tokens`."""
+    return f"{cell['model']}, {asked_title(cell)}"
+
+
+def asked_title(cell: Mapping[str, Any]) -> str:
+    """How a cell was asked."""
+    texts = {"style": "{}", "shots": "{}-shot", "max_new_tokens": "{:,} tokens"}
+    return ", ".join(text.format(cell[name]) for name, text in texts.items() if name in cell)
 
 
 def _accuracy(score: Mapping[str, Any], line_break: str) -> str:
@@ -173,18 +243,18 @@ def _or_none(value: float | None) -> str:
     return NONE if value is None else f"{value:.1f}"
 
 
-def _published_rows(table: Mapping[str, Any]) -> list[list[str]]:
-    """The paper's rows of the same benchmarks, and its mean over them."""
-    found = []
-    for name, values in paper.TABLE_1.get(table["expert"], {}).items():
-        by_set = {
-            _standing(benchmark, table["averaged"]): value
-            for benchmark, value in zip(BENCHMARKS, values, strict=True)
-        }
-        mean = mean_percent([by_set[each] for each in table["averaged"]])
-        cells = [_or_none(by_set.get(each)) for each in table["problems"]]
-        found.append([f"{paper.LABEL}: {name}", *cells, _or_none(mean)])
-    return found
+def published_rows(table: Mapping[str, Any]) -> list[list[str]]:
+    """What others published of the same model and benchmarks, and its mean if they have all."""
+    rows = []
+    for label, values in published.rows(table["expert"]).items():
+        by_set = {_standing(name, table["averaged"]): value for name, value in values.items()}
+        averaged = [by_set.get(each) for each in table["averaged"]]
+        known = [value for value in averaged if value is not None]
+        mean = mean_percent(known) if len(known) == len(averaged) else None
+        shown = [_or_none(by_set.get(each)) for each in table["problems"]]
+        if known:
+            rows.append([label, *shown, _or_none(mean)])
+    return rows
 
 
 def gain_rows(
@@ -205,10 +275,13 @@ def gain_rows(
 
 
 def _gain_title(gain: Mapping[str, Any]) -> str:
+    name = f"{gain['gain'].replace('_', '-')} gain"
+    if gain["by_half"]:
+        return f"{name}, each half with the cells chosen on the other"
     before, after = gain["before"], gain["after"]
-    if gain["gain"] == "reasoning":
-        return f"reasoning gain, both {before['style']}"
-    return f"{gain['gain']} gain, from {_title(before)} to {_title(after)}"
+    if asked_title(before) == asked_title(after):
+        return f"{name}, both {asked_title(before)}"
+    return f"{name}, from {title(before)} to {title(after)}"
 
 
 def _gain_lines(score: Mapping[str, Any]) -> list[str]:
@@ -227,7 +300,7 @@ def rate_rows(table: Mapping[str, Any]) -> list[list[str]]:
     """The share of a cell's responses that were truncated / had no answer / had no box."""
     return [
         [
-            _title(cell),
+            title(cell),
             *(
                 " / ".join(formatting.percent(score[rate]) for rate in RATES)
                 for score in cell["scores"].values()
@@ -249,20 +322,25 @@ def notes(table: Mapping[str, Any]) -> list[str]:
         f"alone; total = format + reasoning under {table['style']}. A reasoning gain still holds "
         "what tuning taught of form: see the truncated, and those without a box, before and after "
         "(cot does not ask for a box).",
-        *_mean_notes(table),
+        *mean_notes(table),
         *_choice_notes(table),
         *_absent_notes(table),
-        *([_PAPER] if table["expert"] in paper.TABLE_1 else []),
+        *published_notes(table),
     ]
 
 
-_PAPER = (
-    "The paper's rows are from its Table 1 (arXiv 2510.07962), its math being all 5,000 problems; "
-    "their mean is over the same benchmarks as the mean above them. No interval is given there."
-)
+def published_notes(table: Mapping[str, Any]) -> list[str]:
+    """What the published rows are, if there are any."""
+    said = (
+        "Published: in percent, by their own prompts, limits of tokens and graders, without an "
+        "interval; the paper's from its Table 1 (arXiv 2510.07962), its math being all 5,000 "
+        "problems; the means are over the same benchmarks as ours."
+    )
+    return [said] if published_rows(table) else []
 
 
-def _mean_notes(table: Mapping[str, Any]) -> list[str]:
+def mean_notes(table: Mapping[str, Any]) -> list[str]:
+    """What the mean is over."""
     averaged, missing = table["averaged"], table["missing"]
     if not averaged:
         return ["No mean: none of the paper's seven benchmarks was evaluated."]
@@ -274,7 +352,7 @@ def _choice_notes(table: Mapping[str, Any]) -> list[str]:
     """Where a model's mean is higher under another prompt than the one called best-fitting."""
     chosen = {cell["model"]: cell for cell in table["cells"] if cell["best_fitting"]}
     return [
-        f"{_title(cell)} has a higher mean by {verdict} than best-fitting "
+        f"{title(cell)} has a higher mean by {verdict} than best-fitting "
         f"{chosen[cell['model']]['style']}: {found:.1f} against {reported:.1f}."
         for verdict in VERDICTS
         for cell in table["cells"]
@@ -295,12 +373,18 @@ def _absent_notes(table: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def markdown(table: Mapping[str, Any]) -> str:
-    """Accuracies and gains by both verdicts, the rates and the notes."""
+def markdown(table: Mapping[str, Any], said: Sequence[str] | None = None) -> str:
+    """Accuracies and gains by both verdicts, the rates, what others published, and the notes."""
     grid = functools.partial(markdown_table, headings(table))
     parts = []
-    for verdict in VERDICTS:
-        parts += [f"Accuracy, {verdict}", grid(cell_rows(table, verdict, "<br>"))]
-    for verdict in VERDICTS:
-        parts += [f"Gains, {verdict}", grid(gain_rows(table, verdict, "<br>"))]
-    return "\n\n".join([*parts, ENDS, grid(rate_rows(table)), *notes(table)]) + "\n"
+    for name, rows in tables(table, "<br>").items():
+        parts += [name, grid(rows)]
+    return "\n\n".join([*parts, *(notes(table) if said is None else said)]) + "\n"
+
+
+def tables(table: Mapping[str, Any], line_break: str = "\n") -> dict[str, list[list[str]]]:
+    """All rows under `headings`, by their title."""
+    rows = {f"Accuracy, {verdict}": cell_rows(table, verdict, line_break) for verdict in VERDICTS}
+    rows |= {f"Gains, {verdict}": gain_rows(table, verdict, line_break) for verdict in VERDICTS}
+    rows |= {ENDS: rate_rows(table), PUBLISHED: published_rows(table)}
+    return {name: each for name, each in rows.items() if each}

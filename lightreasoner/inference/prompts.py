@@ -1,8 +1,10 @@
 """Prompt styles, byte for byte, and where a response to each of them ends.
 
 `qwen25-math-cot` is the paper's one prompt for all calls (eq. 38); `cot` is its prompt for base
-models (eq. 39), both as the Qwen2.5-Math toolkit renders them. `chat` is eq. 38's words in the
-model's own template, and `authors` what the authors' scripts put there: no sentence about the box.
+models (eq. 39), both as the Qwen2.5-Math toolkit renders them. `none` is the question alone, to
+which nothing says where an answer ends: a response runs to the end-of-text token, to that token
+spelled out, or to the limit of tokens. `chat` is eq. 38's words in the model's own template, and
+`authors` what the authors' scripts put there: no sentence about the box.
 """
 
 from pathlib import Path
@@ -26,6 +28,7 @@ TURNS = "<|im_end|>\n<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assista
 TEMPLATES = {
     "qwen25-math-cot": "<|im_start|>system\n" + CUE + TURNS,
     "cot": "Question: {question}\nAnswer: ",
+    "none": "{question}",
 }
 CHAT_CUES = {"chat": CUE, "authors": "Please reason step by step."}
 """Styles that a model's own chat template renders, and their system messages."""
@@ -55,9 +58,9 @@ def render_prompts(
 ) -> list[str]:
     """The prompts' texts, spaces at both ends stripped as the toolkit does.
 
-    The demos precede each question: in `cot` each as a question of its own, else all in the user's
-    one turn. Raises ModelError for a style that needs a chat template where there is none, or
-    where it refuses or takes too long.
+    The demos precede each question: in `cot` each as a question of its own, in `none` as they are,
+    else all in the user's one turn. Raises ModelError for a style that needs a chat template where
+    there is none, or where it refuses or takes too long.
     """
     if style == "cot":
         shots = [fill(style, demo_question) + answer for demo_question, answer in demos]

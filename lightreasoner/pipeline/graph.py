@@ -169,7 +169,7 @@ def external_inputs(params: Params, wanted: Collection[str] = EXTERNAL) -> Input
     A wrong model, an amateur of another vocabulary or a missing file is refused here, before any
     stage runs. Raises ModelError or ProblemsError.
     """
-    from lightreasoner.data import sources
+    from lightreasoner.data import demos, sources
     from lightreasoner.inference import loading, vocabulary
 
     problems, benchmarks = params.prepare, params.evaluate
@@ -182,7 +182,9 @@ def external_inputs(params: Params, wanted: Collection[str] = EXTERNAL) -> Input
     if "problem_source" in wanted:
         sources.check(problems.source, [problems.problem_set], "train", problems.n_problems)
     if "benchmark_source" in wanted:
-        sources.check(benchmarks.source, benchmarks.problem_sets, "test", benchmarks.n_problems)
+        sets = benchmarks.problem_sets
+        sources.check(benchmarks.source, sets, "test", benchmarks.n_problems)
+        demos.check(benchmarks.source, sets, benchmarks.shots, benchmarks.seed)
     inputs = {name: resolve[name]() for name in wanted}
     if {"expert", "amateur"} <= inputs.keys():
         vocabulary.check_pair(inputs["expert"].path, inputs["amateur"].path)

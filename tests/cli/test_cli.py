@@ -33,7 +33,7 @@ from lightreasoner.presets import PRESETS
 from lightreasoner.storage import artifacts
 
 COMMANDS = [options.command_name(stage) for stage in STAGES.values()]
-FLOWS = ["run", "compare", "sweep", "table1", "register", "up"]
+FLOWS = ["run", "compare", "sweep", "table1", "controls", "register", "up"]
 OTHERS = [
     "preset", "prompts", "grade", "explain", "push", "publish", "down", "status",
     "sync",
@@ -265,7 +265,7 @@ def python(code: str, *arguments: str, **environ: str) -> "subprocess.CompletedP
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], *([name, "--params", "none.yaml"] for name in ("run", "compare", "table1"))],
+    [["--help"], *([name, "--params", "none.yaml"] for name in ("run", "compare", "controls"))],
 )
 def test_help_and_bad_parameters_load_nothing_heavy(arguments: list[str]) -> None:
     code = f"""

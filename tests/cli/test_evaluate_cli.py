@@ -13,7 +13,7 @@ from checkout import ROOT, SHARED
 from command_line import call, faults
 from test_benchmarks import DEMOS, MATH, MMLU, put
 
-from lightreasoner.data import sources
+from lightreasoner.data import demos
 from lightreasoner.inference import prompts
 
 SETS = ("asdiv", "gsm8k", "minerva_math", "mmlu_stem", "olympiadbench", "svamp")
@@ -137,7 +137,7 @@ def test_the_output_is_the_toolkits_to_the_byte(name: str) -> None:
 @pytest.mark.skipif(not (SHARED / "benchmarks").is_dir(), reason="needs the toolkit's files")
 def test_demos_of_the_toolkit_hold_control_characters() -> None:
     """What the byte-for-byte test above rests on: the demos would differ if these were lost."""
-    demos = sources.demos(str(SHARED / "benchmarks"), "mmlu_stem")
-    prompt = prompts.render_prompt("q", "cot", None, demos)  # type: ignore[arg-type]
+    shown = demos.own(str(SHARED / "benchmarks"), "mmlu_stem")
+    prompt = prompts.render_prompt("q", "cot", None, shown)  # type: ignore[arg-type]
     assert "\f" in prompt
     assert "\r" in prompt

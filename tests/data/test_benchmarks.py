@@ -11,7 +11,7 @@ import pytest
 from checkout import SHARED
 
 from lightreasoner.config import PromptStyle
-from lightreasoner.data import sources
+from lightreasoner.data import demos, sources
 from lightreasoner.data.benchmarks import BENCHMARKS
 from lightreasoner.data.problems import Demo, Problem
 from lightreasoner.errors import ProblemsError
@@ -114,7 +114,7 @@ def test_plain_rows_of_a_benchmarks_name_stay_plain(tmp_path: Path, name: str) -
     """No choice is named, no demo asked for."""
     source = put(tmp_path, name, {"question": "Is it?", "answer": "yes"})
     assert read(source, name) == [Problem(f"{name}/test/00000", "Is it?", "yes", "")]
-    assert sources.demos(source, name) == []
+    assert demos.own(source, name) == []
 
 
 @pytest.mark.parametrize("name", ["gsm8k", *BENCHMARKS])
@@ -180,10 +180,10 @@ def test_an_unknown_set_lists_what_there_is(tmp_path: Path) -> None:
 def test_mmlu_stem_has_five_demos_and_the_others_none(tmp_path: Path) -> None:
     source = put(tmp_path, "mmlu_stem", MMLU)
     (tmp_path / "mmlu_stem" / "demos.json").write_text(json.dumps([*DEMOS, ["q5", "a5"]]))
-    assert sources.demos(source, "mmlu_stem") == [tuple(demo) for demo in DEMOS]
-    assert sources.demos(str(tmp_path / "mmlu_stem"), "mmlu_stem") != []
-    assert sources.demos(put(tmp_path, "svamp", SVAMP), "svamp") == []
-    assert sources.demos("microworld", "tuned") == []
+    assert demos.own(source, "mmlu_stem") == [tuple(demo) for demo in DEMOS]
+    assert demos.own(str(tmp_path / "mmlu_stem"), "mmlu_stem") != []
+    assert demos.own(put(tmp_path, "svamp", SVAMP), "svamp") == []
+    assert demos.own("microworld", "tuned") == []
 
 
 def test_a_file_of_a_few_shot_set_is_no_source(tmp_path: Path) -> None:
@@ -191,8 +191,8 @@ def test_a_file_of_a_few_shot_set_is_no_source(tmp_path: Path) -> None:
     put(tmp_path, "mmlu_stem", MMLU)
     (tmp_path / "mmlu_stem" / "demos.json").write_text(json.dumps(DEMOS), encoding="utf-8")
     with pytest.raises(ProblemsError, match=r"mmlu_stem is 5-shot; give the directory"):
-        sources.demos(str(tmp_path / "mmlu_stem" / "test.jsonl"), "mmlu_stem")
-    assert len(sources.demos(str(tmp_path / "mmlu_stem"), "mmlu_stem")) == 5
+        demos.own(str(tmp_path / "mmlu_stem" / "test.jsonl"), "mmlu_stem")
+    assert len(demos.own(str(tmp_path / "mmlu_stem"), "mmlu_stem")) == 5
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_wrong_demos_are_told_before_anything_runs(
     if content is not None:
         (tmp_path / "mmlu_stem" / "demos.json").write_text(content)
     with pytest.raises(ProblemsError, match=rf"mmlu_stem/demos\.json: {message}"):
-        sources.check(source, ["mmlu_stem"], "test", None)
+        demos.check(source, ["mmlu_stem"], None, 0)
 
 
 @pytest.mark.skipif(not (SHARED / "parity").is_dir(), reason="needs the toolkit's files")
@@ -225,17 +225,17 @@ def test_prompts_and_golds_are_the_toolkits_to_the_byte(name: str) -> None:
     expected = [row for row in map(json.loads, lines.splitlines()) if row["benchmark"] == name]
     assert expected
     source = str(SHARED / "benchmarks")
-    problems, demos = read(source, name), sources.demos(source, name)
+    problems, shown = read(source, name), demos.own(source, name)
     found = [
         {
             "gold": toolkit.gold(problem.answer, name),
-            "sha_qwen25": _digest(problem.question, "qwen25-math-cot", demos),
-            "sha_cot": _digest(problem.question, "cot", demos),
+            "sha_qwen25": _digest(problem.question, "qwen25-math-cot", shown),
+            "sha_cot": _digest(problem.question, "cot", shown),
         }
         for problem in (problems[row["idx"]] for row in expected)
     ]
     assert [row for row, ours in zip(expected, found, strict=True) if row != row | ours] == []
-    assert {row["shots"] for row in expected} == {len(demos)}
+    assert {row["shots"] for row in expected} == {len(shown)}
 
 
 @pytest.mark.skipif(not (SHARED / "benchmarks").is_dir(), reason="needs the toolkit's files")

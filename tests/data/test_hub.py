@@ -14,7 +14,7 @@ import json_lines
 import pytest
 from checkout import SHARED
 
-from lightreasoner.data import benchmarks, hub, sources
+from lightreasoner.data import benchmarks, demos, hub, sources
 from lightreasoner.data.hub import HubSet
 from lightreasoner.errors import ProblemsError
 from lightreasoner.storage.artifacts import is_pinned
@@ -186,12 +186,12 @@ def test_mmlu_stem_and_its_demos(
     choices = "\nAnswer Choices: (A) a (B) b (C) c (D) d"
     assert read("mmlu_stem") == [("mmlu_stem/test/00000", f"astronomy?{choices}", "C")]
     expected = [(f"{s} 1?{choices}", "The answer is (C).") for s in hub.DEMO_SUBJECTS]
-    assert sources.demos("hub", "mmlu_stem") == expected
+    assert demos.own("hub", "mmlu_stem") == expected
     # a directory without demos.json takes the hub's
     lines(
         tmp_path / "data/mmlu_stem/test.jsonl", {"question": "q", "choices": [1] * 4, "answer": 0}
     )
-    assert sources.demos(str(tmp_path / "data"), "mmlu_stem") == expected
+    assert demos.own(str(tmp_path / "data"), "mmlu_stem") == expected
 
 
 def test_a_dev_split_without_a_subject_is_told(
@@ -200,7 +200,7 @@ def test_a_dev_split_without_a_subject_is_told(
     mmlu(tmp_path / "mmlu", hub.DEMO_SUBJECTS[1:])
     put(monkeypatch, "mmlu_stem", tmp_path / "mmlu")
     with pytest.raises(ProblemsError, match=r"no row of subject high_school_mathematics; give a"):
-        sources.demos("hub", "mmlu_stem")
+        demos.own("hub", "mmlu_stem")
 
 
 def test_a_repository_of_the_table_may_have_another_commit() -> None:

@@ -18,7 +18,7 @@ from test_authors import write_lines as write_samples
 from test_benchmarks import DEMOS, MMLU, SHARED, put
 
 from lightreasoner.authors import jsonl
-from lightreasoner.data import problems, sources, user_files
+from lightreasoner.data import demos, problems, sources, user_files
 from lightreasoner.errors import ArtifactError, ProblemsError
 from lightreasoner.inference import loading
 
@@ -83,7 +83,7 @@ def test_samples_may_begin_with_a_mark(tiny_expert: Path, tmp_path: Path) -> Non
 def test_demos_may_begin_with_a_mark(tmp_path: Path) -> None:
     source = put(tmp_path, "mmlu_stem", MMLU)
     (tmp_path / "mmlu_stem" / "demos.json").write_text(MARK + json.dumps(DEMOS), encoding="utf-8")
-    assert sources.demos(source, "mmlu_stem") == [tuple(demo) for demo in DEMOS]
+    assert demos.own(source, "mmlu_stem") == [tuple(demo) for demo in DEMOS]
 
 
 @pytest.mark.skipif(not (SHARED / "cases").is_dir(), reason="needs the judged cases")

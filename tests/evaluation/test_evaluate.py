@@ -129,6 +129,29 @@ def test_demos_precede_the_questions_of_their_set_alone(
     assert (scores.iloc[1]["strict"], scores.iloc[1]["qwen"]) == ("correct", "correct")
 
 
+def test_shots_show_other_problems_and_name_them(
+    tiny_expert: Path, source: Path, tmp_path: Path
+) -> None:
+    """The train split holds one question that is evaluated, and one more than is shown."""
+    for name in ("easy", "hard"):
+        rows = [
+            {"question": f"{name} {i} + 1?", "answer": f"Add.\n#### {i + 1}"} for i in (0, 8, 9)
+        ]
+        json_lines.write(source / name / "train.jsonl", rows)
+    config = settings(source, n_problems=8, shots=2, style="none")
+    scores, _ = written(tiny_expert, config, tmp_path / "out")
+    said = tables.provenance(tmp_path / "out" / "scores.parquet")
+    assert said["shots"] == {"hard": 2, "easy": 2}
+    assert said["demos"] == {
+        name: [f"{name}/train/00001", f"{name}/train/00002"] for name in ("hard", "easy")
+    }
+    assert scores["prompt"].iloc[0] == (
+        "hard 8 + 1?\nAdd.\nThe answer is \\boxed{9}.\n\n"
+        "hard 9 + 1?\nAdd.\nThe answer is \\boxed{10}.\n\nhard 0 + 1?"
+    )
+    assert scores["prompt"].str.startswith(("hard 8", "easy 8")).all()
+
+
 @pytest.mark.parametrize(
     ("text", "reason", "style", "response", "verdict", "kept_reason"),
     [

@@ -18,10 +18,10 @@ from written_scores import MARKS, write_frame, write_scores
 
 from lightreasoner.errors import ArtifactError
 from lightreasoner.evaluation import gains, pairing
-from lightreasoner.evaluation.gains import Cell, Sets, Verdict
+from lightreasoner.evaluation.gains import Asked, Cell, Sets, Verdict
 from lightreasoner.statistics import bootstrap_interval, wilson_interval
 
-STYLES = COT, CHAT = "cot", "qwen25-math-cot"
+STYLES = COT, CHAT = Asked("cot"), Asked("qwen25-math-cot")
 GSM8K: dict[Cell, str] = {
     ("base", COT): "++-------l",
     ("base", CHAT): "+++~----ll",
@@ -47,7 +47,7 @@ def sets(**marks: str) -> Sets:
 @pytest.fixture
 def written(tmp_path: Path) -> dict[Cell, Path]:
     return {
-        cell: write_scores(tmp_path / "-".join(cell), cell[1], {"gsm8k": marks})
+        cell: write_scores(tmp_path / f"{cell[0]}-{cell[1].style}", cell[1].style, {"gsm8k": marks})
         for cell, marks in GSM8K.items()
     }
 
@@ -68,7 +68,7 @@ def test_the_rates_of_a_cell_by_hand() -> None:
 
 def test_several_responses_are_one_value_a_problem(tmp_path: Path) -> None:
     """Two a problem, ++ +- --: shares 1, 1/2, 0, not 3 of 6."""
-    out = write_scores(tmp_path / "two", COT, {"a": "+++---"}, responses=2)
+    out = write_scores(tmp_path / "two", COT.style, {"a": "+++---"}, responses=2)
     rows = gains.by_set(pairing.read_scores(out).rows)["a"]
     found = gains.score(rows.sample(frac=1, random_state=1))
     assert (found["n"], found["responses"], found["qwen"]["accuracy"]) == (3, 6, 0.5)
@@ -117,14 +117,16 @@ def test_p_is_corrected_over_the_sets_and_the_mean_is_over_the_averaged() -> Non
     assert gains.gain(before, after, [], "qwen")["mean"] is None
 
 
-def test_the_gains_of_two_prompts_and_of_one() -> None:
-    assert gains.comparisons(COT, CHAT) == [
+def test_the_gains_of_two_ways_to_ask() -> None:
+    best = Asked("none", 4, 64)
+    assert gains.comparisons(COT, best, CHAT) == [
         ("total", ("base", COT), ("tuned", CHAT)),
         ("reasoning", ("base", COT), ("tuned", COT)),
-        ("reasoning", ("base", CHAT), ("tuned", CHAT)),
-        ("format", ("base", COT), ("base", CHAT)),
+        ("reasoning", ("base", best), ("tuned", CHAT)),
+        ("format", ("base", COT), ("base", Asked("none"))),
+        ("few_shot", ("base", Asked("none")), ("base", Asked("none", 4))),
+        ("budget", ("base", Asked("none", 4)), ("base", best)),
     ]
-    assert [kind for kind, _, _ in gains.comparisons(CHAT, CHAT)] == ["total", "reasoning"]
 
 
 @settings(max_examples=10)
@@ -134,11 +136,34 @@ def test_the_total_is_format_and_reasoning(marks: list[tuple[str, ...]]) -> None
     cells = {cell: sets(a=each) for cell, each in zip(GSM8K, columns, strict=True)}
     for verdict in gains.VERDICTS:
         found: dict[Any, float] = {}
-        for kind, before, after in gains.comparisons(COT, CHAT):
+        for kind, before, after in gains.comparisons(COT, CHAT, CHAT):
             gain = gains.gain(cells[before], cells[after], ["a"], verdict)
             found[kind, after[1]] = gain["scores"]["a"]["difference"]
         parts = found["format", CHAT] + found["reasoning", CHAT]
         assert found["total", CHAT] == pytest.approx(parts)
+
+
+def test_a_cell_is_asked_as_it_is_named(written: dict[Cell, Path], tmp_path: Path) -> None:
+    """By its examples and its limit, too, which else are those of the reported base."""
+    four, short = (Asked("cot", shots=4), Asked("cot", max_new_tokens=9))
+    marks = {"gsm8k": GSM8K["base", COT]}
+    cells = {
+        ("base", COT): write_scores(tmp_path / "a", "cot", marks, shots={"gsm8k": 0}),
+        ("tuned", COT): write_scores(tmp_path / "b", "cot", marks, shots={"gsm8k": 0}),
+        ("base", four): write_scores(tmp_path / "c", "cot", marks, shots={"gsm8k": 4}, demos={}),
+        ("base", short): write_scores(
+            tmp_path / "d", "cot", marks, shots={"gsm8k": 0}, max_new_tokens=9
+        ),
+    }
+    assert list(gains.read_cells(cells, COT, COT)) == [
+        *(("base", each) for each in (COT, four, short)),
+        ("tuned", COT),
+    ]
+    for wrong, said in (("d", "different conditions"), ("a", "shots 0, not 4; name its own shots")):
+        with pytest.raises(ArtifactError, match=said):
+            gains.read_cells(cells | {("base", four): tmp_path / wrong}, COT, COT)
+    with pytest.raises(ArtifactError, match="max_new_tokens 2048, not 9; name its own max"):
+        gains.read_cells(cells | {("base", short): tmp_path / "a"}, COT, COT)
 
 
 def test_cells_come_base_first(written: dict[Cell, Path]) -> None:
@@ -169,13 +194,13 @@ def test_cells_that_differ_are_refused(written: dict[Cell, Path], tmp_path: Path
         gains.read_cells(written | {by_name[name]: path for name, path in changed.items()}, *STYLES)
 
     read()
-    fewer = write_scores(tmp_path / "fewer", CHAT, {"gsm8k": "+++"})
+    fewer = write_scores(tmp_path / "fewer", CHAT.style, {"gsm8k": "+++"})
     with pytest.raises(ArtifactError, match="not of the same problems: 7 rows differ"):
         read(tuned=fewer)
-    longer = write_scores(tmp_path / "l", CHAT, {"gsm8k": "+" * 10}, max_new_tokens=9)
+    longer = write_scores(tmp_path / "l", CHAT.style, {"gsm8k": "+" * 10}, max_new_tokens=9)
     with pytest.raises(ArtifactError, match="different conditions"):
         read(tuned=longer)
-    with pytest.raises(ArtifactError, match="under the style qwen25-math-cot, not cot"):
+    with pytest.raises(ArtifactError, match="under the style qwen25-math-cot, not cot; name"):
         read(tuned_cot=written["tuned", CHAT])
     other = pairing.read_scores(written["tuned", CHAT])
     prompts = other.rows.assign(prompt="another")
@@ -183,4 +208,4 @@ def test_cells_that_differ_are_refused(written: dict[Cell, Path], tmp_path: Path
     with pytest.raises(ArtifactError, match="different prompts for 10 problems"):
         read()
     with pytest.raises(ArtifactError, match="has no problems"):
-        read(base=write_scores(tmp_path / "empty", COT, {}))
+        read(base=write_scores(tmp_path / "empty", COT.style, {}))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from written_scores import write_scores
 
 from lightreasoner import paper
-from lightreasoner.evaluation.gains import Cell
+from lightreasoner.evaluation.gains import Asked, Cell
 from lightreasoner.experiments.table1 import (
     averaged_sets,
     cell_rows,
@@ -23,11 +23,12 @@ from lightreasoner.experiments.table1 import (
     metrics,
     notes,
     percent,
+    published_rows,
     rate_rows,
     table1,
 )
 
-COT, CHAT = "cot", "qwen25-math-cot"
+COT, CHAT = Asked("cot"), Asked("qwen25-math-cot")
 # svamp and the set `own` are the same in all cells; `own` is none of the paper's
 MARKS: dict[Cell, dict[str, str]] = {
     ("base", COT): {"own": "+", "svamp": "++-", "math500": "+---", "gsm8k": "++-------l"},
@@ -44,11 +45,11 @@ def make(tmp_path: Path) -> Make:
 
     def made(
         cells: dict[Cell, dict[str, str]] = MARKS,
-        styles: tuple[str, str] = (COT, CHAT),
+        styles: tuple[Asked, Asked] = (COT, CHAT),
         expert: str | None = "qwen2.5-math-1.5b",
     ) -> dict[str, Any]:
         folders = {
-            cell: write_scores(tmp_path / "-".join(cell), cell[1], sets)
+            cell: write_scores(tmp_path / f"{cell[0]}-{cell[1].style}", cell[1].style, sets)
             for cell, sets in cells.items()
         }
         return table1(folders, *styles, expert)
@@ -82,10 +83,10 @@ def test_the_gains_by_hand(make: Make) -> None:
     }
     assert found == pytest.approx(
         {
-            ("total", CHAT): 11 / 30,
-            ("reasoning", COT): (3 / 10 + 1 / 4) / 3,
-            ("reasoning", CHAT): (4 / 10 + 1 / 4) / 3,
-            ("format", CHAT): 3 / 20,
+            ("total", CHAT.style): 11 / 30,
+            ("reasoning", COT.style): (3 / 10 + 1 / 4) / 3,
+            ("reasoning", CHAT.style): (4 / 10 + 1 / 4) / 3,
+            ("format", CHAT.style): 3 / 20,
         }
     )
 
@@ -101,13 +102,32 @@ def test_the_table_of_accuracies(make: Make) -> None:
         "base, qwen25-math-cot",
         "tuned, cot",
         "tuned, qwen25-math-cot (best-fitting)",
-        "paper (Wang et al. 2025), not ours: base",
-        "paper (Wang et al. 2025), not ours: LightReasoner",
     ]
     assert table[0][1] == "20.0 (5.7-51.0)"
-    assert [row[-1] for row in table] == ["37.2", "52.2", "55.6", "73.9", "48.5", "68.6"]
-    assert table[4][1:5] == ["42.5", "34.2", "68.8", "–"]
+    assert [row[-1] for row in table] == ["37.2", "52.2", "55.6", "73.9"]
     assert [row[-1] for row in cell_rows(found, "strict")] == ["37.2", "48.9", "55.6", "77.2"]
+
+
+def test_what_others_published_is_a_table_of_its_own(make: Make) -> None:
+    """The paper's (42.5 + 34.2 + 68.8) / 3 = 48.5; others have no gsm8k, and so no mean."""
+    table = published_rows(make())
+    assert [row[0] for row in table] == [
+        "paper (Wang et al. 2025), not ours: base",
+        "paper (Wang et al. 2025), not ours: LightReasoner",
+        *(
+            f"Liu et al. 2025 (arXiv 2503.20783), not ours: base, {asked}"
+            for asked in ("4-shot", "R1 template", "Qwen template", "no template")
+        ),
+    ]
+    assert [row[-1] for row in table] == ["48.5", "68.6", *["–"] * 4]
+    assert table[0][1:5] == ["42.5", "34.2", "68.8", "–"]
+    assert table[-1][1:5] == ["–", "61.8", "–", "–"]
+
+
+def test_of_an_expert_of_ones_own_nothing_is_published(make: Make) -> None:
+    found = make(expert=None)
+    assert published_rows(found) == []
+    assert not any("ublished" in note for note in notes(found))
 
 
 def test_the_table_of_gains(make: Make) -> None:
@@ -177,7 +197,7 @@ def test_markdown_and_json(make: Make) -> None:
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     text = markdown(found)
     grids = [line for line in text.splitlines() if line.startswith("|  |")]
-    assert len(grids) == 5
+    assert len(grids) == 6
     assert {line.count("|") for line in text.splitlines() if line.startswith("|")} == {7}
     assert "| base, cot (best-fitting) | 20.0<br>(5.7-51.0) |" in text
     missing = "missing: asdiv, minerva_math, olympiadbench, mmlu_stem."

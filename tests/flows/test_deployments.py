@@ -70,7 +70,8 @@ def test_every_field_of_every_form_explains_itself(tag: str) -> None:
 
 def _is_bounded(field: dict[str, Any]) -> bool:
     limits = {"minimum", "exclusiveMinimum", "maximum", "enum", "minLength", "minItems"}
-    return bool(limits & field.keys()) or "pattern" in field.get("items", {})
+    items = field.get("items", {})
+    return bool(limits & field.keys()) or bool({"pattern", "enum", "minimum"} & items.keys())
 
 
 def test_prefect_yaml_has_the_same_deployments_and_no_place() -> None:

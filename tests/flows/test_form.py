@@ -10,10 +10,11 @@ from pydantic import ValidationError
 
 from flows.compare import compare
 from flows.forms import fields
-from flows.forms.form import EvaluationForm, Form, Settings, SweepForm
+from flows.forms.form import ControlsForm, EvaluationForm, Form, Settings, SweepForm
 from flows.pipeline import lightreasoner
 from lightreasoner import config
 from lightreasoner.errors import ConfigError
+from lightreasoner.evaluation.gains import Asked
 from lightreasoner.presets import NAMES, PRESETS
 
 LIMITS = (Ge, Gt, Le, MinLen)
@@ -156,7 +157,38 @@ def test_betas_that_would_select_nothing_are_refused(rule: str) -> None:
     assert len(SweepForm.over(params, betas=(0.2,), alphas=(0.1, 0.2)).points()) == 2
 
 
-@pytest.mark.parametrize("kind", [Form, SweepForm, EvaluationForm])
+def test_controls_cross_what_is_asked_with_the_parameters_own() -> None:
+    """2 styles of the run and one more, by its own examples and 4, by its own limit and half."""
+    params = config.changed(PRESETS["microworld"], ["evaluate.base_style=cot", "evaluate.shots=2"])
+    form = ControlsForm.over(params, styles=["cot", "none"], shots=["4", "2", "4"])
+    assert form.values() == params
+    styles = "cot", "qwen25-math-cot", "none"
+    assert form.grid() == [
+        Asked(style, shots, limit)
+        for limit in (None, 64)
+        for shots in (None, 4)
+        for style in styles
+    ]
+    alone = ControlsForm.over(params, styles=[], shots=[], budgets=[128])
+    assert alone.grid() == list(map(Asked, styles[:2]))
+    assert ControlsForm.model_validate(form.model_dump(mode="json", exclude_unset=True)) == form
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"styles": ["zoo"]}, r"styles\.0: input should be 'qwen25-math-cot', .*, got 'zoo'"),
+        ({"shots": ["-1"]}, r"shots\.0 must be >= 0, got '-1'"),
+        ({"shots": ["a"]}, r"shots\.0: .*integer.*, got 'a'"),
+        ({"budgets": ["0"]}, r"budgets\.0 must be >= 1, got '0'"),
+    ],
+)
+def test_controls_that_cannot_be_are_refused(more: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        ControlsForm.over(PRESETS["microworld"], **more)
+
+
+@pytest.mark.parametrize("kind", [Form, SweepForm, ControlsForm, EvaluationForm])
 def test_unknown_fields_are_refused(kind: type[Settings]) -> None:
     with pytest.raises(ValidationError, match="zoo is not a known key"):
         kind.model_validate({"zoo": 1})

@@ -17,7 +17,7 @@ from fuzzing import ODD_TEXTS, cope, damaged, damaged_tree, odd_value
 
 from lightreasoner import untrusted
 from lightreasoner.cli import grade
-from lightreasoner.data import hub, sources, user_files
+from lightreasoner.data import demos, hub, sources, user_files
 from lightreasoner.errors import ProblemsError
 
 LAYOUTS: dict[str, dict[str, Any]] = {
@@ -60,6 +60,7 @@ def put(folder: Path, name: str, content: bytes, file: str = "test.jsonl") -> st
 
 def check(source: str, name: str) -> None:
     sources.check(source, [name], "test", None)
+    demos.check(source, [name], None, 0)
     sources.resolve(source)
 
 
@@ -86,7 +87,7 @@ def test_odd_rows(fuzz: Any, folder: Path, offline: None) -> None:
 
 
 def test_odd_demos(fuzz: Any, folder: Path, offline: None) -> None:
-    demos = [["q", "a"]] * 5
+    pairs = [["q", "a"]] * 5
     problems = row_text(LAYOUTS["mmlu_stem"]).encode()
 
     def attempt(content: bytes) -> None:
@@ -95,7 +96,7 @@ def test_odd_demos(fuzz: Any, folder: Path, offline: None) -> None:
         check(source, "mmlu_stem")
 
     def make(rng: Random) -> bytes:
-        text = row_text(damaged_tree(rng, demos)).encode()
+        text = row_text(damaged_tree(rng, pairs)).encode()
         return damaged(rng, text) if rng.random() < 0.4 else text
 
     fuzz(make, attempt, quick=20)

@@ -42,7 +42,7 @@ def test_a_style_that_needs_a_template_says_so(tiny_expert: Path, style: PromptS
     tokenizer.chat_template = None
     with pytest.raises(
         ModelError,
-        match=rf"style {style} needs .*, but {tiny_expert} has none; use qwen25-math-cot or cot$",
+        match=rf"style {style} needs .*, but {tiny_expert} has none; use .* or cot or none$",
     ):
         prompts.render_prompt("1", style, tokenizer)
     assert prompts.render_prompt("{1+1}? ", "qwen25-math-cot", tokenizer) == QWEN
@@ -93,6 +93,15 @@ def test_demos_share_the_users_turn(tiny_expert: Path) -> None:
             "{1+1}? ", turn
         )
     assert "\n\nc\n\rd\n\n1" in prompts.render_prompt("1", "authors", tokenizer, demos)
+
+
+def test_none_is_the_question_alone_and_ends_where_the_text_does(tiny_expert: Path) -> None:
+    tokenizer = loading.load_tokenizer(tiny_expert)
+    assert prompts.render_prompt("{1+1}? ", "none", tokenizer) == "{1+1}?"
+    shown = prompts.render_prompt("q", "none", tokenizer, [("a", "b"), ("c", "d")])
+    assert shown == "a\nb\n\nc\nd\n\nq"
+    assert prompts.stop_words("none") == tuple(loading.STOP_TOKENS)
+    assert prompts.cut("4\n\nQuestion: 5?", prompts.stop_words("none"))[0].endswith("5?")
 
 
 def test_demos_of_cot_are_questions_of_their_own(tiny_expert: Path) -> None:
