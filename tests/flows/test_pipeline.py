@@ -17,9 +17,15 @@ import stored_pipeline
 from mlflow import MlflowClient
 from prefect import flow
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    ArtifactFilterKey,
+    FlowRunFilter,
+    FlowRunFilterState,
+)
 from prefect.client.schemas.filters import FlowRunFilterStateName as StateName
-from prefect.client.schemas.sorting import FlowRunSort
+from prefect.client.schemas.sorting import ArtifactSort, FlowRunSort
 from prefect.results import ResultRecord, ResultRecordMetadata
 from prefect.serializers import PickleSerializer
 from rich.console import Console
@@ -183,6 +189,21 @@ def first_report(params: Params, home: Path) -> dict[str, Any]:
 def test_a_flow_that_a_server_starts_keeps_digests_too(home: Path) -> None:
     """No console script has asked for it there."""
     assert digests._kept == [home / "digests.json"]
+
+
+@pytest.mark.usefixtures("first_report")
+def test_the_plan_is_the_runs_first_artifact() -> None:
+    """All of it was still to do."""
+    key = ArtifactFilter(key=ArtifactFilterKey(any_=["plan"]))
+    with get_client(sync_client=True) as client:
+        first = client.read_artifacts(artifact_filter=key, sort=ArtifactSort.CREATED_DESC)[-1]
+        run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[first.flow_run_id]))
+        found = client.read_artifacts(artifact_filter=run)
+    assert min(found, key=lambda each: each.created).key == "plan"
+    rows = json.loads(first.data)
+    assert [(row["stage"], row["state"]) for row in rows] == [(name, "to do") for name in NAMES]
+    assert rows[1]["time"].endswith("s")
+    assert "of the hub: nothing" in first.description
 
 
 def test_the_report_is_on_disk(first_report: dict[str, Any], home: Path) -> None:
