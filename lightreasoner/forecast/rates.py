@@ -22,8 +22,8 @@ from lightreasoner.storage import aside
 from lightreasoner.untrusted import shown
 
 MATRIX = {"cpu": 1024, "cuda": 8192}
-READ_BYTES = {"cpu": 1 << 28, "cuda": 1 << 32}
-LAYERS, STEPS, REPEATS = 8, 32, 5
+READ_BYTES = {"cpu": 1 << 27, "cuda": 1 << 32}
+LAYERS, STEPS, REPEATS = 8, 16, 5
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 import stored_pipeline
@@ -20,12 +21,11 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
     ArtifactFilter,
     ArtifactFilterFlowRunId,
-    ArtifactFilterKey,
     FlowRunFilter,
     FlowRunFilterState,
 )
 from prefect.client.schemas.filters import FlowRunFilterStateName as StateName
-from prefect.client.schemas.sorting import ArtifactSort, FlowRunSort
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.results import ResultRecord, ResultRecordMetadata
 from prefect.serializers import PickleSerializer
 from rich.console import Console
@@ -192,14 +192,14 @@ def test_a_flow_that_a_server_starts_keeps_digests_too(home: Path) -> None:
 
 
 @pytest.mark.usefixtures("first_report")
-def test_the_plan_is_the_runs_first_artifact() -> None:
+def test_the_plan_is_the_runs_first_artifact(home: Path) -> None:
     """All of it was still to do."""
-    key = ArtifactFilter(key=ArtifactFilterKey(any_=["plan"]))
+    run = UUID(records.newest_first(home)[-1].prefect)
+    of_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run]))
     with get_client(sync_client=True) as client:
-        first = client.read_artifacts(artifact_filter=key, sort=ArtifactSort.CREATED_DESC)[-1]
-        run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[first.flow_run_id]))
-        found = client.read_artifacts(artifact_filter=run)
-    assert min(found, key=lambda each: each.created).key == "plan"
+        found = client.read_artifacts(artifact_filter=of_run)
+    first = min(found, key=lambda each: each.created)
+    assert first.key == "plan"
     rows = json.loads(first.data)
     assert [(row["stage"], row["state"]) for row in rows] == [(name, "to do") for name in NAMES]
     assert rows[1]["time"].endswith("s")
