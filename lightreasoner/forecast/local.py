@@ -1,9 +1,11 @@
 """What a run starts from, as far as it is here: nothing is fetched, and no weights are read."""
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lightreasoner import untrusted
 from lightreasoner.config import Params
 from lightreasoner.data import hub, sources
 from lightreasoner.errors import ModelError
@@ -35,33 +37,33 @@ class Start:
 
 def start(params: Params) -> Start:
     """What the parameters name, checked as far as it is here. Raises ModelError, ProblemsError."""
-    names = dict(zip(MODELS, (params.models.expert, params.models.amateur), strict=True))
-    directories = {role: _directory(name) for role, name in names.items()}
     prepare, evaluate = params.prepare, params.evaluate
+    names = dict(zip(MODELS, (params.models.expert, params.models.amateur), strict=True))
+    models = {role: _model(name) for role, name in names.items()}
+    directories = {
+        role: found.path if is_here else None for role, (found, is_here) in models.items()
+    }
+    sets = [
+        *_of_hub(prepare.source, [prepare.problem_set]),
+        *_of_hub(evaluate.source, evaluate.problem_sets),
+    ]
     return Start(
         {
-            **{role: _artifact(names[role], directories[role]) for role in MODELS},
+            **{role: found for role, (found, _) in models.items()},
             "problem_source": sources.resolve(prepare.source),
             "benchmark_source": sources.resolve(evaluate.source),
         },
         directories,
         {role: shapes.of(name, directories[role]) for role, name in names.items()},
         tuple(dict.fromkeys(names[role] for role in MODELS if directories[role] is None)),
-        tuple(
-            dict.fromkeys(
-                [
-                    *_of_hub(prepare.source, [prepare.problem_set]),
-                    *_of_hub(evaluate.source, evaluate.problem_sets),
-                ]
-            )
-        ),
+        tuple(dict.fromkeys(sets)),
     )
 
 
-def _directory(name: str) -> Path | None:
-    """Where a model lies; None for one of the hub that was not fetched whole."""
-    if not artifacts.is_pinned(name) or Path(name).is_dir():
-        return loading.resolve(name).path
+def _model(name: str) -> tuple[Artifact, bool]:
+    """A model as the store knows it, and whether all of it lies here."""
+    if not artifacts.is_pinned(name) or untrusted.is_directory(Path(name)):
+        return loading.resolve(name), True
     from huggingface_hub import try_to_load_from_cache
 
     repository, _, revision = name.partition("@")
@@ -69,22 +71,18 @@ def _directory(name: str) -> Path | None:
     with contextlib.suppress(ModelError):
         if isinstance(config, str):
             model_files.check_weights(Path(config).parent)
-            return Path(config).parent
-    return None
-
-
-def _artifact(name: str, directory: Path | None) -> Artifact:
-    if artifacts.is_pinned(name) and not Path(name).is_dir():
-        return Artifact(directory or Path(name), name)
-    return loading.resolve(name)
+            return Artifact(Path(config).parent, name), True
+    return Artifact(Path(name), name), False
 
 
 def is_of_hub(source: str) -> bool:
     """Whether problems come from the hub."""
-    return source == hub.SOURCE or (artifacts.is_pinned(source) and not Path(source).exists())
+    return source == hub.SOURCE or (
+        artifacts.is_pinned(source) and not untrusted.exists(Path(source))
+    )
 
 
-def _of_hub(source: str, sets: list[str] | tuple[str, ...]) -> list[str]:
+def _of_hub(source: str, sets: Sequence[str]) -> list[str]:
     if not is_of_hub(source):
         return []
     found = [hub.find(source, name) for name in sets]

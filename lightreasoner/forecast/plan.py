@@ -203,7 +203,7 @@ def time_rows(found: Plan) -> list[tuple[str, ...]]:
         for row in found.rows
     ]
     to_do = [row.seconds for row in found.rows if row.state == TO_DO and row.seconds]
-    total = [duration(sum(each)) for each in zip(*to_do, strict=True)] if to_do else ["0 s", "0 s"]
+    total = [duration(sum(each)) for each in zip(*to_do, strict=True)] or [NONE, NONE]
     return [*rows, ("all to do", *total, NONE, NONE)]
 
 

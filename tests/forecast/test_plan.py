@@ -223,6 +223,7 @@ def test_what_no_machine_holds_is_refused_before_a_run(
     found = plan.plan(params, tmp_path / "home")
     assert isinstance(found.refusal, NoMemoryError)
     assert found.rate is None
+    assert plan.time_rows(found)[-1] == ("all to do", *[plan.NONE] * 4)
 
 
 def test_what_of_a_model_is_here_need_not_be_fetched(
@@ -308,3 +309,18 @@ def test_durations(seconds: Any, shown: str) -> None:
 def test_every_stage_that_runs_a_model_is_forecast() -> None:
     assert set(MODEL_STAGES) < STAGES.keys()
     assert {s.name for s in GRAPH} - set(MODEL_STAGES) == {"prepare", "select", "report"}
+
+
+def test_a_model_that_was_fetched_before_is_here(
+    tiny_expert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the layout of the hub's own cache; while its weights are missing, it is not."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    name = PRESETS["qwen2.5-math-1.5b"].models.expert
+    repository, _, revision = name.partition("@")
+    folder = tmp_path / f"models--{repository.replace('/', '--')}" / "snapshots" / revision
+    shutil.copytree(tiny_expert, folder)
+    found, is_here = local._model(name)
+    assert (found.path, found.digest, is_here) == (folder, name, True)
+    (folder / "model.safetensors").unlink()
+    assert local._model(name)[1] is False
