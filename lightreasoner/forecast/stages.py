@@ -147,9 +147,10 @@ def tuned(setting: Setting) -> Work:
     sizes = setting.sizes["generate"]
     held = max(1, round(params.validation_share * sizes.problems)) * sizes.rows / sizes.problems
     readings = 1 + math.ceil(each.count / params.validate_every)
-    heads = held * (setting.labels + sizes.new)  # a solution counts as long as a trajectory
+    # Once for samples, once for solutions (taken to be as long), twice for the drift.
+    heads = held * (setting.labels + 3 * sizes.new)
     batch = validation.BATCH_TOKENS[setting.compute.device]
-    reading = formulas.read(setting.expert, 2 * held, sizes.prompt + sizes.new, heads, batch, dtype)
+    reading = formulas.read(setting.expert, 4 * held, sizes.prompt + sizes.new, heads, batch, dtype)
     return found + Work(
         *(readings * value for value in (reading.flop, reading.bytes, reading.layer_calls))
     )
