@@ -141,9 +141,8 @@ def tuned(setting: Setting) -> Work:
         dtype,
         setting.compute.gradient_checkpointing,
     )
-    found = Work(*(each.count * value for value in (update.flop, update.bytes, update.layer_calls)))
     if not params.validation_share:
-        return found
+        return update.times(each.count)
     sizes = setting.sizes["generate"]
     held = max(1, round(params.validation_share * sizes.problems)) * sizes.rows / sizes.problems
     readings = 1 + math.ceil(each.count / params.validate_every)
@@ -151,9 +150,7 @@ def tuned(setting: Setting) -> Work:
     heads = held * (setting.labels + 3 * sizes.new)
     batch = validation.BATCH_TOKENS[setting.compute.device]
     reading = formulas.read(setting.expert, 4 * held, sizes.prompt + sizes.new, heads, batch, dtype)
-    return found + Work(
-        *(readings * value for value in (reading.flop, reading.bytes, reading.layer_calls))
-    )
+    return update.times(each.count) + reading.times(readings)
 
 
 def merged(setting: Setting) -> Work:
@@ -164,10 +161,7 @@ def merged(setting: Setting) -> Work:
     tokens, heads = sizes.prompt + sizes.new, PARITY_POSITIONS * rows
     reading = formulas.read(shape, rows, tokens, heads, tokens, "float32")
     copies = 4 if setting.compute.dtype != "float32" else 3
-    weights = 4.0 * shape.parameters * 3
-    return Work(
-        copies * reading.flop, copies * reading.bytes + weights, copies * reading.layer_calls
-    )
+    return reading.times(copies) + Work(bytes=3 * shape.weight_bytes("float32"))
 
 
 def rows_at_once(setting: Setting, stage: str) -> int:

@@ -31,6 +31,10 @@ class Work:
             *(getattr(self, each.name) + getattr(other, each.name) for each in fields(self))
         )
 
+    def times(self, n: float) -> "Work":
+        """The same work n times over."""
+        return Work(n * self.flop, n * self.bytes, n * self.layer_calls)
+
 
 def attention(shape: Shape, pairs: float) -> float:
     """FLOP of so many pairs of a query and a key, in all layers."""

@@ -111,4 +111,4 @@ def test_steps_by_hand() -> None:
 
 
 def test_work_adds_up() -> None:
-    assert Work(1, 2, 3) + Work(10, 20, 30) == Work(11, 22, 33)
+    assert Work(1, 2, 3) + Work(1, 2, 3).times(10) == Work(11, 22, 33)
