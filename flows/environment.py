@@ -3,7 +3,7 @@
     <home>/store/     results by fingerprint        <home>/prefect/   Prefect's database and pages
     <home>/work/      work in progress              <home>/mlflow/    MLflow's database and files
     <home>/latest/    report.json, report.html      <home>/runs/      a record per finished run
-    <home>/digests.json                             those of large files
+    <home>/digests.json   <home>/rates.json         those of large files; this device's speed
     <home>/up/        the process manager's files   <home>/logs/      what its services print
     <home>/logs/faults.log                          tracebacks of faults of ours
     <home>/prefect-login   `user:secret` of both servers, mode 0600; home itself is 0700

@@ -11,11 +11,12 @@ from prefect.runtime import flow_run
 
 from flows import environment
 from flows.forms import naming
-from flows.forms.form import Form, Settings
+from flows.forms.form import EvaluationForm, Form, Settings
 from flows.results import prefect_page, records, report_json
 from flows.servers import local
 from lightreasoner.config import Params
 from lightreasoner.evaluation import power
+from lightreasoner.forecast import limits, plan
 from lightreasoner.grading.grade import shared_process
 from lightreasoner.pipeline.graph import GRAPH, STAGES, Inputs, Stage, external_inputs, walk
 from lightreasoner.pipeline.store import Job, peak_memory_mib, reset_peak_memory
@@ -37,7 +38,7 @@ def lightreasoner(params: Form) -> dict[str, Any]:
     """Run the whole pipeline and return what report.json says.
 
     Writes to the store, to MLflow and to `<home>/latest`. Raises what the first stage that fails
-    raises, ModelError and ProblemsError before any stage runs.
+    raises; ModelError, ProblemsError, NoMemoryError and DiskFullError before any stage runs.
     """
     return run_pipeline(params.values(), begin(params))
 
@@ -53,6 +54,8 @@ def begin(form: Settings) -> Path:
     home = environment.home()
     digests.keep(home)
     local.track(home)
+    if not isinstance(form, EvaluationForm):  # which names a model of its own
+        limits.check(form.values(), home)
     return home
 
 
@@ -61,6 +64,7 @@ def run_pipeline(params: Params, home: Path) -> dict[str, Any]:
 
     Report and record are there before the registry is asked, and are completed after.
     """
+    prefect_page.show_plan(plan.plan(params, home))
     inputs = external_inputs(params)
     for warning in power.warnings(params):
         log.warning("%s", warning)

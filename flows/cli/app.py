@@ -46,7 +46,7 @@ def main() -> None:
     _end_in_order()
     if environment.is_stage_of_dvc():
         program.end_with_dvc()
-    with_store = [*map(options.command_name, STAGES.values()), "pair"]
+    with_store = [*map(options.command_name, STAGES.values()), "pair", "plan"]
     own = {"home": str(home)}
     given = {**dict.fromkeys(with_store, own), "store": {"push": own, "pull": own}}
     application()(prog_name="lightreasoner", default_map=given)
@@ -86,7 +86,10 @@ def _ready(values: Params) -> Path:
 
     All before Prefect is imported, which takes seconds.
     """
+    from lightreasoner.forecast import limits
+
     home = environment.make(environment.home())
+    limits.check(values, home)
     external_inputs(values)
     typer.echo(local.connect(home), err=True)
     local.check_prefect()

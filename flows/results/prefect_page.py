@@ -1,5 +1,6 @@
-"""What a finished pipeline shows in Prefect's interface: its artifacts, made at the end of the run.
+"""What a pipeline shows in Prefect's interface: its artifacts, made at the end of the run but one.
 
+    plan               what the run will take, by stage; made at its beginning
     report             all of it on a page, in Markdown, with the figure of KL
     scores             the table of accuracies, gains and p
     kl-histogram       which steps were selected
@@ -25,6 +26,7 @@ from prefect.artifacts import (
 from flows.results import terminal
 from flows.results.records import Record
 from lightreasoner.config import Params
+from lightreasoner.forecast.plan import TIME, WORK, Plan, lines, time_rows, work_rows
 from lightreasoner.formatting import (
     ACCURACY_HEADINGS,
     accuracy_rows,
@@ -66,6 +68,15 @@ class Finished:
     def payload(self) -> Path:
         """The report's directory in the store."""
         return self.runs["report"].outcome.artifact.path
+
+
+def show_plan(found: Plan) -> None:
+    """Make the first artifact of the flow run that is under way."""
+    rows = [
+        {**dict(zip(WORK, work, strict=True)), **dict(zip(TIME, time, strict=True))}
+        for work, time in zip(work_rows(found), time_rows(found)[:-1], strict=True)
+    ]
+    create_table_artifact(rows, key="plan", description="; ".join(lines(found)))
 
 
 def make_artifacts(run: Finished) -> None:

@@ -21,6 +21,7 @@ from lightreasoner.cli import (
     grade,
     last_door,
     pair,
+    plan,
     power,
     preset,
     samples,
@@ -93,9 +94,10 @@ def application(samples_diff: Callable[..., None] | None = None) -> typer.Typer:
     app.callback()(root_options)
     for each in STAGES.values():
         group = GROUP_OF.get(each.name, SINGLE_STAGES)
-        command = written.get(each.name) or stage.stage_command(each)
-        app.command(command_name(each), rich_help_panel=group)(command)
-    app.command(rich_help_panel=PIPELINE)(preset.preset)
+        made = written.get(each.name) or stage.stage_command(each)
+        app.command(command_name(each), rich_help_panel=group)(made)
+    for command in (preset.preset, plan.plan):
+        app.command(rich_help_panel=PIPELINE)(command)
     for asking in (evaluate.prompts, grade.grade, pair.pair, power.power):
         app.command(rich_help_panel=EVALUATE)(asking)
     app.command(rich_help_panel=SAMPLE_SETS)(explain.explain)

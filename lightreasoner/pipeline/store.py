@@ -139,15 +139,32 @@ class Store:
 
     def stored(self, stage: Stage, key: str) -> Outcome | None:
         """As `find`, by stage and fingerprint."""
-        entry = self.entry(stage, key)
+        entry, known = self.entry(stage, key), self.look(stage.name, key)
+        if known is None:
+            return None
+        try:
+            curves = artifacts.file_sha256(entry / "metrics.jsonl")
+            digest = artifacts.digest(entry / "payload", anew=True)
+        except (ArtifactError, OSError):
+            return None
+        is_whole = (digest, curves) == (known.artifact.digest, known.manifest["curves"])
+        return known if is_whole else None
+
+    def look(self, stage: str, key: str) -> Outcome | None:
+        """What a whole manifest says of a result, whose payload is not read; else None."""
+        entry = self.home / "store" / stage / key
         try:
             manifest = read_manifest(entry, key)
-            curves = artifacts.file_sha256(entry / "metrics.jsonl")
-            found = artifacts.of(entry / "payload", anew=True)
+            found = Artifact(entry / "payload", str(manifest["digest"]))
         except (ArtifactError, OSError, ValueError, KeyError, TypeError):
             return None
-        is_whole = (found.digest, curves) == (manifest["digest"], manifest["curves"])
-        return Outcome(found, manifest, cached=True) if is_whole else None
+        return Outcome(found, manifest, cached=True)
+
+    def results(self, stage: str) -> list[Outcome]:
+        """All results of a stage by their manifests, the newest first; payloads are not read."""
+        entries = (self.home / "store" / stage).glob("*")
+        found = [self.look(stage, entry.name) for entry in entries]
+        return sorted(filter(None, found), key=lambda each: -each.manifest["started"])
 
     def is_damaged(self, job: Job) -> bool:
         """Whether something lies in the result's place that is not, or no longer, the result."""

@@ -33,7 +33,7 @@ from lightreasoner.presets import PRESETS
 from lightreasoner.storage import artifacts
 
 COMMANDS = [options.command_name(stage) for stage in STAGES.values()]
-FLOWS = ["run", "compare", "sweep", "table1", "controls", "register", "up"]
+FLOWS = ["run", "compare", "sweep", "table1", "controls", "register", "up", "plan"]
 OTHERS = [
     "preset", "prompts", "grade", "explain", "push", "publish", "down", "status",
     "sync",

@@ -104,10 +104,10 @@ class Place:
         return Program(self, process)
 
     def listing(self) -> set[str]:
-        """All that lies under home, but for what programs log, and the digests of large files:
-        whether these are kept yet depends on the second in which a file was written."""
+        """All that lies under home, but for what programs log, this device's rates, and the
+        digests of large files, which depend on the second in which a file was written."""
         found = {path.relative_to(self.home).as_posix() for path in self.home.rglob("*")}
-        return found - {"logs", "digests.json"}
+        return found - {"logs", "digests.json", "rates.json"}
 
     def unfinished(self) -> list[Path]:
         """What was begun beside its place (storage/aside.py) and is still there."""

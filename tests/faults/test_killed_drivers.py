@@ -27,7 +27,7 @@ ENDS = [KILL, KILL_ALL, KILL, ("SIGTERM", signal.SIGTERM, False), ("Ctrl-C", sig
 COMPARE = ("compare", "--methods", "lightreasoner,gold")
 KNOWN = {
     "accelerator.lock", "compare", "data", "digests.json", "dvc", "latest", "latest.lock", "logs",
-    "mlflow", "prefect", "prefect-login", "runs", "store", "work",
+    "mlflow", "prefect", "prefect-login", "rates.json", "runs", "store", "work",
 }  # fmt: skip
 """What may lie under home, whatever happened."""
 

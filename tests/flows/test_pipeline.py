@@ -11,6 +11,7 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import json_lines
 import pytest
@@ -18,7 +19,12 @@ import stored_pipeline
 from mlflow import MlflowClient
 from prefect import flow
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    FlowRunFilter,
+    FlowRunFilterState,
+)
 from prefect.client.schemas.filters import FlowRunFilterStateName as StateName
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.results import ResultRecord, ResultRecordMetadata
@@ -189,6 +195,21 @@ def first_report(params: Params, home: Path) -> dict[str, Any]:
 def test_a_flow_that_a_server_starts_keeps_digests_too(home: Path) -> None:
     """No console script has asked for it there."""
     assert digests._kept == [home / "digests.json"]
+
+
+@pytest.mark.usefixtures("first_report")
+def test_the_plan_is_the_runs_first_artifact(home: Path) -> None:
+    """All of it was still to do."""
+    run = UUID(records.newest_first(home)[-1].prefect)
+    of_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run]))
+    with get_client(sync_client=True) as client:
+        found = client.read_artifacts(artifact_filter=of_run)
+    first = min(found, key=lambda each: each.created)
+    assert first.key == "plan"
+    rows = json.loads(first.data)
+    assert [(row["stage"], row["state"]) for row in rows] == [(name, "to do") for name in NAMES]
+    assert rows[1]["time"].endswith("s")
+    assert "of the hub: nothing" in first.description
 
 
 def test_the_report_is_on_disk(first_report: dict[str, Any], home: Path) -> None:

@@ -1,0 +1,158 @@
+"""What certainly cannot run here is refused before anything expensive: loads no torch on a CPU.
+
+Only lower bounds count: the weights that a stage holds at once, and what trains LoRA's parameters;
+the files of the merged model and of models that are yet to be fetched. A stage whose result is in
+the store needs nothing.
+"""
+
+import shutil
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lightreasoner.config import Compute, Params
+from lightreasoner.errors import DiskFullError, LightReasonerError, NoMemoryError
+from lightreasoner.forecast import local, rates
+from lightreasoner.forecast.local import Start
+from lightreasoner.forecast.shapes import ADAPTER_BYTES, Shape
+from lightreasoner.pipeline.graph import resolved
+from lightreasoner.pipeline.store import Store
+
+STAGES = ("generate", "score", "finetune", "merge", "evaluate_base", "evaluate")
+"""Those that run a model."""
+
+
+def least(params: Params, compute: Compute, expert: Shape, amateur: Shape) -> dict[str, float]:
+    """Bytes of memory that a stage certainly holds at once.
+
+    merge sums in float32 whatever the dtype is, on the CPU where a GPU is too small for it.
+    """
+    weights = expert.weight_bytes(compute.dtype)
+    return {
+        "generate": weights,
+        "score": weights + amateur.weight_bytes(compute.dtype),
+        "finetune": weights + ADAPTER_BYTES * expert.adapter(params.finetune),
+        "merge": expert.weight_bytes("float32"),
+        "evaluate_base": weights,
+        "evaluate": weights,
+    }
+
+
+@dataclass(frozen=True)
+class Disk:
+    """A place to which files go: bytes at the least and as expected, and what is free there."""
+
+    place: Path
+    least: float
+    expected: float
+    free: int
+
+
+def check(params: Params, home: Path) -> None:
+    """Raise NoMemoryError or DiskFullError if a stage that is to do cannot be done here.
+
+    Raises ModelError and ProblemsError for what the parameters name wrongly.
+    """
+    start, compute = local.start(params), resolved(params.compute)
+    expert, amateur = (start.shapes[role] for role in local.MODELS)
+    if expert is None or amateur is None:
+        return
+    needs, has_memory = least(params, compute, expert, amateur), memory(compute.device)
+    disks = places(start, compute, home)
+    if refusal(needs, has_memory, compute, disks, ()):
+        done = local.stored(params, start.inputs, Store(home))
+        if error := refusal(needs, has_memory, compute, disks, done):
+            raise error
+
+
+def refusal(
+    needs: Mapping[str, float],
+    room: Mapping[str, float],
+    compute: Compute,
+    disks: Sequence[Disk],
+    done: Collection[str],
+) -> LightReasonerError | None:
+    """The error of what cannot be done; `needs` and `room` are memory by stage, `done` stored."""
+    return no_memory(needs, room, compute, done) or no_disk(
+        disks[1:] if "merge" in done else disks  # the first is home
+    )
+
+
+def no_memory(
+    needs: Mapping[str, float], room: Mapping[str, float], compute: Compute, done: Collection[str]
+) -> NoMemoryError | None:
+    """The error of the stage to do that lacks most; `room` is the memory by stage."""
+    over = {
+        stage: needs[stage] for stage in needs if stage not in done and needs[stage] > room[stage]
+    }
+    if not over:
+        return None
+    stage = max(over, key=over.__getitem__)
+    halves = compute.dtype == "float32" and needs["merge"] <= room["merge"]
+    helps = halves and max(needs["score"], needs["finetune"]) / 2 <= min(room.values())
+    remedy = "set compute.dtype=bfloat16, " if helps else ""
+    return NoMemoryError(
+        f"{stage}: needs at least {gib(over[stage])} of memory for weights alone, "
+        f"{gib(room[stage])} are there ({compute.device}); {remedy}use a machine with more, or a "
+        "smaller model"
+    )
+
+
+def no_disk(disks: Collection[Disk]) -> DiskFullError | None:
+    """The error of a place that is too small for the files that certainly go there."""
+    for disk in disks:
+        if disk.least > disk.free:
+            return DiskFullError(
+                f"{disk.place}: {gib(disk.least)} at least are to be written, {gib(disk.free)} are "
+                "free; free some, or move it (LIGHTREASONER_HOME, HF_HOME)"
+            )
+    return None
+
+
+def memory(device: str) -> dict[str, float]:
+    """Bytes of memory by stage: the device's; for merge the CPU's, where that has more."""
+    room = rates.memory(device)
+    return {**dict.fromkeys(STAGES, room), "merge": max(room, rates.memory("cpu"))}
+
+
+def places(start: Start, compute: Compute, home: Path, tables: float = 0) -> list[Disk]:
+    """Home, where the merged model goes, into the store and again into MLflow's files, beside
+    `tables` bytes; and the hub's folder, for models in bfloat16 that are not here."""
+    expert = start.shapes["expert"]
+    merged = expert.weight_bytes(compute.dtype) if expert else 0
+    fetched = sum(
+        max(0, shape.weight_bytes("bfloat16") - _fetched(start.inputs[role].digest))
+        for role, shape in start.shapes.items()
+        if shape and start.directories[role] is None
+    )
+    found = [Disk(home, merged, 2 * merged + tables, free_bytes(home))]
+    if fetched:
+        cache = cache_folder()
+        found.append(Disk(cache, fetched, fetched, free_bytes(cache)))
+    return found
+
+
+def _fetched(name: str) -> int:
+    """Bytes of a model of the hub that were fetched before, if not all."""
+    repository = name.partition("@")[0].replace("/", "--")
+    blobs = (cache_folder() / f"models--{repository}" / "blobs").glob("*")
+    return sum(blob.stat().st_size for blob in blobs)
+
+
+def gib(size: float) -> str:
+    """`28.4 GiB`."""
+    return f"{size / 2**30:,.1f} GiB"
+
+
+def cache_folder() -> Path:
+    """Where the hub's client keeps what it fetches."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
+
+
+def free_bytes(place: Path) -> int:
+    """Of the disk on which a place is or will be."""
+    while not place.exists():
+        place = place.parent
+    return shutil.disk_usage(place).free
