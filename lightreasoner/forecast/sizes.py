@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from lightreasoner.config import Evaluate, Params, PromptStyle
-from lightreasoner.data import sources
+from lightreasoner.data import demos, sources
 from lightreasoner.errors import ArtifactError
 from lightreasoner.evaluation import power
 from lightreasoner.forecast.local import Start, is_of_hub
@@ -86,7 +86,7 @@ def answers(config: Evaluate, stage: str, start: Start, store: Store) -> Sizes:
     A tuned model is expected to answer as earlier ones of this expert do, else as the base does.
     """
     expert = start.inputs["expert"].digest
-    draw = Draw(config.source, "test", config.n_problems, config.seed, config.style)
+    draw = Draw(config.source, "test", config.n_problems, config.seed, config.style, config.shots)
     wanted = config.model_dump(mode="json", include={"source", "problem_sets", "max_new_tokens"})
     models = {
         each.artifact.digest
@@ -104,13 +104,14 @@ def answers(config: Evaluate, stage: str, start: Start, store: Store) -> Sizes:
 
 @dataclass(frozen=True)
 class Draw:
-    """Where problems come from, and the style in which they are asked."""
+    """Where problems come from, and how they are asked (config.Evaluate)."""
 
     source: str
     split: str
     n: int | None
     seed: int
     style: PromptStyle
+    shots: int | None = 0
 
     def lengths(self, sets: Sequence[str], model: Path | None) -> Lengths:
         """Problems, mean and longest tokens of each set's prompts, in the tokens of `model`.
@@ -137,9 +138,9 @@ class Draw:
         if model is not None:
             from lightreasoner.inference import loading, prompts
 
-            demos = sources.demos(self.source, name) if self.split == "test" else ()
+            shown = demos.of(self.source, name, self.shots, self.seed, ())
             tokenizer = loading.load_tokenizer(model)
-            ids = prompts.encode_prompts(questions, self.style, tokenizer, demos)
+            ids = prompts.encode_prompts(questions, self.style, tokenizer, list(shown.values()))
             tokens = [float(len(each)) for each in ids]
         size = len(drawn) if n == self.n else self.n or 0
         return size, sum(tokens) / len(tokens), max(tokens)
