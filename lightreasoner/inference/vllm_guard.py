@@ -8,6 +8,7 @@ processes start others, some in sessions of their own; the orphans among them be
 (Linux), so that none outlives it. Exits with the server's status.
 """
 
+import contextlib
 import ctypes
 import json
 import select
@@ -57,12 +58,12 @@ def main() -> None:
 def end(server: "subprocess.Popen[bytes]") -> None:
     """Ask the server to end, then kill all that is left below this process."""
     server.terminate()
-    psutil.wait_procs(psutil.Process().children(recursive=True), timeout=GRACE)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        server.wait(GRACE)
     while left := psutil.Process().children(recursive=True):
         for process in left:
             process.kill()
         psutil.wait_procs(left, timeout=1)
-    server.wait()
 
 
 if __name__ == "__main__":

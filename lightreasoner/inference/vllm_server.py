@@ -8,6 +8,7 @@ import contextlib
 import functools
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -94,25 +95,25 @@ def serving(
     """
     memory.release()  # it takes nearly all of a GPU
     with tempfile.TemporaryDirectory(prefix="lightreasoner-vllm-") as folder:
-        socket = Path(folder, "http")
+        door = Path(folder, "http")
         log.parent.mkdir(parents=True, exist_ok=True)
         log.unlink(missing_ok=True)
         guard = processes.start("lightreasoner.inference.vllm_guard")
         try:
-            command = _command(model, name, rows, tokens, compute, socket)
+            command = _command(model, name, rows, tokens, compute, door)
             asked = [command, _environment(), str(log)]
             assert guard.stdin is not None
             guard.stdin.write(json.dumps(asked).encode() + b"\n")
             guard.stdin.flush()
             fault = functools.partial(_fault, guard, log)
-            _wait(socket, fault, log, watcher)
-            yield socket, fault
+            _wait(door, fault, log, watcher)
+            yield door, fault
         finally:
             guard.communicate()  # closes its stdin
 
 
 def _command(
-    model: Path, name: str, rows: int, tokens: int, compute: "Compute", socket: Path
+    model: Path, name: str, rows: int, tokens: int, compute: "Compute", door: Path
 ) -> list[str]:
     on_cpu = compute.device == "cpu"
     if on_cpu and compute.gpus > 1:
@@ -122,7 +123,7 @@ def _command(
         )
     return [
         str(python()), "-m", "vllm.entrypoints.openai.api_server",
-        "--uds", str(socket),
+        "--uds", str(door),
         "--model", str(model.resolve()),
         "--served-model-name", name,
         "--dtype", str(compute.dtype),
@@ -143,20 +144,26 @@ def _environment() -> dict[str, str]:
     return kept | OFFLINE | {"VLLM_CPU_KVCACHE_SPACE": str(space)}
 
 
-def _wait(socket: Path, fault: Fault, log: Path, watcher: "Watcher") -> None:
+def _wait(door: Path, fault: Fault, log: Path, watcher: "Watcher") -> None:
     """Until the server answers. Raises EndpointError if it ends, or not within LIMIT seconds."""
     since = time.monotonic()
-    transport = httpx.HTTPTransport(uds=str(socket))
+    transport = httpx.HTTPTransport(uds=str(door))
     with httpx.Client(transport=transport, trust_env=False, timeout=10) as client:
         while (waited := time.monotonic() - since) < LIMIT:
             if error := fault():
                 raise error
             watcher.progress(int(waited), LIMIT, "seconds at most until vLLM answers")
             with contextlib.suppress(httpx.TransportError):
-                if client.get("http://vllm/health").is_success:
+                if _is_open(door) and client.get("http://vllm/health").is_success:
                     return
-            time.sleep(0.5)
+            time.sleep(0.2)
     raise EndpointError(f"vLLM: does not answer after {LIMIT} s; see {log}")
+
+
+def _is_open(door: Path) -> bool:
+    """Whether somebody listens; httpx leaves a socket behind where nobody does."""
+    with socket.socket(socket.AF_UNIX) as caller:
+        return caller.connect_ex(str(door)) == 0
 
 
 def _fault(guard: "subprocess.Popen[bytes]", log: Path) -> EndpointError | None:
