@@ -4,8 +4,8 @@
     python standin_vllm.py -m ... --uds FILE --served-model-name M     serves on a socket
 
 The program's variable STANDIN says what goes wrong: `ends` before it serves, `mute` never serves,
-`dies` at the fourth completion. Like vLLM it has a process in a session of its own; their ids go to
-the file STANDIN_PIDS.
+`dies` at the sixth completion. Like vLLM it has a process in a session of its own; their ids go to
+the file STANDIN_PIDS, what it was asked to one beside it.
 """
 
 import json
@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 from pathlib import Path
 from socketserver import ThreadingMixIn, UnixStreamServer
 from typing import Any
@@ -143,11 +144,13 @@ def main() -> None:
     if "-c" in sys.argv:
         print(VERSION)
         return
-    given = dict(zip(sys.argv[3::1], sys.argv[4::1], strict=False))
+    given = dict(pairwise(sys.argv))
     how, completions = os.environ.get("STANDIN", ""), 0
+    note = Path(os.environ["STANDIN_PIDS"])
+    note.with_suffix(".asked").unlink(missing_ok=True)
     child = subprocess.Popen(["sleep", "600"], start_new_session=True)
-    Path(os.environ["STANDIN_PIDS"]).write_text(f"{os.getpid()} {child.pid}", encoding="utf-8")
-    Path(os.environ["STANDIN_PIDS"]).with_suffix(".env").write_text(json.dumps(dict(os.environ)))
+    note.write_text(f"{os.getpid()} {child.pid}", encoding="utf-8")
+    note.with_suffix(".env").write_text(json.dumps(dict(os.environ)))
     if how == "ends":
         print("loading\nValueError: no such architecture\n\nbye", flush=True)
         os._exit(3)
@@ -157,7 +160,9 @@ def main() -> None:
     def answer(asked: Json) -> Json:
         nonlocal completions
         completions += 1
-        if how == "dies" and completions == 4:
+        with note.with_suffix(".asked").open("a", encoding="utf-8") as file:
+            file.write("completion\n")
+        if how == "dies" and completions == 6:
             print("RuntimeError: out of luck", flush=True)
             os._exit(1)
         return choice(asked)

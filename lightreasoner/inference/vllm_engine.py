@@ -37,8 +37,11 @@ SHARD = 128
 DAY = 86_400.0
 """Seconds: that an answer takes long is no sign, where all are asked at once."""
 
-LOOK = 1.0
+LOOK = 0.5
 """Seconds between two looks at the process of a server of our own."""
+
+PATIENCE = 5.0
+"""Seconds to learn that it ended, which says more than that it does not answer."""
 
 
 @contextlib.contextmanager
@@ -92,7 +95,7 @@ class _Servers:
         self,
         servers: Sequence[TokenEndpoint],
         table: Callable[[range, list[Completion]], pa.Table],
-        fault: vllm_server.Fault = lambda: None,
+        fault: vllm_server.Fault | None = None,
     ):
         self.servers, self.table, self.fault = servers, table, fault
 
@@ -114,7 +117,7 @@ class _Line:
         self,
         servers: Sequence[TokenEndpoint],
         ranges: Sequence[range],
-        fault: vllm_server.Fault,
+        fault: vllm_server.Fault | None,
         loop: asyncio.AbstractEventLoop,
     ):
         self.busy = Counter[str]()
@@ -126,7 +129,8 @@ class _Line:
         self.asking = {
             inputs: [loop.create_task(self._ask(row)) for row in inputs] for inputs in ranges
         }
-        self.watches: list[asyncio.Future[None]] = [loop.create_task(_look(fault))]
+        self.ended = [loop.create_task(_look(fault))] if fault else []
+        self.watches: list[asyncio.Future[None]] = [*self.ended]
         for server, client in self.clients:
             self.watches.append(loop.create_task(server.watch(client, self.busy)))
 
@@ -145,6 +149,8 @@ class _Line:
         found.add_done_callback(lambda future: future.cancelled() or future.exception())
         waited: list[asyncio.Future[Any]] = [found, *self.watches]
         await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+        if self.ended and found.done() and found.exception():
+            await asyncio.wait(self.ended, timeout=PATIENCE)
         for watch in self.watches:
             if watch.done():
                 await watch

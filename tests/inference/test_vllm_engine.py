@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import standin_vllm
 from json_lines import write as write_lines
 from standin_vllm import VERSION, Json, Standin, choice, standing_in
 
@@ -70,10 +71,9 @@ def trajectories(model: Path, place: Path, compute: Compute, **config: Any) -> l
     work = Workspace(out, place / "shards", compute)
     generate.write(inputs, Generate(max_new_tokens=8, **config), work, Silent())
     path = out / "trajectories.parquet"
-    said = tables.provenance(path).get("engine")
-    assert said == (
-        None if compute.engine == "transformers" else f"vLLM {VERSION}, float32, endpoints"
-    )
+    said = f"vLLM {VERSION}, float32{', endpoints' if compute.endpoints else ''}"
+    engine = tables.provenance(path).get("engine")
+    assert engine == (None if compute.engine == "transformers" else said)
     return tables.read_table(path, tables.TRAJECTORIES).to_pylist()
 
 
@@ -216,3 +216,20 @@ def test_the_key_comes_from_a_file_and_is_never_shown(tiny_expert: Path, tmp_pat
         with pytest.raises(EndpointError) as error:
             trajectories(tiny_expert, tmp_path / "b", compute)
     assert "sk-777" not in str(error.value)
+
+
+def test_a_server_of_our_own_that_dies_is_named_and_its_shards_are_kept(
+    tiny_expert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It dies at its sixth completion, the first of which is the check; four make a shard."""
+    monkeypatch.setenv("LIGHTREASONER_VLLM_PYTHON", str(standin_vllm.python(tmp_path)))
+    monkeypatch.setenv("STANDIN_PIDS", str(tmp_path / "pids"))
+    monkeypatch.setenv("STANDIN", "dies")
+    own = CPU.model_copy(update={"engine": "vllm", "batch_size": 1})
+    with pytest.raises(EndpointError) as error:
+        trajectories(tiny_expert, tmp_path / "a", own)
+    assert "the server ended (exit status 1): 'RuntimeError: out of luck'; " in str(error.value)
+    monkeypatch.setenv("STANDIN", "")
+    found = trajectories(tiny_expert, tmp_path / "a", own)
+    assert [row["problem_id"] for row in found] == [problem.id for problem in SOME]
+    assert (tmp_path / "pids.asked").read_text().count("\n") == 1 + len(SOME) - 4

@@ -149,10 +149,17 @@ def test_a_server_that_never_answers_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STANDIN", "mute")
-    monkeypatch.setattr(vllm_server, "LIMIT", 1)
-    said = r"does not answer after 1 s; see .*vllm\.log"
-    with pytest.raises(EndpointError, match=said), serving(tmp_path):
-        pass
+
+    class Impatient(Silent):
+        def progress(self, done: int, total: int, unit: str) -> None:
+            if (tmp_path / "pids.env").exists():
+                monkeypatch.setattr(vllm_server, "LIMIT", 0)
+
+    said = r"does not answer after 0 s; see .*log"
+    place = tmp_path / "log"
+    with pytest.raises(EndpointError, match=said):  # noqa: SIM117
+        with vllm_server.serving(tmp_path, "m", 4, 64, CPU, place, Impatient()):
+            pass
     assert are_gone(pids(tmp_path))
 
 
