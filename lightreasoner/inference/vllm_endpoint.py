@@ -71,6 +71,10 @@ class TokenEndpoint(Endpoint):
     size: int
     directory: Path
 
+    def serves(self) -> bool:
+        """Whether the server lists the model. Raises EndpointError if it does not answer."""
+        return self.model in asyncio.run(self.served())
+
     def connect(self) -> Self:
         """This server, if it serves the model, is of the version, and gives ids and finite numbers.
 

@@ -54,7 +54,8 @@ def crew(
 ) -> Iterator["Crew"]:
     """A crew (worker_pool.py) of vLLM's servers, which serve the model under its digest's name.
 
-    `table` makes a piece of completions. Raises EndpointError for a server that does not start,
+    Endpoints that serve other models, of other stages, are passed over. `table` makes a piece of
+    completions. Raises EndpointError for a server that does not start,
     that serves another model or version, or whose answers cannot be right.
     """
     compute = work.compute
@@ -67,17 +68,19 @@ def crew(
             url, model.digest, asked.max_new_tokens, asked.temperature, asked.stop_words,
             2 * rows * copies, timeout=DAY, asked=asked, version=version,
             size=vocabulary_size(model.path), directory=model.path, **reached,
-        ).connect()  # fmt: skip
+        )  # fmt: skip
 
     if compute.endpoints:
         key = _key(compute.endpoint_key_file)
-        yield _Servers([server(url, 1, api_key=key) for url in compute.endpoints], table)
+        named = [server(url, 1, api_key=key) for url in compute.endpoints]
+        serving = [each for each in named if each.serves()] or named[:1]
+        yield _Servers([each.connect() for each in serving], table)
         return
     tokens = max(map(len, asked.prompts)) + asked.max_new_tokens
     log = work.scratch.with_name("vllm.log")
     own = vllm_server.serving(model.path, model.digest, rows, tokens, compute, log, watcher)
     with own as (socket, fault):
-        yield _Servers([server("http://vllm/v1", copies, socket=socket)], table, fault)
+        yield _Servers([server("http://vllm/v1", copies, socket=socket).connect()], table, fault)
 
 
 def _key(file: str | None) -> str | None:

@@ -183,6 +183,15 @@ def test_another_models_server_is_refused_before_anything_is_asked(
         assert not server.asked
 
 
+def test_endpoints_of_other_stages_models_are_passed_over(
+    tiny_expert: Path, tiny_amateur: Path, tmp_path: Path
+) -> None:
+    with serving(tiny_amateur) as other, serving(tiny_expert) as server:
+        trajectories(tiny_expert, tmp_path, asking(other, server))
+        assert not other.asked
+        assert len(server.completions()) == len(SOME)
+
+
 def test_as_many_are_under_way_as_keep_a_server_busy(tiny_expert: Path, tmp_path: Path) -> None:
     """Two for each of its places, also across shards."""
     lock, now, most = threading.Lock(), 0, 0
