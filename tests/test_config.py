@@ -252,7 +252,7 @@ def test_no_run_names_itself_champion(params_file: Path) -> None:
     [
         (["compute.gpus=2"], "compute endpoints and gpus are vLLM's; set engine to vllm"),
         (["compute.engine=vllm", "compute.endpoints=[http://h/v1]"], "set both"),
-        (["compute.endpoint_version=1"], "say nothing without endpoints"),
+        (["compute.endpoint_version=0.32.0"], "say nothing without endpoints"),
         (
             ["compute.engine=vllm", "compute.gpus=4", "compute.gpus_per_model=3"],
             "gpus 4 must be a multiple of gpus_per_model 3",
