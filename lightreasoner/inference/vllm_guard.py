@@ -1,7 +1,8 @@
 """Runs a server until its caller is gone, then ends it with all its processes.
 
     python -m lightreasoner.inference.vllm_guard     a JSON line on stdin: the command, its
-                                                     environment and its log
+                                                     environment, its log and its folder,
+                                                     which goes with it
 
 The caller holds the other end of stdin: it closes with the caller, however that ends. vLLM's
 processes start others, some in sessions of their own; the orphans among them become this one's
@@ -12,6 +13,7 @@ import contextlib
 import ctypes
 import json
 import select
+import shutil
 import subprocess
 import sys
 
@@ -32,7 +34,7 @@ LOOK = 200
 
 def main() -> None:
     """Run the command of stdin's first line until the server ends or stdin does."""
-    command, environment, log = json.loads(sys.stdin.buffer.readline())
+    command, environment, log, folder = json.loads(sys.stdin.buffer.readline())
     system = ctypes.CDLL(None)
     is_linux = sys.platform == "linux"
     if is_linux:
@@ -52,6 +54,7 @@ def main() -> None:
     while server.poll() is None and not closed.poll(LOOK):
         pass
     end(server)
+    shutil.rmtree(folder, ignore_errors=True)
     sys.exit(server.returncode)
 
 

@@ -94,14 +94,16 @@ def serving(
     not start.
     """
     memory.release()  # it takes nearly all of a GPU
-    with tempfile.TemporaryDirectory(prefix="lightreasoner-vllm-") as folder:
+    with tempfile.TemporaryDirectory(
+        "-vllm", "lightreasoner-", ignore_cleanup_errors=True
+    ) as folder:
         door = Path(folder, "http")
         log.parent.mkdir(parents=True, exist_ok=True)
         log.unlink(missing_ok=True)
         guard = processes.start("lightreasoner.inference.vllm_guard")
         try:
             command = _command(model, name, rows, tokens, compute, door)
-            asked = [command, _environment(), str(log)]
+            asked = [command, _environment(), str(log), folder]
             assert guard.stdin is not None
             guard.stdin.write(json.dumps(asked).encode() + b"\n")
             guard.stdin.flush()

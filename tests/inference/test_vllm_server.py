@@ -110,11 +110,13 @@ def test_it_ends_with_its_stage(tmp_path: Path, number: signal.Signals) -> None:
         [sys.executable, "-c", STAGE, tmp_path], stdout=subprocess.PIPE, start_new_session=True
     ) as stage:
         assert stage.stdout is not None
-        assert stage.stdout.readline()
+        folder = Path(stage.stdout.readline().decode()).parent
+        assert folder.is_dir()
         found = [*pids(tmp_path), *(each.pid for each in psutil.Process(stage.pid).children(True))]
         assert len(found) >= 4
         stage.send_signal(number)
     assert are_gone(found)
+    assert not folder.exists()
 
 
 def test_it_ends_with_its_guard(tmp_path: Path) -> None:
