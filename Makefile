@@ -5,7 +5,7 @@
 #   make up ARGS=--detach                             servers in the background; make status, make down
 #   make setup PYTHON=python3.12                      another interpreter (3.11, 3.12, 3.13)
 
-.PHONY: setup run up down status test test-slow test-all test-faults test-fuzz test-browser bench microworld \
+.PHONY: setup setup-vllm run up down status test test-slow test-all test-faults test-fuzz test-browser bench microworld \
 	check audit docs dvc.yaml lock clean
 .NOTPARALLEL:
 
@@ -22,6 +22,10 @@ export PYTHON
 
 setup:
 	@sh scripts/setup.sh
+
+# vLLM in an environment of its own, for compute.engine=vllm (gigabytes).
+setup-vllm: setup
+	@sh scripts/setup-vllm.sh
 
 run: setup
 	@.venv/bin/lightreasoner run $(foreach pair,$(SET),--set $(pair)) $(ARGS)
@@ -103,4 +107,4 @@ lock:
 
 # Removes the environments and the tools' caches; results (.lightreasoner/) stay.
 clean:
-	rm -rf .venv .venv-dvc .venv-audit .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build *.egg-info
+	rm -rf .venv .venv-dvc .venv-vllm .venv-audit .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build *.egg-info

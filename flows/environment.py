@@ -9,8 +9,9 @@
     <home>/prefect-login   `user:secret` of both servers, mode 0600; home itself is 0700
 
 Environment variables are read and set here, but for a process manager's own (manager.py), one of
-Prefect's logging (deployments.py) and, without flows/, cuBLAS's (lightreasoner/__main__.py). A
-variable that is set already stays, but for the login of our own servers, and what opens these.
+Prefect's logging (deployments.py) and, without flows/, cuBLAS's (lightreasoner/__main__.py), Ray's
+(worker_pool.py) and vLLM's Python (vllm_server.py). A variable that is set already stays, but for
+the login of our own servers, and what opens these.
 """
 
 import contextlib

@@ -103,7 +103,7 @@ class Models(Section):
 
 
 class Compute(Section):
-    """Where and how to compute; only device and dtype are part of a result's key."""
+    """Where and how to compute; a result's key has device and dtype, a text's the engine, too."""
 
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="auto: cuda if there is a GPU, else cpu."
@@ -127,6 +127,45 @@ class Compute(Section):
     gradient_checkpointing: bool = Field(
         False, description="Recompute activations during fine-tuning: less memory, more time."
     )
+    engine: Literal["transformers", "vllm"] = Field(
+        "transformers",
+        description="Who writes trajectories and responses: transformers in this process, or vLLM "
+        "as a server (make setup-vllm).",
+    )
+    gpus: int = Field(1, ge=1, le=1_024, description="GPUs of this machine that vLLM uses.")
+    gpus_per_model: int = Field(
+        1, ge=1, le=1_024, description="How many of them share a copy of the model in vLLM."
+    )
+    endpoints: tuple[Text, ...] = Field(
+        (),
+        max_length=100,
+        description="vLLM servers that run already, http://HOST:PORT/v1 each, instead of one of "
+        "our own (docs/how-to/engines.md).",
+    )
+    endpoint_version: Text | None = Field(
+        None, description="The vLLM version of the endpoints, such as 0.32.0."
+    )
+    endpoint_dtype: Literal["float32", "bfloat16", "float16"] | None = Field(
+        None, description="The --dtype that the endpoints were started with."
+    )
+    endpoint_key_file: Text | None = Field(
+        None, description="A file with the endpoints' API key, if they have one."
+    )
+
+    @model_validator(mode="after")
+    def _engine_fits(self) -> "Compute":
+        declared = (self.endpoint_version, self.endpoint_dtype)
+        if self.engine != "vllm" and (self.endpoints or self.gpus > 1):
+            raise ValueError("endpoints and gpus are vLLM's; set engine to vllm")
+        if self.endpoints and None in declared:
+            raise ValueError("endpoints need endpoint_version and endpoint_dtype: set both")
+        if not self.endpoints and declared != (None, None):
+            raise ValueError("endpoint_version and endpoint_dtype say nothing without endpoints")
+        if self.gpus % self.gpus_per_model:
+            raise ValueError(
+                f"gpus {self.gpus} must be a multiple of gpus_per_model {self.gpus_per_model}"
+            )
+        return self
 
 
 class Prepare(Section):

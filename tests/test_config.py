@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -244,3 +245,20 @@ def test_problem_sets_have_names_for_metrics(name: str, params_file: Path) -> No
 def test_no_run_names_itself_champion(params_file: Path) -> None:
     (fault,) = faults(params_file, "register.alias=champion")
     assert "register.alias must not be champion, which only the gate moves" in fault
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (["compute.gpus=2"], "compute endpoints and gpus are vLLM's; set engine to vllm"),
+        (["compute.engine=vllm", "compute.endpoints=[http://h/v1]"], "set both"),
+        (["compute.endpoint_version=0.32.0"], "say nothing without endpoints"),
+        (
+            ["compute.engine=vllm", "compute.gpus=4", "compute.gpus_per_model=3"],
+            "gpus 4 must be a multiple of gpus_per_model 3",
+        ),
+    ],
+)
+def test_what_an_engine_needs(changes: list[str], said: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        config.changed(PRESETS["microworld"], changes)

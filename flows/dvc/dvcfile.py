@@ -24,6 +24,8 @@ PARAMS_OF = {
 }
 MICROWORLD = "lightreasoner/microworld/models"
 NUMERIC = ["compute.device", "compute.dtype"]
+ENGINE = [f"compute.{name}" for name in ("engine", "endpoint_version", "endpoint_dtype")]
+"""What is in the key of text (`engine.identity`); whether there are endpoints follows from it."""
 
 
 def dvc_yaml() -> str:
@@ -69,7 +71,14 @@ def stage_entry(stage: Stage) -> dict[str, Any]:
     return {
         "cmd": f"lightreasoner {command_name(stage)}",
         "deps": made + shipped + code,
-        "params": sorted({*NUMERIC, *params, *([stage.section] if stage.section else [])}),
+        "params": sorted(
+            {
+                *NUMERIC,
+                *(ENGINE if stage.writes_text else []),
+                *params,
+                *([stage.section] if stage.section else []),
+            }
+        ),
         "outs": [data(stage.output)],
     }
 

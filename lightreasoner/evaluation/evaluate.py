@@ -23,18 +23,22 @@ from lightreasoner.data import demos, sources
 from lightreasoner.data.problems import BOX, Problem, trajectory_id
 from lightreasoner.grading.grade import grade
 from lightreasoner.grading.types import OUTCOMES, Answer, Grade
-from lightreasoner.inference import loading, prompts
+from lightreasoner.inference import loading, prompts, vllm_engine
 from lightreasoner.inference.drawing import draw_seed
-from lightreasoner.inference.engine import Engine
+from lightreasoner.inference.engine import Completion, Engine, Response, identity
+from lightreasoner.inference.vllm_endpoint import Asked
 from lightreasoner.inference.worker_pool import crew
 from lightreasoner.storage import tables
-from lightreasoner.storage.artifacts import Inputs, Workspace
+from lightreasoner.storage.artifacts import Artifact, Inputs, Workspace
 from lightreasoner.storage.shards import Shards
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from transformers import PreTrainedTokenizerBase
 
-    from lightreasoner.config import Compute, Evaluate
+    from lightreasoner.config import Evaluate
+    from lightreasoner.inference.worker_pool import Crew
     from lightreasoner.progress import Watcher
 
 log = logging.getLogger(__name__)
@@ -68,21 +72,19 @@ def write(
     process. Raises ProblemsError for a source that cannot be read or a prompt that leaves no room
     in the context, ModelError for the model, EndpointError for an engine that is a server.
     """
-    model_dir, compute = (inputs.get("model") or inputs["expert"]).path, work.compute
-    tokenizer = loading.load_tokenizer(model_dir)
-    asked = read_questions(config, tokenizer, loading.context_length(model_dir))
-    if engine is None:
-        from lightreasoner.inference.transformers_engine import InProcess
-
-        tokens = round(np.mean([question.tokens for question in asked]))
-        name, workers = InProcess.name, compute
-        answering: Callable[[], Engine] = partial(
-            InProcess, model_dir, tokenizer, config, compute, tokens, len(asked)
+    model = inputs.get("model") or inputs["expert"]
+    tokenizer = loading.load_tokenizer(model.path)
+    asked = read_questions(config, tokenizer, loading.context_length(model.path))
+    order = sorted(range(len(asked)), key=lambda row: (asked[row].tokens, row))
+    in_line = [asked[row] for row in order]
+    name = engine.name if engine else identity(work.compute)
+    with _crew(engine, model, tokenizer, in_line, config, work, watcher) as respondents:
+        shards = Shards(work.scratch, RESPONSES, len(asked), respondents.size)
+        pieces = shards.compute(
+            respondents.pieces, lambda done: watcher.progress(done, len(asked), "responses")
         )
-    else:
-        name, workers = engine.name, compute.model_copy(update={"workers": 1})
-        answering = partial(_itself, engine)
-    responses = _respond(answering, asked, config.seed, workers, work.scratch, watcher)
+        places = sorted(range(len(order)), key=order.__getitem__)
+        responses = pa.concat_tables(pieces).take(places)
     _warn_of_equal_draws(config, responses)
     answers = [
         Answer(text, question.problem, question.problem_set, prompts.begun(question.prompt))
@@ -115,27 +117,57 @@ def read_questions(
     return asked
 
 
-def _respond(
-    engine: Callable[[], Engine],
+def _crew(
+    engine: Engine | None,
+    model: Artifact,
+    tokenizer: "PreTrainedTokenizerBase",
     asked: list[Question],
-    seed: int,
-    compute: "Compute",
-    scratch: Path,
+    config: "Evaluate",
+    work: Workspace,
     watcher: "Watcher",
-) -> pa.Table:
-    """The responses in the order of `asked`; the engine is asked in the order of length."""
-    order = sorted(range(len(asked)), key=lambda row: (asked[row].tokens, row))
-    make = partial(_Respondent, engine, [asked[row] for row in order], seed)
-    with crew(make, compute) as respondents:
-        shards = Shards(scratch, RESPONSES, len(asked), respondents.size)
-        pieces = shards.compute(
-            respondents.pieces, lambda done: watcher.progress(done, len(asked), "responses")
+) -> "AbstractContextManager[Crew]":
+    """Who answers `asked`, which stand in the order of their length."""
+    compute = work.compute
+    if engine is not None:
+        make = partial(_Respondent, partial(_itself, engine), asked, config.seed)
+        return crew(make, compute.model_copy(update={"workers": 1}))
+    from lightreasoner.inference import transformers_engine
+
+    if compute.engine == "transformers":
+        tokens = round(np.mean([question.tokens for question in asked]))
+        answering = partial(
+            transformers_engine.InProcess, model.path, tokenizer, config, compute, tokens,
+            len(asked),
+        )  # fmt: skip
+        return crew(partial(_Respondent, answering, asked, config.seed), compute)
+    wanted = Asked(
+        [prompts.tokenize(each.prompt, config.style, tokenizer) for each in asked],
+        [_seed(config.seed, each) for each in asked],
+        loading.stop_ids(model.path, tokenizer),
+        config.max_new_tokens,
+        config.temperature,
+        prompts.STOP_WORDS.get(config.style, ()),
+        transformers_engine.stop_word_ends(config.style, tokenizer),
+    )
+
+    def table(_: range, completions: list[Completion]) -> pa.Table:
+        return _table(
+            [transformers_engine.response_of(each, config.style, tokenizer) for each in completions]
         )
-        return pa.concat_tables(pieces).take(sorted(range(len(order)), key=order.__getitem__))
+
+    return vllm_engine.crew(model, wanted, table, work, watcher)
 
 
 def _itself(engine: Engine) -> Engine:
     return engine
+
+
+def _seed(seed: int, question: Question) -> int:
+    return draw_seed(seed, trajectory_id(question.problem.id, question.k))
+
+
+def _table(responses: list[Response]) -> pa.Table:
+    return pa.Table.from_pylist([asdict(response) for response in responses], RESPONSES)
 
 
 class _Respondent:
@@ -148,9 +180,8 @@ class _Respondent:
     def __call__(self, indices: range) -> pa.Table:
         """The rows of RESPONSES, asked together."""
         asked = self.asked[indices.start : indices.stop]
-        seeds = [draw_seed(self.seed, trajectory_id(each.problem.id, each.k)) for each in asked]
-        found = self.engine.respond([each.prompt for each in asked], seeds)
-        return pa.Table.from_pylist([asdict(response) for response in found], RESPONSES)
+        seeds = [_seed(self.seed, each) for each in asked]
+        return _table(self.engine.respond([each.prompt for each in asked], seeds))
 
 
 def _warn_of_equal_draws(config: "Evaluate", responses: pa.Table) -> None:

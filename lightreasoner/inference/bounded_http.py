@@ -6,6 +6,7 @@ What reaches the client is the status, the bytes, and those headers that it heed
 """
 
 import asyncio
+from pathlib import Path
 
 import httpx
 
@@ -19,15 +20,17 @@ class UnboundedError(Exception):
 
 
 class BoundedTransport(httpx.AsyncBaseTransport):
-    """Answers of at most `most` bytes that are there `seconds` after they were asked for.
+    """Answers of at most `most` bytes that are there `seconds` after they were asked for, from the
+    server's address or from one that listens on the file `socket`.
 
     Raises httpx.ReadTimeout where nothing came in that time, UnboundedError for all that came so
     far if it is too slow, too large or compressed, and what httpx raises.
     """
 
-    def __init__(self, most: int, seconds: float):
+    def __init__(self, most: int, seconds: float, socket: Path | None = None):
         limits = httpx.Limits(max_connections=None)
-        self._inner = httpx.AsyncHTTPTransport(trust_env=False, limits=limits)
+        uds = str(socket) if socket else None
+        self._inner = httpx.AsyncHTTPTransport(trust_env=False, limits=limits, uds=uds)
         self._most, self._seconds = most, seconds
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:

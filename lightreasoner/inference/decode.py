@@ -8,10 +8,9 @@ again.
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import takewhile
 from random import Random
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -22,20 +21,13 @@ from lightreasoner.errors import ModelError
 from lightreasoner.inference.batching import PREFILL_TOKENS, fitting_rows
 from lightreasoner.inference.cache_layer import new_cache
 from lightreasoner.inference.drawing import choose
+from lightreasoner.inference.engine import Completion
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 ENDED_SHARE = 16
 """One in this many rows has ended before the others wait while prompts are read, or rows moved."""
-
-
-@dataclass
-class Completion:
-    """The ids that a model wrote after a prompt; the id that ended it is the last."""
-
-    ids: list[int]
-    finish_reason: Literal["stop", "length"]
 
 
 @torch.inference_mode()

@@ -1,51 +1,45 @@
 """The engine that asks an OpenAI-compatible server for responses (`POST /v1/completions`).
 
-Prompts go out as text, byte for byte; no chat template of the server's touches them. Transient
-failures (429, 408, 409, 5xx, a lost connection, a time-out) are retried by the openai client, after
-0.5, 1, 2, 4, 8, 8, ... seconds less up to a quarter, or after what Retry-After says, up to two
-minutes. All others raise EndpointError at once. A redirection is not followed: the prompts are for
-the server that was named. Bytes and seconds of an answer have limits (bounded_http.py).
+Prompts go out as text, byte for byte; no chat template of the server's touches them (in token ids
+vLLM is asked: vllm_endpoint.py). Transient failures (429, 408, 409, 5xx, a lost connection, a
+time-out) are retried by the openai client, after 0.5, 1, 2, 4, 8, 8, ... seconds less up to a
+quarter, or after what Retry-After says, up to two minutes. All others raise EndpointError at once.
+A redirection is not followed: the prompts are for the server that was named. Bytes and seconds of
+an answer have limits (bounded_http.py).
 
 The environment's proxies and OPENAI_* variables are ignored, except OPENAI_CUSTOM_HEADERS, which
 the client itself reads. docs/how-to/serving.md says how to start a server, and what it must do.
 """
 
 import asyncio
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, Field, StrictInt, StrictStr, ValidationError
+from pydantic import BaseModel, Field, StrictInt, StrictStr
 
 from lightreasoner.errors import EndpointError
+from lightreasoner.inference.endpoint_errors import (
+    START,
+    clipped,
+    excerpt,
+    failure_message,
+    fault,
+    well_formed,
+)
 from lightreasoner.inference.engine import Response
 from lightreasoner.inference.prompts import cut
-from lightreasoner.untrusted import json_value
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from openai import APIError, AsyncOpenAI
-
-START = "start it with `vllm serve DIR`"
-EXCERPT = 200
-"""How many characters of a server's own words an error quotes."""
+    from openai import AsyncOpenAI
 
 ANSWER_BYTES, TOKEN_BYTES = 1 << 20, 1 << 10
 """The largest answer: so much, and so much more per token that is asked for."""
-
-REMEDIES = {
-    range(300, 400): "give that address as the url if the prompts may go there",
-    (401, 403): "give the API key that the server was started with",
-    (404,): "check that the url ends in /v1 and that the model is served",
-    (429,): "lower the concurrency, or try later",
-    range(400, 500): "change what is asked: the prompt and max_new_tokens must fit the context",
-    range(1000): f"see the server's own log, and {START} again if it is down",
-}
-"""The remedy for a status: that of the first range that contains it."""
 
 
 class _Usage(BaseModel):
@@ -70,7 +64,7 @@ class _Models(BaseModel):
     data: list[_Model]
 
 
-_Answer = TypeVar("_Answer", _Completion, _Models)
+_Answer = TypeVar("_Answer", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -81,7 +75,8 @@ class Endpoint:
     and no seed is sent. `stop` holds the words of `prompts.stop_words`. `concurrency` requests are
     in flight at a time; each is repeated up to `retries` times. An answer must be there whole
     `timeout` seconds after it was asked for, waiting in the server's queue included; one that has
-    begun by then is not asked for again. The tokens of a response are the server's count.
+    begun by then is not asked for again. The tokens of a response are the server's count. A server
+    on this machine may listen on the file `socket`.
     """
 
     url: str
@@ -93,6 +88,7 @@ class Endpoint:
     retries: int = 5
     timeout: float = 600.0
     api_key: str | None = field(default=None, repr=False)
+    socket: Path | None = None
 
     def __post_init__(self) -> None:
         if not _is_server(self.url):
@@ -117,18 +113,18 @@ class Endpoint:
         """Enough that a slow response leaves few of the slots empty for long."""
         return 8 * self.concurrency
 
-    def connect(self) -> "Endpoint":
+    def connect(self) -> Self:
         """This endpoint with the name of a model that the server says it serves (GET /v1/models).
 
         Raises EndpointError if the server does not answer, does not serve `model`, or, where none
         is named, serves none or several.
         """
-        served = asyncio.run(self._served())
-        names = _clipped(", ".join(served)) or "nothing"
+        served = asyncio.run(self.served())
+        names = clipped(", ".join(served)) or "nothing"
         if self.model is None and len(served) != 1:
-            raise self._error(f"serves {names}; name one model, or {START}")
+            raise self.error(f"serves {names}; name one model, or {START}")
         if self.model is not None and self.model not in served:
-            raise self._error(
+            raise self.error(
                 f"serves {names}, not the model {self.model!r}; name one that it serves, or "
                 f"{START} --served-model-name {self.model}"
             )
@@ -142,14 +138,15 @@ class Endpoint:
         """
         return asyncio.run(self._ask_all(list(zip(prompts, seeds, strict=True))))
 
-    def _client(self) -> "AsyncOpenAI":
+    def client(self) -> "AsyncOpenAI":
+        """A client that asks this server alone; to be closed."""
         import httpx
         from openai import AsyncOpenAI
 
         from lightreasoner.inference.bounded_http import BoundedTransport
 
         most = ANSWER_BYTES + TOKEN_BYTES * self.max_new_tokens
-        transport = BoundedTransport(most, self.timeout)
+        transport = BoundedTransport(most, self.timeout, self.socket)
         # Empty strings: the client would look for what is None in the environment.
         return AsyncOpenAI(
             base_url=self.url,
@@ -164,14 +161,15 @@ class Endpoint:
             http_client=httpx.AsyncClient(transport=transport, trust_env=False),  # type: ignore[arg-type]
         )
 
-    async def _served(self) -> list[str]:
-        async with self._client() as client:
-            listed = await self._answer(client.models.with_raw_response.list(), _Models)
+    async def served(self) -> list[str]:
+        """What the server says it serves."""
+        async with self.client() as client:
+            listed = await self.answer(client.models.with_raw_response.list(), _Models)
         return [model.id for model in listed.data]
 
     async def _ask_all(self, asked: list[tuple[str, int]]) -> list[Response]:
         slots = asyncio.Semaphore(self.concurrency)
-        async with self._client() as client:
+        async with self.client() as client:
 
             async def ask(prompt: str, seed: int) -> Response:
                 async with slots:
@@ -187,11 +185,17 @@ class Endpoint:
         raise first
 
     async def _ask(self, client: "AsyncOpenAI", prompt: str, seed: int) -> Response:
+        return self._response(await self.answer(self.request(client, prompt, seed), _Completion))
+
+    def request(
+        self, client: "AsyncOpenAI", prompt: str | list[int], seed: int, **more: object
+    ) -> "Awaitable[Any]":
+        """A completion's request, with `more` than OpenAI's fields."""
         from openai import omit
 
         # top_p and the penalty: some servers take a model's own sampling defaults for what is left
         # out, and transformers' reads its repetition penalty from here.
-        request = client.completions.with_raw_response.create(
+        return client.completions.with_raw_response.create(
             model=self.model or "",
             prompt=prompt,
             max_tokens=self.max_new_tokens,
@@ -200,8 +204,8 @@ class Endpoint:
             frequency_penalty=0.0,
             seed=seed if self.temperature > 0 else omit,
             stop=list(self.stop) or omit,
+            extra_body=more,
         )
-        return self._response(await self._answer(request, _Completion))
 
     def _response(self, answer: _Completion) -> Response:
         (choice,) = answer.choices
@@ -210,67 +214,42 @@ class Endpoint:
 
     def _tokens(self, answer: _Completion) -> int:
         if answer.usage is None or answer.usage.completion_tokens is None:
-            raise self._error(
+            raise self.error(
                 "does not say how many tokens it wrote (usage.completion_tokens); use a server "
                 "that does, such as vLLM"
             )
         return answer.usage.completion_tokens
 
-    async def _answer(self, request: "Awaitable[Any]", kind: type[_Answer]) -> _Answer:
+    async def answer(self, request: "Awaitable[Any]", kind: type[_Answer]) -> _Answer:
         """What the server answered, if it is what was asked for. Raises EndpointError."""
+        body = await self.body(request)
+        try:
+            return kind.model_validate_json(well_formed(body))
+        except ValueError as error:
+            raise self.error(
+                f"answered what is not an OpenAI answer ({fault(error)}): "
+                f"{excerpt(body.decode(errors='replace'))}; check that the url is the server's, "
+                "up to /v1"
+            ) from error
+
+    async def body(self, request: "Awaitable[Any]") -> bytes:
+        """The bytes of an answer. Raises EndpointError."""
         from openai import APIError
 
         from lightreasoner.inference.bounded_http import UnboundedError
 
         try:
-            body: bytes = (await request).content
+            answer: bytes = (await request).content
         except APIError as error:
-            raise self._error(_failure_message(error, self.timeout)) from error
+            raise self.error(failure_message(error, self.timeout)) from error
         except UnboundedError as error:
-            raise self._error(f"{error}; use a server that answers as OpenAI's does") from error
-        try:
-            return kind.model_validate_json(_well_formed(body))
-        except ValueError as error:
-            raise self._error(
-                f"answered what is not an OpenAI answer ({_fault(error)}): "
-                f"{_excerpt(body.decode(errors='replace'))}; check that the url is the server's, "
-                "up to /v1"
-            ) from error
+            raise self.error(f"{error}; use a server that answers as OpenAI's does") from error
+        return answer
 
-    def _error(self, what: str) -> EndpointError:
+    def error(self, what: str) -> EndpointError:
         """An error about `what` the server did; a key that it repeats is masked."""
         masked = what.replace(self.api_key, "***") if self.api_key else what
         return EndpointError(f"endpoint {self.url}: {masked}")
-
-
-def _failure_message(error: "APIError", timeout: float) -> str:
-    """A failed request: what came of it, after how many tries, and what helps."""
-    from openai import APIStatusError, APITimeoutError
-
-    tries = int(error.request.headers.get("x-stainless-retry-count", 0)) + 1
-    after = f" in {tries} tries" if tries > 1 else ""
-    if isinstance(error, APITimeoutError):
-        return (
-            f"sent nothing for {timeout:g} s{after}; ask for less at a time (concurrency, "
-            "max_new_tokens) or allow a longer timeout"
-        )
-    if isinstance(error, APIStatusError):
-        status = error.status_code
-        remedy = next(remedy for known, remedy in REMEDIES.items() if status in known)
-        said = error.response.headers.get("location") or error.response.text
-        return f"answered {status}{after}: {_excerpt(said)}; {remedy}"
-    reason = "refused" if _is_refused(error) else _excerpt(str(error.__cause__ or error))
-    return f"cannot be reached{after} ({reason}); {START}, or correct the url"
-
-
-def _is_refused(error: BaseException | None) -> bool:
-    """Whether an error was caused by a refused connection."""
-    while error is not None and not isinstance(error, ConnectionRefusedError):
-        if isinstance(error, BaseExceptionGroup):  # of a host with several addresses
-            error = error.exceptions[0]
-        else:
-            error = error.__cause__ or error.__context__
-    return error is not None
 
 
 def _is_server(url: str) -> bool:
@@ -282,29 +261,3 @@ def _is_server(url: str) -> bool:
         return False
     named = parts.scheme in ("http", "https") and parts.hostname and "@" not in parts.netloc
     return bool(named) and url.isascii() and url.isprintable() and " " not in url
-
-
-def _well_formed(body: bytes) -> bytes:
-    """JSON without lone surrogates, which some servers escape and no file holds: `?` for each.
-
-    Raises ValueError for what is no JSON.
-    """
-    tree = json_value(body.decode())
-    return json.dumps(tree, ensure_ascii=False).encode(errors="replace")
-
-
-def _fault(error: ValueError) -> str:
-    """What is wrong with an answer, and where in it."""
-    if not isinstance(error, ValidationError):
-        return f"the whole: Invalid JSON: {error}"
-    fault = error.errors()[0]
-    return f"{'.'.join(map(str, fault['loc'])) or 'the whole'}: {fault['msg']}"
-
-
-def _excerpt(text: str) -> str:
-    """The beginning of a text, on one line, as Python writes it."""
-    return repr(_clipped(" ".join(text.split())))
-
-
-def _clipped(line: str) -> str:
-    return line if len(line) <= EXCERPT else line[:EXCERPT] + "..."

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from lightreasoner.inference import loading, prompts
 from lightreasoner.inference.batching import shard_prompts
 from lightreasoner.inference.decode import decode
-from lightreasoner.inference.engine import Response
+from lightreasoner.inference.engine import Completion, Response
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -49,21 +49,26 @@ class InProcess:
             self.config.temperature,
             seeds,
             self.rows,
-            is_over=self._stop_word_ends(style),
+            is_over=stop_word_ends(style, self.tokenizer),
         )
-        responses = []
-        for completion in completions:
-            stopped = completion.finish_reason == "stop"
-            text, cut = prompts.response(completion.ids, stopped, style, self.tokenizer)
-            reason = "stop" if cut else completion.finish_reason
-            responses.append(Response(text, len(completion.ids), reason))
-        return responses
+        return [response_of(each, style, self.tokenizer) for each in completions]
 
-    def _stop_word_ends(self, style: str) -> Callable[[list[int]], bool]:
-        words = prompts.STOP_WORDS.get(style, ())
 
-        def is_over(ids: list[int]) -> bool:
-            tail = self.tokenizer.decode(ids[-TAIL:]) if words else ""
-            return any(word in tail for word in words)
+def response_of(
+    completion: Completion, style: str, tokenizer: "PreTrainedTokenizerBase"
+) -> Response:
+    """A completion as text."""
+    stopped = completion.finish_reason == "stop"
+    text, cut = prompts.response(completion.ids, stopped, style, tokenizer)
+    return Response(text, len(completion.ids), "stop" if cut else completion.finish_reason)
 
-        return is_over
+
+def stop_word_ends(style: str, tokenizer: "PreTrainedTokenizerBase") -> Callable[[list[int]], bool]:
+    """Whether ids end with one of the style's stop words."""
+    words = prompts.STOP_WORDS.get(style, ())
+
+    def is_over(ids: list[int]) -> bool:
+        tail = tokenizer.decode(ids[-TAIL:]) if words else ""
+        return any(word in tail for word in words)
+
+    return is_over

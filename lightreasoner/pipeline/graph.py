@@ -48,7 +48,8 @@ class Stage:
     """One stage of the graph; `function` of its `module` writes the payload.
 
     `folder` is where the command line puts the output, if not under the output's own name; `view`
-    is what of its section the stage reads, where two share one.
+    is what of its section the stage reads, where two share one; `writes_text` says that the result
+    is the engine's, too.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Stage:
     function: str = "write"
     folder: str | None = None
     view: Callable[[Any], Section] | None = None
+    writes_text: bool = False
 
     def settings(self, params: Params) -> Section | None:
         """The stage's section as it reads it; None if it has none."""
@@ -90,7 +92,7 @@ GRAPH: tuple[Stage, ...] = (
     Stage(
         "generate", "Let the expert write a trajectory for each problem.",
         ("expert", "problems"), "trajectories", "generate",
-        "lightreasoner.sampling.generate",
+        "lightreasoner.sampling.generate", writes_text=True,
     ),
     Stage(
         "score", "Compare expert and amateur at every step.",
@@ -113,13 +115,13 @@ GRAPH: tuple[Stage, ...] = (
         "evaluate_base", "Grade the expert before tuning, on fresh problems.",
         ("expert", "benchmark_source"), "scores_base", "evaluate",
         "lightreasoner.evaluation.evaluate",
-        view=Evaluate.of_base,
+        view=Evaluate.of_base, writes_text=True,
     ),
     Stage(
         "evaluate", "Grade the tuned model on the same problems.",
         ("model", "benchmark_source"), "scores", "evaluate",
         "lightreasoner.evaluation.evaluate",
-        view=Evaluate.of_tuned,
+        view=Evaluate.of_tuned, writes_text=True,
     ),
     Stage(
         "report", "Write tables, figures and a page.",

@@ -32,6 +32,7 @@ from safetensors import SafetensorError
 from lightreasoner import memory, untrusted
 from lightreasoner.config import Compute, Params, Section
 from lightreasoner.errors import ArtifactError
+from lightreasoner.inference.engine import identity
 from lightreasoner.pipeline.graph import STAGES, Stage, resolved
 from lightreasoner.progress import Watcher
 from lightreasoner.storage import artifacts, places
@@ -76,7 +77,12 @@ class Job:
             stage.module,
             settings.model_dump(mode="json") if settings else {},
             {name: artifact.digest for name, artifact in own.items()},
-            {**package_versions(), "device": compute.device, "dtype": compute.dtype},
+            {
+                **package_versions(),
+                "device": compute.device,
+                "dtype": compute.dtype,
+                **({"engine": identity(compute)} if stage.writes_text else {}),
+            },
         )
         return cls(stage, own, settings, compute, key[:32])
 
@@ -92,6 +98,7 @@ class Job:
             "packages": package_versions(),
             "device": self.compute.device,
             "dtype": self.compute.dtype,
+            **({"engine": identity(self.compute)} if self.stage.writes_text else {}),
         }
 
     def refuse_changes(self) -> None:

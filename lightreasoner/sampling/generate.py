@@ -14,10 +14,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lightreasoner.data import problems
-from lightreasoner.inference import loading, prompts
+from lightreasoner.inference import loading, prompts, vllm_engine
 from lightreasoner.inference.batching import shard_prompts
-from lightreasoner.inference.decode import Completion, decode
+from lightreasoner.inference.decode import decode
 from lightreasoner.inference.drawing import draw_seed
+from lightreasoner.inference.engine import Completion, identity
+from lightreasoner.inference.vllm_endpoint import Asked
 from lightreasoner.inference.worker_pool import crew
 from lightreasoner.storage import artifacts, tables
 from lightreasoner.storage.artifacts import Inputs, Workspace
@@ -35,7 +37,7 @@ def write(inputs: Inputs, config: "Generate", work: Workspace, watcher: "Watcher
     The first has the problem's id, the others `<id>#<k>`; each draws from its id's own seed.
 
     Raises ProblemsError for a prompt that leaves no room in the expert's context, ModelError for
-    logits that are not finite.
+    logits that are not finite, EndpointError for what goes wrong with vLLM.
     """
     expert, compute = inputs["expert"], work.compute
     read = problems.read_problems(inputs["problems"].path / "problems.jsonl")
@@ -58,8 +60,16 @@ def write(inputs: Inputs, config: "Generate", work: Workspace, watcher: "Watcher
         **config.model_dump(mode="json"),
         "code": running_code("lightreasoner.sampling.generate"),
     }
-    make = partial(_Writer, expert.path, ids, prompt_ids, stop_ids, config, compute)
-    with crew(make, compute) as writers:
+    if compute.engine == "transformers":
+        make = partial(_Writer, expert.path, ids, prompt_ids, stop_ids, config, compute)
+        writing = crew(make, compute)
+    else:
+        provenance["engine"] = identity(compute)
+        seeds = [draw_seed(config.seed, id_) for id_ in ids]
+        asked = Asked(prompt_ids, seeds, stop_ids, config.max_new_tokens, config.temperature)
+        table = partial(_table, ids, prompt_ids)
+        writing = vllm_engine.crew(expert, asked, table, work, watcher)
+    with writing as writers:
         shards = Shards(work.scratch, tables.TRAJECTORIES, len(ids), writers.size)
         trajectories = shards.compute(
             lambda ranges: _timed(writers.pieces(ranges), watcher),
@@ -92,24 +102,25 @@ class _Writer:
     def __call__(self, rows: range) -> pa.Table:
         """The rows of trajectories.parquet."""
         ids = self.ids[rows.start : rows.stop]
-        asked = self.prompt_ids[rows.start : rows.stop]
         completions = decode(
             self.model,
-            asked,
+            self.prompt_ids[rows.start : rows.stop],
             self.stop_ids,
             self.config.max_new_tokens,
             self.config.temperature,
             [draw_seed(self.config.seed, id_) for id_ in ids],
             self.batch_size,
         )
-        return _table(ids, asked, completions)
+        return _table(self.ids, self.prompt_ids, rows, completions)
 
 
-def _table(ids: list[str], prompt_ids: list[list[int]], completions: list[Completion]) -> pa.Table:
+def _table(
+    ids: list[str], prompt_ids: list[list[int]], rows: range, completions: list[Completion]
+) -> pa.Table:
     return pa.table(
         [
-            ids,
-            prompt_ids,
+            ids[rows.start : rows.stop],
+            prompt_ids[rows.start : rows.stop],
             [completion.ids for completion in completions],
             [completion.finish_reason for completion in completions],
         ],

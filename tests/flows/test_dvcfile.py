@@ -43,3 +43,13 @@ def test_every_dependency_is_there_or_made_by_a_stage() -> None:
 
 def test_params_yaml_parses() -> None:
     assert config.load(ROOT / "params.yaml")
+
+
+def test_what_a_texts_key_has_of_compute_is_a_param_of_its_stage() -> None:
+    """A stage that writes text depends on the engine; what only says where it runs is in no key."""
+    for stage in GRAPH:
+        params = {name for name in dvcfile.stage_entry(stage)["params"] if "compute." in name}
+        engine = {f"compute.{name}" for name in ("engine", "endpoint_version", "endpoint_dtype")}
+        assert params == {"compute.device", "compute.dtype"} | (
+            engine if stage.name in ("generate", "evaluate", "evaluate_base") else set()
+        )

@@ -13,7 +13,7 @@ import pytest
 from bounded_servers import Speak, serving
 
 from lightreasoner.errors import EndpointError
-from lightreasoner.inference import openai_engine
+from lightreasoner.inference import endpoint_errors
 from lightreasoner.inference.openai_engine import Endpoint
 
 pytestmark = pytest.mark.timeout(60)
@@ -253,4 +253,4 @@ def test_names_without_number_are_clipped() -> None:
     with serving(says(ok(body))) as server, pytest.raises(EndpointError) as caught:
         Endpoint(server.url, None, 8, 0.0, ()).connect()
     assert "serves model-0, model-1" in str(caught.value)
-    assert len(str(caught.value)) < 2 * openai_engine.EXCERPT + 200
+    assert len(str(caught.value)) < 2 * endpoint_errors.EXCERPT + 200

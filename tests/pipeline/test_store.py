@@ -18,11 +18,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import standin_vllm
 
 from lightreasoner import config, presets
 from lightreasoner.config import Params, Prepare
 from lightreasoner.errors import ArtifactError, DiskFullError
-from lightreasoner.pipeline.graph import Stage, walk
+from lightreasoner.pipeline.graph import STAGES, Stage, walk
 from lightreasoner.pipeline.store import Job, Outcome, Store
 from lightreasoner.progress import Silent, Watcher
 from lightreasoner.storage import artifacts
@@ -465,3 +466,37 @@ def test_killed_at_twenty_moments_it_ends_with_the_same_bytes(tmp_path: Path) ->
             shutil.rmtree(tmp_path / "killed")
             shards = set()
     assert digests(sample(tmp_path / "killed")) == expected
+
+
+def test_texts_have_their_engine_in_their_key_and_nothing_else_has(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Engine, version and dtype; of endpoints what is declared, not where they are."""
+    monkeypatch.setenv("LIGHTREASONER_VLLM_PYTHON", str(standin_vllm.python(tmp_path)))
+    named = {"engine": "vllm", "endpoints": ["http://h/v1"], "endpoint_dtype": "float32"}
+    named["endpoint_version"] = standin_vllm.VERSION
+    computes: list[dict[str, object]] = [
+        {}, {"engine": "vllm"}, named, named | {"endpoint_version": "1"},
+        named | {"endpoint_dtype": "float16"},
+    ]  # fmt: skip
+    inputs = dict.fromkeys(
+        ("expert", "model", "amateur", "problems", "benchmark_source", "trajectories"),
+        Artifact(tmp_path, "same"),
+    )
+
+    def key(stage: str, compute: dict[str, object]) -> str:
+        tree = presets.PRESETS["microworld"].model_dump(mode="json")
+        tree["compute"] |= compute
+        return Job.of(STAGES[stage], inputs, config.parse(tree, "test")).key
+
+    for stage in ("generate", "evaluate", "evaluate_base"):
+        assert len({key(stage, compute) for compute in computes}) == len(computes)
+        elsewhere = named | {"endpoints": ["http://i/v1", "http://j/v1"], "endpoint_key_file": "k"}
+        assert key(stage, elsewhere) == key(stage, named)
+        more = {"engine": "vllm", "gpus": 4, "gpus_per_model": 2}
+        assert key(stage, more) == key(stage, {"engine": "vllm"})
+    assert len({key("score", compute) for compute in computes}) == 1
+    tree = presets.PRESETS["microworld"].model_dump(mode="json")
+    tree["compute"] |= {"engine": "vllm"}
+    made = Job.of(STAGES["generate"], inputs, config.parse(tree, "test")).manifest_head()
+    assert made["engine"] == f"vLLM {standin_vllm.VERSION}, float32"
