@@ -77,7 +77,7 @@ def _chat(style: str, turns: list[str], tokenizer: "PreTrainedTokenizerBase") ->
     if not tokenizer.chat_template:
         raise ModelError(
             f"style {style} needs the model's chat template, but {tokenizer.name_or_path} has "
-            f"none; use {' or '.join(TEMPLATES)}"
+            f"none; use one of {', '.join(TEMPLATES)}"
         )
     system = {"role": "system", "content": CHAT_CUES[style]}
     conversations = [[system, {"role": "user", "content": turn}] for turn in turns]
@@ -88,7 +88,7 @@ def _chat(style: str, turns: list[str], tokenizer: "PreTrainedTokenizerBase") ->
     except ModelError as error:
         raise ModelError(
             f"style {style}: the chat template of {tokenizer.name_or_path} refuses it ({error}); "
-            f"use {' or '.join(TEMPLATES)}"
+            f"use one of {', '.join(TEMPLATES)}"
         ) from error
 
 

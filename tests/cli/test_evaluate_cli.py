@@ -81,7 +81,7 @@ def test_a_model_without_a_chat_template_is_named(tmp_path: Path, tiny_expert: P
     (line,) = faults(call("prompts", *chat))
     assert line == (
         f"style chat needs the model's chat template, but {tmp_path} has none; "
-        "use qwen25-math-cot or cot"
+        "use one of qwen25-math-cot, cot, none"
     )
 
 
@@ -93,7 +93,7 @@ def test_a_model_without_a_chat_template_is_named(tmp_path: Path, tiny_expert: P
         (("--benchmark", "math", "--data", "{}/gone.jsonl"), "gone.jsonl: no such file"),
         (
             ("--benchmark", "math", "--data", "{}", "--style", "cod"),
-            "no prompt style 'cod'; there are qwen25-math-cot, cot, chat, authors",
+            "no prompt style 'cod'; there are qwen25-math-cot, cot, none, chat, authors",
         ),
         (("--benchmark", "aime", "--data", "hub"), "hub has no set 'aime'"),
     ],

@@ -9,7 +9,7 @@ from lightreasoner.cli import app as pure
 
 PIPELINE = ["run", "compare", "sweep", "table1", "controls"]
 GROUPS = {
-    "The pipeline": ["preset"],
+    "The pipeline": ["preset", "plan"],
     "Single stages": [
         "prepare", "generate", "score", "select", "finetune", "merge", "evaluate-base", "report",
     ],
