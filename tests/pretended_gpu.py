@@ -1,10 +1,10 @@
-"""A GPU that is only pretended: tensors on it lie in memory, but mix with none that lie there openly.
+"""A GPU that is only pretended: its tensors lie in memory, but mix with none that lie there openly.
 
-`with pretended_gpu.at_hand() as gpu:` makes `cuda` a device of this process: `.to("cuda")`, factories
-with `device=`, `tensor.device` and `module.to` know it, and every operator computes on the CPU, so
-that results are those of the CPU, bit for bit. As on a card,
+`with pretended_gpu.at_hand() as gpu:` makes `cuda` a device of this process: `.to("cuda")`,
+factories with `device=`, `tensor.device` and `module.to` know it, and every operator computes on
+the CPU, so that results are those of the CPU, bit for bit. As on a card,
 
-- an operator on tensors of both kinds is refused (MixedDevices), but for CPU scalars of no
+- an operator on tensors of both kinds is refused (MixedDevicesError), but for CPU scalars of no
   dimension in element-wise operators, CPU indices, and copies;
 - `numpy()` is refused;
 - whatever makes the host wait for the card is noted in `gpu.waits`, with the line that asked: reads
@@ -53,7 +53,7 @@ FROM_VALUES = {torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor}
 MINE = (__file__, str(Path(torch.__file__).parent), traceback.__file__)
 
 
-class MixedDevices(RuntimeError):
+class MixedDevicesError(RuntimeError):
     """An operator got tensors of the card and of the CPU."""
 
 
@@ -103,8 +103,8 @@ def at_hand(memory: int = 80 << 30) -> Iterator[Card]:
     card = Card()
     about = SimpleNamespace(total_memory=memory)
     with (
-        mock.patch("torch.cuda.get_device_properties", lambda *_: about),
-        mock.patch("torch.cuda.mem_get_info", lambda *_: (memory, memory)),
+        mock.patch("torch.cuda.get_device_properties", return_value=about),
+        mock.patch("torch.cuda.mem_get_info", return_value=(memory, memory)),
         _Operators(card),
         _Functions(card),
     ):
@@ -144,7 +144,7 @@ class _Functions(TorchFunctionMode):
         found = func(*args, **{**kwargs, "device": "cpu"})
         if torch.device(device).type != CARD.type:
             return found
-        if func in FROM_VALUES:
+        if func in FROM_VALUES and found.numel():
             card.wait("copy to the card")
         return card.put(found)
 
@@ -158,7 +158,9 @@ class _Functions(TorchFunctionMode):
             self.card.wait("copy to the CPU")
             self.card.storages.pop(found.untyped_storage()._cdata)
             return found
-        if not (is_quick and tensor.untyped_storage()._cdata in self.card.pinned):
+        if tensor.numel() and not (
+            is_quick and tensor.untyped_storage()._cdata in self.card.pinned
+        ):
             self.card.wait("copy to the card")
         return self.card.put(found)
 
@@ -224,7 +226,7 @@ class _Operators(TorchDispatchMode):
         writes = [*args[:1], kwargs.get("out")] if func._schema.is_mutable else []
         if any(t.dim() or not takes_scalars or any(t is each for each in writes) for t in others):
             found = [f"{tuple(t.shape)} on the {'card' if card.holds(t) else 'CPU'}" for t in given]
-            raise MixedDevices(f"{operator.__name__}: {', '.join(found)}")
+            raise MixedDevicesError(f"{operator.__name__}: {', '.join(found)}")
 
     def _without_indices(
         self, others: list[Tensor], target: Tensor, indices: Any, values: Any = None, *_: Any

@@ -6,7 +6,7 @@ from typing import Any
 import pretended_gpu
 import pytest
 import torch
-from pretended_gpu import CARD, MixedDevices
+from pretended_gpu import CARD, MixedDevicesError
 from torch import Tensor
 from torch.nn.functional import embedding, linear
 
@@ -44,7 +44,7 @@ MIXES: list[Callable[[], object]] = [
 
 @pytest.mark.parametrize("mix", MIXES)
 def test_a_mix_is_refused(mix: Callable[[], object]) -> None:
-    with pretended_gpu.at_hand(), pytest.raises(MixedDevices, match="on the card"):
+    with pretended_gpu.at_hand(), pytest.raises(MixedDevicesError, match="on the card"):
         mix()
 
 
@@ -52,7 +52,7 @@ def test_a_mix_is_refused(mix: Callable[[], object]) -> None:
 def test_what_is_on_the_card_is_not_read_as_if_it_were_here(
     ask: Callable[[Tensor], object],
 ) -> None:
-    with pretended_gpu.at_hand(), pytest.raises((TypeError, MixedDevices)):
+    with pretended_gpu.at_hand(), pytest.raises((TypeError, MixedDevicesError)):
         ask(there())
 
 
