@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
+from torch.utils import _foreach_utils
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -36,10 +37,11 @@ aten = torch.ops.aten
 
 SIZED_BY_VALUES = {
     aten.nonzero, aten.masked_select, aten.repeat_interleave, aten.bincount, aten.unique_dim,
-    aten._unique2, aten.unique_consecutive, aten.equal, aten.is_nonzero, aten.allclose,
+    aten._unique2, aten.unique_consecutive, aten.equal, aten.allclose,
 }  # fmt: skip
 """What a card cannot answer, or size the result of, before it has computed."""
 
+READS = {aten._local_scalar_dense, aten.item, aten.is_nonzero}
 WITH_INDICES = {aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_}
 TAKES_SCALARS = {
     aten.where,
@@ -102,13 +104,36 @@ def at_hand(memory: int = 80 << 30) -> Iterator[Card]:
     """A pretended card of so many bytes; it is gone at the end."""
     card = Card()
     about = SimpleNamespace(total_memory=memory)
+    grouped = _foreach_utils._group_tensors_by_device_and_dtype
+
+    def group(tensors: Any, *args: Any) -> Any:
+        groups = grouped(tensors, *args).items()
+        return {(lists[0][0].device, dtype): (lists, at) for (_, dtype), (lists, at) in groups}
+
     with (
+        mock.patch("torch.nn.utils.clip_grad._group_tensors_by_device_and_dtype", group),
+        mock.patch("torch.optim.optimizer._group_tensors_by_device_and_dtype", group),
         mock.patch("torch.cuda.get_device_properties", return_value=about),
         mock.patch("torch.cuda.mem_get_info", return_value=(memory, memory)),
         _Operators(card),
         _Functions(card),
     ):
         yield card
+
+
+@contextmanager
+def for_trainer() -> Iterator[None]:
+    """transformers' Trainer takes the pretended card; by itself it asks whether torch has CUDA."""
+
+    def device(self: Any) -> torch.device:
+        _ = self._setup_devices
+        return CARD
+
+    with (
+        mock.patch("transformers.TrainingArguments.device", property(device)),
+        mock.patch("accelerate.Accelerator.device", CARD),
+    ):
+        yield
 
 
 class _Functions(TorchFunctionMode):
@@ -126,43 +151,44 @@ class _Functions(TorchFunctionMode):
         is_ours = bool(args) and isinstance(args[0], Tensor) and card.holds(args[0])
         if func == Tensor.device.__get__ and is_ours:
             return CARD
-        if func in (Tensor.is_cuda.__get__, Tensor.is_cpu.__get__):
-            return is_ours == (func == Tensor.is_cuda.__get__)
+        if func in (Tensor.is_cuda.__get__, Tensor.is_cpu.__get__) and is_ours:
+            return func == Tensor.is_cuda.__get__
         if func in (Tensor.numpy, Tensor.__array__) and is_ours:
             raise TypeError("can't convert cuda:0 device type tensor to numpy; use Tensor.cpu()")
         if func is Tensor.tolist and is_ours and args[0].dim():
             card.wait("tolist")
         if func is Tensor.pin_memory:
             return _mark(args[0].clone(), card.pinned)
-        device = kwargs.get("device")
-        if device is None:
+        if kwargs.get("device") is None or torch.device(kwargs["device"]).type != CARD.type:
             found = func(*args, **kwargs)
-            if func is Tensor.new_tensor and is_ours:
-                card.wait("copy to the card")
-                card.put(found)
+            if func is Tensor.new_tensor and is_ours and kwargs.get("device") is None:
+                self._bring(found)
             return found
         found = func(*args, **{**kwargs, "device": "cpu"})
-        if torch.device(device).type != CARD.type:
-            return found
-        if func in FROM_VALUES and found.numel():
-            card.wait("copy to the card")
-        return card.put(found)
+        return self._bring(found) if func in FROM_VALUES else card.put(found)
+
+    def _bring(self, values: Tensor) -> Tensor:
+        """Put values on the card that come from the host."""
+        if values.numel():
+            self.card.wait("copy to the card")
+        return self.card.put(values)
 
     def _move(self, func: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         device, dtype, is_quick, copy = _asked(func, tensor, args, kwargs)
-        to_card = self.card.holds(tensor) if device is None else device.type == CARD.type
-        if to_card == self.card.holds(tensor):
+        is_ours = self.card.holds(tensor)
+        to_card = is_ours if device is None else device.type == CARD.type
+        if not to_card and not is_ours:
+            return func(tensor, *args, **kwargs)
+        if to_card and is_ours:
             return tensor.to(dtype=dtype, copy=copy)
         found = tensor.to(dtype=dtype, copy=True)
         if not to_card:
             self.card.wait("copy to the CPU")
             self.card.storages.pop(found.untyped_storage()._cdata)
             return found
-        if tensor.numel() and not (
-            is_quick and tensor.untyped_storage()._cdata in self.card.pinned
-        ):
-            self.card.wait("copy to the card")
-        return self.card.put(found)
+        if is_quick and tensor.untyped_storage()._cdata in self.card.pinned:
+            return self.card.put(found)
+        return self._bring(found)
 
 
 def _asked(
@@ -216,10 +242,12 @@ class _Operators(TorchDispatchMode):
         if operator is aten.copy_ and others:
             card.wait(f"copy to the {'card' if card.holds(args[0]) else 'CPU'}")
             return
-        if operator is aten._local_scalar_dense:
+        if operator in READS:
             card.wait("item")
         if operator in SIZED_BY_VALUES and kwargs.get("output_size") is None:
             card.wait(operator.__name__)
+        if operator is aten.nonzero_numpy or func is aten.where.default:
+            card.wait("nonzero")
         if operator in WITH_INDICES:
             others = self._without_indices(others, *args)
         takes_scalars = torch.Tag.pointwise in func.tags or operator in TAKES_SCALARS

@@ -42,9 +42,14 @@ MIXES: list[Callable[[], object]] = [
 ]
 
 
+@pytest.mark.parametrize("infers", [False, True])
 @pytest.mark.parametrize("mix", MIXES)
-def test_a_mix_is_refused(mix: Callable[[], object]) -> None:
-    with pretended_gpu.at_hand(), pytest.raises(MixedDevicesError, match="on the card"):
+def test_a_mix_is_refused(mix: Callable[[], object], infers: bool) -> None:
+    with (
+        pretended_gpu.at_hand(),
+        torch.inference_mode(infers),
+        pytest.raises(MixedDevicesError, match="on the card"),
+    ):
         mix()
 
 
@@ -125,9 +130,13 @@ WAITS: list[tuple[str | None, Callable[[Tensor], object]]] = [
 ]
 
 
+@pytest.mark.parametrize("infers", [False, True])
 @pytest.mark.parametrize(("kind", "ask"), WAITS)
-def test_each_wait_is_noted_once(kind: str | None, ask: Callable[[Tensor], object]) -> None:
-    with pretended_gpu.at_hand() as gpu:
+def test_each_wait_is_noted_once(
+    kind: str | None, ask: Callable[[Tensor], object], infers: bool
+) -> None:
+    """In inference mode torch takes fewer operators apart before the devices see them."""
+    with pretended_gpu.at_hand() as gpu, torch.inference_mode(infers):
         tensor = there()
         gpu.waits.clear()
         ask(tensor)
@@ -150,3 +159,13 @@ def test_parameters_gradients_and_copies_are_where_their_storage_is() -> None:
         assert torch.equal(found, expected)
         assert [wait.kind for wait in gpu.waits[-1:]] == ["copy to the CPU"]
     assert module.weight.device.type == "cpu"
+
+
+def test_other_devices_are_left_alone() -> None:
+    with pretended_gpu.at_hand():
+        meta = torch.zeros(3, device="meta")
+        assert {meta.device.type, HERE.to("meta").device.type, meta.new_zeros(2).device.type} == {
+            "meta"
+        }
+        assert (meta.is_cpu, meta.is_cuda, HERE.is_cpu, HERE.is_cuda) == (False, False, True, False)
+        assert torch.zeros_like(meta, device="cpu").device.type == "cpu"
