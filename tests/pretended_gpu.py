@@ -100,8 +100,9 @@ def _mark(tensor: Tensor, marks: dict[int, StorageWeakRef]) -> Tensor:
 
 
 @contextmanager
-def at_hand(memory: int = 80 << 30) -> Iterator[Card]:
-    """A pretended card of so many bytes; it is gone at the end."""
+def at_hand(memory: int = 80 << 30, free: int | None = None, kept: int = 0) -> Iterator[Card]:
+    """A pretended card of so many bytes, of which `free` are, and torch has `kept` some of the
+    others for its next use; it is gone at the end."""
     card = Card()
     about = SimpleNamespace(total_memory=memory)
     grouped = _foreach_utils._group_tensors_by_device_and_dtype
@@ -114,7 +115,10 @@ def at_hand(memory: int = 80 << 30) -> Iterator[Card]:
         mock.patch("torch.nn.utils.clip_grad._group_tensors_by_device_and_dtype", group),
         mock.patch("torch.optim.optimizer._group_tensors_by_device_and_dtype", group),
         mock.patch("torch.cuda.get_device_properties", return_value=about),
-        mock.patch("torch.cuda.mem_get_info", return_value=(memory, memory)),
+        mock.patch(
+            "torch.cuda.mem_get_info", return_value=(memory if free is None else free, memory)
+        ),
+        mock.patch("torch.cuda.memory_reserved", return_value=kept),
         _Operators(card),
         _Functions(card),
     ):
