@@ -46,7 +46,7 @@ def fitting_rows(model: "PreTrainedModel", tokens: int) -> int:
     weights = sum(each.numel() * each.element_size() for each in model.parameters())
     share = MEMORY_SHARE[device.type]
     reading = PREFILL_TOKENS[device.type] * _read_bytes(model)
-    row = tokens * _kept_bytes(model) + LOGIT_BYTES * model.config.vocab_size
+    row = tokens * kept_bytes(model, model.dtype.itemsize) + LOGIT_BYTES * model.config.vocab_size
     rows = rows_within(int(share * (memory - weights)), reading, row)
     if device.type == "cuda" and reading + rows * row > USABLE_SHARE * (
         free := _free_bytes(device)
@@ -72,21 +72,22 @@ def rows_within(memory: int, reading: int, row: int) -> int:
     return max(1, min(LARGEST_BATCH, (memory - reading) // row))
 
 
-def _kept_bytes(model: "PreTrainedModel") -> int:
-    """Keys and values of a token: 2 x layers x kv heads x head size."""
+def kept_bytes(model: "PreTrainedModel", size: int) -> int:
+    """Keys and values of a token, numbers of `size` bytes: 2 x layers x kv heads x head size."""
     config = model.config
     head_size = (
         getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     )
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    return 2 * config.num_hidden_layers * heads * head_size * model.dtype.itemsize
+    return 2 * config.num_hidden_layers * heads * head_size * size
 
 
 def _read_bytes(model: "PreTrainedModel") -> int:
     """A token of a prompt that is read: its keys and values, and a layer's activations."""
     config = model.config
     inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
-    return _kept_bytes(model) + (3 * inner + 8 * config.hidden_size) * model.dtype.itemsize
+    size = model.dtype.itemsize
+    return kept_bytes(model, size) + (3 * inner + 8 * config.hidden_size) * size
 
 
 def shard_prompts(model: "PreTrainedModel", tokens: int, total: int, compute: "Compute") -> int:
