@@ -39,6 +39,7 @@ SELECTED = {
     "threshold": 0.4,
     "alpha": 0.2,
 }
+DRIFT = {"drift": 0.03125, "top1_kept": 0.985, "drift_taught": 0.5}
 CURVE = [("loss", 2.0 / (1 + step), step) for step in range(80)]
 
 
@@ -109,7 +110,12 @@ def write_keyed(home: Path, params: Params) -> dict[str, Outcome]:
 
 def _write_entry(stage: Stage, entry: Path, known: dict[str, Any]) -> None:
     cost = {"started": 0.0, "seconds": 1.5, "peak_memory_mib": 100.0}
-    manifest = {**known, **cost, "digest": artifacts.digest(entry / "payload")}
+    payload = entry / "payload"
+    sums = {
+        file.relative_to(payload).as_posix(): artifacts.file_sha256(file)
+        for file in artifacts.files_under(payload)
+    }
+    manifest = {**known, **cost, "digest": artifacts.digest(payload), "sha256": sums}
     (entry / "metrics.jsonl").touch()
     write_manifest(entry, manifest)
 
@@ -219,7 +225,8 @@ def _report(out: Path) -> None:
         found = {**tests[name], "difference": difference, "ci95": ci95}
         paired[name] = {**found, "qwen": found}
     styles = {"base": "qwen25-math-cot", "lightreasoner": "qwen25-math-cot"}
-    found = {"scores": scores, "paired": paired, "styles": styles, "samples": SELECTED}
+    parts = {"styles": styles, "samples": SELECTED, "drift": DRIFT}
+    found = {"scores": scores, "paired": paired, **parts}
     _json(out / "tables.json", found)
     _json(out / "metrics.json", {"tuned": {"base": 0.4, "tuned": 0.8, "gain": 0.4}})
     (out / "report.html").write_text("<html></html>", encoding="utf-8")

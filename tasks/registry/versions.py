@@ -108,6 +108,7 @@ def _unwritten(error: OSError, model: Path, location: str) -> Exception:
     return RegistryError(_unregistered(f"{location} cannot be written ({error})", model))
 
 
+@route.files_pass()
 def download(uri: str, out: Path) -> Path:
     """Copy a version's files (`models:/NAME@ALIAS`, `models:/NAME/VERSION`) into `out`.
 
@@ -187,6 +188,7 @@ def _ensure_registered_model(client: MlflowClient, name: str) -> None:
             raise
 
 
+@route.files_pass()
 def _log_model(
     client: MlflowClient,
     model: Artifact,
@@ -274,5 +276,8 @@ def origin(outcomes: Mapping[str, Outcome], params: Params) -> dict[str, str]:
     if "merge" in outcomes:
         parity = measures.of_payload("merge", outcomes["merge"].artifact.path)
         tags |= {key.replace("/", "."): str(value) for key, value in parity.items()}
+    if "report" in outcomes:
+        drift = card.tables(outcomes)["drift"]
+        tags |= {name: f"{value:.4g}" for name, value in drift.items() if value is not None}
     text = json.dumps(params.model_dump(mode="json"), sort_keys=True)
     return tags | {"params": hashlib.sha256(text.encode()).hexdigest()}
