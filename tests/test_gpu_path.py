@@ -188,7 +188,8 @@ def test_validation_waits_for_its_two_readings(
     tiny_expert: Path, samples_dir: Path, card: Card
 ) -> None:
     """And once in each of its forward passes, one for the samples and one for the solution."""
-    held_out = Validation(read_rows(samples_dir, "sample"), [one_hot_row("a", [1, 2], [5, 9, 4])])
+    gold = [one_hot_row("a", [1, 2], [5, 9, 4])]
+    held_out = Validation(read_rows(samples_dir, "sample"), gold, [])
     expected, found, waits = on_both(
         card, held_out.measure, lambda device: loading.load_model(tiny_expert, device, "float32")
     )
