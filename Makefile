@@ -5,7 +5,7 @@
 #   make up ARGS=--detach                             servers in the background; make status, make down
 #   make setup PYTHON=python3.12                      another interpreter (3.11, 3.12, 3.13)
 
-.PHONY: setup setup-vllm run up down status test test-slow test-all test-faults test-fuzz test-browser bench microworld \
+.PHONY: setup setup-vllm run up down status test test-slow test-all test-faults test-fuzz test-browser test-gpu bench microworld \
 	check audit docs dvc.yaml lock clean
 .NOTPARALLEL:
 
@@ -65,6 +65,10 @@ test-fuzz: setup
 # The pages in Chromium (Debian: apt-get install chromium); pictures of them in build/screenshots/.
 test-browser: setup
 	.venv/bin/python -m pytest -m browser $(ARGS)
+
+# On a machine with a CUDA device: the same results as on a CPU, and how often the host waits.
+test-gpu: setup
+	.venv/bin/python -m pytest -m gpu $(ARGS)
 
 # Speed on this machine, to .lightreasoner/bench/.
 # BENCH="--set models.expert=DIR --set models.amateur=DIR" for another pair.

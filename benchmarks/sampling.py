@@ -60,7 +60,7 @@ def sampling(
 
     Seconds exclude loading the models. Raises what the stages raise.
     """
-    shared = torch.tensor(vocabulary.check_pair(expert.path, amateur.path), device=compute.device)
+    shared = torch.tensor(vocabulary.check_pair(expert.path, amateur.path))
     pair = [loading.load_model(m.path, compute.device, compute.dtype) for m in (expert, amateur)]
     machine = measure_machine(pair[0])
     prompt_ids = _prompts(expert, problems, config)
@@ -71,7 +71,7 @@ def sampling(
     )
     scored = _score(Scorer(pair[0], pair[1], shared, 0.01), trajectories, machine, watcher)
     peak = peak_memory_mib()
-    naive = _naive(pair, trajectories[:naive_problems], shared)
+    naive = _naive(pair, trajectories[:naive_problems], shared.to(compute.device))
     seconds = generated["seconds"] + scored["seconds"]
     return {
         "expert": expert.digest,

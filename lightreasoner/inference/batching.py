@@ -1,9 +1,11 @@
 """Batch plans: how many rows are decoded at once, and how many prompts make a shard.
 
-Both follow from the model, the lengths and the machine's whole memory, never from what is free at
-the moment, so that equal parameters plan the same batches on the same machine.
+Both follow from the model, the lengths and the machine's whole memory, not from what is free at
+the moment, so that equal parameters plan the same batches on the same machine. Only where others
+hold so much of a GPU that the plan does not fit are there fewer rows, and a warning.
 """
 
+import logging
 import math
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
     from lightreasoner.config import Compute
 
+log = logging.getLogger(__name__)
+
 LARGEST_BATCH = 128
 # Of what the weights leave: a CPU's memory serves others, too; a GPU's allocator loses a part.
 MEMORY_SHARE = {"cpu": 0.25, "cuda": 0.75}
@@ -24,6 +28,9 @@ MEMORY_SHARE = {"cpu": 0.25, "cuda": 0.75}
 PREFILL_TOKENS = {"cpu": 1024, "cuda": 16384}
 LOGIT_BYTES = 32
 """A logit's own bytes, and those of the float32 and whole numbers that a draw makes of it."""
+
+USABLE_SHARE = 0.9
+"""Of a GPU's free memory: what its allocator can be expected to give out in pieces of any size."""
 
 FILLS = 4
 """Prompts per shard for each row: towards its end, rows find no new prompt."""
@@ -37,11 +44,27 @@ def fitting_rows(model: "PreTrainedModel", tokens: int) -> int:
     else:
         memory = psutil.virtual_memory().total
     weights = sum(each.numel() * each.element_size() for each in model.parameters())
-    return rows_within(
-        int(MEMORY_SHARE[device.type] * (memory - weights)),
-        PREFILL_TOKENS[device.type] * _read_bytes(model),
-        tokens * _kept_bytes(model) + LOGIT_BYTES * model.config.vocab_size,
-    )
+    share = MEMORY_SHARE[device.type]
+    reading = PREFILL_TOKENS[device.type] * _read_bytes(model)
+    row = tokens * kept_bytes(model, model.dtype.itemsize) + LOGIT_BYTES * model.config.vocab_size
+    rows = rows_within(int(share * (memory - weights)), reading, row)
+    if device.type == "cuda" and reading + rows * row > USABLE_SHARE * (
+        free := _free_bytes(device)
+    ):
+        fewer = min(rows, rows_within(int(share * free), reading, row))
+        log.warning(
+            "%d rows at once instead of %d: %.1f of the GPU's %.1f GiB are free; in bfloat16 "
+            "another batch changes some texts; end what else uses it, or set compute.batch_size",
+            fewer, rows, free / 2**30, memory / 2**30,
+        )  # fmt: skip
+        return fewer
+    return rows
+
+
+def _free_bytes(device: torch.device) -> int:
+    """What a GPU can still give: its free memory, and what torch keeps of it for its next use."""
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
 def rows_within(memory: int, reading: int, row: int) -> int:
@@ -49,21 +72,22 @@ def rows_within(memory: int, reading: int, row: int) -> int:
     return max(1, min(LARGEST_BATCH, (memory - reading) // row))
 
 
-def _kept_bytes(model: "PreTrainedModel") -> int:
-    """Keys and values of a token: 2 x layers x kv heads x head size."""
+def kept_bytes(model: "PreTrainedModel", size: int) -> int:
+    """Keys and values of a token, numbers of `size` bytes: 2 x layers x kv heads x head size."""
     config = model.config
     head_size = (
         getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     )
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    return 2 * config.num_hidden_layers * heads * head_size * model.dtype.itemsize
+    return 2 * config.num_hidden_layers * heads * head_size * size
 
 
 def _read_bytes(model: "PreTrainedModel") -> int:
     """A token of a prompt that is read: its keys and values, and a layer's activations."""
     config = model.config
     inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
-    return _kept_bytes(model) + (3 * inner + 8 * config.hidden_size) * model.dtype.itemsize
+    size = model.dtype.itemsize
+    return kept_bytes(model, size) + (3 * inner + 8 * config.hidden_size) * size
 
 
 def shard_prompts(model: "PreTrainedModel", tokens: int, total: int, compute: "Compute") -> int:

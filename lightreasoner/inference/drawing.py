@@ -6,10 +6,13 @@ from random import Random
 import torch
 from torch import Tensor
 
-from lightreasoner.errors import ModelError
+from lightreasoner.inference.transfer import to_device
 
 LIKELIEST = 2.0**43
 """The weight of a row's most likely id: 2^20 such ids still sum to less than 2^63."""
+
+UNSOUND = -1
+"""The id where there is none to choose, as the logits are not finite."""
 
 
 def draw_seed(seed: int, completion_id: str) -> int:
@@ -17,23 +20,20 @@ def draw_seed(seed: int, completion_id: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{completion_id}".encode()).digest()[:8]) >> 1
 
 
-def choose(logits: Tensor, temperature: float, generators: list[Random]) -> Tensor:
-    """Ids (rows,) of `logits` (rows, vocab), each drawn with the next number of its generator.
+def uniforms(generators: list[Random], steps: int, device: torch.device) -> Tensor:
+    """The next numbers in [0, 1) of each row's generator (steps, rows)."""
+    numbers = [[each.random() for _ in range(steps)] for each in generators]
+    return to_device(torch.tensor(numbers, dtype=torch.float64).T.contiguous(), device)
 
-    Raises ModelError if the logits are not finite.
+
+def choose(logits: Tensor, temperature: float, numbers: Tensor | None) -> Tensor:
+    """Ids (rows,) of `logits` (rows, vocab): the likeliest, or drawn by `numbers` (rows,) at a
+    temperature; UNSOUND where the logits are not finite.
     """
     largest, ids = logits.max(dim=-1)
-    if not torch.isfinite(largest).all():
-        raise ModelError(
-            "decoding: the model gave NaN or infinite logits; try compute.dtype float32 or "
-            "check the weights"
-        )
-    if temperature == 0:
-        return ids
-    uniforms = [generator.random() for generator in generators]
-    return draw_tokens(
-        logits, temperature, torch.tensor(uniforms, dtype=torch.float64, device=logits.device)
-    )
+    if numbers is not None:
+        ids = draw_tokens(logits, temperature, numbers)
+    return ids.masked_fill(~torch.isfinite(largest), UNSOUND)
 
 
 def draw_tokens(logits: Tensor, temperature: float, uniforms: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lightreasoner.errors import ModelError
+from lightreasoner.inference.transfer import to_device
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -54,7 +55,7 @@ def pad_right(rows: list[list[int]], device: torch.device) -> Tensor:
     input_ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
     for index, row in enumerate(rows):
         input_ids[index, : len(row)] = torch.tensor(row)
-    return input_ids.to(device)
+    return to_device(input_ids, device)
 
 
 def hidden_states(

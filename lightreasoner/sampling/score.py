@@ -11,7 +11,7 @@ it (the markers of another chat template) are counted and reported.
 import logging
 import shutil
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,8 +25,10 @@ from torch import Tensor
 from lightreasoner.errors import ModelError
 from lightreasoner.inference import loading, vocabulary
 from lightreasoner.inference.forward import batches, check_head, hidden_states, logits_of, pad_right
+from lightreasoner.inference.transfer import to_device
 from lightreasoner.inference.worker_pool import crew
 from lightreasoner.sampling.contrast import (
+    Floats,
     Ints,
     entropy,
     kl_divergence,
@@ -109,7 +111,7 @@ class _ShardScorer:
         self.scorer = Scorer(
             _load(expert, compute),
             _load(amateur, compute),
-            torch.tensor(shared, device=compute.device),
+            torch.tensor(shared),
             alpha_min,
         )
         parameters = self.scorer.expert.num_parameters() + self.scorer.amateur.num_parameters()
@@ -215,12 +217,18 @@ def _count_misread(
 
 @dataclass(frozen=True)
 class Scorer:
-    """Expert and amateur, the ids `shared` (shared,) that they share, and what is stored."""
+    """Expert and amateur, the ids `shared` (shared,) that they share, on the CPU, and what is
+    stored."""
 
     expert: "PreTrainedModel"
     amateur: "PreTrainedModel"
     shared: Tensor
     alpha_min: float
+
+    @cached_property
+    def _shared_ids(self) -> Tensor:
+        """The same on the models' device."""
+        return to_device(self.shared, self.expert.device)
 
     def score(self, trajectories: list[Trajectory]) -> pa.Table:
         """The steps of all trajectories (schema `tables.STEPS`), in their order."""
@@ -240,12 +248,12 @@ class Scorer:
         steps = np.concatenate(kept)
         prompts = np.repeat([len(row["prompt_ids"]) for row in trajectories], counts)
         rows = np.repeat(np.arange(len(counts)), counts)
-        at = torch.from_numpy(rows), torch.from_numpy(prompts + steps - 1)
+        device = self.expert.device
+        at = to_device(torch.from_numpy(np.stack([rows, prompts + steps - 1])), device)
         input_ids = pad_right(
-            [row["prompt_ids"] + row["completion_ids"][:-1] for row in trajectories],
-            self.expert.device,
+            [row["prompt_ids"] + row["completion_ids"][:-1] for row in trajectories], device
         )
-        expert, amateur = (hidden_states(m, input_ids)[at] for m in (self.expert, self.amateur))
+        expert, amateur = (hidden_states(m, input_ids)[*at] for m in (self.expert, self.amateur))
         pieces = [
             self._table(expert[block], amateur[block], names[block], steps[block])
             for block in self._slices(len(steps), LOGITS_IN_FLIGHT)
@@ -255,7 +263,7 @@ class Scorer:
         return [table.slice(end - count, count) for end, count in zip(ends, counts, strict=True)]
 
     def _shared_steps(self, completion_ids: list[int]) -> Ints:
-        return np.isin(completion_ids, self.shared.cpu().numpy()).nonzero()[0]
+        return np.isin(completion_ids, self.shared.numpy()).nonzero()[0]
 
     def _slices(self, steps: int, logits: dict[str, int]) -> list[slice]:
         """Consecutive steps, each slice of at most this many logits per model (at least one
@@ -273,25 +281,25 @@ class Scorer:
             self._contrast(expert[piece], amateur[piece])
             for piece in self._slices(len(steps), LOGITS_IN_CACHE)
         ]
-        contrast = Contrast(*(torch.cat(parts) for parts in zip(*pieces, strict=True)))
-        _check_finite(contrast.kl, names, steps)
-        offsets = np.concatenate([[0], contrast.support.cumsum(0).cpu().numpy()]).astype(np.int32)
-
-        def lists(values: Tensor) -> pa.ListArray:
-            return pa.ListArray.from_arrays(offsets, values.cpu().numpy())
-
+        contrast = Contrast(*(torch.cat(parts, dim=-1) for parts in zip(*pieces, strict=True)))
+        kl, *entropies = contrast.measures.float().cpu().numpy()
+        _check_finite(kl, names, steps)
+        offsets = np.concatenate([[0], contrast.support.cpu().numpy().cumsum()]).astype(np.int32)
+        ids = self._shared_ids.int()
         table = pa.table(
             [
                 pa.array(names, pa.string()),
                 pa.array(steps, pa.int32()),
-                contrast.kl.float().cpu().numpy(),
-                contrast.expert_entropy.float().cpu().numpy(),
-                contrast.amateur_entropy.float().cpu().numpy(),
-                self.shared[contrast.expert_top1].int().cpu().numpy(),
-                self.shared[contrast.amateur_top1].int().cpu().numpy(),
-                lists(self.shared[contrast.tokens].int()),
-                lists(contrast.expert_log_probs.float()),
-                lists(contrast.amateur_log_probs.float()),
+                kl,
+                *entropies,
+                *ids[contrast.top1].cpu().numpy(),
+                *(
+                    pa.ListArray.from_arrays(offsets, values)
+                    for values in (
+                        ids[contrast.tokens].cpu().numpy(),
+                        *contrast.log_probs.float().cpu().numpy(),
+                    )
+                ),
             ],
             schema=tables.STEPS,
         )
@@ -301,39 +309,35 @@ class Scorer:
 
     def _contrast(self, expert_logits: Tensor, amateur_logits: Tensor) -> "Contrast":
         """What is stored of some steps, from both models' logits there, each (steps, vocab)."""
-        expert = shared_log_probs(expert_logits, self.shared)
-        amateur = shared_log_probs(amateur_logits, self.shared)
-        rows, columns = plausible(expert, self.alpha_min).nonzero(as_tuple=True)
+        expert = shared_log_probs(expert_logits, self._shared_ids)
+        amateur = shared_log_probs(amateur_logits, self._shared_ids)
+        support = plausible(expert, self.alpha_min)
+        rows, columns = support.nonzero(as_tuple=True)
         return Contrast(
-            kl=kl_divergence(expert, amateur),
-            expert_entropy=entropy(expert),
-            amateur_entropy=entropy(amateur),
-            expert_top1=expert.max(dim=-1).indices,  # on a CPU faster than argmax
-            amateur_top1=amateur.max(dim=-1).indices,
-            support=torch.bincount(rows, minlength=len(expert)),
-            tokens=columns,
-            expert_log_probs=expert[rows, columns],
-            amateur_log_probs=amateur[rows, columns],
+            torch.stack([kl_divergence(expert, amateur), entropy(expert), entropy(amateur)]),
+            # On a CPU faster than argmax.
+            torch.stack([log_probs.max(dim=-1).indices for log_probs in (expert, amateur)]),
+            support.sum(dim=-1),
+            columns,
+            torch.stack([expert[rows, columns], amateur[rows, columns]]),
         )
 
 
 class Contrast(NamedTuple):
-    """What is stored of some steps; the last three hold the plausible tokens of one step after
-    another, `support` (steps,) how many a step has. Tokens are columns of the shared ids."""
+    """What is stored of some steps: `measures` (3, steps) are KL, the expert's entropy and the
+    amateur's, `top1` (2, steps) the likeliest tokens. `tokens` (entries,) and `log_probs`
+    (2, entries) hold the plausible tokens of one step after another, `support` (steps,) how many a
+    step has. Tokens are columns of the shared ids."""
 
-    kl: Tensor
-    expert_entropy: Tensor
-    amateur_entropy: Tensor
-    expert_top1: Tensor
-    amateur_top1: Tensor
+    measures: Tensor
+    top1: Tensor
     support: Tensor
     tokens: Tensor
-    expert_log_probs: Tensor
-    amateur_log_probs: Tensor
+    log_probs: Tensor
 
 
-def _check_finite(kl: Tensor, names: Names, steps: Ints) -> None:
-    finite = torch.isfinite(kl).cpu().numpy()
+def _check_finite(kl: Floats, names: Names, steps: Ints) -> None:
+    finite = np.isfinite(kl)
     if not finite.all():
         bad = int((~finite).argmax())
         raise ModelError(

@@ -30,7 +30,7 @@ def drift(model: "PeftModel", steps: Sequence[Batch]) -> dict[str, float]:
     """
     found = [_distances(model, batch) for batch in steps]
     kl, kept = (torch.cat(parts) for parts in zip(*found, strict=True))
-    counts = [torch.tensor(batch.offsets).diff() for batch in steps]
+    counts = [torch.tensor(batch.labels.offsets).diff() for batch in steps]
     taught = torch.cat(counts).to(kl.device) > 0
     sums = torch.stack(
         [kl[~taught].sum(), kept[~taught].double().sum(), kl[taught].sum(), taught.double().sum()]

@@ -7,6 +7,7 @@ once, (sum v) softmax(z) - v through the head, and no logits are kept for a back
 does not grow with samples x vocabulary.
 """
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from lightreasoner.inference.forward import hidden_states, pad_right
+from lightreasoner.inference.transfer import to_device
 from lightreasoner.tuning.rows import TrainingRow
 
 if TYPE_CHECKING:
@@ -27,31 +29,41 @@ LOGITS_IN_FLIGHT = {"cpu": 1 << 22, "cuda": 1 << 27}
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows as tensors. Sample i is at `positions[i]` of row `rows[i]`; its label gives
-    `label_weights[j]` to `label_ids[j]` for j from offsets[i] to offsets[i + 1]."""
+    """Rows as tensors. Sample i is at `positions[i]` of row `rows[i]`."""
 
     input_ids: Tensor
     rows: Tensor
     positions: Tensor
-    label_ids: Tensor
-    label_weights: Tensor
-    offsets: list[int]
+    labels: "Labels"
     attention_mask: Tensor | None = None
+
+
+class Labels(NamedTuple):
+    """Flat labels: entry j gives `weights[j]` to token `ids[j]` of sample `samples[j]`; those of
+    sample i are the entries from offsets[i] to offsets[i + 1]."""
+
+    samples: Tensor
+    ids: Tensor
+    weights: Tensor
+    offsets: list[int]
 
 
 def collate(rows: list[TrainingRow], device: torch.device) -> Batch:
     """A batch of rows, padded on the right."""
     labels = [label for row in rows for label in row.labels]
-    offsets = [0]
-    for ids, _ in labels:
-        offsets.append(offsets[-1] + len(ids))
+    at = [(i, position) for i, row in enumerate(rows) for position in row.positions]
+    entries = [(sample, id_) for sample, (ids, _) in enumerate(labels) for id_ in ids]
+    places, labelled = (
+        to_device(torch.tensor(pairs, dtype=torch.long).reshape(-1, 2).T.contiguous(), device)
+        for pairs in (at, entries)
+    )
+    weights = to_device([w for _, weights in labels for w in weights], device, FLOAT)
+    offsets = [0, *itertools.accumulate(len(ids) for ids, _ in labels)]
     return Batch(
         pad_right([row.input_ids for row in rows], device),
-        torch.tensor([i for i, row in enumerate(rows) for _ in row.positions], device=device),
-        torch.tensor([position for row in rows for position in row.positions], device=device),
-        torch.tensor([i for ids, _ in labels for i in ids], dtype=torch.long, device=device),
-        torch.tensor([w for _, weights in labels for w in weights], dtype=FLOAT, device=device),
-        offsets,
+        places[0],
+        places[1],
+        Labels(labelled[0], labelled[1], weights, offsets),
     )
 
 
@@ -69,9 +81,7 @@ def summed_divergence(
         hidden[batch.rows, batch.positions],
         head.weight[:vocabulary],
         bias,
-        batch.label_ids,
-        batch.label_weights,
-        batch.offsets,
+        batch.labels,
     )
 
 
@@ -84,14 +94,12 @@ class _SummedDivergence(torch.autograd.Function):
         states: Tensor,
         weight: Tensor,
         bias: Tensor | None,
-        label_ids: Tensor,
-        label_weights: Tensor,
-        offsets: list[int],
+        labels: Labels,
     ) -> Tensor:
-        """`states` (samples, hidden), `weight` (vocab, hidden), `bias` (vocab,); flat labels."""
+        """`states` (samples, hidden), `weight` (vocab, hidden), `bias` (vocab,)."""
         gradient = torch.empty_like(states) if ctx.needs_input_grad[0] else None
         total = torch.zeros((), dtype=_wide(states), device=states.device)
-        for piece in pieces(states, weight, bias, label_ids, label_weights, offsets):
+        for piece in pieces(states, weight, bias, labels):
             total += piece.divergence()
             if gradient is not None:
                 gradient[piece.samples] = piece.slope().to(states.dtype) @ weight
@@ -102,7 +110,7 @@ class _SummedDivergence(torch.autograd.Function):
     def backward(ctx: Any, outgoing: Tensor) -> Any:
         """The stored gradient for the states, scaled."""
         scaled = (ctx.gradient * outgoing).to(ctx.gradient.dtype)
-        return scaled, None, None, None, None, None
+        return scaled, None, None, None
 
 
 class Piece(NamedTuple):
@@ -127,30 +135,21 @@ class Piece(NamedTuple):
         return slope.index_put_((self.rows, self.ids), -self.weights, accumulate=True)
 
 
-def pieces(
-    states: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    label_ids: Tensor,
-    label_weights: Tensor,
-    offsets: list[int],
-) -> Iterator[Piece]:
+def pieces(states: Tensor, weight: Tensor, bias: Tensor | None, labels: Labels) -> Iterator[Piece]:
     """As many samples at a time as may have their logits in memory together; float32 or wider."""
     wide = _wide(states)
     size = max(1, LOGITS_IN_FLIGHT[states.device.type] // len(weight))
     for start in range(0, len(states), size):
         end = min(start + size, len(states))
-        entries = slice(offsets[start], offsets[end])
-        counts = torch.tensor(offsets[start : end + 1], device=states.device).diff()
-        rows = torch.arange(end - start, device=states.device).repeat_interleave(counts)
+        entries = slice(labels.offsets[start], labels.offsets[end])
         logits = torch.nn.functional.linear(states[start:end], weight, bias).to(wide)
         yield Piece(
             slice(start, end),
             logits,
             logits.logsumexp(dim=-1),
-            rows,
-            label_ids[entries],
-            label_weights[entries].to(wide),
+            labels.samples[entries] - start,
+            labels.ids[entries],
+            labels.weights[entries].to(wide),
         )
 
 

@@ -71,9 +71,8 @@ def _loss_and_entropy(model: "PreTrainedModel", batch: Batch) -> Tensor:
     """Sums over a batch's samples of KL(v || pi) and of pi's entropy (2,), one forward pass."""
     states = hidden_states(model, batch.input_ids)[batch.rows, batch.positions]
     head = model.get_output_embeddings()
-    labels = (batch.label_ids, batch.label_weights, batch.offsets)
     sums = torch.zeros(2, dtype=torch.float64, device=states.device)
-    for piece in pieces(states, head.weight, head.bias, *labels):
+    for piece in pieces(states, head.weight, head.bias, batch.labels):
         log_probs = piece.logits - piece.norms[:, None]
         sums += torch.stack([piece.divergence(), entropy(log_probs).sum()])
     return sums

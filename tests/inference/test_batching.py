@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pretended_gpu
 import psutil
 import pytest
 
@@ -41,6 +42,29 @@ def test_rows_of_the_papers_models_in_bfloat16(
     reading = 16_384 * (kept + 2 * (3 * 18_944 + 8 * 3_584))
     memory = int(0.75 * (memory - 2 * parameters))
     assert rows_within(memory, reading, tokens * kept + 32 * 151_936) == rows
+
+
+@pytest.mark.parametrize(
+    ("memory", "free", "kept", "rows"),
+    [
+        (80 << 30, None, 0, 128),
+        (80 << 30, 1 << 30, 0, 128),  # what is needed is still free
+        (500 << 20, None, 0, 56),  # a small card, empty: 0.75 of it
+        (500 << 20, 430 << 20, 0, 56),
+        (500 << 20, 100 << 20, 0, 7),
+        (500 << 20, 100 << 20, 300 << 20, 43),  # torch's own cache is free to it
+    ],
+)
+def test_rows_are_fewer_where_others_hold_the_gpu(
+    tiny_expert: Path, caplog: pytest.LogCaptureFixture, memory: int, free: int | None, kept: int,
+    rows: int,
+) -> None:  # fmt: skip
+    """A row of 25,000 tokens is 6.408 MB, reading 16,384 tokens of prompts 33.6 MB: of
+    500 MiB (393.2 - 33.6) / 6.408 = 56; of 400 that are free (314.6 - 33.6) / 6.408 = 43."""
+    with pretended_gpu.at_hand(memory, free, kept):
+        found = fitting_rows(loading.load_model(tiny_expert, "cuda", "float32"), 25_000)
+    assert found == rows
+    assert ("GiB are free" in caplog.text) == (free == 100 << 20)
 
 
 def test_a_shard_fills_each_row_four_times(tiny_expert: Path) -> None:

@@ -1,5 +1,6 @@
 """Decoding: equal to transformers' own greedy search, for any batch and order."""
 
+import itertools
 import shutil
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from lightreasoner.errors import ModelError
+from lightreasoner.inference import decode as decoding
 from lightreasoner.inference import loading
 from lightreasoner.inference.decode import Completion, decode
 
@@ -117,3 +120,39 @@ def test_sampling_depends_on_the_seed_alone(tiny_expert: Path, size: int) -> Non
     drawn = completions(tiny_expert, temperature=1.0, seeds=SEEDS, batch_size=size)
     assert drawn == completions(tiny_expert, temperature=1.0, seeds=SEEDS)
     assert drawn != completions(tiny_expert, temperature=1.0, seeds=[7 + seed for seed in SEEDS])
+
+
+@pytest.mark.parametrize("every", [2, 16])
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_how_often_the_host_looks_changes_nothing(
+    tiny_expert: Path, monkeypatch: pytest.MonkeyPatch, every: int, temperature: float
+) -> None:
+    """Rows end by a stop id, by their length and by what the host reads in them."""
+    model = loading.load_model(tiny_expert, "cpu", "float32")
+
+    def written() -> list[Completion]:
+        return decode(
+            model, MANY, STOPS, 24, temperature, batch_size=8,
+            is_over=lambda ids: len(ids) > 5 and sum(ids[-2:]) % 7 == 0,
+        )  # fmt: skip
+
+    expected = written()
+    monkeypatch.setitem(decoding.LOOK_EVERY, "cpu", every)
+    assert written() == expected
+
+
+@pytest.mark.parametrize("every", [1, 16])
+@pytest.mark.parametrize("temperature", [0.0, 0.5])
+def test_logits_that_are_not_finite_are_refused_whenever_the_host_looks(
+    tiny_expert: Path, monkeypatch: pytest.MonkeyPatch, every: int, temperature: float
+) -> None:
+    """Those of the fourth token; what is then written until the host looks has rows to read."""
+    monkeypatch.setitem(decoding.LOOK_EVERY, "cpu", every)
+    model = loading.load_model(tiny_expert, "cpu", "float32")
+    passes = itertools.count(1)
+    model.lm_head.register_forward_hook(
+        lambda _, states, logits: logits.fill_(torch.nan) if next(passes) == 4 else None
+    )
+    with pytest.raises(ModelError, match="NaN or infinite logits"):
+        decode(model, PROMPTS[:1], set(), 24, temperature)
+    assert next(passes) == (5 if every == 1 else 18)

@@ -10,11 +10,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
-from benchmarks import bench, grading, sampling, training
+from benchmarks import bench, gpu, grading, sampling, training
 from lightreasoner import config
 from lightreasoner.config import Finetune
 from lightreasoner.inference import loading
 from lightreasoner.inference.forward import hidden_states, logits_of
+from lightreasoner.pipeline.graph import GRAPH
 from lightreasoner.presets import PRESETS
 from lightreasoner.progress import Silent
 from lightreasoner.tuning.finetune import plan_updates, with_lora
@@ -107,3 +108,29 @@ def test_grading_is_timed_with_hostile_answers_among_others(
 
 def test_made_answers_are_the_same_for_the_same_seed() -> None:
     assert grading.made(30, 1) == grading.made(30, 1) != grading.made(30, 2)
+
+
+def test_every_stage_is_measured_at_the_presets_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In small, and with a small vocabulary, whose models are made in no time."""
+
+    def small(path: Path, name: str, tokenizer: str, seed: int, shape: object) -> Path:
+        return write_model(path, seed, hidden=32, layers=2)
+
+    monkeypatch.setattr(gpu.paper_models, "write", small)
+    monkeypatch.setattr(sampling, "MATRIX", 64)
+    found = gpu.measured(tmp_path, gpu.SMALL, True, ["compute.device=cpu", "select.beta=0"])
+    assert list(found["stages"]) == [stage.name for stage in GRAPH]
+    for name in ("generate", "score", "finetune", "evaluate_base", "evaluate"):
+        assert found["stages"][name]["flop"] > 0
+        assert 0 < found["stages"][name]["share_of_reading_rate"] < 1
+    assert len(gpu.summary(found)) == 1 + len(GRAPH)
+
+
+def test_the_least_that_decoding_reads(tiny_expert: Path) -> None:
+    """Two texts in one row, 3 and 2 new tokens: five steps read the weights; the tokens see 4, 5, 6
+    and 7, 8 columns of the cache before their own, 2 x 2 layers x 2 heads x 8 numbers each."""
+    model = loading.load_model(tiny_expert, "cpu", "float32")
+    _, read = gpu._decoding(model, [(4, 3), (7, 2)], 1, 4)
+    assert read == 4 * 5 * model.num_parameters() + (4 + 5 + 6 + 7 + 8) * 4 * 2 * 2 * 2 * 8

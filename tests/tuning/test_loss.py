@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lightreasoner.tuning import loss
-from lightreasoner.tuning.loss import _SummedDivergence
+from lightreasoner.tuning.loss import Labels, _SummedDivergence
 
 
 def summed(states: Tensor, weight: Tensor, labels: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -17,7 +17,8 @@ def summed(states: Tensor, weight: Tensor, labels: Tensor, bias: Tensor | None =
     rows, ids = labels.nonzero(as_tuple=True)
     counts = torch.bincount(rows, minlength=len(labels))
     offsets = [0, *counts.cumsum(0).tolist()]
-    return _SummedDivergence.apply(states, weight, bias, ids, labels[rows, ids], offsets)
+    sparse = Labels(rows, ids, labels[rows, ids], offsets)
+    return _SummedDivergence.apply(states, weight, bias, sparse)
 
 
 def dense(states: Tensor, weight: Tensor, labels: Tensor, bias: Tensor | None = None) -> Tensor:
