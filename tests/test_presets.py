@@ -11,11 +11,11 @@ from typing import Any
 
 import json_lines
 import mlflow
-import paper_models
 import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
 
+from benchmarks import paper_models
 from flows import registering
 from lightreasoner import config
 from lightreasoner.config import Params
@@ -59,7 +59,8 @@ def ordinary() -> str:
 
 @pytest.fixture(scope="module")
 def amateur(ordinary: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return paper_models.write(tmp_path_factory.mktemp("amateur"), "amateur", ordinary, 2, 16)
+    folder = tmp_path_factory.mktemp("amateur")
+    return paper_models.write(folder, "amateur", ordinary, 2, paper_models.tiny(16))
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +114,9 @@ def test_a_preset_comes_to_its_registered_version(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    expert = paper_models.write(tmp_path / "expert", name, ordinary, 1, 32)
+    expert = paper_models.write(
+        tmp_path / "expert", name, ordinary, 1, paper_models.tiny(32)
+    )
     params = tiny(name, expert, amateur, benchmarks)
     with caplog.at_level(logging.WARNING, "tasks"):
         found, registered = run(params, tmp_path / "home")

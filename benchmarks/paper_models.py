@@ -1,7 +1,8 @@
-"""Tiny random models in the layout of the paper's: their ids, rows, special tokens and settings.
+"""Random models in the layout of the paper's: their ids, rows, special tokens and settings, and
+their shapes, or tiny ones.
 
-What is said of a repository (its tokenizer's added tokens and chat template, the ends of its
-generation_config.json, rows, context) is what its files on the hub say at the commits of
+What is said of a repository (its shape, its tokenizer's added tokens and chat template, the ends of
+its generation_config.json, rows, context) is what its files on the hub say at the commits of
 lightreasoner/presets.py. The ordinary vocabulary has their size, not their tokens.
 """
 
@@ -13,7 +14,7 @@ from typing import Any
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import AutoModelForCausalLM, Qwen2Config
 
 ORDINARY = 151_643
 SPLIT = (
@@ -64,9 +65,26 @@ R1 = (
 
 
 @dataclass(frozen=True)
+class Shape:
+    """The sizes of a Qwen2 model, and the base of its rotary embedding."""
+
+    hidden: int
+    intermediate: int
+    layers: int
+    heads: int
+    key_value_heads: int
+    rope_theta: float = 10_000.0
+
+
+SMALL = Shape(1536, 8960, 28, 12, 2)
+LARGE = Shape(3584, 18_944, 28, 28, 4)
+
+
+@dataclass(frozen=True)
 class Layout:
     """What a repository's files say; `ends` are generation_config.json's, the first its own."""
 
+    shape: Shape = SMALL
     rows: int = 151_936
     context: int = 4096
     tied: bool = True
@@ -85,7 +103,7 @@ INSTRUCT: dict[str, Any] = {
     "end_token": "<|im_end|>",
 }
 LAYOUTS = {
-    "amateur": Layout(context=32768),
+    "amateur": Layout(Shape(896, 4864, 24, 14, 2, 1e6), context=32768),
     "qwen2.5-math-1.5b": Layout(),
     "qwen2.5-math-1.5b-instruct": Layout(**INSTRUCT),
     "deepseek-r1-distill-qwen-1.5b": Layout(
@@ -97,8 +115,8 @@ LAYOUTS = {
         tokenizer="LlamaTokenizerFast",
         begin=DEEPSEEK[3][0],
     ),
-    "qwen2.5-math-7b": Layout(rows=152_064, tied=False),
-    "qwen2.5-math-7b-instruct": Layout(rows=152_064, tied=False, **INSTRUCT),
+    "qwen2.5-math-7b": Layout(LARGE, rows=152_064, tied=False),
+    "qwen2.5-math-7b-instruct": Layout(LARGE, rows=152_064, tied=False, **INSTRUCT),
 }
 
 
@@ -124,26 +142,37 @@ def ordinary() -> Tokenizer:
     return tokenizer
 
 
-def write(path: Path, name: str, tokenizer_json: str, seed: int, hidden: int) -> Path:
-    """A random two-layer model in a repository's layout; `tokenizer_json` is `ordinary`'s."""
+def tiny(hidden: int) -> Shape:
+    """Two layers of this width."""
+    return Shape(hidden, 2 * hidden, 2, 4, 2)
+
+
+def write(path: Path, name: str, tokenizer_json: str, seed: int, shape: Shape | None = None) -> Path:
+    """A random model in a repository's layout, of its own shape (weights in bfloat16, as there) or
+    of another one (in float32); `tokenizer_json` is `ordinary`'s.
+    """
     layout = LAYOUTS[name]
+    own = shape or layout.shape
     torch.manual_seed(seed)
     config = Qwen2Config(
         vocab_size=layout.rows,
-        hidden_size=hidden,
-        intermediate_size=2 * hidden,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
+        hidden_size=own.hidden,
+        intermediate_size=own.intermediate,
+        num_hidden_layers=own.layers,
+        num_attention_heads=own.heads,
+        num_key_value_heads=own.key_value_heads,
         max_position_embeddings=layout.context,
-        initializer_range=4 / hidden**0.5,  # logits so far apart that few tokens are plausible
+        rope_parameters={"rope_type": "default", "rope_theta": own.rope_theta},
         tie_word_embeddings=layout.tied,
         bos_token_id=END,
         eos_token_id=layout.config_end,
     )
-    model = Qwen2ForCausalLM(config)
-    with torch.no_grad():  # rows without a token, which no model writes
-        model.get_output_embeddings().weight[ORDINARY + len(layout.added) :] = 0
+    dtype = torch.bfloat16 if shape is None else torch.float32
+    model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    with torch.no_grad():
+        head = model.get_output_embeddings().weight
+        head.normal_(std=4 / own.hidden**0.5)  # logits so far apart that few tokens are plausible
+        head[ORDINARY + len(layout.added) :] = 0  # rows without a token, which no model writes
     model.generation_config.eos_token_id = list(layout.ends)
     model.save_pretrained(path)
     _write_tokenizer(path, layout, tokenizer_json)
