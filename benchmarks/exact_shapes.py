@@ -111,7 +111,9 @@ class Measure:
 
     def all_until(self, last: str) -> dict[str, Any]:
         """Every stage up to `last`; the figures of each."""
-        found: dict[str, Any] = {"settings": [change for change in self.changes if "/" not in change]}
+        found: dict[str, Any] = {
+            "settings": [change for change in self.changes if "/" not in change]
+        }
         names = [*STAGES, "register"]
         for name in names[: names.index(last) + 1]:
             found[name] = self.register() if name == "register" else self.stage(name)

@@ -147,7 +147,9 @@ def tiny(hidden: int) -> Shape:
     return Shape(hidden, 2 * hidden, 2, 4, 2)
 
 
-def write(path: Path, name: str, tokenizer_json: str, seed: int, shape: Shape | None = None) -> Path:
+def write(
+    path: Path, name: str, tokenizer_json: str, seed: int, shape: Shape | None = None
+) -> Path:
     """A random model in a repository's layout, of its own shape (weights in bfloat16, as there) or
     of another one (in float32); `tokenizer_json` is `ordinary`'s.
     """

@@ -114,9 +114,7 @@ def test_a_preset_comes_to_its_registered_version(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    expert = paper_models.write(
-        tmp_path / "expert", name, ordinary, 1, paper_models.tiny(32)
-    )
+    expert = paper_models.write(tmp_path / "expert", name, ordinary, 1, paper_models.tiny(32))
     params = tiny(name, expert, amateur, benchmarks)
     with caplog.at_level(logging.WARNING, "tasks"):
         found, registered = run(params, tmp_path / "home")
