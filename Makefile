@@ -39,12 +39,13 @@ test test-slow test-all test-faults test-fuzz: export OMP_NUM_THREADS = 1
 test: setup
 	$(PYTEST) $(ARGS)
 
+# Where Chromium is, its tests are among these.
 test-slow: setup
-	$(PYTEST) -m "slow and not gpu and not browser" $(ARGS)
+	$(PYTEST) -m "(slow or browser) and not gpu" $(ARGS)
 
 # Long: also what kills runs and servers at many moments.
 test-all: setup
-	$(PYTEST) -m "not gpu and not browser" $(ARGS)
+	$(PYTEST) -m "not gpu" $(ARGS)
 
 # Kills, damage and full disks, each followed by the same work again; a table at the end, also in
 # build/faults.md. Other moments: make test-faults FAULTS_SEED=7

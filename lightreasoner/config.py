@@ -53,6 +53,9 @@ SIGNS = {
 }  # fmt: skip
 """The comparison in each of pydantic's errors about bounds."""
 
+SMALLEST_GAIN = 0.01
+"""Points: what no evaluation of a size that people have can show."""
+
 CHAMPION = "champion"
 """The alias of the model that last passed the gate (tasks/registry/gate.py)."""
 
@@ -245,13 +248,25 @@ class Finetune(Section):
     validate_every: int = Field(
         50, ge=1, le=MANY, description="Updates between evaluations on the held-out samples."
     )
+    stop: Literal["none", "loss", "drift"] = Field(
+        "none",
+        description="When to stop early. loss: where the held-out loss falls no more, keeping the "
+        "best adapter; it can keep falling while the model gets worse. drift: where steps that are "
+        "not taught move too far, keeping the last adapter that was within the limit.",
+    )
     patience: int | None = Field(
         None,
         ge=1,
         le=MANY,
-        description="Stop after this many evaluations without a lower validation loss (the untuned "
-        "expert's loss counts as the first) and keep the best adapter; null trains to the end. The "
-        "loss can keep falling while the model gets worse, so check the accuracy too.",
+        description="For stop=loss: evaluations without a lower held-out loss (the untuned "
+        "expert's counts as the first).",
+    )
+    drift_limit: float = Field(
+        0.1,
+        gt=0,
+        le=100,
+        description="For stop=drift: the largest mean KL(base || tuned) on held-out steps that are "
+        "not taught, nats. Without it, a larger one is warned of.",
     )
     reference: tuple[Literal["last_column", "ordinary_tokens"], ...] = Field(
         (),
@@ -261,9 +276,14 @@ class Finetune(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Finetune":
-        if self.patience is not None and self.validation_share == 0:
+        if (self.stop == "loss") != (self.patience is not None):
             raise ValueError(
-                f"patience {self.patience} needs held-out samples; set validation_share above 0"
+                f"patience {self.patience} with stop {self.stop}: stop=loss needs a patience, and "
+                "no other takes one; set both, or patience to null"
+            )
+        if self.stop != "none" and self.validation_share == 0:
+            raise ValueError(
+                f"stop {self.stop} needs held-out samples; set validation_share above 0"
             )
         if "last_column" in self.reference and self.batching != "sample":
             raise ValueError("reference last_column needs a row per sample; set batching to sample")
@@ -384,7 +404,7 @@ class Register(Section):
     )
     gain_to_show: float = Field(
         10.0,
-        gt=0,
+        ge=SMALLEST_GAIN,
         le=100,
         description="The gain that the evaluation should be able to show, in points; a run warns "
         "of sets with too few problems.",

@@ -172,14 +172,29 @@ def _of_several(score: Score) -> str:
     )
 
 
-def prompt_notes(styles: Mapping[str, str]) -> list[str]:
-    """A sentence where base and tuned model had different prompts."""
+def result_notes(report: Mapping[str, Any]) -> list[str]:
+    """What else the accuracies of a report need to be read, a sentence each."""
+    return [*_prompt_notes(report["styles"]), *_drift_notes(report["drift"])]
+
+
+def _prompt_notes(styles: Mapping[str, str]) -> list[str]:
+    """Where base and tuned model had different prompts."""
     base, tuned = styles["base"], styles["lightreasoner"]
     if base == tuned:
         return []
     return [
         f"The base was asked under the prompt style {base}, LightReasoner under {tuned}: the gain "
         "holds what the prompt changes, too; `lightreasoner table1` takes it apart."
+    ]
+
+
+def _drift_notes(drift: Mapping[str, float | None]) -> list[str]:
+    """How far the model moved where it was not taught, if that was read."""
+    if drift.get("drift") is None:
+        return []
+    return [
+        f"On held-out steps that were not taught the model moved by {number(drift['drift'])} nats "
+        f"and kept its likeliest token at {percent(drift['top1_kept'])}."
     ]
 
 

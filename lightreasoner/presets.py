@@ -68,6 +68,8 @@ MICROWORLD: dict[str, Any] = {
         "samples_per_update": 90,
         "samples_per_forward": 1024,
         "learning_rate": 2e-3,
+        "validate_every": 10,
+        "stop": "drift",
     },
     "merge": {},
     "evaluate": {

@@ -157,8 +157,8 @@ def sign_p(gained: int, lost: int) -> float:
 def level_of_try(k: int) -> float:
     """The level of the k-th test on the same problems: 0.025 * 6 / (pi^2 k^2).
 
-    The levels of however many tests sum to 0.025, and so does the chance that any of them rejects
-    what is true (Bonferroni's inequality with unequal shares, alpha spending).
+    The levels of however many tests sum to at most 0.025, and the chance that any of them rejects
+    what is true is at most their sum (Bonferroni's inequality with unequal shares, alpha spending).
     """
     assert k >= 1, f"the first try is 1, got {k}"
     return (1 - CONFIDENCE) / 2 * 6 / (math.pi * k) ** 2

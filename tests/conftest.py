@@ -32,7 +32,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 LONGEST = (
-    "test_killed_stages", "test_killed_drivers",
+    "test_ui_browser", "test_killed_stages", "test_killed_drivers",
     "test_pipeline", "test_sweep", "test_champion", "test_presets", "test_trainer",
     "test_evaluate_command", "test_openai_engine", "test_registry", "test_sync", "test_microworld",
     "test_worker_pool", "test_cli", "test_fingerprint", "test_pair_cli", "test_grade", "test_up",

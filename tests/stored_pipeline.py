@@ -39,6 +39,7 @@ SELECTED = {
     "threshold": 0.4,
     "alpha": 0.2,
 }
+DRIFT = {"drift": 0.03125, "top1_kept": 0.985, "drift_taught": 0.5}
 CURVE = [("loss", 2.0 / (1 + step), step) for step in range(80)]
 
 
@@ -219,7 +220,8 @@ def _report(out: Path) -> None:
         found = {**tests[name], "difference": difference, "ci95": ci95}
         paired[name] = {**found, "qwen": found}
     styles = {"base": "qwen25-math-cot", "lightreasoner": "qwen25-math-cot"}
-    found = {"scores": scores, "paired": paired, "styles": styles, "samples": SELECTED}
+    parts = {"styles": styles, "samples": SELECTED, "drift": DRIFT}
+    found = {"scores": scores, "paired": paired, **parts}
     _json(out / "tables.json", found)
     _json(out / "metrics.json", {"tuned": {"base": 0.4, "tuned": 0.8, "gain": 0.4}})
     (out / "report.html").write_text("<html></html>", encoding="utf-8")

@@ -108,9 +108,16 @@ def test_an_evaluation_of_several_responses_counts_problems() -> None:
 
 
 def test_two_prompts_are_told() -> None:
-    assert formatting.prompt_notes({"base": "cot", "lightreasoner": "cot"}) == []
-    (note,) = formatting.prompt_notes({"base": "cot", "lightreasoner": "chat"})
+    report = {"styles": {"base": "cot", "lightreasoner": "cot"}, "drift": {}}
+    assert formatting.result_notes(report) == []
+    styles = {"base": "cot", "lightreasoner": "chat"}
+    (note,) = formatting.result_notes({**report, "styles": styles})
     assert "style cot, LightReasoner under chat: the gain holds what the prompt changes" in note
+    (note,) = formatting.result_notes({**report, "drift": {"drift": 0.0312, "top1_kept": 0.985}})
+    assert note == (
+        "On held-out steps that were not taught the model moved by 0.0312 nats and kept its "
+        "likeliest token at 98.5%."
+    )
 
 
 def test_a_markdown_table() -> None:

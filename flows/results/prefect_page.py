@@ -29,7 +29,7 @@ from lightreasoner.formatting import (
     ACCURACY_HEADINGS,
     accuracy_rows,
     markdown_table,
-    prompt_notes,
+    result_notes,
 )
 from lightreasoner.storage.payload import read_json
 from tasks.stages import StageRun
@@ -136,7 +136,7 @@ def _reading(report: Mapping[str, Any]) -> str:
         "Pass@1 by the strict verdict and by qwen, the Qwen2.5-Math toolkit's; p is McNemar's on "
         "the same problems (the sign test's where each has several responses), corrected for the "
         "number of sets (Holm).",
-        *prompt_notes(report["styles"]),
+        *result_notes(report),
     ]
     return " ".join(said)
 

@@ -15,7 +15,7 @@ from lightreasoner.formatting import (
     ACCURACY_HEADINGS,
     accuracy_rows,
     print_table,
-    prompt_notes,
+    result_notes,
     rich_table,
 )
 
@@ -35,7 +35,7 @@ def show_run(report: Mapping[str, Any], console: Console, what_next: Mapping[str
     name = f"models:/{model['name']}@{model['alias']}"
     console.print()
     print_table(rich_table(ACCURACY_HEADINGS, accuracy_rows(report)), console)
-    console.print("", *prompt_notes(report["styles"]), sep="\n", soft_wrap=True)
+    console.print("", *result_notes(report), sep="\n", soft_wrap=True)
     print_table(rich_table(STAGE_HEADINGS, stage_rows(report)), console)
     console.print()
     console.print(f"registered   {name} (version {model['version']})", soft_wrap=True)

@@ -7,6 +7,7 @@ import typer
 
 from lightreasoner import config
 from lightreasoner.cli.options import Overrides, ParamsFile
+from lightreasoner.config import SMALLEST_GAIN
 from lightreasoner.errors import ConfigError
 from lightreasoner.evaluation import power as planned
 from lightreasoner.formatting import print_table, rich_table
@@ -36,11 +37,11 @@ def power(
     """
     values = config.load(params, set_ or ())
     wanted = values.register.gain_to_show if gain is None else gain
-    if not 0 < wanted <= 100 * changed <= 100:
+    if not SMALLEST_GAIN <= wanted <= 100 * changed <= 100:
         raise ConfigError(
             [
-                f"--gain {wanted:g}: must be over 0 and at most the problems that change, "
-                f"{100 * changed:g} points (--changed {changed:g}, at most 1)"
+                f"--gain {wanted:g}: must be {SMALLEST_GAIN:g} to {100 * changed:g} points, the "
+                f"share of problems that change (--changed {changed:g}, at most 1)"
             ]
         )
     typer.echo(planned.needed(wanted / 100, changed))

@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from lightreasoner.progress import Watcher
 
 SCORES_OF = {"base": "scores_base", "lightreasoner": "scores"}
-HELD_OUT = ("loss", "entropy", "gold_perplexity")
+DRIFT = ("drift", "top1_kept", "drift_taught")
+HELD_OUT = ("loss", "entropy", "gold_perplexity", *DRIFT)
+"""Columns of validation.csv (tuning/validation.py, which needs torch)."""
 EXAMPLES = 3
 MAX_RESPONSE_CHARS = 2000
 MAX_STEPS = 128
@@ -67,6 +69,8 @@ def write(inputs: Inputs, config: None, work: Workspace, watcher: "Watcher") -> 
         "cost": cost.of(paths["samples"], paths["steps"]),
         "parity": read_json(paths["model"] / "parity.json"),
     }
+    readings = _held_out(paths["adapter"], held_out)
+    result["drift"] = {name: readings["after"][name] for name in DRIFT} if readings else {}
     with expected(paths["scores"] / "summary.json"):
         metrics = headline(result)
     for name, content in (("tables", result), ("metrics", metrics)):
@@ -77,10 +81,8 @@ def write(inputs: Inputs, config: None, work: Workspace, watcher: "Watcher") -> 
     for name, image in drawn["light"].items():
         (out / "figures" / f"{name}.png").write_bytes(image)
     conditions = {**tuned.conditions, "base_style": base.conditions["style"]}
-    validation = read_json(paths["adapter"] / "validation.json")
     with expected(paths["adapter"]):
-        tuning = _tuning(paths["adapter"], curve, validation)
-        readings = _held_out(validation, held_out)
+        tuning = _tuning(paths["adapter"], curve)
     page = page_html(
         **result,
         **_explained(scored),
@@ -310,14 +312,12 @@ def _draw(
     return {name: figures.png(figure) for name, figure in drawn.items()}
 
 
-def _tuning(
-    adapter_dir: Path, curve: pd.DataFrame, validation: Mapping[str, Any]
-) -> dict[str, Any]:
+def _tuning(adapter_dir: Path, curve: pd.DataFrame) -> dict[str, Any]:
     """What the page says of the tuning; losses are means over a tenth of the updates up to the one
     whose adapter was kept, nats. Older adapters do not name it: it is taken to be the last.
     """
     settings = read_json(adapter_dir / "adapter_config.json")
-    kept = validation.get("kept_update", len(curve))
+    kept = read_json(adapter_dir / "validation.json").get("kept_update", len(curve))
     losses = curve["loss"][curve["update"] <= kept]
     tenth = max(1, len(losses) // 10)
     return {
@@ -333,16 +333,18 @@ def _tuning(
     }
 
 
-def _held_out(validation: Mapping[str, Any], readings: pd.DataFrame) -> dict[str, Any]:
-    """The held-out problems' readings before the first update and of the kept adapter.
+def _held_out(adapter_dir: Path, readings: pd.DataFrame) -> dict[str, Any] | None:
+    """The held-out problems' readings before the first update and of the kept adapter, if any.
 
     A measure is None where nothing was read. Older adapters name trajectories and no kept update.
     """
     rows = readings.astype(object).where(readings.notna(), None).to_dict("records")
     if not rows:
-        return {"problems": 0}
-    kept = [row for row in rows if row["update"] == validation.get("kept_update")]
-    problems = {problem_of(id_) for id_ in validation["problem_ids"]}
+        return None
+    with expected(adapter_dir):
+        validation = read_json(adapter_dir / "validation.json")
+        kept = [row for row in rows if row["update"] == validation.get("kept_update")]
+        problems = {problem_of(id_) for id_ in validation["problem_ids"]}
     return {"problems": len(problems), "before": rows[0], "after": (kept or rows)[-1]}
 
 

@@ -33,6 +33,7 @@ from lightreasoner.tuning.rows import (
     hold_out,
     join_rows,
     read_rows,
+    step_rows,
 )
 from lightreasoner.tuning.trainer import CURVE, Objective, Update, train
 from lightreasoner.tuning.validation import MEASURES, Validation
@@ -82,7 +83,7 @@ def tune(inputs: Inputs, config: "Finetune", work: Workspace, watcher: "Watcher"
     curves = train(
         tuned := with_lora(model, config),
         updates,
-        Validation(held_out, gold) if held_out else None,
+        Validation(held_out, gold, step_rows(samples_dir, held_out)) if held_out else None,
         objective(config, tokenizer),
         config,
         compute,

@@ -6,7 +6,7 @@ so that no trajectory is in both parts.
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,6 +113,26 @@ def gold_rows(
         one_hot_row(name, ids, continuation(solutions[name], ids, tokenizer))
         for name, ids in prompts.items()
         if name in wanted and name in solutions
+    ]
+
+
+def step_rows(samples_dir: Path, rows: Sequence[TrainingRow]) -> list[TrainingRow]:
+    """All steps of the trajectories of these rows' problems: the rows' labels at their positions,
+    and labels of no token where the rows have none."""
+    wanted = {problem_of(row.problem_id) for row in rows}
+    labels = {
+        (row.problem_id, position): label
+        for row in rows
+        for position, label in zip(row.positions, row.labels, strict=True)
+    }
+    whole = [
+        one_hot_row(each["problem_id"], each["prompt_ids"], each["completion_ids"])
+        for each in tables.read_sample_set(samples_dir)[1].to_pylist()
+        if problem_of(each["problem_id"]) in wanted and each["completion_ids"]
+    ]
+    return [
+        replace(row, labels=[labels.get((row.problem_id, at), ([], [])) for at in row.positions])
+        for row in whole
     ]
 
 

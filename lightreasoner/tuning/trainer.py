@@ -28,6 +28,7 @@ from lightreasoner.repeatable import deterministic
 from lightreasoner.storage import artifacts, payload
 from lightreasoner.tuning import ranks
 from lightreasoner.tuning.loss import Batch, summed_divergence
+from lightreasoner.tuning.stopping import Reading, Stopping
 from lightreasoner.tuning.validation import Validation
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ log = logging.getLogger(__name__)
 
 CURVE = ("loss", "learning_rate", "grad_norm")
 SEAL = "sealed.json"
+RANK = "eval_rank"
 CHECKPOINT_SECONDS = 60.0
 Update = list[list["TrainingRow"]]
 """An optimizer step's rows, a list per forward pass."""
@@ -80,10 +82,11 @@ def train(
     watcher: "Watcher",
 ) -> Curves:
     """Run the updates with AdamW and a linear decay to 0, going on from the last good checkpoint
-    in `scratch`. With `config.patience` the adapter that is left is the best, else the last; a
-    warning says if even the best has no lower held-out loss than the expert had before.
+    in `scratch`. With `config.stop` the adapter that is left is the one that stopping.py ranks
+    highest, else the last; a warning says if it has no lower held-out loss than the expert had
+    before, or moved too far where nothing was taught.
 
-    Raises ModelError if the loss is not finite.
+    Raises ModelError if the loss is not finite, or as `Stopping.ends`.
     """
     scratch.mkdir(parents=True, exist_ok=True)
     checkpoint = ranks.agreed(lambda: last_good_checkpoint(scratch))
@@ -95,21 +98,29 @@ def train(
     history = trainer.state.log_history
     curves = Curves(
         [_entry(line, "", CURVE) for line in history if "loss" in line],
-        [
-            _entry(line, "eval_", [name[5:] for name in line if name.startswith("eval_")])
-            for line in history
-            if "eval_loss" in line
-        ],
+        _readings(history),
         trainer.state.best_global_step or trainer.state.global_step,
     )
-    if config.patience is not None:
-        _warn_of_no_gain(curves)
+    _warn(curves, config)
     return curves
 
 
-def _warn_of_no_gain(curves: Curves) -> None:
-    losses = {reading["update"]: reading["loss"] for reading in curves.validation}
-    if curves.kept in losses and not losses[curves.kept] < losses[0]:
+def _warn(curves: Curves, config: "Finetune") -> None:
+    """Say what speaks against the kept adapter."""
+    readings = {reading["update"]: reading for reading in curves.validation}
+    if curves.kept not in readings:
+        return
+    kept = readings[curves.kept]
+    if Stopping(config).is_over(kept):
+        log.warning(
+            "finetune: on held-out steps that were not taught the model drifted by %.3g nats, over "
+            "finetune.drift_limit %g; it may have lost more than it learnt: look at the accuracy, "
+            "or set finetune.stop=drift",
+            kept["drift"],
+            config.drift_limit,
+        )
+    losses = {update: reading["loss"] for update, reading in readings.items()}
+    if config.stop == "loss" and not losses[curves.kept] < losses[0]:
         log.warning(
             "finetune: no held-out loss was below the untouched expert's, %.4g nats; the lowest, "
             "%.4g nats, is that of update %d, whose adapter is kept; lower finetune.learning_rate",
@@ -117,6 +128,14 @@ def _warn_of_no_gain(curves: Curves) -> None:
             losses[curves.kept],
             curves.kept,
         )
+
+
+def _readings(history: Sequence[dict[str, float]]) -> list[Reading]:
+    return [
+        _entry(line, "eval_", [name[5:] for name in line if name.startswith("eval_")])
+        for line in history
+        if "eval_loss" in line
+    ]
 
 
 def _entry(line: dict[str, float], prefix: str, names: Sequence[str]) -> dict[str, float]:
@@ -156,7 +175,7 @@ def _best(checkpoint: Path) -> Path:
 
 
 def _has_stopped(checkpoint: Path) -> bool:
-    """Whether patience had run out there; Trainer itself forgets that at a restart."""
+    """Whether training had been stopped early there; Trainer itself forgets that at a restart."""
     control = _state(checkpoint)["stateful_callbacks"]["TrainerControl"]
     return bool(control["args"]["should_training_stop"])
 
@@ -217,16 +236,19 @@ def _trainer(
                 self.control,  # type: ignore[has-type]
                 metrics,
             )
-            return metrics
+            (reading,) = _readings([{**metrics, "step": self.state.global_step}])
+            return {**metrics, RANK: stopping.rank(reading)}
 
     def measured(model: Any) -> dict[str, float]:
         assert validation is not None
         model.eval()
         found = validation.measure(model.get_base_model())
+        found |= ranks.agreed(lambda: validation.drift(model))
         return {f"eval_{name}": value for name, value in found.items()}
 
+    stopping = Stopping(config)
     arguments = _arguments(len(updates), validation is not None, config, compute, scratch)
-    recorder = _recorder(len(updates), measured if validation else None, config.patience, watcher)
+    recorder = _recorder(len(updates), measured if validation else None, stopping, watcher)
     trainer = UpdateTrainer(
         model=model,
         args=arguments,
@@ -254,7 +276,7 @@ def _arguments(
     """AdamW, a linear decay to 0, a checkpoint at every reading; nothing is reported anywhere."""
     from transformers import TrainingArguments
 
-    keeps_best = validates and config.patience is not None and ranks.is_first()
+    keeps_best = validates and config.stop != "none" and ranks.is_first()
     arguments = TrainingArguments(
         output_dir=str(scratch),
         max_steps=updates,
@@ -272,7 +294,8 @@ def _arguments(
         save_steps=config.validate_every,
         save_total_limit=2,
         load_best_model_at_end=keeps_best,
-        metric_for_best_model="eval_loss" if keeps_best else None,
+        metric_for_best_model=RANK if keeps_best else None,
+        greater_is_better=True if keeps_best else None,
         activation_checkpointing=compute.gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False},
         report_to="none",
@@ -287,11 +310,11 @@ def _arguments(
 def _recorder(
     updates: int,
     measured: "Callable[[Any], dict[str, float]] | None",
-    patience: int | None,
+    stopping: Stopping,
     watcher: "Watcher",
 ) -> "TrainerCallback":
-    """Passes the curves on, also those from before a restart, seals checkpoints, and stops where
-    patience runs out or at a loss that is not finite."""
+    """Passes the curves on, also those from before a restart, seals checkpoints, and stops by
+    the rule or at a loss that is not finite."""
     from transformers import TrainerCallback
 
     class Recorder(TrainerCallback):
@@ -334,9 +357,7 @@ def _recorder(
             control.should_save &= ranks.is_first()
 
         def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            losses = [line["eval_loss"] for line in state.log_history if "eval_loss" in line]
-            since_lowest = len(losses) - 1 - losses.index(min(losses))
-            if patience is not None and since_lowest >= patience:
+            if stopping.ends(_readings(state.log_history)):
                 control.should_training_stop = True
 
         def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

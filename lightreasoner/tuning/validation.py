@@ -2,7 +2,7 @@
 
 The loss and the entropy (appendix E) are of held-out samples and need no answer. All samples of a
 trajectory are read in one forward pass, however they are trained on. The perplexity of held-out
-gold solutions (figure 8) is shown, and decides nothing.
+gold solutions (figure 8) is shown, and decides nothing. The drift (drift.py) is of all steps.
 """
 
 import math
@@ -15,24 +15,28 @@ from torch import Tensor
 
 from lightreasoner.inference.forward import batches, hidden_states
 from lightreasoner.sampling.contrast import entropy
-from lightreasoner.tuning import ranks
+from lightreasoner.tuning import drift, ranks
 from lightreasoner.tuning.loss import Batch, collate, pieces, summed_divergence
 from lightreasoner.tuning.rows import TrainingRow, join_rows
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from transformers import PreTrainedModel
 
 BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}
 LARGEST = 700.0  # nats that exp can take
-MEASURES = ("loss", "entropy", "gold_perplexity")
+MEASURES = ("loss", "entropy", "gold_perplexity", *drift.MEASURES)
 
 
 @dataclass(frozen=True)
 class Validation:
-    """Held-out rows of samples, and gold solutions as rows of one-hot labels (maybe none)."""
+    """Held-out rows of samples, gold solutions as rows of one-hot labels (maybe none), and the
+    samples' trajectories as rows of all their steps, a label of no token where nothing is taught.
+    """
 
     rows: list[TrainingRow]
     gold: list[TrainingRow]
+    steps: list[TrainingRow]
 
     @torch.no_grad()
     def measure(self, model: "PreTrainedModel") -> dict[str, float]:
@@ -49,6 +53,10 @@ class Validation:
             nll = _sum(losses, model).item() / _samples(gold)
             found["gold_perplexity"] = math.exp(nll) if nll < LARGEST else math.inf
         return found
+
+    def drift(self, model: "PeftModel") -> dict[str, float]:
+        """How far the adapter moves the model, by drift.py's measures."""
+        return drift.drift(model, list(_batches(self.steps, model.device)))
 
 
 def _sum(parts: list[Tensor], model: "PreTrainedModel", *shape: int) -> Tensor:

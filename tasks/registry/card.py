@@ -15,7 +15,7 @@ from lightreasoner.formatting import (
     ACCURACY_HEADINGS,
     accuracy_rows,
     markdown_table,
-    prompt_notes,
+    result_notes,
 )
 from lightreasoner.pipeline.store import Outcome
 from lightreasoner.storage import artifacts, payload
@@ -76,7 +76,7 @@ def _eval_results(outcomes: Mapping[str, Outcome]) -> list[EvalResult]:
             metric_name="pass@1, strict verdict",
             metric_value=score["accuracy"],
         )
-        for set_name, score in _tables(outcomes)["scores"]["lightreasoner"].items()
+        for set_name, score in tables(outcomes)["scores"]["lightreasoner"].items()
     ]
 
 
@@ -90,13 +90,14 @@ def _results(outcomes: Mapping[str, Outcome]) -> list[str]:
     """The accuracy table and what it needs to be read, if there is a report."""
     if "report" not in outcomes:
         return []
-    tables = _tables(outcomes)
+    found = tables(outcomes)
     return [
-        markdown_table(ACCURACY_HEADINGS, accuracy_rows(tables)),
-        *prompt_notes(tables["styles"]),
+        markdown_table(ACCURACY_HEADINGS, accuracy_rows(found)),
+        *result_notes(found),
     ]
 
 
-def _tables(outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
+def tables(outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
+    """What the report's tables.json says."""
     path = outcomes["report"].artifact.path / "tables.json"
     return payload.read_json(path)

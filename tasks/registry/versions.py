@@ -274,5 +274,8 @@ def origin(outcomes: Mapping[str, Outcome], params: Params) -> dict[str, str]:
     if "merge" in outcomes:
         parity = measures.of_payload("merge", outcomes["merge"].artifact.path)
         tags |= {key.replace("/", "."): str(value) for key, value in parity.items()}
+    if "report" in outcomes:
+        drift = card.tables(outcomes)["drift"]
+        tags |= {name: f"{value:.4g}" for name, value in drift.items() if value is not None}
     text = json.dumps(params.model_dump(mode="json"), sort_keys=True)
     return tags | {"params": hashlib.sha256(text.encode()).hexdigest()}

@@ -21,14 +21,15 @@ def of_payload(stage: str, payload: Path) -> Metrics:
 
 
 def of_report(payload: Path) -> Metrics:
-    """The headline: accuracy of base and tuned expert per set, what was gained and lost, paired p.
+    """The headline: accuracy of base and tuned expert per set, what was gained and lost, paired p,
+    and the drift on held-out steps.
 
     Accuracies and gains are fractions, gained and lost counts of problems; all by the strict
     verdict, and under `qwen/` by the toolkit's.
     """
     report = read_json(payload / "tables.json")
     before, after = report["scores"]["base"], report["scores"]["lightreasoner"]
-    metrics: Metrics = {}
+    metrics: Metrics = dict(report["drift"])
     for name in after:
         scores = before[name], after[name], report["paired"][name]
         for verdict, (old, new, paired) in (

@@ -53,8 +53,10 @@ def test_the_command_takes_the_parameters_sets() -> None:
     assert ["tuned", "155", "+10.0", "+11.5"] in [line.split() for line in said.stdout.splitlines()]
 
 
-@pytest.mark.parametrize("gain", ["0", "-1", "21", "nan", "inf"])
+@pytest.mark.parametrize("gain", ["0", "-1", "1e-300", "0.009", "21", "nan", "inf"])
 def test_an_impossible_gain_is_refused(gain: str) -> None:
     (said,) = faults(call("power", f"--gain={gain}"))
-    assert said.startswith(f"--gain {float(gain):g}: must be over 0 and at most the problems that")
+    assert said.startswith(f"--gain {float(gain):g}: must be 0.01 to 20 points, the share of")
     assert faults(call("power", "--changed", "1.5"))
+    if float(gain) < 0.01:
+        assert faults(call("power", "--set", f"register.gain_to_show={gain}"))

@@ -156,7 +156,7 @@ def test_the_process_that_grades_ends_with_who_asked(tmp_path: Path) -> None:
         time.sleep(4)  # it reads all answers first, then decides one after the other
         program.send(signal.SIGKILL)
         program.wait()
-        assert place.is_left_alone(15), place.processes()
+        assert place.is_left_alone(WITHIN), place.processes()
 
 
 STAGE_OF_DVC = f"""
@@ -284,11 +284,16 @@ ENDS = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 
 @pytest.fixture
-def served(tmp_path: Path, tiny_params: Params) -> Iterator[Served]:
-    """`up`, for a pipeline that trains for a while."""
+def served(tiny_params: Params) -> Iterator[Served]:
+    """`up`, for a pipeline that trains for a while; its folder is short, as sockets' paths are."""
+    with tempfile.TemporaryDirectory(prefix="served-") as folder:
+        yield from serve(Path(folder), tiny_params)
+
+
+def serve(folder: Path, tiny_params: Params) -> Iterator[Served]:
     tree = tiny_params.model_dump(mode="json")
     tree["finetune"]["updates"] = 300
-    place, port = Place(tmp_path / "place").make(config.parse(tree, "test")), free_port()
+    place, port = Place(folder).make(config.parse(tree, "test")), free_port()
     ports = ("--prefect-port", str(port), "--mlflow-port", str(free_port()))
     place.start(*CONSOLE, "up", "--detach", *ports).succeeds()
     login = tuple(environment.login(place.home).split(":"))

@@ -197,6 +197,7 @@ def test_the_report_has_the_agreed_names(first_report: dict[str, Any]) -> None:
     assert set(first_report["scores"]) == {"base", "lightreasoner"}
     assert {"n", "correct", "accuracy", "ci95"} <= set(first_report["scores"]["base"]["small"])
     assert {"gained", "lost", "p"} <= set(first_report["paired"]["small"])
+    assert set(first_report["drift"]) == {"drift", "top1_kept", "drift_taught"}
     assert list(first_report["stages"]) == [*NAMES, "register"]
     for cost in first_report["stages"].values():
         assert set(cost) == {"seconds", "cached", "peak_memory_mib"}

@@ -177,6 +177,7 @@ def test_a_version_names_everything_upstream(
         assert tags[f"digest.{name}"] == digest
     assert tags["digest.model"] == model.digest
     assert tags["parity.kl_max"] == "1e-05"
+    assert (tags["drift"], tags["top1_kept"]) == ("0.03125", "0.985")
     assert tags["pipeline_run"] == run_id
     assert len(tags["params"]) == 64
 

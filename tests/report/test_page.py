@@ -35,10 +35,10 @@ COMPUTE = Compute(device="cpu", dtype="float32")
 CONDITIONS = {
     "style": "qwen25-math-cot", "max_new_tokens": 64, "n": 1, "temperature": 0.0, "seed": 7,
 }  # fmt: skip
-VALIDATION = """update,loss,entropy,gold_perplexity
-0,1.5,0.9,
-10,0.8,0.7,
-20,0.7,0.6,
+VALIDATION = """update,loss,entropy,gold_perplexity,drift,top1_kept,drift_taught
+0,1.5,0.9,,0.0,1.0,0.0
+10,0.8,0.7,,0.01,0.99,0.5
+20,0.7,0.6,,0.02,0.975,0.75
 """
 PARITY = {
     "kl_mean": 1e-6,
@@ -262,6 +262,9 @@ def test_the_page_shows_what_held_out_problems_said(made: Path) -> None:
     assert "2 problems, before and after the tuning: loss 1.5 and 0.7 nats" in text
     assert "entropy 0.9 and 0.6 nats" in text
     assert "gold solutions – and –" in text
+    assert "itself before 0.02 nats, same top token at 97.5%; on the taught ones 0.75 nats" in text
+    found = json.loads((made / "tables.json").read_text())["drift"]
+    assert found == {"drift": 0.02, "top1_kept": 0.975, "drift_taught": 0.75}
 
 
 def test_the_page_is_of_the_adapter_that_was_kept(tmp_path: Path) -> None:
@@ -280,6 +283,7 @@ def test_the_page_is_of_the_adapter_that_was_kept(tmp_path: Path) -> None:
         in text
     )
     assert "This run made 20 updates" in text
+    assert json.loads((tmp_path / "tables.json").read_text())["drift"]["drift"] == 0.01
 
 
 def test_the_last_adapter_is_not_called_kept(made: Path) -> None:
@@ -295,6 +299,7 @@ def test_a_tuning_that_held_nothing_out_says_nothing_of_it(tmp_path: Path) -> No
     (inputs["adapter"] / "validation.json").write_text('{"problem_ids": []}')
     write_report(inputs, tmp_path)
     assert "held out</dt>" not in (tmp_path / "report.html").read_text()
+    assert json.loads((tmp_path / "tables.json").read_text())["drift"] == {}
 
 
 def test_the_page_shows_how_well_the_merged_model_agrees(made: Path) -> None:

@@ -137,6 +137,7 @@ def test_the_headline_and_the_page_are_on_the_pipelines_run(
     metrics = run.data.metrics
     assert metrics["accuracy/tuned"] == 0.8
     assert metrics["accuracy_base/tuned"] == 0.4
+    assert metrics["drift"] == 0.03125
     assert metrics["gain/tuned"] == pytest.approx(0.4)
     assert metrics["p/tuned"] == 1e-50
     assert metrics["gained/tuned"] == 250

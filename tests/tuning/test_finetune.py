@@ -381,7 +381,15 @@ def test_patience_stops_and_keeps_the_best_adapter(
 ) -> None:
     """A rate far too high makes the held-out loss rise in the end."""
     changes = {"updates": 40, "validation_share": 0.3, "validate_every": 2, "lora_dropout": 0.0}
-    tune(tiny_expert, samples_dir, tmp_path / "out", learning_rate=0.5, patience=2, **changes)
+    tune(
+        tiny_expert,
+        samples_dir,
+        tmp_path / "out",
+        learning_rate=0.5,
+        stop="loss",
+        patience=2,
+        **changes,
+    )
     curve = pd.read_csv(tmp_path / "out" / "validation.csv")
     best = curve[1:]["loss"].idxmin()
     assert len(curve) - 1 - best == 2
@@ -406,7 +414,15 @@ def test_patience_counts_the_reading_before_the_first_update(
     none."""
     changes = {"updates": 9, "validation_share": 0.3, "validate_every": 1, "lora_dropout": 0.0}
     with caplog.at_level(logging.WARNING, "lightreasoner"):
-        tune(tiny_expert, samples_dir, tmp_path / "out", learning_rate=0.03, patience=2, **changes)
+        tune(
+            tiny_expert,
+            samples_dir,
+            tmp_path / "out",
+            learning_rate=0.03,
+            stop="loss",
+            patience=2,
+            **changes,
+        )
     losses = pd.read_csv(tmp_path / "out" / "validation.csv")["loss"]
     assert len(losses) == 3
     assert losses[0] < losses[1] < losses[2]

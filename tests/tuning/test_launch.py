@@ -15,7 +15,7 @@ import torch
 from checkout import PATHS
 from safetensors.torch import load_file
 from test_finetune import CPU, run_tuning, settings
-from test_trainer import StoppedError, Until, tune
+from test_trainer import PATIENCE, StoppedError, Until, tune
 
 from lightreasoner import processes
 from lightreasoner.config import Params
@@ -163,8 +163,7 @@ def test_a_resumed_tuning_in_two_processes_ends_at_the_same_bytes(
 def test_patience_ends_all_ranks_and_the_best_adapter_is_kept(
     tiny_expert: Path, samples_dir: Path, tmp_path: Path, no_rank_is_left: None
 ) -> None:
-    changes = {"learning_rate": 0.5, "patience": 2, "updates": 60, "validate_every": 2}
-    changes |= {"lora_dropout": 0.0}
+    changes = {**PATIENCE, "updates": 60, "validate_every": 2, "lora_dropout": 0.0}
     one, two = tmp_path / "one", tmp_path / "two"
     tune(tiny_expert, samples_dir, one, tmp_path / "s1", Silent(), **changes)
     tune(tiny_expert, samples_dir, two, tmp_path / "s2", Silent(), **changes, **TWO)
@@ -227,8 +226,9 @@ def test_a_mistake_there_is_an_error_here(
 
 
 CHILD = """
-import sys, os
+import os, signal, sys
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also where this was started with &
 sys.path[:0] = sys.argv[1].split(os.pathsep)
 from test_trainer import Talking, tune
 tune(*map(Path, sys.argv[2:6]), watcher=Talking(), processes=2, updates=3000)

@@ -28,6 +28,7 @@ from lightreasoner.tuning.trainer import SEAL, last_good_checkpoint
 
 KILLS = 10
 CHANGES = {"updates": 30, "validation_share": 0.3, "validate_every": 3, "batching": "sample"}
+PATIENCE = {"learning_rate": 0.5, "stop": "loss", "patience": 2}
 CHILD = """
 import os, sys
 from pathlib import Path
@@ -95,7 +96,13 @@ def test_a_resumed_tuning_keeps_its_patience(
 ) -> None:
     """The held-out loss falls until some update; two readings later the tuning stops. It is cut
     between those two, and once after the stop: then nothing is left to train."""
-    changes = {"learning_rate": 0.5, "patience": 2, "updates": 60, "validate_every": 2}
+    changes = {
+        "learning_rate": 0.5,
+        "stop": "loss",
+        "patience": 2,
+        "updates": 60,
+        "validate_every": 2,
+    }
     out, scratch = tmp_path / "whole", tmp_path / "scratch"
     whole = tune(tiny_expert, samples_dir, out, tmp_path / "w", Silent(), **changes)
     stop = int(pd.read_csv(out / "curve.csv")["update"].max())
@@ -115,7 +122,13 @@ def test_a_resumed_tuning_keeps_its_patience(
 def test_a_damaged_best_checkpoint_is_not_gone_on_from(
     tiny_expert: Path, samples_dir: Path, tmp_path: Path
 ) -> None:
-    changes = {"learning_rate": 0.5, "patience": 2, "updates": 60, "validate_every": 2}
+    changes = {
+        "learning_rate": 0.5,
+        "stop": "loss",
+        "patience": 2,
+        "updates": 60,
+        "validate_every": 2,
+    }
     whole = tune(
         tiny_expert, samples_dir, tmp_path / "w", tmp_path / "scratch", Silent(), **changes
     )

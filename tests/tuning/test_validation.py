@@ -26,12 +26,12 @@ def test_samples_of_a_trajectory_are_read_together(
 ) -> None:
     """Prefixes one by one would be 2 + 4 + 6 + 1 + 3 + 5 tokens, twice for loss and entropy."""
     model, passes = tokens_read
-    found = Validation(read_rows(samples_dir, "sample"), []).measure(model)
+    found = Validation(read_rows(samples_dir, "sample"), [], []).measure(model)
     trajectories = read_rows(samples_dir, "trajectory")
     lengths = [len(row.input_ids) for row in trajectories]
     assert lengths == [2, 6, 5]
     assert passes == [3 * max(lengths)]
-    together = Validation(trajectories, []).measure(model)
+    together = Validation(trajectories, [], []).measure(model)
     assert found == pytest.approx(together, rel=1e-12)
 
 
@@ -49,7 +49,7 @@ def test_the_readings_equal_a_dense_oracle(
         losses.append(torch.special.xlogy(v, v).sum() - v @ log_probs)
         entropies.append(-(log_probs.exp() @ log_probs))
     solution = [5, 9, 4]
-    found = Validation(rows, [one_hot_row("a", [1, 2], solution)]).measure(model)
+    found = Validation(rows, [one_hot_row("a", [1, 2], solution)], []).measure(model)
     log_probs = model(torch.tensor([[1, 2, *solution]])).logits[0].log_softmax(-1)
     nll = -sum(log_probs[1 + i, token] for i, token in enumerate(solution)) / len(solution)
     assert found["loss"] == pytest.approx(torch.stack(losses).mean().item(), rel=1e-6)
