@@ -36,6 +36,7 @@ import pyarrow.parquet as pq
 
 from benchmarks import paper_models
 from lightreasoner.pipeline.graph import EXTERNAL, GRAPH, STAGES
+from lightreasoner.storage.fingerprint import git_commit
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -174,6 +175,7 @@ def conditions() -> dict[str, Any]:
         "threads": os.environ.get("OMP_NUM_THREADS"),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in PACKAGES},
+        "commit": git_commit(),
         **SIZES,
     }
 
