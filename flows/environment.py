@@ -20,6 +20,7 @@ import secrets
 import stat
 import subprocess
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from lightreasoner.errors import ConfigError
 from lightreasoner.repeatable import CUBLAS
@@ -27,6 +28,13 @@ from lightreasoner.repeatable import CUBLAS
 ROOT = Path(__file__).parents[1]
 LOGIN = "prefect-login"
 OWN_PREFECT = "LIGHTREASONER_OWN_PREFECT"
+
+BACKEND, FILES = "MLFLOW_BACKEND_STORE_URI", "MLFLOW_ARTIFACTS_DESTINATION"
+PREFECT_DATABASE = (
+    "PREFECT_SERVER_DATABASE_CONNECTION_URL",
+    "PREFECT_API_DATABASE_CONNECTION_URL",
+)
+"""MLflow's and Prefect's own variables; a password in one of them stays in the environment."""
 
 OPENING = (
     "UVICORN_",
@@ -187,10 +195,19 @@ def interfaces(home: Path) -> Path:
 def tracking_uri(home: Path) -> str:
     """MLFLOW_TRACKING_URI, else MLflow's database under home, which need not be there.
 
-    Raises ConfigError where the variable names a database by a path from the current folder.
+    Raises ConfigError where the variable names a database by a path from the current folder, or
+    holds a password.
     """
     given = os.environ.get("MLFLOW_TRACKING_URI")
     if given:
+        if urlsplit(given).password:  # it is kept in files, logged and shown
+            raise ConfigError(
+                [
+                    "MLFLOW_TRACKING_URI: holds a password; leave it out and set "
+                    "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or PGPASSFILE for "
+                    "PostgreSQL"
+                ]
+            )
         if given.startswith("sqlite:///") and not given.startswith("sqlite:////"):
             raise ConfigError(
                 [
@@ -207,16 +224,21 @@ def database(home: Path) -> str:
     return f"sqlite:///{home / 'mlflow' / 'mlflow.db'}"
 
 
+def served_database(home: Path) -> str:
+    """What the MLflow server of `up` keeps: MLFLOW_BACKEND_STORE_URI, else that under home."""
+    return os.environ.get(BACKEND) or database(home)
+
+
 def is_stage_of_dvc() -> bool:
     """Whether DVC started this process as a stage's command."""
     return "DVC_STAGE" in os.environ
 
 
-def prefect_database() -> Path | None:
-    """Prefect's SQLite database; None where another one is set."""
-    names = ("PREFECT_SERVER_DATABASE_CONNECTION_URL", "PREFECT_API_DATABASE_CONNECTION_URL")
-    is_other = any(os.environ.get(name) for name in names)
-    return None if is_other else Path(os.environ["PREFECT_HOME"]) / "prefect.db"
+def prefect_database() -> Path | tuple[str, str]:
+    """Prefect's SQLite database, or the variable that sets another one, and its value."""
+    given = ((name, os.environ.get(name)) for name in PREFECT_DATABASE)
+    set_ = next(((name, value) for name, value in given if value), None)
+    return set_ or Path(os.environ["PREFECT_HOME"]) / "prefect.db"
 
 
 def prefect_api() -> str | None:
@@ -267,4 +289,6 @@ def environment_of_servers(home: Path, prefect: str, mlflow: str) -> dict[str, s
     # Python and uvicorn would take modules from the current folder first, whosever it is.
     modules = {"PYTHONSAFEPATH": "1", "UVICORN_APP_DIR": str(ROOT)}
     locks = {**_locks(home, prefect, page), **_mlflow_login(home)}
-    return {**shell, **modules, **addresses, **locks}
+    # Not on a command line, which all users of the machine can read.
+    kept = {BACKEND: served_database(home), FILES: str(home / "mlflow" / "artifacts")}
+    return {**kept, **shell, **modules, **addresses, **locks}

@@ -110,7 +110,12 @@ def write_keyed(home: Path, params: Params) -> dict[str, Outcome]:
 
 def _write_entry(stage: Stage, entry: Path, known: dict[str, Any]) -> None:
     cost = {"started": 0.0, "seconds": 1.5, "peak_memory_mib": 100.0}
-    manifest = {**known, **cost, "digest": artifacts.digest(entry / "payload")}
+    payload = entry / "payload"
+    sums = {
+        file.relative_to(payload).as_posix(): artifacts.file_sha256(file)
+        for file in artifacts.files_under(payload)
+    }
+    manifest = {**known, **cost, "digest": artifacts.digest(payload), "sha256": sums}
     (entry / "metrics.jsonl").touch()
     write_manifest(entry, manifest)
 

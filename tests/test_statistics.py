@@ -6,7 +6,7 @@ from random import Random
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest
 
@@ -139,7 +139,6 @@ def test_equal_values_claim_no_certainty() -> None:
     assert two_sets == pytest.approx((0.5 - 1.5 * 0.2775, 0.5 + 0.5 * 0.2775), abs=1e-4)
 
 
-@settings(deadline=None)
 @given(SHARES, st.randoms(use_true_random=False), st.integers(0, 9))
 def test_the_bootstrap_holds_the_mean_and_ignores_the_order(
     values: list[float], random: Random, seed: int
@@ -153,7 +152,6 @@ def test_the_bootstrap_holds_the_mean_and_ignores_the_order(
     assert bootstrap_interval(np.array(shuffled), seed, draws=2000) == found
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
 def test_the_paired_bootstrap_mirrors_and_knows_one_models_own(
     pairs: list[tuple[bool, bool]],

@@ -47,10 +47,9 @@ def main() -> None:
     if environment.is_stage_of_dvc():
         program.end_with_dvc()
     with_store = [*map(options.command_name, STAGES.values()), "pair"]
-    application()(
-        prog_name="lightreasoner",
-        default_map={command: {"home": str(home)} for command in with_store},
-    )
+    own = {"home": str(home)}
+    given = {**dict.fromkeys(with_store, own), "store": {"push": own, "pull": own}}
+    application()(prog_name="lightreasoner", default_map=given)
 
 
 def _end_in_order() -> None:
@@ -380,8 +379,8 @@ def serve(
     values = config.load(params, set_ or ())
     local.check_prefect_database()
     home = environment.home()
-    local.check_mlflow(home, environment.database(home))
-    up.serve(home, values, local.at(prefect_port, mlflow_port), detach)
+    local.check_served(home)
+    up.serve(home, values, local.at(home, prefect_port, mlflow_port), detach)
 
 
 def down() -> None:
@@ -422,6 +421,7 @@ def sync(
         raise ConfigError(["sync: name one run, by name or id, or give --all"])
     home = environment.home()
     local.check_mlflow(home, environment.database(home))
+    local.connect(home)  # that server's login, where `up` keeps a shared database
     from tasks.tracking import sync
 
     lines, is_done = sync.send_all(home, records.names(home, run) if run else ())

@@ -35,20 +35,23 @@ DEPLOYED = (
 
 @dataclass(frozen=True)
 class Servers:
-    """The addresses of the servers."""
+    """The addresses of the servers, and whose database MLflow's is: `home`'s or a `shared` one."""
 
     prefect: str
     mlflow: str
+    database: str = "home"
 
     def __str__(self) -> str:
-        return f"{self.prefect} {self.mlflow}"
+        return f"{self.prefect} {self.mlflow} {self.database}"
 
 
-def at(prefect_port: int, mlflow_port: int) -> Servers:
+def at(home: Path, prefect_port: int, mlflow_port: int) -> Servers:
     """Servers on these ports. Raises ServerError if the ports are one."""
     if prefect_port == mlflow_port:
         raise ServerError(f"port {mlflow_port} is given to both servers; change --mlflow-port")
-    return Servers(f"http://{HOST}:{prefect_port}", f"http://{HOST}:{mlflow_port}")
+    is_own = environment.served_database(home) == environment.database(home)
+    prefect, mlflow = (f"http://{HOST}:{port}" for port in (prefect_port, mlflow_port))
+    return Servers(prefect, mlflow, "home" if is_own else "shared")
 
 
 def announced(home: Path) -> Servers | None:
@@ -73,7 +76,9 @@ def connect(home: Path) -> str:
     elif environment.prefect_api() is None:
         environment.lock_own_prefect(home)
     api, mlflow = environment.prefect_api(), environment.tracking_uri(home)
-    prefect = api.removesuffix("/api") if api else str(home / "prefect")
+    kept = environment.prefect_database()
+    own = home / "prefect" if isinstance(kept, Path) else kept[0]  # its value may hold a password
+    prefect = api.removesuffix("/api") if api else own
     hint = "" if api else "; no server runs, `lightreasoner up` shows them"
     return f"records: Prefect {prefect}, MLflow {mlflow}{hint}"
 
@@ -107,11 +112,12 @@ def look(home: Path) -> bool:
 def _records(home: Path) -> str:
     """The tracking URI.
 
-    The server of this home's `up` serves the database under home, which is there whatever becomes
-    of the server.
+    Where the server of this home's `up` serves the database under home, that is there whatever
+    becomes of the server. One on a shared database gets copies, as a server elsewhere does.
     """
     uri, servers = environment.tracking_uri(home), announced(home)
-    return environment.database(home) if servers is not None and servers.mlflow == uri else uri
+    is_own = servers is not None and (servers.mlflow, servers.database) == (uri, "home")
+    return environment.database(home) if is_own else uri
 
 
 def check_prefect() -> None:
@@ -135,12 +141,15 @@ def check_prefect() -> None:
 
 
 def check_prefect_database(whole: bool = False) -> None:
-    """Raise DatabaseError if Prefect's database under home cannot be used; waits for a locked one.
+    """Raise DatabaseError if Prefect's database cannot be used; waits for a locked one.
 
-    `whole` looks at all of it.
+    `whole` looks at all of a SQLite database under home.
     """
-    if path := environment.prefect_database():
-        databases.check(path, "Prefect's record of earlier runs", whole)
+    found = environment.prefect_database()
+    if isinstance(found, Path):
+        databases.check(found, "Prefect's record of earlier runs", whole)
+    else:
+        databases.check_server(*found)
 
 
 def check_mlflow(home: Path, uri: str = "") -> None:
@@ -151,6 +160,13 @@ def check_mlflow(home: Path, uri: str = "") -> None:
     uri, own = uri or _records(home), environment.database(home)
     path = Path((uri if uri.startswith("sqlite:") else own).removeprefix("sqlite:///"))
     databases.check(path, "MLflow's runs and registered models")
+
+
+def check_served(home: Path) -> None:
+    """Raise DatabaseError if the database that MLflow's server is to keep cannot be used."""
+    served = environment.served_database(home)
+    check_mlflow(home, served)
+    databases.check_server(environment.BACKEND, served)
 
 
 def check_space(home: Path) -> None:
@@ -165,10 +181,9 @@ def check_space(home: Path) -> None:
 
 def services(home: Path, servers: Servers, form: str = "") -> list[Service]:
     """The three, in the order of their start; it needs `form`, the parameters as JSON."""
-    parameters, database = home / "up" / "params.json", environment.database(home)
+    parameters = home / "up" / "params.json"
     ports = [int(address.rpartition(":")[2]) for address in (servers.prefect, servers.mlflow)]
     prefect, mlflow = (["--host", HOST, "--port", str(port)] for port in ports)
-    files = ["--serve-artifacts", "--artifacts-destination", str(home / "mlflow" / "artifacts")]
     return [
         Service(
             "prefect",
@@ -186,10 +201,7 @@ def services(home: Path, servers: Servers, form: str = "") -> list[Service]:
             servers.mlflow,
             [
                 *["-m", "mlflow", "server", "--app-name", "lightreasoner"],
-                *["--workers", "1", "--backend-store-uri"],
-                database,
-                *mlflow,
-                *files,
+                *["--workers", "1", "--serve-artifacts", *mlflow],
             ],
             lambda _since: _answers(servers.mlflow + MLFLOW_HEALTH),
             ports[1],
@@ -222,7 +234,7 @@ def _make_database(home: Path) -> None:
     """Make MLflow's database; the server's processes break one that they make at the same time."""
     from tasks.tracking import route
 
-    route.make_database(environment.database(home))
+    route.make_database(environment.served_database(home))
 
 
 def _answers(address: str) -> bool:

@@ -25,6 +25,7 @@ from lightreasoner.cli import (
     preset,
     samples,
     stage,
+    store,
 )
 from lightreasoner.cli.options import (
     EVALUATE,
@@ -32,6 +33,7 @@ from lightreasoner.cli.options import (
     PIPELINE,
     SAMPLE_SETS,
     SINGLE_STAGES,
+    STORE,
     command_name,
 )
 from lightreasoner.cli.output import log_to_stderr
@@ -99,6 +101,7 @@ def application(samples_diff: Callable[..., None] | None = None) -> typer.Typer:
     app.command(rich_help_panel=SAMPLE_SETS)(explain.explain)
     sample_sets = samples.application(samples_diff)
     app.add_typer(sample_sets, name="samples", rich_help_panel=SAMPLE_SETS)
+    app.add_typer(store.application(), name="store", rich_help_panel=STORE)
     return app
 
 

@@ -13,8 +13,9 @@ SINGLE_STAGES = "Single stages"
 EVALUATE = "Evaluate"
 SAMPLE_SETS = "Sample sets"
 MODELS = "Models"
+STORE = "The store"
 SERVERS = "Servers"
-GROUPS = (PIPELINE, SINGLE_STAGES, EVALUATE, SAMPLE_SETS, MODELS, SERVERS)
+GROUPS = (PIPELINE, SINGLE_STAGES, EVALUATE, SAMPLE_SETS, MODELS, STORE, SERVERS)
 """The groups of commands in --help, in its order."""
 
 ParamsFile = Annotated[

@@ -135,9 +135,13 @@ class Store:
 
     def find(self, job: Job) -> Outcome | None:
         """The stored result; None if missing or damaged. Its payload is read, to the last byte."""
-        entry = self.entry(job.stage, job.key)
+        return self.stored(job.stage, job.key)
+
+    def stored(self, stage: Stage, key: str) -> Outcome | None:
+        """As `find`, by stage and fingerprint."""
+        entry = self.entry(stage, key)
         try:
-            manifest = _read_manifest(entry, job.key)
+            manifest = read_manifest(entry, key)
             curves = artifacts.file_sha256(entry / "metrics.jsonl")
             found = artifacts.of(entry / "payload", anew=True)
         except (ArtifactError, OSError, ValueError, KeyError, TypeError):
@@ -209,7 +213,7 @@ class Store:
                 "peak_memory_mib": peak_memory_mib(),
             }
             manifest = write_manifest(new, written)
-            _seal_entry(new, entry)
+            seal_entry(new, entry)
         except (OSError, SafetensorError) as error:
             raise artifacts.disk_full(error, self.home) from error
         finally:
@@ -246,17 +250,21 @@ def _pin_code() -> None:
         running_code(stage.module)
 
 
-def _read_manifest(entry: Path, key: str) -> dict[str, Any]:
+def read_manifest(entry: Path, key: str) -> dict[str, Any]:
+    """A stored manifest. Raises OSError, and as `check_manifest`."""
+    return check_manifest(untrusted.read_text(entry / "manifest.json", ArtifactError), key)
+
+
+def check_manifest(text: str, key: str) -> dict[str, Any]:
     """A manifest as it was written, with all that its readers need.
 
-    Raises ArtifactError, KeyError, TypeError, OSError or ValueError.
+    Raises ArtifactError, KeyError, TypeError or ValueError.
     """
-    text = untrusted.read_text(entry / "manifest.json", ArtifactError)
     manifest: dict[str, Any] = untrusted.json_value(text)
     if manifest["fingerprint"] != key:
-        raise ValueError(f"{entry}: another fingerprint's manifest")
+        raise ValueError("another fingerprint's manifest")
     if text != _text(manifest) or manifest["seal"] != _seal(manifest):
-        raise ValueError(f"{entry}: the manifest was changed")
+        raise ValueError("the manifest was changed")
     for field in MANIFEST_FIELDS:
         manifest[field]
     return manifest
@@ -313,7 +321,7 @@ class _Recorder:
         self.watcher.metric(name, value, step)
 
 
-def _seal_entry(new: Path, entry: Path) -> None:
+def seal_entry(new: Path, entry: Path) -> None:
     """Make a finished entry read-only, force it onto the disk and rename it into place."""
     for file in artifacts.files_under(new):
         file.chmod(0o444)

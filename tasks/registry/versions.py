@@ -108,6 +108,7 @@ def _unwritten(error: OSError, model: Path, location: str) -> Exception:
     return RegistryError(_unregistered(f"{location} cannot be written ({error})", model))
 
 
+@route.files_pass()
 def download(uri: str, out: Path) -> Path:
     """Copy a version's files (`models:/NAME@ALIAS`, `models:/NAME/VERSION`) into `out`.
 
@@ -187,6 +188,7 @@ def _ensure_registered_model(client: MlflowClient, name: str) -> None:
             raise
 
 
+@route.files_pass()
 def _log_model(
     client: MlflowClient,
     model: Artifact,

@@ -1,15 +1,17 @@
 """Where MLflow's records are: a database, a server; the project's experiment there."""
 
+import contextlib
 import fcntl
 import logging
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from http.client import HTTPException
 from pathlib import Path
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.environment_variables import MLFLOW_TRACKING_URI
+from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_TIMEOUT, MLFLOW_TRACKING_URI
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
@@ -22,6 +24,8 @@ EXPERIMENT_TAGS = {
 }
 SQLITE = "sqlite:///"
 ANSWER_SECONDS = 2.0
+FILE_SECONDS = 1800
+"""A server's for one file: it answers when S3 has all of it, or it has fetched it from there."""
 
 log = logging.getLogger(__name__)
 
@@ -138,6 +142,17 @@ def answers(server: str) -> bool:
     except (OSError, HTTPException):
         return False
     return True
+
+
+@contextlib.contextmanager
+def files_pass() -> Iterator[None]:
+    """Let a server take FILE_SECONDS for a call in this block; all of the process wait so long."""
+    before = MLFLOW_HTTP_REQUEST_TIMEOUT.get()
+    MLFLOW_HTTP_REQUEST_TIMEOUT.set(max(before, FILE_SECONDS))
+    try:
+        yield
+    finally:
+        MLFLOW_HTTP_REQUEST_TIMEOUT.set(before)
 
 
 def set_tracking_uri(tracking_uri: str) -> None:

@@ -125,7 +125,6 @@ def test_the_order_of_the_rows_does_not_count() -> None:
     assert recover(rows[::-1], spelling()) == ([A, BC, D], [None] * 4)
 
 
-@settings(deadline=None)
 @given(st.text(alphabet=st.characters(codec="utf-8", exclude_categories=("Cs",)), max_size=40))
 def test_every_prefix_of_the_tokenizers_own_spelling_is_recovered(text: str) -> None:
     """What token_boundaries.py says of byte-pair tokenizers, on the shipped expert's."""
@@ -136,7 +135,6 @@ def test_every_prefix_of_the_tokenizers_own_spelling_is_recovered(text: str) -> 
     assert recover(rows_of(ids, tokenizer), tokenizer) == (ids, [None] * (len(ids) + 1))
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(A, DD), max_size=8), st.data())
 def test_what_is_recovered_has_the_rows_text_and_length(
     ids: list[int], data: st.DataObject
@@ -152,7 +150,6 @@ def test_what_is_recovered_has_the_rows_text_and_length(
             assert tokenizer.decode(found[:step]) == prefix
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(A, DD), max_size=8))
 def test_with_every_row_what_is_recovered_is_what_was_written(ids: list[int]) -> None:
     """With a row a step, every boundary is tied down by text and count: no id can be another."""
@@ -289,9 +286,7 @@ def sample_rows(draw: st.DrawFn) -> Rows:
     return rows
 
 
-@settings(
-    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=sample_rows())
 def test_there_and_back_gives_the_same_samples(
     rows: Rows, tiny_expert: Path, tmp_path_factory: pytest.TempPathFactory

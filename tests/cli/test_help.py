@@ -15,6 +15,7 @@ GROUPS = {
     ],
     "Evaluate": ["evaluate", "prompts", "grade", "pair", "power"],
     "Sample sets": ["keep", "gold", "explain", "samples"],
+    "The store": ["store"],
 }  # fmt: skip
 WITH_SERVERS = {
     **GROUPS,

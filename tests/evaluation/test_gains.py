@@ -127,7 +127,7 @@ def test_the_gains_of_two_prompts_and_of_one() -> None:
     assert [kind for kind, _, _ in gains.comparisons(CHAT, CHAT)] == ["total", "reasoning"]
 
 
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(st.lists(st.tuples(*[st.sampled_from("+~!-l")] * 4), min_size=1, max_size=20))
 def test_the_total_is_format_and_reasoning(marks: list[tuple[str, ...]]) -> None:
     columns = ["".join(each) for each in zip(*marks, strict=True)]

@@ -200,7 +200,7 @@ def test_a_decision_is_json(tmp_path: Path) -> None:
     assert found["over_champion"] is None
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.text("+-", min_size=30, max_size=30), st.text("+-", min_size=30, max_size=30))
 def test_two_models_never_take_the_alias_from_each_other(one: str, two: str) -> None:
     """On the same problems no pair of models is each better than the other: no flapping."""

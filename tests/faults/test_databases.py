@@ -1,6 +1,7 @@
 """Prefect's and MLflow's databases damaged, empty, locked, read-only; their first start killed."""
 
 import contextlib
+import dataclasses
 import os
 import random
 import sqlite3
@@ -15,6 +16,7 @@ from checkout import ROOT
 from command_line import call
 from ports import free_port
 
+from flows import environment
 from flows.servers import databases, local
 from flows.servers.databases import DatabaseError
 from lightreasoner.presets import PRESETS
@@ -261,12 +263,132 @@ def test_commands_that_need_no_database_do_not_mind(home: Path) -> None:
     assert "nothing was running" in call("down").stdout
 
 
-def test_another_database_of_prefects_is_not_looked_at(
+def test_another_database_takes_the_place_of_that_under_home(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     noise(home / PREFECT)
-    monkeypatch.setenv("PREFECT_SERVER_DATABASE_CONNECTION_URL", "postgresql+asyncpg://host/name")
+    noise(home / MLFLOW)
+    another = home / "another.db"
+    monkeypatch.setenv("PREFECT_API_DATABASE_CONNECTION_URL", f"sqlite+aiosqlite:///{another}")
+    monkeypatch.setenv("MLFLOW_BACKEND_STORE_URI", f"sqlite:///{another}")
     local.check_prefect_database()
+    local.check_served(home)
+
+
+NOBODY = "127.0.0.1:9"
+
+
+@pytest.mark.parametrize(
+    ("variable", "command"),
+    [
+        ("PREFECT_SERVER_DATABASE_CONNECTION_URL", ("run",)),
+        ("PREFECT_API_DATABASE_CONNECTION_URL", ("up", *SERVERS)),
+        ("MLFLOW_BACKEND_STORE_URI", ("up", *SERVERS)),
+    ],
+)
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        (
+            f"postgresql+asyncpg://u:my%2Fsecret@{NOBODY}/x?password=secret",
+            f" postgresql+asyncpg://u:***@{NOBODY}/x: no way in ([Errno 111] Connect call failed "
+            "('127.0.0.1', 9)); start that server, or mend the URL",
+        ),
+        (
+            f"postgresql+no_such_driver://u:secret@{NOBODY}/x",
+            f" postgresql+no_such_driver://u:***@{NOBODY}/x: its driver is not installed (Can't "
+            "load plugin: sqlalchemy.dialects:postgresql.no_such_driver); "
+            "pip install -e '.[shared]'",
+        ),
+        (
+            "u:secret@host/x",
+            ": is no URL of a database, such as postgresql+asyncpg://user@host/name; a password in "
+            "it is written in percent-encoding",
+        ),
+    ],
+)
+def test_commands_refuse_a_database_server_that_lets_nobody_in(
+    home: Path,
+    variable: str,
+    command: tuple[str, ...],
+    url: str,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In one line, before anything starts, and without the password."""
+    for start in ("flows.servers.own_prefect.start", "flows.servers.up.serve"):
+        monkeypatch.setattr(start, lambda *_: pytest.fail("it has started"))
+    monkeypatch.setenv(variable, url)
+    result = call(*command)
+    assert result.exit_code == 2
+    (line,) = [line for line in result.stderr.splitlines() if not line.startswith("records: ")]
+    assert line == f"error: {variable}{said}"
+    assert "secret" not in result.output
+
+
+def test_what_up_keeps_for_mlflow_is_in_the_environment_alone(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command line is read by all users of the machine, and kept in the manager's settings."""
+    own = environment.environment_of_servers(home, "http://p", "http://m")
+    assert own["MLFLOW_BACKEND_STORE_URI"] == environment.database(home)
+    assert own["MLFLOW_ARTIFACTS_DESTINATION"] == str(home / "mlflow" / "artifacts")
+    assert str(local.at(home, 1, 2)) == "http://127.0.0.1:1 http://127.0.0.1:2 home"
+
+    url = "postgresql://u:secret@host/x"
+    monkeypatch.setenv("MLFLOW_BACKEND_STORE_URI", url)
+    monkeypatch.setenv("MLFLOW_ARTIFACTS_DESTINATION", "s3://bucket/mlflow")
+    given = environment.environment_of_servers(home, "http://p", "http://m")
+    assert given["MLFLOW_BACKEND_STORE_URI"] == url
+    assert given["MLFLOW_ARTIFACTS_DESTINATION"] == "s3://bucket/mlflow"
+    servers = local.at(home, 1, 2)
+    assert str(servers) == "http://127.0.0.1:1 http://127.0.0.1:2 shared"
+    words = [word for each in local.services(home, servers) for word in each.arguments]
+    assert "mlflow" in words
+    assert not [word for word in words if "secret" in word]
+
+
+def test_runs_are_written_under_home_where_up_keeps_another_database(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its server gets copies, as one elsewhere does."""
+    servers = local.Servers("http://p", "http://m")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://m")
+    for kept, uri in (("home", environment.database(home)), ("shared", "http://m")):
+        found = dataclasses.replace(servers, database=kept)
+        monkeypatch.setattr(local, "announced", lambda _, found=found: found)
+        assert local._records(home) == uri
+
+
+def test_sync_has_the_login_of_the_server_of_up(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a shared database it may lack runs, as one elsewhere may."""
+    seen: list[str] = []
+
+    def send_all(*_: object) -> tuple[list[str], bool]:
+        seen.append(os.environ["MLFLOW_TRACKING_PASSWORD"])
+        return [], True
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(local, "running", lambda _: local.Servers("http://p", "http://m", "shared"))
+    monkeypatch.setattr("tasks.tracking.sync.send_all", send_all)
+    assert call("sync", "--all").exit_code == 0
+    assert seen == [environment.login(home).partition(":")[2]]
+
+
+@pytest.mark.parametrize("url", ["https://u:secret@host", "postgresql://u:secret@host/x"])
+def test_a_password_in_the_tracking_uri_is_refused(
+    home: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be kept with the runs that wait for the server, and shown."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", url)
+    result = call("run")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.splitlines() == [
+        "error: MLFLOW_TRACKING_URI: holds a password; leave it out and set "
+        "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or PGPASSFILE for PostgreSQL"
+    ]
 
 
 @pytest.mark.slow

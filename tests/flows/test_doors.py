@@ -143,7 +143,7 @@ def test_no_variable_of_the_shell_opens_the_servers(
     assert f"{ours['MLFLOW_TRACKING_USERNAME']}:{ours['MLFLOW_TRACKING_PASSWORD']}" == login
     options = [
         f"{option} {value}"
-        for service in local.services(tmp_path, local.at(4200, 5000))[:2]
+        for service in local.services(tmp_path, local.at(tmp_path, 4200, 5000))[:2]
         for option, value in itertools.pairwise(service.arguments)
     ]
     assert options.count("--host 127.0.0.1") == 2

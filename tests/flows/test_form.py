@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from annotated_types import Ge, Gt, Le, MinLen
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -34,7 +34,6 @@ CHANGES = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None)
 @given(st.sampled_from(NAMES), CHANGES)
 def test_a_form_says_all_parameters(preset: Any, changes: dict[str, Any]) -> None:
     tree = PRESETS[preset].model_dump(mode="json")

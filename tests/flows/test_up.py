@@ -377,4 +377,4 @@ def test_logs_are_rotated(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_both_servers_cannot_have_one_port() -> None:
     with pytest.raises(ServerError, match="port 4200 is given to both"):
-        local.at(4200, 4200)
+        local.at(Path("home"), 4200, 4200)

@@ -306,7 +306,7 @@ def graders() -> set[int]:
     return found
 
 
-@settings(deadline=None, max_examples=3)
+@settings(max_examples=3)
 @given(st.lists(st.tuples(st.text(), st.sampled_from(["4", r"\frac{1}{2}", "A"])), max_size=40))
 def test_any_text_gets_an_outcome(rows: list[tuple[str, str]]) -> None:
     found = grade([answer(response, gold, "tuned") for response, gold in rows])

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from checkout import SHARED
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lightreasoner.data import sources
@@ -484,14 +484,12 @@ INTEGERS = st.integers(-(10**12), 10**12)
 
 
 @given(INTEGERS, INTEGERS)
-@settings(deadline=None)
 def test_integers_are_exact(gold: int, other: int) -> None:
     for text in str(other), f"{other:,}", f"{other}.0", rf"\boxed{{{other}}}":
         assert is_correct(text, problem(str(gold)), "gsm8k") is (other == gold)
 
 
 @given(INTEGERS, st.sampled_from([-1, 1, 100, -100]))
-@settings(deadline=None)
 def test_no_neighbour_of_an_integer_is_right(gold: int, distance: int) -> None:
     assert not is_correct(str(gold + distance), problem(str(gold)), "gsm8k")
     if gold:
@@ -499,14 +497,12 @@ def test_no_neighbour_of_an_integer_is_right(gold: int, distance: int) -> None:
 
 
 @given(st.integers(-999, 999), st.integers(1, 999), st.integers(-999, 999), st.integers(1, 999))
-@settings(deadline=None)
 def test_fractions_are_exact(a: int, b: int, c: int, d: int) -> None:
     gold = problem(rf"\frac{{{a}}}{{{b}}}")
     assert is_correct(f"{c}/{d}", gold, "math") is (Fraction(a, b) == Fraction(c, d))
 
 
 @given(st.lists(st.integers(-99, 99), min_size=2, max_size=6), st.randoms())
-@settings(deadline=None)
 def test_a_list_has_no_order_but_a_tuple_has(elements: list[int], random: Any) -> None:
     shuffled = random.sample(elements, len(elements))
     gold, answer = (", ".join(map(str, numbers)) for numbers in (elements, shuffled))
@@ -516,7 +512,6 @@ def test_a_list_has_no_order_but_a_tuple_has(elements: list[int], random: Any) -
 
 
 @given(st.text(max_size=60), st.sampled_from(["7", "x^2+1", "(1,2]", "1.5", "B"]))
-@settings(deadline=None)
 def test_any_text_has_a_verdict(text: str, gold: str) -> None:
     for response in text, rf"\boxed{{{text}}}", f"The answer is {text}":
         for benchmark in "minerva_math", "mmlu_stem", "tuned":
@@ -524,7 +519,6 @@ def test_any_text_has_a_verdict(text: str, gold: str) -> None:
 
 
 @given(st.text("0123456789.,+-/^(){}[]=<>x\\ %eabcd", max_size=25))
-@settings(deadline=None)
 def test_an_answer_that_is_boxed_is_the_answer_itself(text: str) -> None:
     if text.strip():
         assert is_correct(text, problem(text), "math")

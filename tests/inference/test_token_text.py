@@ -5,7 +5,7 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from written_steps import write_tokenizer
@@ -73,14 +73,12 @@ def test_tokens_in_the_style_of_sentencepiece(tmp_path: Path) -> None:
     assert texts(tokens) == [" the", "é", "\n", "⟨E2⟩"]
 
 
-@settings(deadline=None)
 @given(text=st.text())
 def test_any_text_can_be_read_back_from_its_bytes(by_byte: Texts, text: str) -> None:
     tokens = by_byte.running([*text.encode()])
     assert "".join(RAW.sub("", token) for token in texts(tokens)) == "".join(map(visible, text))
 
 
-@settings(deadline=None)
 @given(ids=st.lists(st.integers(0, 300)))
 def test_no_ids_give_a_text_that_hides_something(by_byte: Texts, ids: list[int]) -> None:
     tokens = by_byte.running(ids)
@@ -89,7 +87,6 @@ def test_no_ids_give_a_text_that_hides_something(by_byte: Texts, ids: list[int])
         assert char in " \n" or unicodedata.category(char) not in HIDDEN | {"Cs"}
 
 
-@settings(deadline=None)
 @given(text=st.text(st.characters(min_codepoint=32, max_codepoint=0x17F), max_size=40))
 def test_a_real_tokenizer_agrees(text: str) -> None:
     tokenizer = Tokenizer.from_file(str(EXPERT / "tokenizer.json"))

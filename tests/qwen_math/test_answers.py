@@ -1,7 +1,7 @@
 r"""Bare and normalised gold answers."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lightreasoner.qwen_math import toolkit
@@ -57,7 +57,6 @@ def test_finds_the_bare_answer(text: str, answer: str) -> None:
 
 
 @given(st.text(), st.sampled_from(["math", "math500", "minerva_math"]))
-@settings(deadline=None)
 def test_a_solutions_gold_is_what_a_response_of_the_same_text_gives(
     text: str, benchmark: str
 ) -> None:

@@ -57,7 +57,7 @@ def test_some_latex_needs_the_whole_context() -> None:
     assert parse_latex(r"f\sin:a_{1}\rfloor:") == sympy.Symbol("f")
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.lists(st.sampled_from(TOKENS), max_size=12))
 def test_any_latex_is_read_as_sympy_reads_it(tokens: list[str]) -> None:
     text = "".join(tokens)
@@ -187,7 +187,7 @@ def slow_verdict(answer: str, gold: str) -> bool:
         return found
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(PAIRS)
 def test_the_verdict_is_that_of_sympy_alone(pair: tuple[str, str]) -> None:
     """Of 500 pairs, tried once, all agreed."""

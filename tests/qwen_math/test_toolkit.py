@@ -11,7 +11,7 @@ from typing import Any
 import json_lines
 import pytest
 from checkout import SHARED
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lightreasoner.data.sources import problem_of_row
@@ -118,7 +118,6 @@ def test_verdicts(response: str, correct: bool) -> None:
 
 
 @given(st.text(), st.sampled_from(["7", "B", "AC", ""]), st.sampled_from(["math", "mmlu_stem"]))
-@settings(deadline=None)
 def test_any_response_has_a_prediction(response: str, gold: str, benchmark: str) -> None:
     """Normalised, unless a letter is wanted: then it may be the response's trimmed text."""
     for text in response, "\\boxed{" + response, f"The answer is {response}":

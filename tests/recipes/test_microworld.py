@@ -42,7 +42,7 @@ SEEDS = st.integers(0, 2**32)
 # Problems
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(set_name=st.sampled_from(SETS), seeds=st.tuples(SEEDS, SEEDS, SEEDS))
 def test_splits_share_no_question_for_any_seeds(set_name, seeds):
     drawn = [

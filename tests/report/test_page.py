@@ -462,7 +462,7 @@ def test_damaged_inputs_are_named(
     assert "\n" not in str(caught.value)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.floats(0, 50, width=32), min_size=1, max_size=30), st.integers(0, 30))
 def test_the_histogram_counts_every_step(kl: list[float], kept: int) -> None:
     values = pd.Series(kl)

@@ -14,11 +14,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import bounded_servers
 import pytest
 import stored_pipeline
 from checkout import PATHS
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from flows.cli import app
 from flows.results import records
@@ -451,3 +454,23 @@ def test_what_is_no_waiting_run_is_named(
 def test_the_command_asks_for_one_run_or_all(run: str | None, is_all: bool) -> None:
     with pytest.raises(ConfigError, match="name one run, by name or id, or give --all"):
         app.sync(run, is_all)
+
+
+@pytest.mark.parametrize("is_waiting", [True, False])
+def test_a_server_that_hands_a_file_on_may_take_its_time(
+    is_waiting: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It answers when S3 has the file, or it has fetched it; other calls fail in time."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    (tmp_path / "weights").write_bytes(b"x" * 100_000)
+
+    def speak(caller: socket.socket) -> None:
+        time.sleep(2)
+        caller.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")
+
+    with bounded_servers.serving(speak) as server:
+        place = get_artifact_repository(f"{server.url}/mlflow-artifacts/artifacts/0")
+        with route.files_pass() if is_waiting else pytest.raises(MlflowException, match="timeout"):
+            place.log_artifact(str(tmp_path / "weights"))
+    assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "1"

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -51,7 +51,6 @@ def test_it_is_zero_where_pi_is_the_label() -> None:
     torch.testing.assert_close(states.grad, torch.zeros_like(states))
 
 
-@settings(deadline=None)
 @given(samples=st.integers(1, 9), seed=st.integers(0, 99), in_flight=st.sampled_from([1, 120, 999]))
 def test_equals_a_dense_oracle_whatever_the_pieces(samples: int, seed: int, in_flight: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
