@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lightreasoner import config, memory
+from lightreasoner import config, memory, processes
 from lightreasoner.cli import last_door
 from lightreasoner.cli.app import Commands, root_options
 from lightreasoner.cli.options import Overrides, ParamsFile
@@ -134,13 +134,12 @@ def grading(
     """
     from benchmarks import grading
     from lightreasoner.cli import grade
-    from lightreasoner.grading.grade import usable_cores
 
     asked = grade.read_answers(responses)[1] if responses else grading.made(answers, seed)
     if hostile is None:
         hostile = len(asked) // ANSWERS_A_HOSTILE
     with TerminalBar("bench") as bar:
-        found = grading.grading_speed(asked, hostile, workers or usable_cores(), bar)
+        found = grading.grading_speed(asked, hostile, workers or processes.usable_cores(), bar)
     _write(found, grading.summary(found), out)
 
 

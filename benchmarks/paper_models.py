@@ -147,6 +147,23 @@ def tiny(hidden: int) -> Shape:
     return Shape(hidden, 2 * hidden, 2, 4, 2)
 
 
+def settings(layout: Layout, shape: Shape) -> Qwen2Config:
+    """The model's configuration."""
+    return Qwen2Config(
+        vocab_size=layout.rows,
+        hidden_size=shape.hidden,
+        intermediate_size=shape.intermediate,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.key_value_heads,
+        max_position_embeddings=layout.context,
+        rope_parameters={"rope_type": "default", "rope_theta": shape.rope_theta},
+        tie_word_embeddings=layout.tied,
+        bos_token_id=END,
+        eos_token_id=layout.config_end,
+    )
+
+
 def write(
     path: Path, name: str, tokenizer_json: str, seed: int, shape: Shape | None = None
 ) -> Path:
@@ -156,19 +173,7 @@ def write(
     layout = LAYOUTS[name]
     own = shape or layout.shape
     torch.manual_seed(seed)
-    config = Qwen2Config(
-        vocab_size=layout.rows,
-        hidden_size=own.hidden,
-        intermediate_size=own.intermediate,
-        num_hidden_layers=own.layers,
-        num_attention_heads=own.heads,
-        num_key_value_heads=own.key_value_heads,
-        max_position_embeddings=layout.context,
-        rope_parameters={"rope_type": "default", "rope_theta": own.rope_theta},
-        tie_word_embeddings=layout.tied,
-        bos_token_id=END,
-        eos_token_id=layout.config_end,
-    )
+    config = settings(layout, own)
     dtype = torch.bfloat16 if shape is None else torch.float32
     model = AutoModelForCausalLM.from_config(config, dtype=dtype)
     with torch.no_grad():

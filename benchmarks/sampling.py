@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lightreasoner.grading.grade import usable_cores
+from lightreasoner import processes
 from lightreasoner.inference import loading, prompts, vocabulary
 from lightreasoner.inference.batching import fitting_rows, shard_prompts
 from lightreasoner.inference.decode import Completion, decode
@@ -286,7 +286,7 @@ def conditions(compute: "Compute") -> dict[str, Any]:
         device = torch.cuda.get_device_name()
     return {
         "device": device,
-        "cores": usable_cores(),
+        "cores": processes.usable_cores(),
         "dtype": compute.dtype,
         "python": platform.python_version(),
         "packages": package_versions(),

@@ -275,6 +275,12 @@ class Finetune(Section):
         description="Linear layers that get an adapter.",
     )
     seed: Seed = Field(42, description="Seed for LoRA's A, dropout and the order of samples.")
+    processes: int = Field(
+        1,
+        ge=1,
+        le=1_024,
+        description="Processes that share each update's samples, on cuda each with its own GPU.",
+    )
     validation_share: float = Field(
         0.05, ge=0, lt=1, description="Share of the problems whose samples are held out."
     )

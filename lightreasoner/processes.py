@@ -6,6 +6,11 @@ import sys
 from pathlib import Path
 
 
+def usable_cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def start(module: str, **variables: str) -> "subprocess.Popen[bytes]":
     """Run a module with pipes to its input and from its output, and these environment variables.
 

@@ -47,7 +47,7 @@ def grade(
         assert process.stdin is not None
         assert process.stdout is not None
         batch = {
-            "workers": min(workers or usable_cores(), len(answers)),
+            "workers": min(workers or processes.usable_cores(), len(answers)),
             "answers": list(map(asdict, answers)),
         }
         sender = threading.Thread(target=_send, args=(batch, process.stdin))
@@ -123,11 +123,6 @@ def _process() -> Iterator["subprocess.Popen[bytes]"]:
         finally:
             if not is_fine or keeper not in _shared:
                 keeper.end()
-
-
-def usable_cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _worker_module() -> str:

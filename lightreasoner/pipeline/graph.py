@@ -169,11 +169,15 @@ def external_inputs(params: Params, wanted: Collection[str] = EXTERNAL) -> Input
     """What the graph starts from: both models and the sources of problems, checked.
 
     A wrong model, an amateur of another vocabulary or a missing file is refused here, before any
-    stage runs. Raises ModelError or ProblemsError.
+    stage runs; where all stages will, so are more processes than this machine has devices for.
+    Raises ModelError or ProblemsError.
     """
     from lightreasoner.data import demos, sources
     from lightreasoner.inference import loading, vocabulary
+    from lightreasoner.tuning import launch
 
+    if set(wanted) == set(EXTERNAL):
+        launch.check(params.finetune.processes, resolved(params.compute).device)
     problems, benchmarks = params.prepare, params.evaluate
     resolve: dict[str, Callable[[], Artifact]] = {
         "expert": lambda: loading.resolve(params.models.expert),

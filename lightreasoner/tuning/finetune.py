@@ -9,6 +9,7 @@ reproduce bugs in the authors' code, to measure what they do (docs/deviations.md
 import csv
 import itertools
 import json
+import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -23,6 +24,7 @@ from lightreasoner.inference import loading
 from lightreasoner.inference.forward import check_head
 from lightreasoner.storage import artifacts
 from lightreasoner.storage.artifacts import Inputs, Workspace
+from lightreasoner.tuning import launch, ranks
 from lightreasoner.tuning.loss import Batch, collate
 from lightreasoner.tuning.rows import (
     TrainingRow,
@@ -53,8 +55,15 @@ def write(inputs: Inputs, config: "Finetune", work: Workspace, watcher: "Watcher
     and the update whose adapter was kept.
 
     Raises ArtifactError or SelectionError for a sample set that is not this expert's, before the
-    model is loaded; ModelError for the model or a loss that is not finite.
+    model is loaded; ModelError for the model, a loss that is not finite, or more processes than
+    there are devices.
     """
+    launch.check(config.processes, work.compute.device)
+    (launch.run if config.processes > 1 else tune)(inputs, config, work, watcher)
+
+
+def tune(inputs: Inputs, config: "Finetune", work: Workspace, watcher: "Watcher") -> None:
+    """`write` in this process, as the only rank or as one of several; the first one writes."""
     expert, samples_dir, compute = inputs["expert"], inputs["samples"].path, work.compute
     check_samples(samples_dir, expert.path)
     tokenizer = loading.load_tokenizer(expert.path)
@@ -81,6 +90,8 @@ def write(inputs: Inputs, config: "Finetune", work: Workspace, watcher: "Watcher
         work.scratch,
         watcher,
     )
+    if not ranks.is_first():
+        return
     save_adapter(tuned, expert.digest, work.out)
     _write_csv(work.out / "curve.csv", ("update", *CURVE), curves.training)
     _write_csv(work.out / "validation.csv", ("update", *MEASURES), curves.validation)
@@ -135,6 +146,8 @@ def _forwards(rows: list[TrainingRow], config: "Finetune", tokens: int | None) -
     Prefixes of one trajectory that met in an update are read once.
     """
     size = config.samples_per_forward
+    if config.processes > 1:  # none should wait
+        size = min(size, math.ceil(config.samples_per_update / config.processes))
     if "last_column" in config.reference:  # padded as theirs: one sample per row, not by length
         return [rows[start : start + size] for start in range(0, len(rows), size)]
     if config.batching == "sample":

@@ -9,6 +9,7 @@ damaged or not finished is left out by name, and training goes on from the one b
 import json
 import logging
 import math
+import random
 import re
 import shutil
 import time
@@ -25,6 +26,7 @@ from torch.utils.data import DataLoader
 from lightreasoner.errors import ArtifactError, ModelError
 from lightreasoner.repeatable import deterministic
 from lightreasoner.storage import artifacts, payload
+from lightreasoner.tuning import ranks
 from lightreasoner.tuning.loss import Batch, summed_divergence
 from lightreasoner.tuning.stopping import Reading, Stopping
 from lightreasoner.tuning.validation import Validation
@@ -87,7 +89,7 @@ def train(
     Raises ModelError if the loss is not finite, or as `Stopping.ends`.
     """
     scratch.mkdir(parents=True, exist_ok=True)
-    checkpoint = last_good_checkpoint(scratch)
+    checkpoint = ranks.agreed(lambda: last_good_checkpoint(scratch))
     if checkpoint is not None and _has_stopped(checkpoint):
         updates = updates[: _number(checkpoint)]
     trainer = _trainer(model, updates, validation, objective, config, compute, scratch, watcher)
@@ -215,12 +217,15 @@ def _trainer(
             model.train()
             samples = sum(len(row.positions) for forward in inputs for row in forward)
             total = torch.zeros((), device=model.device)
-            for forward in inputs:
+            for number, forward in ranks.share(list(enumerate(inputs))):
+                if ranks.are_several():
+                    torch.manual_seed(_dropout_seed(config.seed, self.state.global_step, number))
                 batch = objective.collate(forward, model.device)
                 loss = summed_divergence(model.get_base_model(), batch, objective.vocabulary)
                 self.accelerator.backward(loss / samples)
                 total += loss.detach() / samples
-            return total
+            ranks.add_up_gradients(trained(model))
+            return ranks.total(total)
 
         def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
             metrics = measured(self.model)
@@ -237,7 +242,8 @@ def _trainer(
     def measured(model: Any) -> dict[str, float]:
         assert validation is not None
         model.eval()
-        found = validation.measure(model.get_base_model()) | validation.drift(model)
+        found = validation.measure(model.get_base_model())
+        found |= ranks.agreed(lambda: validation.drift(model))
         return {f"eval_{name}": value for name, value in found.items()}
 
     stopping = Stopping(config)
@@ -254,13 +260,23 @@ def _trainer(
     return trainer
 
 
+def trained(model: "PeftModel") -> list[Tensor]:
+    """LoRA's weights."""
+    return [weight for weight in model.parameters() if weight.requires_grad]
+
+
+def _dropout_seed(seed: int, update: int, forward: int) -> int:
+    """Of a forward pass of several ranks, whichever of them it falls to."""
+    return random.Random(f"{seed} {update} {forward}").getrandbits(63)
+
+
 def _arguments(
     updates: int, validates: bool, config: "Finetune", compute: "Compute", scratch: Path
 ) -> "TrainingArguments":
     """AdamW, a linear decay to 0, a checkpoint at every reading; nothing is reported anywhere."""
     from transformers import TrainingArguments
 
-    keeps_best = validates and config.stop != "none"
+    keeps_best = validates and config.stop != "none" and ranks.is_first()
     arguments = TrainingArguments(
         output_dir=str(scratch),
         max_steps=updates,
@@ -329,11 +345,16 @@ def _recorder(
                 )
             self._tell(logs, step)
 
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        def on_step_end(
+            self, args: Any, state: Any, control: Any, model: Any, **kwargs: Any
+        ) -> None:
+            if state.global_step in (1, updates):
+                ranks.check_equal(trained(model))
             if state.global_step == updates:
                 control.should_evaluate = measured is not None
             if time.monotonic() - self.saved > CHECKPOINT_SECONDS:
                 control.should_save = True
+            control.should_save &= ranks.is_first()
 
         def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if stopping.ends(_readings(state.log_history)):

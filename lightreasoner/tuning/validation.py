@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lightreasoner.inference.forward import batches, hidden_states
 from lightreasoner.sampling.contrast import entropy
-from lightreasoner.tuning import drift
+from lightreasoner.tuning import drift, ranks
 from lightreasoner.tuning.loss import Batch, collate, pieces, summed_divergence
 from lightreasoner.tuning.rows import TrainingRow, join_rows
 
@@ -44,19 +44,26 @@ class Validation:
         nats; `gold_perplexity`: exp of the mean negative log-likelihood of the solutions' tokens.
         """
         held_out = list(_batches(join_rows(self.rows), model.device))
-        sums = torch.stack([_loss_and_entropy(model, batch) for batch in held_out]).sum(dim=0)
-        loss, entropy_ = (sums / _samples(held_out)).tolist()
+        parts = [_loss_and_entropy(model, batch) for batch in ranks.share(held_out)]
+        loss, entropy_ = (_sum(parts, model, 2) / _samples(held_out)).tolist()
         found = {"loss": loss, "entropy": entropy_}
         if self.gold:
             gold = list(_batches(self.gold, model.device))
-            total = torch.stack([summed_divergence(model, batch).double() for batch in gold]).sum()
-            nll = total.item() / _samples(gold)
+            losses = [summed_divergence(model, batch).double() for batch in ranks.share(gold)]
+            nll = _sum(losses, model).item() / _samples(gold)
             found["gold_perplexity"] = math.exp(nll) if nll < LARGEST else math.inf
         return found
 
     def drift(self, model: "PeftModel") -> dict[str, float]:
         """How far the adapter moves the model, by drift.py's measures."""
         return drift.drift(model, list(_batches(self.steps, model.device)))
+
+
+def _sum(parts: list[Tensor], model: "PreTrainedModel", *shape: int) -> Tensor:
+    """The sum of all ranks' parts, each of this shape; a rank may have none."""
+    if not parts:
+        parts = [torch.zeros(shape, dtype=torch.float64, device=model.device)]
+    return ranks.total(torch.stack(parts).sum(dim=0))
 
 
 def _batches(rows: Sequence[TrainingRow], device: torch.device) -> list[Batch]:

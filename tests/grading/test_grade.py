@@ -19,10 +19,11 @@ from graded_calls import called, stumbling, waiting, working
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lightreasoner import processes
 from lightreasoner.data.problems import Problem
 from lightreasoner.errors import GradingError, ProblemsError
 from lightreasoner.grading import worker
-from lightreasoner.grading.grade import _receive, grade, shared_process, usable_cores
+from lightreasoner.grading.grade import _receive, grade, shared_process
 from lightreasoner.grading.types import OUTCOMES, Answer, Grade
 from lightreasoner.grading.worker import LIMITS
 
@@ -316,7 +317,7 @@ def test_any_text_gets_an_outcome(rows: list[tuple[str, str]]) -> None:
 
 
 def test_all_cores_are_used() -> None:
-    assert usable_cores() == len(os.sched_getaffinity(0))
+    assert processes.usable_cores() == len(os.sched_getaffinity(0))
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from lightreasoner.progress import Silent
 from lightreasoner.sampling import generate, score
 from lightreasoner.storage import artifacts, tables
 from lightreasoner.storage.artifacts import Workspace
+from lightreasoner.storage.shards import Piece, Shards
 
 # Ray leaves its own processes' handles to the garbage collector.
 pytestmark = pytest.mark.filterwarnings(
@@ -131,6 +132,27 @@ def test_what_goes_wrong_there_is_an_error_here(
     compute = ONE.model_copy(update={"workers": workers})
     with pytest.raises(ModelError, match=said), crew(make, compute) as found:
         list(found.pieces(RANGES))
+
+
+@pytest.mark.nightly
+def test_a_killed_worker_costs_the_shards_that_were_being_made(tmp_path: Path) -> None:
+    """Its own, and at most the one of the worker beside it; the next run makes these alone."""
+    shards = Shards(tmp_path, pa.schema({"n": pa.int64(), "process": pa.int64()}), 12, 3)
+    with (
+        pytest.raises(ModelError, match=r"a worker of compute.workers died"),
+        crew(partial(Squares, 9, "dies"), TWO) as workers,
+    ):
+        list(shards.compute(workers.pieces, lambda done: None))
+    asked = list[range]()
+
+    def again(ranges: Sequence[range]) -> Iterator[Piece]:
+        asked.extend(ranges)
+        return ((inputs, Squares()(inputs)) for inputs in ranges)
+
+    found = pa.concat_tables(shards.compute(again, lambda done: None))
+    assert found["n"].to_pylist() == [n * n for n in range(12)]
+    assert RANGES[3] in asked
+    assert len(asked) <= 2
 
 
 @pytest.mark.slow
