@@ -30,7 +30,7 @@ from lightreasoner.config import Params
 from lightreasoner.pipeline.graph import EXTERNAL, STAGES, Stage
 
 WITNESS = Path(__file__).with_name("witness")
-CONSOLE = [sys.executable, "-c", "from flows.cli.app import main; main()"]
+CONSOLE = [sys.executable, "-c", "from flows.cli.console import main; main()"]
 PURE = [sys.executable, "-m", "lightreasoner"]
 IMPORTED = [*{stage.module: None for stage in STAGES.values()}, "flows.cli.app", "peft"]
 """What a forked stage finds imported, torch and transformers with it."""
@@ -220,7 +220,7 @@ def _become(command: list[str], folder: Path, environment: Mapping[str, str]) ->
     torch.set_num_threads(1)
     runpy.run_path(str(WITNESS / "sitecustomize.py"))
     sys.argv = ["lightreasoner", *command]
-    from flows.cli.app import main
+    from flows.cli.console import main
 
     main()
 
