@@ -31,7 +31,8 @@ def choose(logits: Tensor, temperature: float, numbers: Tensor | None) -> Tensor
     temperature; UNSOUND where the logits are not finite.
     """
     largest, ids = logits.max(dim=-1)
-    if numbers is not None:
+    if temperature > 0:
+        assert numbers is not None
         ids = draw_tokens(logits, temperature, numbers)
     return ids.masked_fill(~torch.isfinite(largest), UNSOUND)
 

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 from lightreasoner import config
 from lightreasoner.forecast import shapes
 from lightreasoner.forecast.shapes import PUBLISHED, Shape
-from lightreasoner.inference.batching import _kept_bytes
+from lightreasoner.inference.batching import kept_bytes
 from lightreasoner.presets import AMATEUR, EXPERTS, PRESETS
 
 MATH = PUBLISHED["Qwen/Qwen2.5-Math-1.5B"]
@@ -49,7 +49,7 @@ def test_published_shapes_are_those_of_transformers(name: str) -> None:
     model = on_meta(PUBLISHED[name])
     assert PUBLISHED[name].parameters == model.num_parameters()
     assert round(PUBLISHED[name].parameters / 1e6, 1) == MILLIONS[name]
-    assert PUBLISHED[name].cache_bytes("bfloat16") == _kept_bytes(model)
+    assert PUBLISHED[name].cache_bytes("bfloat16") == kept_bytes(model, 2)
 
 
 def test_every_model_of_the_presets_has_a_shape() -> None:
@@ -70,7 +70,7 @@ def test_a_directorys_shape_is_its_config_json(tmp_path: Path) -> None:
         found = shapes.of("x", directory)
         assert found is not None
         assert found.parameters == model.num_parameters()
-        assert found.cache_bytes("float32") == _kept_bytes(model)
+        assert found.cache_bytes("float32") == kept_bytes(model, 4)
 
 
 def test_loras_parameters_are_pefts() -> None:

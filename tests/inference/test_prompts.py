@@ -42,7 +42,7 @@ def test_a_style_that_needs_a_template_says_so(tiny_expert: Path, style: PromptS
     tokenizer.chat_template = None
     with pytest.raises(
         ModelError,
-        match=rf"style {style} needs .*, but {tiny_expert} has none; use .* or cot or none$",
+        match=rf"style {style} needs .*, but {tiny_expert} has none; use one of .*, cot, none$",
     ):
         prompts.render_prompt("1", style, tokenizer)
     assert prompts.render_prompt("{1+1}? ", "qwen25-math-cot", tokenizer) == QWEN
@@ -63,7 +63,8 @@ def test_a_template_that_refuses_is_one_line(tiny_expert: Path) -> None:
     tokenizer = loading.load_tokenizer(tiny_expert)
     tokenizer.chat_template = "{{ raise_exception('System role not supported') }}"
     with pytest.raises(
-        ModelError, match=r"style chat: .* refuses it \(System role not supported\); use qwen25"
+        ModelError,
+        match=r"style chat: .* refuses it \(System role not supported\); use one of qwen25",
     ):
         prompts.render_prompt("1", "chat", tokenizer)
 
@@ -174,7 +175,7 @@ def test_a_template_that_takes_too_much_is_one_line(
 ) -> None:
     """Neither time nor memory of this process is the template's."""
     monkeypatch.setattr(chat_templates, "SECONDS", 0.3)
-    with pytest.raises(ModelError, match=f"style chat: .*{said}.*; use qwen25") as caught:
+    with pytest.raises(ModelError, match=f"style chat: .*{said}.*; use one of qwen25") as caught:
         chat_of(tiny_expert, template)
     assert "\n" not in str(caught.value)
 

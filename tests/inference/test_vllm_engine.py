@@ -3,6 +3,7 @@
 A stand-in writes what decoding in process writes; vLLM itself is in test_vllm.py.
 """
 
+import itertools
 import json
 import threading
 from collections.abc import Iterator
@@ -158,13 +159,11 @@ def test_one_wrong_answer_ends_the_stage_and_nothing_of_it_is_kept(
     tiny_expert: Path, tmp_path: Path
 ) -> None:
     with serving(tiny_expert) as server:
-        right = server.answer
+        right, calls = server.answer, itertools.count(1)
 
         def once_wrong(asked: Json) -> Json | None:
             made = right(asked)
-            return made and (
-                made | {"token_ids": [259]} if len(server.completions()) == 6 else made
-            )
+            return made and (made | {"token_ids": [259]} if next(calls) == 6 else made)
 
         server.answer = once_wrong
         with pytest.raises(EndpointError, match="wrote the token 259; the model has 259"):

@@ -29,6 +29,8 @@ from lightreasoner.tuning.trainer import SEAL, last_good_checkpoint
 KILLS = 10
 CHANGES = {"updates": 30, "validation_share": 0.3, "validate_every": 3, "batching": "sample"}
 PATIENCE = {"learning_rate": 0.5, "stop": "loss", "patience": 2}
+PATIENCE = {"learning_rate": 0.5, "stop": "loss", "patience": 2}
+DRIFT = {"learning_rate": 0.02, "stop": "drift", "drift_limit": 0.3}
 CHILD = """
 import os, sys
 from pathlib import Path
@@ -91,18 +93,13 @@ def test_a_resumed_tuning_ends_at_the_same_bytes(
     assert ("validation_entropy", 0) in again.heard
 
 
-def test_a_resumed_tuning_keeps_its_patience(
-    tiny_expert: Path, samples_dir: Path, tmp_path: Path
+@pytest.mark.parametrize("rule", [PATIENCE, DRIFT])
+def test_a_resumed_tuning_stops_where_it_would_have(
+    tiny_expert: Path, samples_dir: Path, tmp_path: Path, rule: dict[str, object]
 ) -> None:
-    """The held-out loss falls until some update; two readings later the tuning stops. It is cut
-    between those two, and once after the stop: then nothing is left to train."""
-    changes = {
-        "learning_rate": 0.5,
-        "stop": "loss",
-        "patience": 2,
-        "updates": 60,
-        "validate_every": 2,
-    }
+    """By patience two readings after the lowest loss: it is cut between those two, and once after
+    the stop, when nothing is left to train."""
+    changes = {**rule, "updates": 60, "validate_every": 2}
     out, scratch = tmp_path / "whole", tmp_path / "scratch"
     whole = tune(tiny_expert, samples_dir, out, tmp_path / "w", Silent(), **changes)
     stop = int(pd.read_csv(out / "curve.csv")["update"].max())
