@@ -30,7 +30,7 @@ KILLS = 10
 CHANGES = {"updates": 30, "validation_share": 0.3, "validate_every": 3, "batching": "sample"}
 PATIENCE = {"learning_rate": 0.5, "stop": "loss", "patience": 2}
 PATIENCE = {"learning_rate": 0.5, "stop": "loss", "patience": 2}
-DRIFT = {"learning_rate": 0.02, "stop": "drift", "drift_limit": 0.3}
+DRIFT = {"learning_rate": 0.01, "stop": "drift", "drift_limit": 0.3}
 CHILD = """
 import os, sys
 from pathlib import Path
