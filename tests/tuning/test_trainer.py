@@ -103,7 +103,7 @@ def test_a_resumed_tuning_stops_where_it_would_have(
     out, scratch = tmp_path / "whole", tmp_path / "scratch"
     whole = tune(tiny_expert, samples_dir, out, tmp_path / "w", Silent(), **changes)
     stop = int(pd.read_csv(out / "curve.csv")["update"].max())
-    assert 6 < stop < 60
+    assert 4 < stop < 60
     with pytest.raises(StoppedError):
         tune(tiny_expert, samples_dir, tmp_path / "cut", scratch, Until(stop - 1), **changes)
     assert whole == tune(tiny_expert, samples_dir, tmp_path / "again", scratch, Silent(), **changes)
