@@ -286,7 +286,7 @@ def test_a_run_from_the_form_ends_with_a_report(
     artifacts = servers.artifacts(first_run)
     links = {"mlflow-run", "report-page", "registered-model", "sample-set"}
     progress = {"generate", "score", "finetune", "merge", "evaluate-base", "evaluate"}
-    assert {"report", "scores", "kl-histogram"} | links | progress == artifacts.keys()
+    assert {"plan", "report", "scores", "kl-histogram"} | links | progress == artifacts.keys()
     for key in progress:
         assert float(artifacts[key]["data"]) == 100
     show = f"{servers.prefect}/artifacts/artifact/"
@@ -510,7 +510,7 @@ def test_mlflow_shows_the_run_and_its_curves(
     browsing.shoot(page, "mlflow-run")
     page.get_by_role("link", name="finetune", exact=True).click()
     page.get_by_text("Model metrics", exact=True).first.click()
-    for chart in ("loss", "validation_loss"):
+    for chart in ("loss", "validation_drift"):
         expect(page.get_by_text(chart, exact=True).first).to_be_visible()
     page.locator(".js-plotly-plot").first.wait_for()
     page.wait_for_timeout(1500)
