@@ -9,6 +9,7 @@ import contextlib
 import json
 import multiprocessing
 import os
+import re
 import runpy
 import shutil
 import signal
@@ -30,6 +31,10 @@ from lightreasoner.config import Params
 from lightreasoner.pipeline.graph import EXTERNAL, STAGES, Stage
 
 WITNESS = Path(__file__).with_name("witness")
+ORPHANED = re.compile(
+    r"Traceback \(most recent call last\):\n"
+    r' +File "[^"\n]*multiprocessing/forkserver\.py".*\n(?: .*\n?)*'
+)
 CONSOLE = [sys.executable, "-c", "from flows.cli.console import main; main()"]
 PURE = [sys.executable, "-m", "lightreasoner"]
 IMPORTED = [*{stage.module: None for stage in STAGES.values()}, "flows.cli.app", "peft"]
@@ -122,8 +127,9 @@ class Place:
         return found
 
     def said(self) -> str:
-        """What its programs printed so far."""
-        return self.log.read_text(encoding="utf-8", errors="replace")
+        """What its programs printed so far, but for what Python's own fork server prints where the
+        process that asked it was killed between two of its writes."""
+        return ORPHANED.sub("", self.log.read_text(encoding="utf-8", errors="replace"))
 
     def changes(self) -> list[tuple[str, Path]]:
         """What its programs changed on the disk so far, in order."""
