@@ -92,7 +92,10 @@ def test_kills_while_prefect_makes_its_database(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_killed_runs_server_ends_where_its_start_hangs(tmp_path: Path) -> None:
-    """On a database that is locked it starts for a minute, and hears SIGTERM only after that."""
+    """On a database that is locked it starts for a minute, and hears SIGTERM only after that.
+
+    Its status is 1, or uvicorn's 3 where the minute was over first.
+    """
     (tmp_path / "prefect").mkdir()
     database = tmp_path / "prefect" / "prefect.db"
     with (
@@ -111,7 +114,7 @@ def test_a_killed_runs_server_ends_where_its_start_hangs(tmp_path: Path) -> None
         until(lambda: str(database) in [file.path for file in opened()])
         assert server.stdin is not None
         server.stdin.close()
-        assert server.wait(WITHIN) == 1
+        assert server.wait(WITHIN) in (1, 3)
 
 
 @pytest.mark.nightly
