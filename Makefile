@@ -45,7 +45,7 @@ test: setup
 
 # Where Chromium is, its tests are among these.
 test-slow: setup
-	$(PYTEST) -m "(slow or browser) and not gpu" $(ARGS)
+	$(PYTEST) -m "(slow or browser) and not nightly and not gpu" $(ARGS)
 
 # Long: also what kills runs and servers at many moments.
 test-all: setup

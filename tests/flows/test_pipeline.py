@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import json_lines
 import pytest
 import stored_pipeline
 from mlflow import MlflowClient
@@ -35,21 +34,19 @@ from written_scores import write_scores
 from flows import compare, controls, pipeline, registering, table1
 from flows import environment as homes
 from flows.dvc import publish
-from flows.forms.form import ControlsForm
 from flows.results import prefect_page, records, report_json, terminal
 from lightreasoner import config
 from lightreasoner.config import Params
-from lightreasoner.errors import ArtifactError, ProblemsError, SelectionError
+from lightreasoner.errors import ArtifactError, SelectionError
 from lightreasoner.evaluation import gains
 from lightreasoner.evaluation.gains import Asked
 from lightreasoner.evaluation.promotion import Champion, Decision, decide
 from lightreasoner.experiments import methods
-from lightreasoner.experiments import table1 as table1_tree
 from lightreasoner.experiments.table1 import notes
 from lightreasoner.pipeline.graph import GRAPH, STAGES, external_inputs
 from lightreasoner.pipeline.store import Job, Store
 from lightreasoner.progress import Silent
-from lightreasoner.storage import digests, outputs, tables
+from lightreasoner.storage import digests, outputs
 from tasks.registry.gate import Gated
 from tasks.registry.versions import Registered, RegistryError
 from tasks.stages import StageRun, run_stage
@@ -617,70 +614,6 @@ def test_the_table_in_the_terminal(tabled: dict[str, Any], tmp_path: Path) -> No
     assert len([line for line in lines if line.startswith("small (n 6)")]) == 5
     assert "…" not in written.getvalue()
     assert lines[-1] == f"files        {tmp_path}"
-
-
-@pytest.fixture(scope="module")
-def shown_params(params: Params, tmp_path_factory: pytest.TempPathFactory) -> Params:
-    """The pipeline's parameters, evaluated on a set that has a train split."""
-    folder = tmp_path_factory.mktemp("sets")
-    (folder / "own").mkdir()
-    for split, first in (("test", 0), ("train", 10)):
-        rows = [
-            {"question": f"{i} + 1?", "answer": f"Add.\n#### {i + 1}"}
-            for i in range(first, first + 4)
-        ]
-        json_lines.write(folder / "own" / f"{split}.jsonl", rows)
-    source = {"source": str(folder), "problem_sets": ("own",), "n_problems": None}
-    return changed(params, evaluate=source)
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("first_report")
-def test_controls_ask_both_models_in_every_way(shown_params: Params, home: Path) -> None:
-    """Two styles, examples or none, two limits: 8 ways; the tuning is the pipeline's."""
-    form = ControlsForm.over(shown_params, styles=["none"], shots=[2], budgets=[2])
-    found = controls.controls(form)
-    ways = [Asked(s, k, n) for n in (None, 2) for k in (None, 2) for s in (CHAT, "none")]
-    assert [cell["model"] for cell in found["cells"]] == ["base"] * 8 + ["tuned"] * 8
-    assert {table1_tree.named(("base", way))["style"] for way in ways} == {CHAT, "none"}
-    assert [table1_tree.named(("tuned", way)) for way in ways] == [
-        {name: value for name, value in cell.items() if name in ("model", *Asked._fields)}
-        for cell in found["cells"][8:]
-    ]
-    assert found["problems"] == {"own": 4}
-    folder = home / "controls"
-    assert json.loads((folder / "controls.json").read_text(encoding="utf-8")) == found
-    assert found["left"]["strict"] in (folder / "controls.md").read_text(encoding="utf-8")
-    scores = [
-        (tables.provenance(each), tables.read_table(each, tables.SCORES).to_pandas())
-        for each in (home / "store" / "evaluate").glob("*/payload/scores.parquet")
-    ]
-    shown = [(said, rows) for said, rows in scores if said["shots"] == {"own": 2}]
-    assert len(shown) == 4  # two styles, two limits
-    for said, rows in shown:
-        assert all(name.startswith("own/train/") for name in said["demos"]["own"])
-        assert rows["prompt"].str.count(r"The answer is \\boxed\{1\d\}").eq(2).all()
-        assert rows["tokens"].max() <= said["max_new_tokens"]
-    mlflow_runs.configure(homes.tracking_uri(home), home)
-    client, experiment = MlflowClient(), [mlflow_runs.experiment_id()]
-    (run,) = client.search_runs(experiment, "tags.kind = 'controls'")
-    assert "tuned/none_2-shot_2-tokens/own/strict" in run.data.metrics
-    assert "reasoning_gain/mean/qwen" in run.data.metrics
-    assert {file.path for file in client.list_artifacts(run.info.run_id)} == {
-        "controls.json", "controls.md",
-    }  # fmt: skip
-    written = io.StringIO()
-    terminal.show_table1(found, Console(width=40, file=written), folder, ["a note"])
-    assert len([line for line in written.getvalue().splitlines() if "none, 2-shot" in line]) >= 8
-
-
-@pytest.mark.usefixtures("home")
-def test_controls_that_leave_no_room_are_refused_first(shown_params: Params) -> None:
-    long = changed(shown_params, evaluate={"max_new_tokens": 1000})
-    with pytest.raises(ProblemsError, match=r"prompt of .* exceed the model's context of 1024"):
-        controls.controls(ControlsForm.over(long, shots=[2]))
-    with pytest.raises(ProblemsError, match="has 4 worked examples that are not evaluated, 5 are"):
-        controls.controls(ControlsForm.over(shown_params, shots=[5]))
 
 
 def test_the_tables_form_asks_for_parameters_alone() -> None:

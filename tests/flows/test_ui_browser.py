@@ -394,6 +394,7 @@ def start_together(
     return runs
 
 
+@pytest.mark.nightly
 def test_two_runs_at_once_do_not_disturb_each_other(
     servers: Servers, new_page: Callable[[], Any], expect: Any
 ) -> None:

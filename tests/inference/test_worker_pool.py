@@ -155,9 +155,15 @@ def test_a_killed_worker_costs_the_shards_that_were_being_made(tmp_path: Path) -
     assert len(asked) <= 2
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize(
+    "stage",
+    [
+        pytest.param("generate", marks=pytest.mark.slow),
+        *(pytest.param(each, marks=pytest.mark.nightly) for each in ("score", "evaluate")),
+    ],
+)
 def test_the_stages_write_the_same_with_two_workers(
-    tiny_expert: Path, tiny_amateur: Path, tmp_path: Path
+    stage: str, tiny_expert: Path, tiny_amateur: Path, tmp_path: Path
 ) -> None:
     """Trajectories and responses to the byte; sums of one thread and of two differ in the last
     bits (README.md)."""
@@ -168,23 +174,27 @@ def test_the_stages_write_the_same_with_two_workers(
     )
     paths = {"expert": tiny_expert, "amateur": tiny_amateur, "problems": tmp_path}
     given = {name: artifacts.of(path) for name, path in paths.items()}
-    generated = Generate(max_new_tokens=8)
     asked = Evaluate(source=str(tmp_path / "test.jsonl"), problem_sets=("test",), max_new_tokens=8)
-    for name, compute in (("one", ONE), ("two", TWO)):
+
+    def write(stage: str, compute: Compute, name: str) -> Path:
         out = tmp_path / name
         out.mkdir()
-        work = {stage: Workspace(out, out / f"{stage}-shards", compute) for stage in ("g", "e")}
-        generate.write(given, generated, work["g"], Silent())
-        scored = Workspace(out / "steps", out / "s-shards", compute)
-        scored.out.mkdir()
-        written = {**given, "trajectories": artifacts.of(out)}
-        score.write(written, Score(), scored, Silent())
-        evaluate.write(given, asked, work["e"], Silent())
-    for file in ("trajectories.parquet", "scores.parquet"):
-        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
-    one, two = (
-        tables.read_table(tmp_path / name / "steps" / "steps.parquet", tables.STEPS)
-        for name in ("one", "two")
-    )
-    assert one.select(["problem_id", "step"]) == two.select(["problem_id", "step"])
-    np.testing.assert_allclose(one["kl"].to_numpy(), two["kl"].to_numpy(), rtol=1e-5, atol=1e-6)
+        work = Workspace(out, tmp_path / f"{name}-shards", compute)
+        if stage == "generate":
+            generate.write(given, Generate(max_new_tokens=8), work, Silent())
+        elif stage == "evaluate":
+            evaluate.write(given, asked, work, Silent())
+        else:
+            score.write(given, Score(), work, Silent())
+        return out
+
+    if stage == "score":
+        given["trajectories"] = artifacts.of(write("generate", ONE, "trajectories"))
+    one, two = write(stage, ONE, "one"), write(stage, TWO, "two")
+    if stage != "score":
+        file = {"generate": "trajectories.parquet", "evaluate": "scores.parquet"}[stage]
+        assert (one / file).read_bytes() == (two / file).read_bytes()
+        return
+    ours, theirs = (tables.read_table(each / "steps.parquet", tables.STEPS) for each in (one, two))
+    assert ours.select(["problem_id", "step"]) == theirs.select(["problem_id", "step"])
+    np.testing.assert_allclose(ours["kl"].to_numpy(), theirs["kl"].to_numpy(), rtol=1e-5, atol=1e-6)
