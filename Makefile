@@ -5,7 +5,7 @@
 #   make up ARGS=--detach                             servers in the background; make status, make down
 #   make setup PYTHON=python3.12                      another interpreter (3.11, 3.12, 3.13)
 
-.PHONY: setup setup-vllm run up down status test test-slow test-all test-faults test-fuzz test-browser test-gpu bench microworld \
+.PHONY: setup setup-vllm run up down status test test-slow test-all test-faults test-fuzz test-browser test-gpu bench microworld study \
 	check audit docs dvc.yaml lock clean
 .NOTPARALLEL:
 
@@ -80,6 +80,11 @@ bench: setup
 # The embedded expert and amateur, trained from scratch: make microworld OUT=my-models
 microworld: setup
 	.venv/bin/python -m recipes.microworld train --out $(OUT) $(ARGS)
+
+# The paper's claims in the micro-world, an hour of two cores: results/study.html. It goes on where it
+# was ended.
+study: setup
+	.venv/bin/python -m recipes.study $(ARGS)
 
 check: setup
 	.venv/bin/ruff check .

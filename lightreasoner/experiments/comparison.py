@@ -76,10 +76,10 @@ def _entry(result: Result | str, base: Result) -> dict[str, Any]:
         str(name): {**summarise(rows), "paired": paired[str(name)]}
         for name, rows in after.rows.groupby("problem_set", sort=False)
     }
-    return {"scores": scores, "tuning": _tuning(result.tuning) if result.tuning else None}
+    return {"scores": scores, "tuning": costs(result.tuning) if result.tuning else None}
 
 
-def _tuning(tuning: Tuning) -> dict[str, Any]:
+def costs(tuning: Tuning) -> dict[str, Any]:
     """Optimizer updates, samples of the set, samples of all updates, seconds of fine-tuning."""
     updates = len(pd.read_csv(tuning.adapter / "curve.csv"))
     return {

@@ -1,0 +1,1 @@
+"""The study: the paper's claims, tried in the micro-world over several seeds, negative ones too."""

@@ -1,0 +1,121 @@
+"""The study: verdicts by hand, and all of its arms with tiny models."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from lightreasoner import config
+from lightreasoner.config import Params
+from recipes.study import __main__ as study
+from recipes.study import claims, page, run
+from recipes.study.arms import ARMS, OURS, TABLES
+from recipes.study.claims import Claim
+
+SETS = ("tuned", "transfer", "chain_sum")
+
+
+def found(difference: float, width: float = 0.02) -> dict[str, Any]:
+    each = {"difference": difference, "ci95": [difference - width, difference + width]}
+    return {"scores": dict.fromkeys(SETS, each), "mean": each}
+
+
+def arms(**lost: float) -> dict[str, Any]:
+    """A seed in which LightReasoner gains 30 points and other arms so much less."""
+    return {
+        name: {"to_base": found(0.3 - less), "to_ours": found(-less)}
+        for name, less in {OURS: 0.0, **lost}.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("losses", "verdict"),
+    [
+        ((0.1, 0.05), "holds here"),
+        ((-0.1, -0.05), "does not hold here"),
+        ((0.1, 0.01), "not shown here"),
+        ((0.1, -0.1), "not shown here"),
+    ],
+)
+def test_a_difference_holds_if_it_shows_at_every_seed(
+    losses: tuple[float, ...], verdict: str
+) -> None:
+    claim = Claim("more than SFT", "", "", claims.over("sft"))
+    said, judged = claim.judge([arms(sft=less) for less in losses])
+    assert judged == verdict
+    assert said.split(";")[0] == f"{100 * losses[0]:+.1f} " + said.split(";")[0].split(" ", 1)[1]
+
+
+def test_gains_are_read_per_set_and_in_the_mean() -> None:
+    assert claims.gain(OURS)(arms()) == claims.gain(OURS, "transfer")(arms())
+    assert claims.gain(OURS)(arms())[1] == 1
+    assert claims.gain("sft")(arms(sft=0.3))[1] == 0
+    assert claims.gain("sft")(arms(sft=0.4))[1] == -1
+
+
+def test_shares_are_what_is_saved() -> None:
+    costs = {OURS: {"problems": 20}, "sft": {"problems": 100}}
+    assert claims.saved(("problems",), 0.8)(costs) == ("80.0% less (20 of 100)", 1)
+    assert claims.saved(("problems",), 0.9)(costs)[1] == -1
+
+
+def test_synergy_is_more_than_the_sum() -> None:
+    assert claims.synergy(arms(neither=0.2, no_selection=0.05, no_contrast=0.1))[1] == 1
+    assert claims.synergy(arms(neither=0.14, no_selection=0.05, no_contrast=0.1))[1] == -1
+
+
+@pytest.mark.parametrize(("lost", "sign"), [(0.3, 1), (0.35, 1), (0.1, -1), (0.0, -1)])
+def test_an_amateur_ahead_teaches_nothing_if_no_gain_shows(lost: float, sign: int) -> None:
+    assert claims.no_gap(arms(stronger=lost))[1] == sign
+
+
+def test_gains_by_gap_are_ranked() -> None:
+    seed = arms(**dict.fromkeys(TABLES["Amateurs"], 0.0))
+    for place, entry in enumerate(seed.values()):
+        entry["gap"], entry["to_base"] = 0.1 * place, found(0.05 * place)
+    assert claims.by_gap(seed)[1] == 1
+    for place, entry in enumerate(seed.values()):
+        entry["gap"] = -0.1 * place
+    assert claims.by_gap(seed)[1] == 0
+
+
+def test_what_cannot_be_tested_says_why() -> None:
+    claim = Claim("on real models", "", "", why="no GPU")
+    assert claim.judge([]) == ("no GPU", "cannot be tested here")
+
+
+def test_every_arms_parameters_are_good() -> None:
+    """And a seed is of problems, draws and tuning, never of the evaluation."""
+    params = config.load(study.ROOT / "params.yaml", ())
+    for name, arm in ARMS.items():
+        changed = arm.params(params, 7)
+        assert (changed.prepare.seed, changed.finetune.seed) == (7, 7), name
+        assert changed.evaluate == params.evaluate
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(1800)
+def test_a_study_goes_on_and_its_page_has_every_claim_and_arm(
+    tiny_params: Params, tmp_path: Path
+) -> None:
+    params = tmp_path / "params.yaml"
+    params.write_text(json.dumps(tiny_params.model_dump(mode="json")), encoding="utf-8")
+    options = ["--params", str(params), "--seeds", "1,2", "--home", str(tmp_path / "home")]
+    asked = CliRunner().invoke(study.application(), [*options, "--out", str(tmp_path / "out")])
+    assert asked.exit_code == 0, asked.output
+    text = (tmp_path / "out" / "study.md").read_text(encoding="utf-8")
+    for claim in claims.CLAIMS:
+        assert claim.text in text
+    for arm in ARMS.values():
+        assert arm.title in text
+    assert "<table>" in (tmp_path / "out" / "study.html").read_text(encoding="utf-8")
+    tree = json.loads((tmp_path / "out" / "study.json").read_text(encoding="utf-8"))
+    assert page.markdown(tree) == text
+    again = run.run(study.under_one_prompt(tiny_params), [1, 2], tmp_path / "home")
+    outcomes = [
+        each for seed in again.values() for arm in seed.values() for each in arm.outcomes.values()
+    ]
+    assert outcomes
+    assert all(each.cached for each in outcomes)
