@@ -287,6 +287,8 @@ def environment_of_servers(home: Path, prefect: str, mlflow: str) -> dict[str, s
     page = prefect.replace("127.0.0.1", "localhost")
     addresses = {"PREFECT_API_URL": f"{prefect}/api", "MLFLOW_TRACKING_URI": mlflow}
     shell = {name: value for name, value in os.environ.items() if not name.startswith(OPENING)}
+    for name in (BACKEND, FILES):
+        shell = shell if shell.get(name) else {k: v for k, v in shell.items() if k != name}
     # Python and uvicorn would take modules from the current folder first, whosever it is.
     modules = {"PYTHONSAFEPATH": "1", "UVICORN_APP_DIR": str(ROOT)}
     locks = {**_locks(home, prefect, page), **_mlflow_login(home)}

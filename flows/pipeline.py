@@ -15,6 +15,7 @@ from flows.forms.form import EvaluationForm, Form, Settings
 from flows.results import prefect_page, records, report_json
 from flows.servers import local
 from lightreasoner.config import Params
+from lightreasoner.errors import NoMemoryError
 from lightreasoner.evaluation import power
 from lightreasoner.forecast import limits, plan
 from lightreasoner.grading.grade import shared_process
@@ -64,7 +65,10 @@ def run_pipeline(params: Params, home: Path) -> dict[str, Any]:
 
     Report and record are there before the registry is asked, and are completed after.
     """
-    prefect_page.show_plan(plan.plan(params, home))
+    try:
+        prefect_page.show_plan(plan.plan(params, home))
+    except NoMemoryError as error:  # of what is only shown
+        log.warning("%s", error)
     inputs = external_inputs(params)
     for warning in power.warnings(params):
         log.warning("%s", warning)

@@ -16,7 +16,8 @@ next=$((SECONDS + 300))
 while kill -0 $run 2> /dev/null; do
     sleep 1
     if [ $SECONDS -ge $next ]; then
-        share push
+        share push &
+        wait $!  # unlike a command in the foreground, the trap does not wait for it
         next=$((SECONDS + 300))
     fi
 done

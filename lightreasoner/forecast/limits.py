@@ -26,14 +26,20 @@ def least(params: Params, compute: Compute, expert: Shape, amateur: Shape) -> di
     """Bytes of memory that a stage certainly holds at once.
 
     merge sums in float32 whatever the dtype is, on the CPU where a GPU is too small for it. Of a
-    text's stages vLLM may share the weights among GPUs; named servers hold them elsewhere.
+    text's stages vLLM may share the weights among GPUs; named servers hold them elsewhere. On a CPU
+    each worker and each process of finetune has weights of its own; on GPUs, a GPU.
     """
+    workers, ranks = (
+        (compute.workers, params.finetune.processes) if compute.device == "cpu" else (1, 1)
+    )
     weights = expert.weight_bytes(compute.dtype)
-    written = 0.0 if compute.endpoints else weights / compute.gpus_per_model
+    written: float = workers * weights
+    if compute.engine == "vllm":
+        written = 0.0 if compute.endpoints else weights / compute.gpus_per_model
     return {
         "generate": written,
-        "score": weights + amateur.weight_bytes(compute.dtype),
-        "finetune": weights + ADAPTER_BYTES * expert.adapter(params.finetune),
+        "score": workers * (weights + amateur.weight_bytes(compute.dtype)),
+        "finetune": ranks * (weights + ADAPTER_BYTES * expert.adapter(params.finetune)),
         "merge": expert.weight_bytes("float32"),
         "evaluate_base": written,
         "evaluate": written,

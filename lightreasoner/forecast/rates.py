@@ -18,11 +18,12 @@ from lightreasoner import untrusted
 from lightreasoner.config import Compute
 from lightreasoner.errors import ConfigError
 from lightreasoner.forecast.work import Work
+from lightreasoner.memory import errors_with_remedy
 from lightreasoner.storage import aside
 from lightreasoner.untrusted import shown
 
 MATRIX = {"cpu": 1024, "cuda": 8192}
-READ_BYTES = {"cpu": 1 << 27, "cuda": 1 << 32}
+READ_BYTES = {"cpu": 1 << 27, "cuda": 1 << 30}
 LAYERS, STEPS, REPEATS = 8, 16, 5
 
 
@@ -60,12 +61,16 @@ class Rate:
 
 
 def kept(home: Path, compute: Compute, anew: bool = False) -> Rate:
-    """The rate that was measured here before, else (or `anew`) measured now and kept."""
+    """The rate that was measured here before, else (or `anew`) measured now and kept.
+
+    Raises NoMemoryError if others leave no room for that.
+    """
     path, name = home / "rates.json", device_name(compute)
     known = _load(path)
     key = f"{name}, {compute.dtype}"
     if key not in known or anew:
-        known[key] = measure(compute, name)
+        with errors_with_remedy("plan", compute.device, "end what else uses it, or give --rate"):
+            known[key] = measure(compute, name)
         with contextlib.suppress(OSError), aside.beside(path) as work:
             (work / "new").write_text(
                 json.dumps({k: asdict(r) for k, r in known.items()}, indent=1)

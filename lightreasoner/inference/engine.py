@@ -56,4 +56,4 @@ def identity(compute: "Compute") -> str:
         return f"vLLM {compute.endpoint_version}, {compute.endpoint_dtype}, endpoints"
     from lightreasoner.inference.vllm_server import installed_version
 
-    return f"vLLM {installed_version()}, {compute.dtype}"
+    return f"vLLM {installed_version(compute.device)}, {compute.dtype}"

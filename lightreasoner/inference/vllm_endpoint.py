@@ -6,7 +6,7 @@ No tokenizer or template of the server's has a say. An answer that cannot be rig
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 STILL = 600.0
 """Seconds without a new token after which a busy server hangs."""
+
+FIRST = 60.0
+"""Seconds for each of the few things that a server is asked before anything else."""
 
 MADE = re.compile(
     rb"^vllm:(?:prompt|generation)_tokens_total\{[^}\n]*\} ([0-9.e+]+)$", re.MULTILINE
@@ -73,14 +76,14 @@ class TokenEndpoint(Endpoint):
 
     def serves(self) -> bool:
         """Whether the server lists the model. Raises EndpointError if it does not answer."""
-        return self.model in asyncio.run(self.served())
+        return self.model in asyncio.run(replace(self, timeout=FIRST).served())
 
     def connect(self) -> Self:
         """This server, if it serves the model, is of the version, and gives ids and finite numbers.
 
         Raises EndpointError.
         """
-        asyncio.run(self._check())
+        asyncio.run(replace(self, timeout=FIRST)._check())
         return self
 
     async def _check(self) -> None:
@@ -101,6 +104,10 @@ class TokenEndpoint(Endpoint):
             (choice,) = (await self.answer(request, _Completion)).choices
             if choice.logprobs is None:
                 raise self.error("gives no log probabilities; use vLLM")
+            if not await self._made(client):
+                raise self.error(
+                    "counts no tokens at /metrics; start it without --disable-log-stats"
+                )
 
     async def complete(self, client: "AsyncOpenAI", row: int) -> Completion:
         """The completion of a prompt. Raises EndpointError for one that cannot be."""
@@ -152,7 +159,15 @@ class TokenEndpoint(Endpoint):
         before = b""
         while True:
             await asyncio.sleep(STILL)
-            now = b" ".join(MADE.findall(await self.body(self._get(client, "metrics"))))
+            try:
+                async with asyncio.timeout(STILL):
+                    now = await self._made(client)
+            except TimeoutError:
+                now = before
             if now == before and busy[self.url]:
                 raise self.error(f"hangs: no new token for {STILL:g} s; start it anew, run again")
             before = now if busy[self.url] else b""
+
+    async def _made(self, client: "AsyncOpenAI") -> bytes:
+        """The tokens that the server has made, by its own counters."""
+        return b" ".join(MADE.findall(await self.body(self._get(client, "metrics"))))

@@ -6,6 +6,7 @@ shards become whole in their order.
 
 import asyncio
 import contextlib
+import resource
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -40,6 +41,9 @@ DAY = 86_400.0
 LOOK = 0.5
 """Seconds between two looks at the process of a server of our own."""
 
+OTHER_FILES = 128
+"""How many files a process may have open beside its connections."""
+
 PATIENCE = 5.0
 """Seconds to learn that it ended, which says more than that it does not answer."""
 
@@ -61,18 +65,20 @@ def crew(
     compute = work.compute
     rows = compute.batch_size or ROWS[compute.device]
     copies = compute.gpus // compute.gpus_per_model
-    version = compute.endpoint_version or vllm_server.installed_version()
+    version = compute.endpoint_version or vllm_server.installed_version(compute.device)
+    n = max(1, len(compute.endpoints))
+    at_once = max(1, connections(2 * rows * copies * n) // n)
 
-    def server(url: str, copies: int, **reached: Any) -> TokenEndpoint:
+    def server(url: str, **reached: Any) -> TokenEndpoint:
         return TokenEndpoint(
             url, model.digest, asked.max_new_tokens, asked.temperature, asked.stop_words,
-            2 * rows * copies, timeout=DAY, asked=asked, version=version,
+            at_once, timeout=DAY, asked=asked, version=version,
             size=vocabulary_size(model.path), directory=model.path, **reached,
         )  # fmt: skip
 
     if compute.endpoints:
         key = _key(compute.endpoint_key_file)
-        named = [server(url, 1, api_key=key) for url in compute.endpoints]
+        named = [server(url, api_key=key) for url in compute.endpoints]
         serving = [each for each in named if each.serves()] or named[:1]
         yield _Servers([each.connect() for each in serving], table)
         return
@@ -80,7 +86,18 @@ def crew(
     log = work.scratch.with_name("vllm.log")
     own = vllm_server.serving(model.path, model.digest, rows, tokens, compute, log, watcher)
     with own as (socket, fault):
-        yield _Servers([server("http://vllm/v1", copies, socket=socket).connect()], table, fault)
+        yield _Servers([server("http://vllm/v1", socket=socket).connect()], table, fault)
+
+
+def connections(wanted: int) -> int:
+    """So many, or as many as this process may open; its limit of open files is raised for them."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = wanted + OTHER_FILES
+    if soft < needed and soft != resource.RLIM_INFINITY:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        return max(1, min(wanted, soft - OTHER_FILES))
+    return wanted
 
 
 def _key(file: str | None) -> str | None:

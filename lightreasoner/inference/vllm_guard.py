@@ -65,7 +65,8 @@ def end(server: "subprocess.Popen[bytes]") -> None:
         server.wait(GRACE)
     while left := psutil.Process().children(recursive=True):
         for process in left:
-            process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):  # it was reaped since
+                process.kill()
         psutil.wait_procs(left, timeout=1)
 
 

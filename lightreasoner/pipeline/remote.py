@@ -17,7 +17,6 @@ import shutil
 from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import urlsplit
 
 from lightreasoner.errors import ArtifactError, ConfigError, DiskFullError, LightReasonerError
 from lightreasoner.pipeline.graph import STAGES, Stage
@@ -41,8 +40,10 @@ class Remote:
     def __init__(self, url: str):
         import fsspec
 
-        if urlsplit(url).password:
+        if re.search("://[^/@]*:[^/]*@", url):  # also in a chain: simplecache::s3://...
             raise ConfigError(["REMOTE: holds a password; leave it to the settings of its client"])
+        if re.match("[a-z0-9+]+:(?!//|:)", url):
+            raise ConfigError([f"REMOTE {shown(url)}: must read SCHEME://..., or be a directory"])
         self.url = url
         try:
             self.files, root = fsspec.core.url_to_fs(url)
@@ -83,7 +84,7 @@ class Remote:
         mark = self._at("entries", stage.name, f"{entry.name}.json")
         with contextlib.suppress(ArtifactError, FileNotFoundError):
             known = _files(self._manifest(mark, stage, entry.name))
-            if all(self.files.exists(self._at("files", each)) for each in known.values()):
+            if all(self._has(entry / name, sha256) for name, sha256 in known.items()):
                 return "is there", True
         if Store(home).stored(stage, entry.name) is None:
             return "is damaged here, and not sent; run its stage again", False
@@ -96,11 +97,16 @@ class Remote:
             file, place = entry / name, self._at("files", sha256)
             if artifacts.file_sha256(file) != sha256:
                 return f"is damaged here ({name}), and not sent; run its stage again", False
-            if not self.files.exists(place) or self.files.size(place) != file.stat().st_size:
+            if not self._has(file, sha256):
                 self._put(file, place)
                 size += file.stat().st_size
         self._put(entry / "manifest.json", mark)
         return f"sent, {size:,} bytes", True
+
+    def _has(self, file: Path, sha256: str) -> bool:
+        """Whether the place has a file of these bytes as long as ours: a copy may have ended."""
+        place = self._at("files", sha256)
+        return self.files.exists(place) and self.files.size(place) == file.stat().st_size
 
     def _put(self, file: Path, place: str) -> None:
         if not self.files.async_impl:  # S3 and its like: for them that would make a mistyped bucket

@@ -159,6 +159,14 @@ def last_good_checkpoint(scratch: Path) -> Path | None:
     return None
 
 
+def _remove_others(newest: Path) -> None:
+    """Keep the two newest checkpoints and the best: by number, as clocks may be set back."""
+    found = [path for path in newest.parent.glob("checkpoint-*") if _NUMBERED.fullmatch(path.name)]
+    kept = {*sorted(found, key=_number)[-2:], newest, _best(newest)}
+    for path in {*found} - kept:
+        shutil.rmtree(path)
+
+
 def _number(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("checkpoint-"))
 
@@ -292,7 +300,6 @@ def _arguments(
         eval_steps=config.validate_every,
         save_strategy="steps",
         save_steps=config.validate_every,
-        save_total_limit=2,
         load_best_model_at_end=keeps_best,
         metric_for_best_model=RANK if keeps_best else None,
         greater_is_better=True if keeps_best else None,
@@ -364,6 +371,7 @@ def _recorder(
             self.saved = time.monotonic()
             checkpoint = Path(args.output_dir, f"checkpoint-{state.global_step}")
             artifacts.write_text(checkpoint / SEAL, json.dumps(_checksums(checkpoint)))
+            _remove_others(checkpoint)
 
         def _tell(self, line: dict[str, float], step: int) -> None:
             for name in CURVE if "loss" in line else ():

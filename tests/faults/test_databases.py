@@ -335,6 +335,9 @@ def test_what_up_keeps_for_mlflow_is_in_the_environment_alone(
     assert own["MLFLOW_ARTIFACTS_DESTINATION"] == str(home / "mlflow" / "artifacts")
     assert str(local.at(home, 1, 2)) == "http://127.0.0.1:1 http://127.0.0.1:2 home"
 
+    for empty in ("MLFLOW_BACKEND_STORE_URI", "MLFLOW_ARTIFACTS_DESTINATION"):
+        monkeypatch.setenv(empty, "")
+    assert environment.environment_of_servers(home, "http://p", "http://m") == own
     url = "postgresql://u:secret@host/x"
     monkeypatch.setenv("MLFLOW_BACKEND_STORE_URI", url)
     monkeypatch.setenv("MLFLOW_ARTIFACTS_DESTINATION", "s3://bucket/mlflow")

@@ -239,6 +239,17 @@ def test_what_named_servers_hold_needs_no_memory_here(tmp_path: Path) -> None:
         assert needs["finetune"] > expert.weight_bytes("bfloat16")
 
 
+def test_each_process_on_a_cpu_has_its_own_weights() -> None:
+    """On GPUs each has a GPU."""
+    params = changed(PRESETS["qwen2.5-math-7b"], "finetune.processes=2", "compute.workers=3")
+    expert, amateur = pair(local.start(params))
+    for device, n, ranks in (("cpu", 3, 2), ("cuda", 1, 1)):
+        compute = params.compute.model_copy(update={"device": device, "dtype": "float32"})
+        needs = limits.least(params, compute, expert, amateur)
+        assert needs["generate"] == n * expert.weight_bytes("float32")
+        assert needs["finetune"] > ranks * expert.weight_bytes("float32")
+
+
 def test_too_small_a_card_is_refused_with_what_would_help(tmp_path: Path) -> None:
     """28.4 GiB in float32, 30.2 with the amateur; merge needs 28.4 whatever the dtype is."""
     params = changed(PRESETS["qwen2.5-math-7b"], "compute.device=cpu", "compute.dtype=float32")

@@ -126,6 +126,7 @@ def test_connecting() -> None:
             {"answer": lambda asked: choice(asked) | {"logprobs": {"token_logprobs": [math.nan]}}},
             "not an OpenAI answer",
         ),
+        ({"counter": "other"}, "counts no tokens at /metrics; start it without --disable-log"),
     ],
 )
 def test_connecting_refuses(change: dict[str, Any], said: str) -> None:
@@ -159,3 +160,18 @@ def test_a_server_that_hangs_is_given_up_and_a_slow_one_is_not(
         with pytest.raises(TimeoutError):
             asyncio.run(asyncio.wait_for(watch({"n": 0}), 0.3))
     assert threading.active_count() < 50
+
+
+def test_a_server_that_does_not_even_count_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vllm_endpoint, "STILL", 0.05)
+    ended = threading.Event()
+
+    async def watch() -> None:
+        at = endpoint(server)
+        async with at.client() as client:
+            await at.watch(client, {at.url: 1})
+
+    with standing_in(made=lambda: ended.wait(20)) as server:
+        with pytest.raises(EndpointError, match="hangs: no new token"):
+            asyncio.run(asyncio.wait_for(watch(), 10))
+        ended.set()

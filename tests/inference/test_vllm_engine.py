@@ -5,6 +5,8 @@ A stand-in writes what decoding in process writes; vLLM itself is in test_vllm.p
 
 import itertools
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -211,6 +213,22 @@ def test_as_many_are_under_way_as_keep_a_server_busy(tiny_expert: Path, tmp_path
     with serving(tiny_expert, answer=answer) as server:
         trajectories(tiny_expert, tmp_path, asking(server, batch_size=3))
     assert most == 6
+
+
+FILES = """
+import resource
+from lightreasoner.inference.vllm_engine import connections
+resource.setrlimit(resource.RLIMIT_NOFILE, (200, {hard}))
+print(connections(500), resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+"""
+
+
+@pytest.mark.parametrize(("hard", "said"), [(1000, "500 628"), (300, "172 300")])
+def test_connections_are_as_many_as_files_may_be_open(hard: int, said: str) -> None:
+    """The usual limit is 1,024, and a GPU's server takes 2,048 prompts."""
+    command = [sys.executable, "-c", FILES.format(hard=hard)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout.strip() == said
 
 
 def test_the_key_comes_from_a_file_and_is_never_shown(tiny_expert: Path, tmp_path: Path) -> None:

