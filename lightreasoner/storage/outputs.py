@@ -5,6 +5,7 @@ A file is known for an earlier result by the fields of its JSON.
 """
 
 import contextlib
+import time
 from collections.abc import Collection
 from itertools import islice
 from pathlib import Path
@@ -19,6 +20,9 @@ DATA = HOME / "data"
 KEPT = ("store", "work", "mlflow", "prefect", "runs")
 """Folders under home whose content no result may replace."""
 NAMED = 3
+
+LOOKS, LOOK_SECONDS = 3, 0.05
+"""How often, and with which pauses, a place is looked at that the store does not seem to have."""
 
 
 def own(home: Path) -> Path:
@@ -88,17 +92,24 @@ def _has_fields(file: Path, fields: Collection[str]) -> bool:
 
 
 def _is_stored(out: Path, home: Path) -> bool:
-    """Whether a manifest of the store (store.py) names just this content."""
-    try:
-        said = f'"digest": "{artifacts.digest(out)}"'.encode()
-    except (OSError, ArtifactError):  # what cannot be read is in no result
-        return False
-    return any(said in _content(file) for file in (home / "store").glob("*/*/manifest.json"))
+    """Whether a manifest of the store (store.py) names just this content.
+
+    Where none does it looks again: another process may have replaced it in between.
+    """
+    for _ in range(LOOKS):
+        with contextlib.suppress(OSError, ArtifactError):  # what cannot be read is in no result
+            said = f'"digest": "{artifacts.digest(out)}"'.encode()
+            manifests = (home / "store").glob("*/*/manifest.json")
+            if any(said in _content(file) for file in manifests):
+                return True
+        time.sleep(LOOK_SECONDS)
+    return False
 
 
 def _content(manifest: Path) -> bytes:
     """A manifest as it is, which may be damaged; nothing where it cannot be read."""
     try:
-        return manifest.read_bytes()
-    except OSError:
+        with untrusted.open_file(manifest, ArtifactError) as file:
+            return file.read(untrusted.TEXT_BYTES)
+    except (OSError, ArtifactError):
         return b""

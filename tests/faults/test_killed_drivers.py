@@ -50,7 +50,12 @@ def ended_again_and_again(
             if f"{name}/{undisturbed.key(name)}" in place.stored():
                 continue  # the end before this one came late, when this stage had been made, too
             trial = trials.enter_context(ledger.trial(fault, f"{driver}: {name}"))
+            said = place.said()
             program = place.start(*command, **more)
+            # What the one before was at may lie there: without a word of its own, this one is not at
+            # work, and Python itself, which starts, says much at a Ctrl-C.
+            while place.said() == said and program.wait(0.02) is None:
+                pass
             assert place.is_at_work(program, undisturbed.key(name)), place.said()
             program.wait(chance.uniform(0, undisturbed.seen[name].seconds))
             begun = any((place.home / "work").glob(f"{undisturbed.key(name)}/shards/*"))

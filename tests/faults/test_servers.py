@@ -185,7 +185,7 @@ def test_a_stage_ends_with_the_dvc_that_was_killed(tmp_path: Path, tiny_params: 
 
 
 @pytest.mark.nightly
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_a_stage_with_several_workers_leaves_no_process(
     tmp_path: Path, tiny_params: Params
 ) -> None:

@@ -118,6 +118,34 @@ def test_what_is_damaged_in_the_store_is_passed_over() -> None:
         put("three", Path("b"))
 
 
+@pytest.mark.timeout(30)
+def test_a_manifest_that_is_a_fifo_is_passed_over() -> None:
+    """Opening one for reading waits for a writer."""
+    put("one", Path("a"))
+    (HOME / "store" / "prepare" / "aaa").mkdir()
+    os.mkfifo(HOME / "store" / "prepare" / "aaa" / "manifest.json")
+    put("two", Path("a"))
+
+
+@pytest.mark.parametrize("seen", ["half of each", FileNotFoundError()])
+def test_a_place_that_is_replaced_while_it_is_looked_at_is_looked_at_again(
+    seen: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By another process that puts its own result there."""
+    put("one", Path("a"))
+    digest = artifacts.digest
+    results = iter([seen])
+
+    def while_replaced(path: Path) -> str:
+        found = next(results, None)
+        if isinstance(found, Exception):
+            raise found
+        return str(found or digest(path))
+
+    monkeypatch.setattr(artifacts, "digest", while_replaced)
+    outputs.check(Path("a"), HOME)
+
+
 def test_a_link_to_nowhere_is_a_file() -> None:
     Path("a").mkdir()
     Path("a/b").symlink_to("nowhere")
