@@ -52,8 +52,8 @@ def ended_again_and_again(
             trial = trials.enter_context(ledger.trial(fault, f"{driver}: {name}"))
             said = place.said()
             program = place.start(*command, **more)
-            # What the one before was at may lie there: without a word of its own, this one is not at
-            # work, and Python itself, which starts, says much at a Ctrl-C.
+            # What the one before was at may lie there: before its first word it is not at work, and
+            # Python, which is starting, says much at a Ctrl-C.
             while place.said() == said and program.wait(0.02) is None:
                 pass
             assert place.is_at_work(program, undisturbed.key(name)), place.said()
