@@ -62,12 +62,28 @@ def stored(home: Path) -> dict[str, dict[str, str]]:
     }
 
 
+def modules(frame: FrameType | None) -> Iterator[str]:
+    """What is running: the modules of a frame and of its callers."""
+    while frame is not None:
+        yield frame.f_globals["__name__"]
+        frame = frame.f_back
+
+
 @pytest.fixture(scope="module")
 def stopped(home: Path, params: Params) -> dict[str, dict[str, str]]:
-    """What is stored after a Ctrl-C in round 2, once its samples are."""
+    """What is stored after a Ctrl-C while round 2 is being tuned.
 
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        if len(list((home / "store" / "select").glob("*"))) == 2:
+    It does not come amid a call of a database or a server: this process, which would end else, goes
+    on with their connections.
+    """
+
+    def stop(_number: int, frame: FrameType | None) -> None:
+        running = set(modules(frame))
+        if (
+            len(list((home / "store" / "select").glob("*"))) == 2
+            and "lightreasoner.tuning.finetune" in running
+            and not {name.partition(".")[0] for name in running} & {"mlflow", "httpx"}
+        ):
             signal.setitimer(signal.ITIMER_VIRTUAL, 0)
             raise KeyboardInterrupt
 
