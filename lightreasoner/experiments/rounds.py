@@ -112,7 +112,7 @@ MEASURES: dict[str, Callable[[Any], str]] = {
     "samples (share of steps)": lambda each: (
         f"{each['samples']['selected']:,} ({percent(each['samples']['selected_share'])})"
     ),
-    "mean KL(expert || amateur), nats": lambda each: number(each["samples"]["mean_kl"]),
+    "mean KL to the amateur, nats": lambda each: number(each["samples"]["mean_kl"]),
     "drift from the round's expert, nats (top-1 kept)": lambda each: _drift(each["drift"]),
     "drift from the base, nats (top-1 kept)": lambda each: _drift(each["drift_from_base"]),
 }

@@ -106,7 +106,10 @@ def test_notes_say_why_there_is_no_round_and_where_the_models_are(found: dict[st
         "Round 2: store/2",
         "Round 3: no step has KL > select.beta 0.4",
     ]
-    assert rounds.markdown(found).endswith(f"{notes[-1]}\n")
+    text = rounds.markdown(found)
+    assert text.endswith(f"{notes[-1]}\n")
+    bars = {line.count("|") for line in text.splitlines() if line.startswith("|")}
+    assert bars == {6}  # around five cells
     assert json.loads(json.dumps(found, allow_nan=False)) == found
 
 
