@@ -65,7 +65,7 @@ def stored(home: Path) -> dict[str, dict[str, str]]:
 def modules(frame: FrameType | None) -> Iterator[str]:
     """What is running: the modules of a frame and of its callers."""
     while frame is not None:
-        yield frame.f_globals["__name__"]
+        yield frame.f_globals.get("__name__", "")  # a dataclass has code of none
         frame = frame.f_back
 
 
