@@ -18,8 +18,16 @@ from prefect.flows import EntrypointType
 from flows.compare import compare
 from flows.controls import controls
 from flows.evaluation import evaluation
-from flows.forms.form import ControlsForm, EvaluationForm, Form, Settings, SweepForm
+from flows.forms.form import (
+    ControlsForm,
+    EvaluationForm,
+    Form,
+    RoundsForm,
+    Settings,
+    SweepForm,
+)
 from flows.pipeline import lightreasoner
+from flows.rounds import rounds
 from flows.servers import watch
 from flows.sweep import sweep
 from flows.table1 import table1
@@ -38,6 +46,7 @@ FLOWS: dict[str, tuple[Flow[..., Any], type[Settings]]] = {
     "table1": (table1, Form),
     "controls": (controls, ControlsForm),
     "sweep": (sweep, SweepForm),
+    "rounds": (rounds, RoundsForm),
     "evaluation": (evaluation, EvaluationForm),
 }
 """The flows by their tag, each with its form."""

@@ -70,7 +70,7 @@ def application() -> typer.Typer:
     """A new command line with all commands."""
     app = pure.application(samples_diff=publish.diff)
     groups: dict[str, tuple[Callable[..., None], ...]] = {
-        options.PIPELINE: (run, compare, sweep, table1, controls),
+        options.PIPELINE: (run, compare, sweep, rounds, table1, controls),
         options.MODELS: (register, publish.publish, push),
         options.SERVERS: (serve, down, status, sync),
     }
@@ -247,6 +247,45 @@ def _numbers(option: str, text: str) -> tuple[float, ...]:
     if not numbers:
         raise ConfigError([f"{option}: must be at least one number, such as 0.2,0.4"])
     return numbers
+
+
+def rounds(
+    params: ParamsFile = Path("params.yaml"),
+    set_: Overrides = None,
+    rounds: Annotated[
+        int, typer.Option("--rounds", metavar="N", help="How often to tune, 1 to 20.")
+    ] = 3,
+    later_amateur: Annotated[
+        str,
+        typer.Option(
+            "--later-amateur",
+            metavar="same|previous",
+            help="From round 2 on: models.amateur, or the expert of the round before.",
+        ),
+    ] = "same",
+) -> None:
+    """Tune again from the tuned model, round by round.
+
+    Round 1 is what `run` does; each later one has the model of the round before as its expert, on
+    the same problems. Prints one table: samples, drift and accuracy per round; nothing is
+    registered. Results that are in the store already are reused.
+
+    Example: lightreasoner rounds --rounds 2 --later-amateur previous
+    """
+    values = config.load(params, set_ or ())
+    from flows.forms.form import RoundsForm
+
+    form = RoundsForm.over(values, rounds=rounds, later_amateur=later_amateur)
+    home = _ready(values)
+    from rich.console import Console
+
+    from flows import rounds as flow
+    from flows.results import terminal
+    from lightreasoner.experiments.rounds import notes, table
+
+    with _by_prefect():
+        found = flow.rounds(form)
+    terminal.show_table(table(found), notes(found), Console(), home / "rounds")
 
 
 def table1(params: ParamsFile = Path("params.yaml"), set_: Overrides = None) -> None:

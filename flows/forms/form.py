@@ -11,7 +11,7 @@ out of bounds before a run exists.
 import hashlib
 import json
 from collections.abc import Collection, Sequence
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -85,6 +85,14 @@ class Settings(BaseModel):
     def of(cls, params: Params) -> Self:
         """The form that says these parameters."""
         return cls.model_validate(params)
+
+    @classmethod
+    def over(cls, params: Params, **more: Any) -> Self:
+        """The form that says these parameters, and more of its own fields. Raises ConfigError."""
+        try:
+            return cls.model_validate({**cls.fields_of(params), **more})
+        except ValidationError as error:
+            raise ConfigError([str(item["ctx"]["error"]) for item in error.errors()]) from None
 
     @classmethod
     def fields_of(cls, params: Params) -> dict[str, Any]:
@@ -188,14 +196,6 @@ class ControlsForm(Form):
         description="Beside the parameters' own. Empty: half of that; that alone: no other.",
     )
 
-    @classmethod
-    def over(cls, params: Params, **more: Any) -> "ControlsForm":
-        """These parameters, and what is asked beside them. Raises ConfigError."""
-        try:
-            return cls.model_validate({**cls.fields_of(params), **more})
-        except ValidationError as error:
-            raise ConfigError([str(item["ctx"]["error"]) for item in error.errors()]) from None
-
     def grid(self) -> list[Asked]:
         """All ways of asking; the parameters' own are among them."""
         evaluate = self.values().evaluate
@@ -211,6 +211,23 @@ class ControlsForm(Form):
 def _beside(own: int | None, others: Sequence[int]) -> list[int | None]:
     """None, for the parameters' own, then the others."""
     return [None, *(each for each in dict.fromkeys(others) if each != own)]
+
+
+class RoundsForm(Form):
+    """How often the tuned model becomes the expert."""
+
+    rounds: int = Field(
+        3,
+        title="Rounds",
+        ge=1,
+        le=20,
+        description="In each the expert writes, is tuned and graded; 1 is the pipeline's own run.",
+    )
+    later_amateur: Literal["same", "previous"] = Field(
+        "same",
+        title="Amateur of later rounds",
+        description="same: the parameters' own; previous: the expert of the round before.",
+    )
 
 
 class SweepForm(Tuning, Grid):
@@ -232,15 +249,6 @@ class SweepForm(Tuning, Grid):
         if not _beta_counts(params.select):
             said["betas"] = [params.select.beta]
         return said
-
-    @classmethod
-    def over(cls, params: Params, betas: Sequence[float], alphas: Sequence[float]) -> "SweepForm":
-        """These parameters at each point of a grid. Raises ConfigError."""
-        said = {**cls.fields_of(params), "betas": betas, "alphas": alphas}
-        try:
-            return cls.model_validate(said)
-        except ValidationError as error:
-            raise ConfigError([str(item["ctx"]["error"]) for item in error.errors()]) from None
 
     def check(self) -> None:
         """Raise ConfigError where a point does not fit the rest, or beta changes nothing."""

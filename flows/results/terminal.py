@@ -48,10 +48,18 @@ def show_comparison(found: Mapping[str, Any], console: Console, folder: Path) ->
     """Print the methods' table, its notes and where it lies as files."""
     from lightreasoner.experiments import comparison
 
+    table = [comparison.headings(found), *comparison.method_rows(found)]
+    show_table(table, comparison.notes(found), console, folder)
+
+
+def show_table(
+    table: Sequence[Sequence[str]], notes: Sequence[str], console: Console, folder: Path
+) -> None:
+    """Print a table, headings first, its notes and where it lies as files."""
     console.print()
-    print_table(rich_table(comparison.headings(found), comparison.method_rows(found)), console)
+    print_table(rich_table(table[0], table[1:]), console)
     console.print()
-    for note in comparison.notes(found):
+    for note in notes:
         console.print(note, soft_wrap=True, highlight=False)
     console.print(f"files        {folder}", soft_wrap=True)
 

@@ -29,6 +29,7 @@ DEPLOYED = (
     "lightreasoner-table1",
     "lightreasoner-controls",
     "lightreasoner-sweep",
+    "lightreasoner-rounds",
     "lightreasoner-evaluation",
 )
 """The flows of flows/deployments.py, by name."""

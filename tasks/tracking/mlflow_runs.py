@@ -132,7 +132,10 @@ def pipeline_run(params: Params, name: str, kind: str = "pipeline") -> Iterator[
 
 @contextlib.contextmanager
 def nested_run(parent_id: str, name: str, tags: dict[str, str]) -> Iterator[str]:
-    """The run of one point of a sweep, under the sweep's; its stages nest under it in turn."""
+    """The run of one point of a sweep, under the sweep's; its stages nest under it in turn.
+
+    `tags` may name another kind, as the rounds do.
+    """
     run_id = _open(name, {"kind": "point", **tags}, parent_id)
     with _closing(run_id):
         yield run_id
@@ -206,10 +209,10 @@ def describe(run_id: str, text: str) -> None:
 
 
 def log_numbers(
-    run_id: str, metrics: dict[str, float], params: dict[str, str] | None = None
+    run_id: str, metrics: dict[str, float], params: dict[str, str] | None = None, step: int = 0
 ) -> None:
     """Numbers that a run amounts to, and parameters that it has beside its parent's."""
-    _log(run_id, metrics=_now(metrics), params=params)
+    _log(run_id, metrics=_now(metrics, step), params=params)
 
 
 def log_comparison(parent_id: str, metrics: dict[str, float], files: Sequence[Path]) -> None:
@@ -356,9 +359,9 @@ def _curves(entry: Path) -> list[Metric]:
     ]
 
 
-def _now(values: dict[str, float]) -> list[Metric]:
+def _now(values: dict[str, float], step: int = 0) -> list[Metric]:
     now = int(time.time() * 1000)
-    return [Metric(name, value, now, 0) for name, value in values.items()]
+    return [Metric(name, value, now, step) for name, value in values.items()]
 
 
 def _text(value: Any) -> str:

@@ -33,7 +33,7 @@ from lightreasoner.presets import PRESETS
 from lightreasoner.storage import artifacts
 
 COMMANDS = [options.command_name(stage) for stage in STAGES.values()]
-FLOWS = ["run", "compare", "sweep", "table1", "controls", "register", "up", "plan"]
+FLOWS = ["run", "compare", "sweep", "rounds", "table1", "controls", "register", "up", "plan"]
 OTHERS = [
     "preset", "prompts", "grade", "explain", "push", "publish", "down", "status",
     "sync",
@@ -431,6 +431,8 @@ def test_every_stage_has_an_example() -> None:
         "preset nope",
         "compare --methods nope",
         "sweep --betas a,b",
+        "rounds --rounds 0",
+        "rounds --later-amateur nope",
         "push --model nowhere --repo a/b --dry-run",
         "push --model x --repo nobody",
         "explain nope",

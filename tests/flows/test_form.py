@@ -10,7 +10,14 @@ from pydantic import ValidationError
 
 from flows.compare import compare
 from flows.forms import fields
-from flows.forms.form import ControlsForm, EvaluationForm, Form, Settings, SweepForm
+from flows.forms.form import (
+    ControlsForm,
+    EvaluationForm,
+    Form,
+    RoundsForm,
+    Settings,
+    SweepForm,
+)
 from flows.pipeline import lightreasoner
 from lightreasoner import config
 from lightreasoner.errors import ConfigError
@@ -131,7 +138,7 @@ def test_a_grid_has_every_point_once() -> None:
 )
 def test_a_bad_grid_is_refused(betas: Any, alphas: Any, said: str) -> None:
     with pytest.raises(ConfigError) as error:
-        SweepForm.over(PRESETS["microworld"], betas, alphas)
+        SweepForm.over(PRESETS["microworld"], betas=betas, alphas=alphas)
     assert said in str(error.value)
 
 
@@ -188,7 +195,31 @@ def test_controls_that_cannot_be_are_refused(more: dict[str, Any], said: str) ->
         ControlsForm.over(PRESETS["microworld"], **more)
 
 
-@pytest.mark.parametrize("kind", [Form, SweepForm, ControlsForm, EvaluationForm])
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"rounds": 0}, "rounds must be >= 1, got 0"),
+        ({"rounds": 21}, "rounds must be <= 20, got 21"),
+        (
+            {"later_amateur": "old"},
+            "later_amateur: input should be 'same' or 'previous', got 'old'",
+        ),
+    ],
+)
+def test_rounds_that_cannot_be_are_refused(more: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        RoundsForm.over(PRESETS["microworld"], **more)
+    assert error.value.faults == [said]
+
+
+def test_rounds_have_the_parameters_of_a_run() -> None:
+    params = config.changed(PRESETS["microworld"], ["select.beta=0.5", "generate.seed=1"])
+    form = RoundsForm.over(params, rounds=1)
+    assert form.values() == Form.of(params).values() == params
+    assert (form.rounds, form.later_amateur, RoundsForm().rounds) == (1, "same", 3)
+
+
+@pytest.mark.parametrize("kind", [Form, SweepForm, RoundsForm, ControlsForm, EvaluationForm])
 def test_unknown_fields_are_refused(kind: type[Settings]) -> None:
     with pytest.raises(ValidationError, match="zoo is not a known key"):
         kind.model_validate({"zoo": 1})

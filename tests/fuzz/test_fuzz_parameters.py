@@ -93,13 +93,16 @@ def test_damaged_files(fuzz: Any, tmp_path: Path) -> None:
     fuzz(make, lambda content: load(tmp_path, content), quick=10)
 
 
-@pytest.mark.parametrize("option", ["--betas", "--alphas", "--methods", "--limit", "--port"])
+@pytest.mark.parametrize(
+    "option", ["--betas", "--alphas", "--methods", "--later-amateur", "--limit", "--port"]
+)
 def test_options_that_are_no_parameters(option: str, tmp_path: Path) -> None:
     """They are refused before a server starts or a model is read."""
     command = {
         "--betas": ["sweep", "--betas"],
         "--alphas": ["sweep", "--alphas"],
         "--methods": ["compare", "--methods"],
+        "--later-amateur": ["rounds", "--later-amateur"],
         "--limit": ["prompts", "--benchmark", "gsm8k", "--data", str(tmp_path), "--limit"],
         "--port": ["up", "--prefect-port"],
     }[option]
