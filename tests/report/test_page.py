@@ -543,6 +543,26 @@ def test_a_panel_says_what_both_models_would_have_written(made: Path) -> None:
     assert "first of the draw: 1 of 3 steps are samples" in text
 
 
+def test_the_pull_stands_on_the_page_with_a_warning_where_it_is_small(
+    made: Path, tmp_path: Path
+) -> None:
+    """Two samples. One that says nothing of its pull, an older one, is not warned of."""
+    (said,) = re.findall(r"<dt>pull</dt><dd>([^<]*)<", (made / "report.html").read_text())
+    assert said.startswith("– nats in sum, – per sample")
+    for pulled, shown, warned in ((0.5, "0.5 nats in sum, 0.25", False), (0.01, "0.01", True)):
+        inputs = write_inputs(tmp_path / str(pulled))
+        write_samples(inputs["samples"], **PROVENANCE, pull=pulled)
+        out = tmp_path / str(pulled) / "report"
+        out.mkdir()
+        write_report(inputs, out)
+        (said,) = re.findall(r"<dt>pull</dt><dd>(.*?)</dd>", (out / "report.html").read_text())
+        assert said.startswith(shown)
+        assert ("Warning: the labels teach next to nothing: their pull is 0.01" in said) is warned
+        found = json.loads((out / "tables.json").read_text())["samples"]
+        assert (found["pull"], found["pull_mean"]) == (pulled, pulled / 2)
+        assert (found["warning"] is not None) is warned
+
+
 def test_a_step_has_its_shade_and_a_sample_its_mark(made: Path) -> None:
     text = (made / "report.html").read_text()
     assert '<button class="t" popovertarget="p0-0" title="step 0: KL 0.1 nats">&lt;b&gt;' in text
