@@ -16,17 +16,21 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.integer[Any]]
 
-LEAST = 0.05
-"""Nats per sample"""
+LEAST = 5.0
+PER_SAMPLE = 0.05
+"""Nats, in sum and per sample, below which a set is warned of. In the micro-world 1.4 in sum
+changed nothing, and 0.001 to 0.023 per sample did harm where 0.074 brought the gain
+(docs/micro-world.md)."""
 
 
 def warning(pull: float | None, samples: int) -> str | None:
     """What to think of a set that pulls too little; None where it does not, or nothing is known."""
-    if pull is None or pull >= LEAST * samples:
+    if pull is None or pull >= max(LEAST, PER_SAMPLE * samples):
         return None
     return (
         f"the labels teach next to nothing: their pull is {pull:.3g} nats over {samples:,} "
-        f"samples, under {LEAST} per sample; take another amateur (`lightreasoner pair`)"
+        f"samples, and should be at least {LEAST:g} and {PER_SAMPLE} per sample; take another "
+        "amateur (`lightreasoner pair`)"
     )
 
 

@@ -244,7 +244,7 @@ def test_what_of_a_model_is_here_need_not_be_fetched(
 def test_an_amateur_made_of_the_expert_is_not_fetched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of Qwen2.5-Math-1.5B's 28 layers of 46,797,824 parameters 26 are left; bits change no size."""
+    """26 of Qwen2.5-Math-1.5B's 28 layers of 46,797,824 parameters; bits change no size."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     compute = Compute(device="cpu", dtype="float32")
     params = PRESETS["qwen2.5-math-1.5b"]

@@ -549,7 +549,10 @@ def test_the_pull_stands_on_the_page_with_a_warning_where_it_is_small(
     """Two samples. One that says nothing of its pull, an older one, is not warned of."""
     (said,) = re.findall(r"<dt>pull</dt><dd>([^<]*)<", (made / "report.html").read_text())
     assert said.startswith("– nats in sum, – per sample")
-    for pulled, shown, warned in ((0.5, "0.5 nats in sum, 0.25", False), (0.01, "0.01", True)):
+    for pulled, shown, warned in (
+        (6.0, "6 nats in sum, 3 per sample", False),
+        (0.01, "0.01", True),
+    ):
         inputs = write_inputs(tmp_path / str(pulled))
         write_samples(inputs["samples"], **PROVENANCE, pull=pulled)
         out = tmp_path / str(pulled) / "report"

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -41,3 +42,13 @@ def test_labels_together_are_each_by_itself(labels: list[list[tuple[float, float
     found = pull.divergences(np.array(weights), log_probs, offsets)
     np.testing.assert_allclose(found, expected, atol=1e-12)
     assert found.min() > -1e-12
+
+
+@pytest.mark.parametrize(
+    ("found", "samples", "warned"),
+    [(4.99, 10, True), (5.0, 10, False), (9.99, 200, True), (10.0, 200, False), (None, 9, False)],
+)
+def test_too_little_in_sum_or_per_sample_is_warned_of(
+    found: float | None, samples: int, warned: bool
+) -> None:
+    assert (pull.warning(found, samples) is not None) is warned

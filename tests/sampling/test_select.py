@@ -304,15 +304,13 @@ def test_the_pull_by_hand_is_in_the_provenance(
     expected = 6 / 7 * np.log(9 / 7) + 1 / 7 * np.log(3 / 7)
     found = tables.provenance(sample_set / "samples.parquet")["pull"]
     assert found == pytest.approx(expected, rel=1e-5)
-    assert caplog.messages == []
     assert pull(steps(), Select(beta=0.3, label="one_hot")) is None
     scored_steps = write_steps(tmp_path / "others")
     (tmp_path / "expert").mkdir()
     write_samples(scored_steps, Select(beta=0.3, label="expert"), tmp_path / "expert")
     assert tables.provenance(tmp_path / "expert" / "samples.parquet")["pull"] == 0
-    assert caplog.messages[0].startswith(
-        "select: the labels teach next to nothing: their pull is 0"
-    )
+    (warned,) = {each for each in caplog.messages if "pull is 0 nats over 2 samples" in each}
+    assert warned.startswith("select: the labels teach next to nothing")
 
 
 def test_alpha_below_what_the_steps_store_is_refused(tmp_path: Path) -> None:
