@@ -161,6 +161,8 @@ def test_tables_by_hand(made: Path) -> None:
             "mean_kl_disagreement": 3.0,
             "mean_support": 1.5,
             "single_token_share": 0.5,
+            "several_tokens_share": 0.5,
+            **dict.fromkeys(("pull", "pull_mean", "warning")),
         }
     )
 
