@@ -25,16 +25,18 @@ STAGES = ("generate", "score", "finetune", "merge", "evaluate_base", "evaluate")
 def least(params: Params, compute: Compute, expert: Shape, amateur: Shape) -> dict[str, float]:
     """Bytes of memory that a stage certainly holds at once.
 
-    merge sums in float32 whatever the dtype is, on the CPU where a GPU is too small for it.
+    merge sums in float32 whatever the dtype is, on the CPU where a GPU is too small for it. Of a
+    text's stages vLLM may share the weights among GPUs; named servers hold them elsewhere.
     """
     weights = expert.weight_bytes(compute.dtype)
+    written = 0.0 if compute.endpoints else weights / compute.gpus_per_model
     return {
-        "generate": weights,
+        "generate": written,
         "score": weights + amateur.weight_bytes(compute.dtype),
         "finetune": weights + ADAPTER_BYTES * expert.adapter(params.finetune),
         "merge": expert.weight_bytes("float32"),
-        "evaluate_base": weights,
-        "evaluate": weights,
+        "evaluate_base": written,
+        "evaluate": written,
     }
 
 

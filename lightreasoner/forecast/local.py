@@ -8,7 +8,7 @@ from pathlib import Path
 from lightreasoner import derivation, untrusted
 from lightreasoner.config import Params
 from lightreasoner.data import hub, sources
-from lightreasoner.errors import ModelError
+from lightreasoner.errors import EndpointError, ModelError
 from lightreasoner.forecast import shapes
 from lightreasoner.forecast.shapes import Shape
 from lightreasoner.inference import derived, loading, model_files
@@ -99,12 +99,14 @@ def _of_hub(source: str, sets: Sequence[str]) -> list[str]:
 def stored(params: Params, inputs: Inputs, store: Store) -> dict[str, Outcome]:
     """The stages of the graph whose results are in the store, by their manifests.
 
-    A stage whose inputs are yet to be made counts as to do.
+    A stage whose inputs are yet to be made counts as to do, as does one whose key asks for the
+    version of a vLLM that is not here.
     """
     known, found = dict(inputs), {}
     for stage in GRAPH:
-        if known.keys() >= set(stage.inputs):
-            outcome = store.look(stage.name, Job.of(stage, known, params).key)
-            if outcome:
+        if not known.keys() >= set(stage.inputs):
+            continue
+        with contextlib.suppress(EndpointError):
+            if outcome := store.look(stage.name, Job.of(stage, known, params).key):
                 found[stage.name], known[stage.output] = outcome, outcome.artifact
     return found

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightreasoner.config import Evaluate, Params
+from lightreasoner.config import Compute, Evaluate, Params
 from lightreasoner.errors import LightReasonerError
 from lightreasoner.forecast import limits, local, rates, sizes
 from lightreasoner.forecast.limits import Disk
@@ -102,7 +102,9 @@ def plan(params: Params, home: Path, given: Rate | None = None, anew: bool = Fal
     rows = [_forecast(row, setting, rate) if row.stage in to_do else row for row in rows]
     tables = STEP_BYTES * sum(each.rows * (each.prompt + each.new) for each in found.values())
     disks = limits.places(start, compute, home, tables)
-    return Plan(rows, rate, disks, start, _notes(found, per_row, "select" in done), refusal)
+    return Plan(
+        rows, rate, disks, start, _notes(found, per_row, "select" in done, compute), refusal
+    )
 
 
 def _row(stage: Stage, stored: Outcome | None) -> Row:
@@ -139,19 +141,28 @@ def _forecast(row: Row, setting: "Setting", rate: Rate | None) -> Row:
         bytes=work.bytes,
         memory=stages.peak(setting, row.stage),
     )
-    if rate is None:
+    elsewhere = stages.is_vllms(setting, row.stage) and setting.compute.endpoints
+    if rate is None or elsewhere:
         return row
-    device = setting.compute.device
-    workers = setting.compute.workers if row.stage in stages.ON_WORKERS else 1
+    device, n = setting.compute.device, stages.together(setting, row.stage)
     (seconds, bound), (longest, _) = (rate.seconds(each, device) for each in (work, most))
-    return replace(row, seconds=(seconds / workers, longest / workers), bound=bound)
+    return replace(row, seconds=(seconds / n, longest / n), bound=bound)
 
 
-def _notes(found: dict[str, Sizes], per_row: float, is_selected: bool) -> list[str]:
+def _notes(
+    found: dict[str, Sizes], per_row: float, is_selected: bool, compute: Compute
+) -> list[str]:
     """What is assumed."""
     notes = [
         f"{name}: answers of {each.new:.0f} tokens, {each.basis}" for name, each in found.items()
     ]
+    names = ", ".join(found)
+    if compute.endpoints:
+        notes.append(f"{names}: by named servers, at a rate that only they know")
+    elif compute.engine == "vllm":
+        notes.append(
+            f"{', '.join(found)}: by vLLM, whose start is not counted: half a minute or more"
+        )
     how = "as selected" if is_selected else "a guess unless select says it"
     return [*notes, f"finetune: {per_row:.1f} samples a trajectory, {how}"]
 

@@ -6,7 +6,7 @@ modules. Loading and writing files, grading and what the CPU does between is not
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lightreasoner.config import Compute, Params
 from lightreasoner.forecast import work as formulas
@@ -14,7 +14,8 @@ from lightreasoner.forecast.limits import least
 from lightreasoner.forecast.shapes import ITEM_BYTES, Shape
 from lightreasoner.forecast.sizes import Sizes
 from lightreasoner.forecast.work import Work
-from lightreasoner.inference import batching
+from lightreasoner.inference import batching, vllm_engine
+from lightreasoner.inference.vllm_server import CACHE_SHARE
 from lightreasoner.sampling import score
 from lightreasoner.storage.shards import LARGEST_FLOP
 from lightreasoner.tuning import finetune, loss, validation
@@ -54,7 +55,22 @@ class Setting:
 
 
 ON_WORKERS = ("generate", "score", "evaluate_base", "evaluate")
-"""Stages that compute.workers share."""
+"""Stages that compute.workers share; where vLLM writes text, its GPUs do."""
+
+VLLM_SHARE = 0.9
+"""Of a GPU's memory, which vLLM takes unless it is told otherwise."""
+
+
+def is_vllms(setting: Setting, stage: str) -> bool:
+    """Whether vLLM writes the stage's text."""
+    return setting.compute.engine == "vllm" and stage in setting.sizes
+
+
+def together(setting: Setting, stage: str) -> int:
+    """How many workers, or GPUs of vLLM's, do the stage's work side by side."""
+    if is_vllms(setting, stage):
+        return setting.compute.gpus
+    return setting.compute.workers if stage in ON_WORKERS else 1
 
 
 def work(setting: Setting, stage: str) -> Work:
@@ -77,13 +93,18 @@ def tokens(setting: Setting, stage: str) -> float:
 
 
 def written(setting: Setting, stage: str) -> Work:
-    """generate, evaluate_base, evaluate: prompts are read, then all rows decoded in step."""
+    """generate, evaluate_base, evaluate: prompts are read, then all rows decoded in step.
+
+    On a GPU vLLM replays CUDA graphs, in which the host calls no layer.
+    """
     shape, sizes, dtype = setting.expert, setting.sizes[stage], setting.compute.dtype
     slots = rows_at_once(setting, stage)
     full = formulas.steps(sizes.rows, sizes.new, sizes.most, slots, shard(setting, stage, slots))
     batch = batching.PREFILL_TOKENS[setting.compute.device]
     reading = formulas.read(shape, sizes.rows, sizes.prompt, sizes.rows, batch, dtype)
-    return reading + formulas.decode(shape, sizes.rows, sizes.prompt, sizes.new, full, dtype)
+    whole = reading + formulas.decode(shape, sizes.rows, sizes.prompt, sizes.new, full, dtype)
+    graphs = is_vllms(setting, stage) and setting.compute.device == "cuda"
+    return replace(whole, layer_calls=0) if graphs else whole
 
 
 def scored(setting: Setting) -> Work:
@@ -165,9 +186,11 @@ def merged(setting: Setting) -> Work:
 
 
 def rows_at_once(setting: Setting, stage: str) -> int:
-    """How many rows are decoded at once, by batching.py's rule."""
+    """How many rows are decoded at once, by batching.py's rule or vllm_engine.py's."""
     if setting.compute.batch_size:
         return setting.compute.batch_size
+    if is_vllms(setting, stage):
+        return vllm_engine.ROWS[setting.compute.device]
     device, shape, sizes = setting.compute.device, setting.expert, setting.sizes[stage]
     room = batching.MEMORY_SHARE[device] * (
         setting.memory - shape.weight_bytes(setting.compute.dtype)
@@ -178,8 +201,10 @@ def rows_at_once(setting: Setting, stage: str) -> int:
 
 
 def shard(setting: Setting, stage: str, slots: int) -> float:
-    """Prompts that are decoded together, by batching.py's rule."""
+    """Prompts that are decoded together, by batching.py's rule; by vLLM, all of a copy's."""
     sizes, compute = setting.sizes[stage], setting.compute
+    if is_vllms(setting, stage):
+        return math.ceil(sizes.rows * compute.gpus_per_model / compute.gpus)
     prompts = batching.FILLS * slots
     if compute.device == "cpu":
         flop = 2.0 * setting.expert.parameters * (sizes.prompt + sizes.most)
@@ -206,6 +231,11 @@ def peak(setting: Setting, stage: str) -> float:
     shape, compute = setting.expert, setting.compute
     program = PROGRAM_BYTES if compute.device == "cpu" else 0.0
     needed = program + least(setting.params, compute, shape, setting.amateur)[stage]
+    if is_vllms(setting, stage):
+        if compute.endpoints:
+            return program
+        on_cpu = needed + CACHE_SHARE * setting.memory
+        return on_cpu if compute.device == "cpu" else VLLM_SHARE * setting.memory
     if stage in setting.sizes:
         sizes = setting.sizes[stage]
         rows = min(rows_at_once(setting, stage), sizes.rows)

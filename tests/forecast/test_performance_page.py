@@ -15,17 +15,23 @@ ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "performance.md"
 
 
+WRITTEN = ("generate", "evaluate_base", "evaluate")
+
+
 @pytest.mark.parametrize("name", ["qwen2.5-math-1.5b", "qwen2.5-math-7b"])
-def test_the_papers_job_on_one_card(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("engine", "stages"), [("transformers", STAGES), ("vllm", WRITTEN)])
+def test_the_papers_job_on_one_card(
+    name: str, engine: str, stages: tuple[str, ...], tmp_path: Path
+) -> None:
     card = rates.read(ROOT / "benchmarks" / "rates" / "h200.json")
-    on_card = ("compute.device=cuda", "compute.dtype=bfloat16")
+    on_card = ("compute.device=cuda", "compute.dtype=bfloat16", f"compute.engine={engine}")
     found = plan.plan(config.changed(PRESETS[name], on_card), tmp_path, card)
     rows = [
         (stage, *work, *time)
         for (stage, _, *work), (_, *time) in zip(
             plan.work_rows(found), plan.time_rows(found)[:-1], strict=True
         )
-        if stage in STAGES
+        if stage in stages
     ]
-    table = markdown_table((WORK[0], *WORK[2:], *TIME[1:]), rows)
+    print(table := markdown_table((WORK[0], *WORK[2:], *TIME[1:]), rows))
     assert table in PAGE.read_text(encoding="utf-8")

@@ -194,6 +194,51 @@ def test_the_papers_job_is_planned_without_the_hub(tmp_path: Path) -> None:
     assert found.refusal is None
 
 
+def by_vllm(*more: str) -> Params:
+    over = ("device=cuda", "dtype=bfloat16", "engine=vllm", *more)
+    return changed(PRESETS["qwen2.5-math-7b"], *(f"compute.{each}" for each in over))
+
+
+def test_vllm_is_planned_without_the_hosts_calls(tmp_path: Path) -> None:
+    """1,024 rows, in one line: the weights are read less often, and the host is no bound."""
+    card = rates.read(H200)
+    in_process = by_vllm("engine=transformers")
+    ours, its, four = (
+        by_stage(plan.plan(params, tmp_path, card))
+        for params in (in_process, by_vllm(), by_vllm("gpus=4", "gpus_per_model=2"))
+    )
+    assert (ours["evaluate"].bound, its["evaluate"].bound) == ("host", "compute")
+    for name in ("generate", "evaluate_base", "evaluate"):
+        assert ours[name].flop == its[name].flop == four[name].flop
+        a, b, c = (row[name].seconds for row in (ours, its, four))
+        assert a is not None
+        assert b is not None
+        assert c is not None
+        assert b[0] < a[0] / 5
+        assert b[0] / 4 <= c[0] < b[0] / 3  # each copy reads the weights for its own rows
+        assert its[name].memory == 0.9 * card.memory
+    assert ours["score"] == its["score"]
+    said = "generate, evaluate_base, evaluate: by vLLM, whose start is not counted"
+    assert any(note.startswith(said) for note in plan.plan(by_vllm(), tmp_path, card).notes)
+
+
+def test_what_named_servers_hold_needs_no_memory_here(tmp_path: Path) -> None:
+    """Nor is it known how fast they are. GPUs that share a model hold a part each."""
+    card = rates.read(H200)
+    named = by_vllm(
+        "endpoints=[http://one/v1]", "endpoint_version=0.32.0", "endpoint_dtype=bfloat16"
+    )
+    found = plan.plan(named, tmp_path, card)
+    assert by_stage(found)["evaluate"].seconds is None
+    assert by_stage(found)["score"].seconds is not None
+    assert any("by named servers" in note for note in found.notes)
+    for params, share in ((named, 0), (by_vllm("gpus=2", "gpus_per_model=2"), 0.5)):
+        expert, amateur = pair(local.start(params))
+        needs = limits.least(params, params.compute, expert, amateur)
+        assert needs["evaluate"] == share * expert.weight_bytes("bfloat16")
+        assert needs["finetune"] > expert.weight_bytes("bfloat16")
+
+
 def test_too_small_a_card_is_refused_with_what_would_help(tmp_path: Path) -> None:
     """28.4 GiB in float32, 30.2 with the amateur; merge needs 28.4 whatever the dtype is."""
     params = changed(PRESETS["qwen2.5-math-7b"], "compute.device=cpu", "compute.dtype=float32")
