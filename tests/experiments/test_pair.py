@@ -14,7 +14,7 @@ from lightreasoner.errors import ArtifactError, SelectionError
 from lightreasoner.experiments import pair
 
 STYLE = "cot"
-GOOD = pair.Teaching(steps=100, samples=10, several=4, pull=2.0)
+GOOD = pair.Teaching(steps=100, samples=10, several=4, pull=20.0)
 EXPERT = {"gsm8k": "++++++++!-", "svamp": "+--l", "own": "-+"}
 AMATEUR = {"gsm8k": "++-------l", "svamp": "+-l-", "own": "++"}
 

@@ -555,6 +555,7 @@ def test_the_pull_stands_on_the_page_with_a_warning_where_it_is_small(
         (6.0, "6 nats in sum, 3 per sample", False),
         (0.01, "0.01", True),
     ):
+        (tmp_path / str(pulled)).mkdir()
         inputs = write_inputs(tmp_path / str(pulled))
         write_samples(inputs["samples"], **PROVENANCE, pull=pulled)
         out = tmp_path / str(pulled) / "report"
