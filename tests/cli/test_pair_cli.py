@@ -40,6 +40,7 @@ def stored(tmp_path: Path) -> set[Path]:
 def test_the_microworlds_expert_is_ahead_of_its_amateur(tmp_path: Path) -> None:
     """On its problems of the kind `transfer`: a table, no warning, and results in the store."""
     overrides = ("evaluate.problem_sets=[transfer]", "evaluate.max_new_tokens=128")
+    overrides += ("prepare.n_problems=60",)
     result = pair(tmp_path, *overrides, limit="40")
     assert (result.exit_code, result.stderr) == (0, "")
     name, above, heading, *lines = [line.split() for line in result.stdout.splitlines()]
