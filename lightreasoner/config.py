@@ -27,7 +27,7 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
-from lightreasoner import untrusted, yaml12
+from lightreasoner import derivation, untrusted, yaml12
 from lightreasoner.errors import ConfigError
 from lightreasoner.untrusted import shown
 
@@ -99,7 +99,23 @@ class Models(Section):
     expert: Text = Field(
         description="The strong model, which is tuned: owner/name@commit or a directory.",
     )
-    amateur: Text = Field(description="The weak model, with the same vocabulary.")
+    amateur: Text = Field(
+        description="The weak model, with the same vocabulary: the same, or made of the expert: "
+        "self:layers:N (its last N layers left out), self:bits:N (its matrices rounded to N bits).",
+    )
+
+    @field_validator("expert")
+    @classmethod
+    def _expert_is_a_model(cls, name: str) -> str:
+        if name.startswith(derivation.PREFIX):
+            raise ValueError("must be a model of its own; self:... is for models.amateur")
+        return name
+
+    @field_validator("amateur")
+    @classmethod
+    def _derivation_is_known(cls, name: str) -> str:
+        derivation.parse(name)
+        return name
 
 
 class Compute(Section):

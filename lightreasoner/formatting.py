@@ -174,7 +174,12 @@ def _of_several(score: Score) -> str:
 
 def result_notes(report: Mapping[str, Any]) -> list[str]:
     """What else the accuracies of a report need to be read, a sentence each."""
-    return [*_prompt_notes(report["styles"]), *_drift_notes(report["drift"])]
+    warned = report["samples"].get("warning")
+    return [
+        *_prompt_notes(report["styles"]),
+        *_drift_notes(report["drift"]),
+        *([f"Warning: {warned}."] if warned else []),
+    ]
 
 
 def _prompt_notes(styles: Mapping[str, str]) -> list[str]:

@@ -38,6 +38,7 @@ SELECTED = {
     "selected_share": 0.25,
     "threshold": 0.4,
     "alpha": 0.2,
+    "pull": 12.5,
 }
 DRIFT = {"drift": 0.03125, "top1_kept": 0.985, "drift_taught": 0.5}
 CURVE = [("loss", 2.0 / (1 + step), step) for step in range(80)]

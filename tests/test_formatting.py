@@ -108,7 +108,7 @@ def test_an_evaluation_of_several_responses_counts_problems() -> None:
 
 
 def test_two_prompts_are_told() -> None:
-    report = {"styles": {"base": "cot", "lightreasoner": "cot"}, "drift": {}}
+    report = {"styles": {"base": "cot", "lightreasoner": "cot"}, "drift": {}, "samples": {}}
     assert formatting.result_notes(report) == []
     styles = {"base": "cot", "lightreasoner": "chat"}
     (note,) = formatting.result_notes({**report, "styles": styles})
@@ -118,6 +118,8 @@ def test_two_prompts_are_told() -> None:
         "On held-out steps that were not taught the model moved by 0.0312 nats and kept its "
         "likeliest token at 98.5%."
     )
+    (note,) = formatting.result_notes({**report, "samples": {"warning": "too little"}})
+    assert note == "Warning: too little."
 
 
 def test_a_markdown_table() -> None:

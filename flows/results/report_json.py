@@ -37,13 +37,13 @@ def report_tree(
 ) -> dict[str, Any]:
     """report.json's content.
 
-    `scores.{base,lightreasoner}.<set>`, `paired.<set>` and `drift` are the report stage's; accuracy
-    and ci95 are fractions. `stages.<stage>.seconds` are wall seconds in this run, so for a cached
-    stage those of its look-up; `cached` means taken from the store, whichever driver put it there,
-    and for register that the registry had the version; `peak_memory_mib` is the peak when it was
-    made. `registered_model.gate` is the gate's decision (evaluation/promotion.py) and, as
-    `champion`, the version that is champion now; before registering it is None, and no stage
-    `register` is there.
+    `scores.{base,lightreasoner}.<set>`, `paired.<set>`, `samples` and `drift` are the report
+    stage's; accuracy and ci95 are fractions. `stages.<stage>.seconds` are wall seconds in this run,
+    so for a cached stage those of its look-up; `cached` means taken from the store, whichever
+    driver put it there, and for register that the registry had the version; `peak_memory_mib` is
+    the peak when it was made. `registered_model.gate` is the gate's decision
+    (evaluation/promotion.py) and, as `champion`, the version that is champion now; before
+    registering it is None, and no stage `register` is there.
     """
     payload = runs["report"].outcome.artifact.path
     tables = read_json(payload / "tables.json")
@@ -58,7 +58,7 @@ def report_tree(
         }
         model = {**registered, "gate": registering.gate.as_tree()}
     return {
-        **{name: tables[name] for name in ("scores", "paired", "styles", "drift")},
+        **{name: tables[name] for name in ("scores", "paired", "styles", "samples", "drift")},
         "stages": stages,
         "registered_model": model,
         "fingerprints": {name: run.outcome.manifest["fingerprint"] for name, run in runs.items()},

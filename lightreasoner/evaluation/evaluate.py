@@ -136,7 +136,7 @@ def _crew(
     if compute.engine == "transformers":
         tokens = round(np.mean([question.tokens for question in asked]))
         answering = partial(
-            transformers_engine.InProcess, model.path, tokenizer, config, compute, tokens,
+            transformers_engine.InProcess, model, tokenizer, config, compute, tokens,
             len(asked),
         )  # fmt: skip
         return crew(partial(_Respondent, answering, asked, config.seed), compute)

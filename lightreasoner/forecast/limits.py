@@ -131,7 +131,7 @@ def places(start: Start, compute: Compute, home: Path, tables: float = 0) -> lis
     fetched = sum(
         max(0, shape.weight_bytes("bfloat16") - _fetched(start.inputs[role].digest))
         for role, shape in start.shapes.items()
-        if shape and start.directories[role] is None
+        if shape and start.directories[role] is None and not start.inputs[role].derivation
     )
     found = [Disk(home, merged, 2 * merged + tables, free_bytes(home))]
     if fetched:

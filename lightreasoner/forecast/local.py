@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lightreasoner import untrusted
+from lightreasoner import derivation, untrusted
 from lightreasoner.config import Params
 from lightreasoner.data import hub, sources
 from lightreasoner.errors import EndpointError, ModelError
 from lightreasoner.forecast import shapes
 from lightreasoner.forecast.shapes import Shape
-from lightreasoner.inference import loading, model_files
+from lightreasoner.inference import derived, loading, model_files
 from lightreasoner.pipeline.graph import GRAPH
 from lightreasoner.pipeline.store import Job, Outcome, Store
 from lightreasoner.storage import artifacts
@@ -38,23 +38,30 @@ class Start:
 def start(params: Params) -> Start:
     """What the parameters name, checked as far as it is here. Raises ModelError, ProblemsError."""
     prepare, evaluate = params.prepare, params.evaluate
-    names = dict(zip(MODELS, (params.models.expert, params.models.amateur), strict=True))
+    made = derivation.parse(params.models.amateur)
+    of_amateur = params.models.expert if made else params.models.amateur
+    names = dict(zip(MODELS, (params.models.expert, of_amateur), strict=True))
     models = {role: _model(name) for role, name in names.items()}
     directories = {
         role: found.path if is_here else None for role, (found, is_here) in models.items()
     }
+    shaped = {role: shapes.of(name, directories[role]) for role, name in names.items()}
+    inputs = {role: found for role, (found, _) in models.items()}
+    if made:
+        inputs["amateur"] = derived.of(inputs["expert"], made)
+        shaped["amateur"] = shapes.derived(shaped["expert"], made)
     sets = [
         *_of_hub(prepare.source, [prepare.problem_set]),
         *_of_hub(evaluate.source, evaluate.problem_sets),
     ]
     return Start(
         {
-            **{role: found for role, (found, _) in models.items()},
+            **inputs,
             "problem_source": sources.resolve(prepare.source),
             "benchmark_source": sources.resolve(evaluate.source),
         },
         directories,
-        {role: shapes.of(name, directories[role]) for role, name in names.items()},
+        shaped,
         tuple(dict.fromkeys(names[role] for role in MODELS if directories[role] is None)),
         tuple(dict.fromkeys(sets)),
     )

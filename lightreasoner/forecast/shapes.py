@@ -5,11 +5,12 @@ The weights are never read. The formulas hold for decoders with grouped queries 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lightreasoner.config import Finetune
+from lightreasoner.derivation import Derivation
 from lightreasoner.inference.model_files import read_settings
 
 ITEM_BYTES = {"float32": 4, "bfloat16": 2}
@@ -152,3 +153,10 @@ def of(name: str, directory: Path | None) -> Shape | None:
         tie_word_embeddings=bool(found.get("tie_word_embeddings", False)),
         qkv_bias=found.get("model_type") == "qwen2",
     )
+
+
+def derived(expert: Shape | None, made: Derivation) -> Shape | None:
+    """The shape of what a derivation makes of the expert; rounded weights keep their dtype."""
+    if expert is None or made.kind != "layers":
+        return expert
+    return replace(expert, num_hidden_layers=max(1, expert.num_hidden_layers - made.n))

@@ -5,8 +5,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightreasoner import untrusted
+from lightreasoner import derivation, untrusted
+from lightreasoner.derivation import Derivation
 from lightreasoner.errors import ModelError
+from lightreasoner.inference import derived
 from lightreasoner.inference.model_files import (
     check_tokenizer,
     check_weights,
@@ -50,6 +52,12 @@ def resolve(name: str) -> Artifact:
         )
     owner_and_name, _, revision = name.partition("@")
     return _checked(_download(owner_and_name, revision), name)
+
+
+def resolve_amateur(name: str, expert: str) -> Artifact:
+    """As `resolve`, or what a derivation makes of the expert. Raises ModelError."""
+    made = derivation.parse(name)
+    return derived.of(resolve(expert), made) if made else resolve(name)
 
 
 def is_model_at(name: str, directory: Path) -> bool:
@@ -108,8 +116,13 @@ def context_length(path: Path) -> int:
     return configured(path / "config.json", "max_position_embeddings")
 
 
-def load_model(path: Path, device: str, dtype: str) -> "PreTrainedModel":
-    """A causal language model in inference mode. Raises ModelError for what cannot be loaded."""
+def load_model(
+    path: Path, device: str, dtype: str, made: Derivation | None = None
+) -> "PreTrainedModel":
+    """A causal language model in inference mode, or what a derivation makes of it.
+
+    Raises ModelError for what cannot be loaded.
+    """
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging as progress
@@ -118,9 +131,13 @@ def load_model(path: Path, device: str, dtype: str) -> "PreTrainedModel":
     progress.disable_progress_bar()
     _check_fit(path)
     with reading(path):
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype), **SAFELY)
+        model = AutoModelForCausalLM.from_pretrained(
+            path, dtype=getattr(torch, dtype), **derived.settings(path, made), **SAFELY
+        )
         _check_cache(path, model)
         model = model.to(device).eval()
+        if made and made.kind == "bits":
+            derived.round_rows(model, made.n)
         _check_numbers(path, model)
     return model
 

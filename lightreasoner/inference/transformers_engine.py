@@ -1,13 +1,13 @@
 """The engine that decodes in this process, on transformers: no server needed."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightreasoner.inference import loading, prompts
 from lightreasoner.inference.batching import shard_prompts
 from lightreasoner.inference.decode import decode
 from lightreasoner.inference.engine import Completion, Response
+from lightreasoner.storage.artifacts import Artifact
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -19,13 +19,13 @@ TAIL = 24
 
 
 class InProcess:
-    """A model's directory as an engine for `total` prompts of typically `tokens` tokens."""
+    """A model as an engine for `total` prompts of typically `tokens` tokens."""
 
     name = "transformers"
 
     def __init__(
         self,
-        model_dir: Path,
+        model: Artifact,
         tokenizer: "PreTrainedTokenizerBase",
         config: "Evaluate",
         compute: "Compute",
@@ -33,8 +33,8 @@ class InProcess:
         total: int,
     ):
         self.tokenizer, self.config = tokenizer, config
-        self.stop_ids = loading.stop_ids(model_dir, tokenizer)
-        self.model = loading.load_model(model_dir, compute.device, compute.dtype)
+        self.stop_ids = loading.stop_ids(model.path, tokenizer)
+        self.model = loading.load_model(model.path, compute.device, compute.dtype, model.derivation)
         self.rows = compute.batch_size
         self.batch_size = shard_prompts(self.model, tokens + config.max_new_tokens, total, compute)
 

@@ -181,7 +181,7 @@ def external_inputs(params: Params, wanted: Collection[str] = EXTERNAL) -> Input
     problems, benchmarks = params.prepare, params.evaluate
     resolve: dict[str, Callable[[], Artifact]] = {
         "expert": lambda: loading.resolve(params.models.expert),
-        "amateur": lambda: loading.resolve(params.models.amateur),
+        "amateur": lambda: loading.resolve_amateur(params.models.amateur, params.models.expert),
         "problem_source": lambda: sources.resolve(problems.source),
         "benchmark_source": lambda: sources.resolve(benchmarks.source),
     }

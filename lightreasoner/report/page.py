@@ -26,6 +26,7 @@ from lightreasoner.inference.token_text import Token
 from lightreasoner.report import cost, figures, lineage, trajectories
 from lightreasoner.report.figures import METHODS, THEMES, Theme
 from lightreasoner.report.trajectories import Step
+from lightreasoner.sampling import pull
 from lightreasoner.storage import tables
 from lightreasoner.storage.artifacts import Inputs, Workspace
 from lightreasoner.storage.payload import expected, read_json
@@ -166,6 +167,7 @@ def sample_statistics(steps: pd.DataFrame, samples_dir: Path) -> dict[str, Any]:
             "the selection; give the directory that select made"
         )
     selected = steps[steps["support"] > 0]
+    pulled = provenance.get("pull")
     return {
         "alpha": provenance["alpha"],
         "threshold": provenance["threshold"],
@@ -181,6 +183,10 @@ def sample_statistics(steps: pd.DataFrame, samples_dir: Path) -> dict[str, Any]:
         "mean_kl_disagreement": _mean(steps["kl"][~steps["agree"]]),
         "mean_support": _mean(selected["support"]),
         "single_token_share": _mean(selected["support"] == 1),
+        "several_tokens_share": _mean(selected["support"] > 1),
+        "pull": pulled,
+        "pull_mean": None if pulled is None else pulled / len(selected),
+        "warning": pull.warning(pulled, len(selected)),
     }
 
 

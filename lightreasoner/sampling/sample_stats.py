@@ -16,7 +16,8 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow.compute as pc
 
-from lightreasoner.sampling.select import refuse_unstored, support_sizes
+from lightreasoner.config import Select
+from lightreasoner.sampling.select import pull, refuse_unstored, support_sizes
 from lightreasoner.statistics import wilson_interval
 from lightreasoner.storage import tables
 
@@ -62,6 +63,12 @@ def step_statistics(steps_dir: Path, alpha: float, beta: float) -> list[Statisti
     kl = steps["kl"].to_numpy()
     agree = steps["expert_top1"].to_numpy() == steps["amateur_top1"].to_numpy()
     single = support_sizes(steps, alpha) == 1 if len(steps) else np.zeros(0, dtype=bool)
+    selected = kl > np.float32(beta)
+    pulled = (
+        pull(steps, Select.model_validate({"alpha": alpha, "beta": beta}))
+        if selected.any()
+        else None
+    )
     over = kl > np.float32(SUBTLE_KL)
     rows = [
         *kl_shares(kl),
@@ -71,7 +78,8 @@ def step_statistics(steps_dir: Path, alpha: float, beta: float) -> list[Statisti
         _mean("mean KL", kl, "nats"),
         _mean("mean KL where top-1 agree", kl[agree], "nats"),
         _mean("mean KL where top-1 differ", kl[~agree], "nats"),
-        *_single_token(single, kl > np.float32(beta), beta),
+        *_single_token(single, selected, beta),
+        *_pull(f", KL > {beta:g}", int(selected.sum()), pulled),
     ]
     return [replace(row, paper=PAPER.get(row.name, "")) for row in rows]
 
@@ -79,6 +87,7 @@ def step_statistics(steps_dir: Path, alpha: float, beta: float) -> list[Statisti
 def sample_statistics(samples_dir: Path) -> list[Statistic]:
     """What a sample set holds, as it was selected; the KL of those samples that have one."""
     samples, trajectories = tables.read_sample_set(samples_dir)
+    pulled = tables.provenance(samples_dir / "samples.parquet").get("pull")
     kl = pc.drop_null(samples["kl"]).to_numpy()
     sizes = np.array([len(ids) for ids in samples["token_ids"].to_pylist()], dtype=int)
     with_sample = set(samples["problem_id"].to_pylist())
@@ -87,8 +96,10 @@ def sample_statistics(samples_dir: Path) -> list[Statistic]:
         *kl_shares(kl),
         _mean("mean KL", kl, "nats"),
         _share("single-token labels", sizes == 1),
+        _share("labels of several tokens", sizes > 1),
         _mean("mean tokens per label", sizes, "tokens"),
         _share("trajectories with a sample", has_sample),
+        *_pull("", len(samples), pulled),
     ]
 
 
@@ -98,6 +109,15 @@ def kl_shares(kl: npt.NDArray[np.floating[Any]]) -> list[Statistic]:
     bins = np.searchsorted(edges, kl, side="right") - 1
     names = [f"[{low:g}, {high:g})" for low, high in itertools.pairwise(KL_EDGES)]
     return [_share(f"KL in {name}", bins == index) for index, name in enumerate(names)]
+
+
+def _pull(which: str, n: int, pulled: float | None) -> list[Statistic]:
+    """The pull of `n` samples, in sum and on average."""
+    mean = None if pulled is None or not n else pulled / n
+    return [
+        Statistic(f"pull{which}", n, pulled, "nats"),
+        Statistic(f"pull per sample{which}", n, mean, "nats"),
+    ]
 
 
 def _single_token(

@@ -36,7 +36,7 @@ from lightreasoner.sampling.contrast import (
     shared_log_probs,
 )
 from lightreasoner.storage import tables
-from lightreasoner.storage.artifacts import Inputs, Workspace
+from lightreasoner.storage.artifacts import Artifact, Inputs, Workspace
 from lightreasoner.storage.fingerprint import running_code
 from lightreasoner.storage.shards import Shards, shard_size
 
@@ -82,9 +82,7 @@ def write(inputs: Inputs, config: "Score", work: Workspace, watcher: "Watcher") 
         "code": running_code("lightreasoner.sampling.score"),
     }
     tokens = np.concatenate([[0], np.cumsum(_lengths(trajectories))])
-    make = partial(
-        _ShardScorer, expert.path, amateur.path, trajectories, shared, config.alpha_min, compute
-    )
+    make = partial(_ShardScorer, expert, amateur, trajectories, shared, config.alpha_min, compute)
     with crew(make, compute) as scorers:
         shards = Shards(work.scratch, tables.STEPS, len(trajectories), scorers.size)
         steps = shards.compute(
@@ -100,8 +98,8 @@ class _ShardScorer:
 
     def __init__(
         self,
-        expert: Path,
-        amateur: Path,
+        expert: Artifact,
+        amateur: Artifact,
         trajectories: pa.Table,
         shared: list[int],
         alpha_min: float,
@@ -124,8 +122,8 @@ class _ShardScorer:
         return self.scorer.score(self.trajectories.slice(rows.start, len(rows)).to_pylist())
 
 
-def _load(directory: Path, compute: "Compute") -> "PreTrainedModel":
-    model = loading.load_model(directory, compute.device, compute.dtype)
+def _load(found: Artifact, compute: "Compute") -> "PreTrainedModel":
+    model = loading.load_model(found.path, compute.device, compute.dtype, found.derivation)
     check_head(model)
     return model
 

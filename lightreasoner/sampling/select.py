@@ -5,6 +5,7 @@ Reads stored steps only: no model, seconds (paper, sections 2.3.1 and 2.3.2). Th
 the contrast, both together drop both; `select.label: expert` keeps pi_E on the support instead.
 """
 
+import logging
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ import pyarrow.compute as pc
 
 from lightreasoner.errors import ArtifactError, SelectionError
 from lightreasoner.sampling.contrast import soft_labels
+from lightreasoner.sampling.pull import divergences
+from lightreasoner.sampling.pull import warning as warning_of
 from lightreasoner.storage import tables
 from lightreasoner.storage.artifacts import Inputs, Workspace
 from lightreasoner.storage.fingerprint import running_code
@@ -22,6 +25,8 @@ from lightreasoner.storage.fingerprint import running_code
 if TYPE_CHECKING:
     from lightreasoner.config import Select
     from lightreasoner.progress import Watcher
+
+log = logging.getLogger(__name__)
 
 Array = npt.NDArray[Any]
 
@@ -38,15 +43,19 @@ def write(inputs: Inputs, config: "Select", work: Workspace, watcher: "Watcher")
     trajectories = tables.read_table(paths[1], tables.TRAJECTORIES)
     score, generate = (tables.provenance(path) for path in paths)
     refuse_unstored(config.alpha, score)
+    samples = select_samples(table, trajectories, config)
+    pulled = pull(table, config)
+    if warning := warning_of(pulled, len(samples)):
+        log.warning("select: %s", warning)
     provenance = {
         **config.model_dump(mode="json"),
         "threshold": threshold(table["kl"], config),
+        "pull": pulled,
         "steps_digest": steps.digest,
         "code": running_code("lightreasoner.sampling.select"),
         "score": score,
         "generate": generate,
     }
-    samples = select_samples(table, trajectories, config)
     tables.write_table(samples, tables.SAMPLES, out / "samples.parquet", provenance)
     tables.write_table(trajectories, tables.TRAJECTORIES, out / "trajectories.parquet", provenance)
     watcher.progress(1, 1, "sample sets")
@@ -75,7 +84,7 @@ def select_samples(steps: pa.Table, trajectories: pa.Table, config: "Select") ->
         ids = written_tokens(kept, trajectories)
         bounds, weights = np.arange(len(kept) + 1), np.ones(len(kept))
     else:
-        bounds, ids, weights = _labels_on_support(kept, config)
+        bounds, ids, weights, _ = _labels_on_support(kept, config)
     bounds = bounds.astype(np.int32)
     return pa.table(
         [
@@ -129,8 +138,20 @@ def _selected(steps: pa.Table, config: "Select") -> pa.Table:
     )
 
 
-def _labels_on_support(kept: pa.Table, config: "Select") -> tuple[Array, Array, Array]:
-    """Bounds, token ids and weights of the labels on the support: v_C, or pi_E renormalised.
+def pull(steps: pa.Table, config: "Select") -> float | None:
+    """The sum of the labels' divergences (pull.py), nats, to 6 digits; None for `one_hot`.
+
+    Raises SelectionError as `select_samples`.
+    """
+    if config.label == "one_hot":
+        return None
+    bounds, _, weights, expert = _labels_on_support(_selected(steps, config), config)
+    found = round(float(divergences(weights, expert, bounds).sum()), 9)
+    return float(f"{max(0, found):.6g}")
+
+
+def _labels_on_support(kept: pa.Table, config: "Select") -> tuple[Array, Array, Array, Array]:
+    """Bounds, token ids, weights (v_C, or pi_E renormalised) and log pi_E of labels on the support.
 
     pi_E on the support is the softmax of log pi_E - 0: v_C against an amateur without opinion.
     """
@@ -140,7 +161,7 @@ def _labels_on_support(kept: pa.Table, config: "Select") -> tuple[Array, Array, 
     if config.label == "expert":
         amateur = np.zeros_like(expert)
     on_support, weights = soft_labels(expert, amateur, offsets, config.alpha)
-    return _bounds(on_support, offsets), ids[on_support], weights
+    return _bounds(on_support, offsets), ids[on_support], weights, expert[on_support]
 
 
 def support_sizes(steps: pa.Table, alpha: float) -> Array:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightreasoner import untrusted
+from lightreasoner.derivation import Derivation
 from lightreasoner.errors import ArtifactError, DiskFullError
 from lightreasoner.storage import aside, digests
 
@@ -25,14 +26,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Artifact:
-    """A file or directory and the digest of its content."""
+    """A file or directory and the digest of its content.
+
+    `derivation` says what becomes of a model when it is loaded; its digest is then that of the
+    content, a plus sign and the derivation.
+    """
 
     path: Path
     digest: str
+    derivation: Derivation | None = None
 
     def has_changed(self) -> bool:
         """Whether the content at the path is no longer the digest's; a name is no digest."""
-        return bool(_CONTENT_DIGEST.fullmatch(self.digest)) and digest(self.path) != self.digest
+        content = self.digest.partition("+")[0]
+        return bool(_CONTENT_DIGEST.fullmatch(content)) and digest(self.path) != content
 
 
 Inputs = dict[str, Artifact]

@@ -38,7 +38,7 @@ NUMBER = (int, float)
 READ: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("generate", "score", "import"), dict),
     **dict.fromkeys(("alpha", "beta", "alpha_min"), NUMBER),
-    **dict.fromkeys(("threshold", "quantile"), (*NUMBER, type(None))),
+    **dict.fromkeys(("threshold", "quantile", "pull"), (*NUMBER, type(None))),
     **dict.fromkeys(("style", "label", "tokenizer"), str),
     "reference": list,
 }

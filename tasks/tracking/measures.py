@@ -22,14 +22,14 @@ def of_payload(stage: str, payload: Path) -> Metrics:
 
 def of_report(payload: Path) -> Metrics:
     """The headline: accuracy of base and tuned expert per set, what was gained and lost, paired p,
-    and the drift on held-out steps.
+    the drift on held-out steps and the samples' pull.
 
     Accuracies and gains are fractions, gained and lost counts of problems; all by the strict
     verdict, and under `qwen/` by the toolkit's.
     """
     report = read_json(payload / "tables.json")
     before, after = report["scores"]["base"], report["scores"]["lightreasoner"]
-    metrics: Metrics = dict(report["drift"])
+    metrics: Metrics = {**report["drift"], "pull": report["samples"].get("pull")}
     for name in after:
         scores = before[name], after[name], report["paired"][name]
         for verdict, (old, new, paired) in (
@@ -66,13 +66,17 @@ def _steps(payload: Path) -> Metrics:
 
 
 def _samples(payload: Path) -> Metrics:
-    """Samples, trajectories with one, mean KL (nats; none in baselines), mean tokens per label."""
+    """Samples, trajectories with one, mean KL and pull (nats; none in baselines), mean tokens per
+    label, share of labels of several."""
     table = tables.read_table(payload / "samples.parquet", tables.SAMPLES)
+    sizes = pc.list_value_length(table["token_ids"])
     found = {
         "samples": table.num_rows,
         "problems": pc.count_distinct(table["problem_id"]).as_py(),
         "kl_mean": pc.mean(table["kl"]).as_py(),
-        "support_mean": pc.mean(pc.list_value_length(table["token_ids"])).as_py(),
+        "support_mean": pc.mean(sizes).as_py(),
+        "several_tokens_share": pc.mean(pc.greater(sizes, 1)).as_py(),
+        "pull": tables.provenance(payload / "samples.parquet").get("pull"),
     }
     return _numbers(found)
 

@@ -12,7 +12,7 @@ import torch
 
 from lightreasoner import config
 from lightreasoner.config import Compute, Params
-from lightreasoner.errors import ConfigError, DiskFullError, NoMemoryError
+from lightreasoner.errors import ConfigError, DiskFullError, ModelError, NoMemoryError
 from lightreasoner.forecast import limits, local, plan, rates, sizes
 from lightreasoner.forecast.limits import STAGES as MODEL_STAGES
 from lightreasoner.forecast.plan import TO_DO, Plan, Row
@@ -295,6 +295,27 @@ def test_what_of_a_model_is_here_need_not_be_fetched(
     blobs.mkdir(parents=True)
     (blobs / "part.incomplete").write_bytes(bytes(1000))
     assert limits.places(start, compute, tmp_path)[1].least == whole - 1000
+
+
+def test_an_amateur_made_of_the_expert_is_not_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """26 of Qwen2.5-Math-1.5B's 28 layers of 46,797,824 parameters; bits change no size."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    compute = Compute(device="cpu", dtype="float32")
+    params = PRESETS["qwen2.5-math-1.5b"]
+    for name, left in (("self:layers:2", 1_543_714_304 - 2 * 46_797_824), ("self:bits:4", 0)):
+        start = local.start(changed(params, f"models.amateur={name}"))
+        assert start.models == (params.models.expert,)
+        assert start.inputs["amateur"].digest == f"{params.models.expert}+{name}"
+        expert, amateur = pair(start)
+        assert amateur.parameters == (left or expert.parameters)
+        assert limits.places(start, compute, tmp_path)[1].least == 2 * 1_543_714_304
+
+
+def test_an_amateur_of_no_layers_cannot_be_planned(tiny_params: Params, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"self:layers:2: leaves none of the 2 layers"):
+        plan.plan(changed(tiny_params, "models.amateur=self:layers:2"), tmp_path, RATE)
 
 
 def test_a_gpu_that_is_not_there_is_no_limit_but_cannot_be_measured(

@@ -161,6 +161,8 @@ def test_tables_by_hand(made: Path) -> None:
             "mean_kl_disagreement": 3.0,
             "mean_support": 1.5,
             "single_token_share": 0.5,
+            "several_tokens_share": 0.5,
+            **dict.fromkeys(("pull", "pull_mean", "warning")),
         }
     )
 
@@ -541,6 +543,30 @@ def test_a_panel_says_what_both_models_would_have_written(made: Path) -> None:
     assert "0.75 nats; not selected tokenexpertamateur <b> written62.5%50.0%" in text
     assert "tokens that have at least 0.01 of the expert's largest probability" in text
     assert "first of the draw: 1 of 3 steps are samples" in text
+
+
+def test_the_pull_stands_on_the_page_with_a_warning_where_it_is_small(
+    made: Path, tmp_path: Path
+) -> None:
+    """Two samples. One that says nothing of its pull, an older one, is not warned of."""
+    (said,) = re.findall(r"<dt>pull</dt><dd>([^<]*)<", (made / "report.html").read_text())
+    assert said.startswith("– nats in sum, – per sample")
+    for pulled, shown, warned in (
+        (6.0, "6 nats in sum, 3 per sample", False),
+        (0.01, "0.01", True),
+    ):
+        (tmp_path / str(pulled)).mkdir()
+        inputs = write_inputs(tmp_path / str(pulled))
+        write_samples(inputs["samples"], **PROVENANCE, pull=pulled)
+        out = tmp_path / str(pulled) / "report"
+        out.mkdir()
+        write_report(inputs, out)
+        (said,) = re.findall(r"<dt>pull</dt><dd>(.*?)</dd>", (out / "report.html").read_text())
+        assert said.startswith(shown)
+        assert ("Warning: the labels teach next to nothing: their pull is 0.01" in said) is warned
+        found = json.loads((out / "tables.json").read_text())["samples"]
+        assert (found["pull"], found["pull_mean"]) == (pulled, pulled / 2)
+        assert (found["warning"] is not None) is warned
 
 
 def test_a_step_has_its_shade_and_a_sample_its_mark(made: Path) -> None:

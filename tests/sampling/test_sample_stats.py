@@ -6,9 +6,12 @@ The steps of `write_steps` (KL in nats; top-1 tokens of expert and amateur; pi_E
     a 2   0.5    7 7   (.6, .4)       b 0   3.0    8 9   (.6, .3, .1)
 
 At alpha = 0.2 the labels have 1, 1, 2 and 2 tokens. Over beta = 0.4 are the last two steps, so that
-single-token labels make up 2 of 4 without beta and 0 of 2 with it: 50 points more.
+single-token labels make up 2 of 4 without beta and 0 of 2 with it: 50 points more. The amateur
+being the expert there, v_C is (.5, .5) for both, against (.6, .4) and (2/3, 1/3): the pull is
+.5 ln (.25 / .24) + .5 ln (.25 / (2/9)).
 """
 
+import math
 from pathlib import Path
 
 import pyarrow as pa
@@ -78,7 +81,10 @@ def test_step_statistics_by_hand(tmp_path: Path) -> None:
         "mean KL where top-1 agree": 3,
         "mean KL where top-1 differ": 1,
         "single-token labels, KL > 0.4": 2,
+        "pull, KL > 0.4": 2,
+        "pull per sample, KL > 0.4": 2,
     }
+    pull = (math.log(0.25 / 0.24) + math.log(0.25 * 9 / 2)) / 2
     assert {name: row.value for name, row in found.items()} == pytest.approx(
         {
             "KL in [0, 0.1)": 0.25,
@@ -99,7 +105,10 @@ def test_step_statistics_by_hand(tmp_path: Path) -> None:
             "single-token labels, every step": 0.5,
             "single-token labels, KL > 0.4": 0,
             "single-token labels, difference": 50,
-        }
+            "pull, KL > 0.4": pull,
+            "pull per sample, KL > 0.4": pull / 2,
+        },
+        rel=1e-5,
     )
 
 
@@ -125,6 +134,7 @@ def test_where_nothing_is_selected_there_is_no_share(tmp_path: Path) -> None:
         "single-token labels, KL > 9", 0, None, "share"
     )
     assert found["single-token labels, difference"].value is None
+    assert found["pull, KL > 9"].value is None
 
 
 def test_alpha_below_what_is_stored_is_refused(tmp_path: Path) -> None:
@@ -133,7 +143,10 @@ def test_alpha_below_what_is_stored_is_refused(tmp_path: Path) -> None:
 
 
 def test_sample_statistics_by_hand(tmp_path: Path) -> None:
-    found = by_name(sample_stats.sample_statistics(write_samples(tmp_path / "s", [ONE, TWO])))
+    chosen = write_samples(tmp_path / "s", [ONE, TWO], pull=0.25)
+    found = by_name(sample_stats.sample_statistics(chosen))
+    assert (found["pull"].value, found["pull per sample"].value) == (0.25, 0.125)
+    assert found["labels of several tokens"].value == 0.5
     assert found["KL in [0.5, 1)"].value == 1
     assert found["mean KL"].value == pytest.approx(0.55)
     assert found["single-token labels"].value == 0.5

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from lightreasoner.config import Compute, Select
 from lightreasoner.errors import ArtifactError, SelectionError
 from lightreasoner.progress import Silent
-from lightreasoner.sampling.select import select_samples, support_sizes, threshold, write
+from lightreasoner.sampling.select import pull, select_samples, support_sizes, threshold, write
 from lightreasoner.storage import artifacts, tables
 from lightreasoner.storage.artifacts import Artifact, Workspace
 
@@ -294,6 +294,23 @@ def test_the_provenance_holds_all_three_stages(sample_set: Path) -> None:
         )
         assert found["steps_digest"].endswith(".dir")
         assert len(found["code"]) == 64
+
+
+def test_the_pull_by_hand_is_in_the_provenance(
+    sample_set: Path, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """KL((6/7, 1/7) || (2/3, 1/3)) of the third step; the second has a single token. pi_E itself
+    pulls nothing, which is warned of, and one-hot labels have no contrast to measure."""
+    expected = 6 / 7 * np.log(9 / 7) + 1 / 7 * np.log(3 / 7)
+    found = tables.provenance(sample_set / "samples.parquet")["pull"]
+    assert found == pytest.approx(expected, rel=1e-5)
+    assert pull(steps(), Select(beta=0.3, label="one_hot")) is None
+    scored_steps = write_steps(tmp_path / "others")
+    (tmp_path / "expert").mkdir()
+    write_samples(scored_steps, Select(beta=0.3, label="expert"), tmp_path / "expert")
+    assert tables.provenance(tmp_path / "expert" / "samples.parquet")["pull"] == 0
+    (warned,) = {each for each in caplog.messages if "pull is 0 nats over 2 samples" in each}
+    assert warned.startswith("select: the labels teach next to nothing")
 
 
 def test_alpha_below_what_the_steps_store_is_refused(tmp_path: Path) -> None:

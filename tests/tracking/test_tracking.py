@@ -137,7 +137,7 @@ def test_the_headline_and_the_page_are_on_the_pipelines_run(
     metrics = run.data.metrics
     assert metrics["accuracy/tuned"] == 0.8
     assert metrics["accuracy_base/tuned"] == 0.4
-    assert metrics["drift"] == 0.03125
+    assert (metrics["drift"], metrics["pull"]) == (0.03125, 12.5)
     assert metrics["gain/tuned"] == pytest.approx(0.4)
     assert metrics["p/tuned"] == 1e-50
     assert metrics["gained/tuned"] == 250
@@ -162,6 +162,7 @@ def test_payload_numbers(outcomes: dict[str, Outcome]) -> None:
         "problems": 1,
         "kl_mean": 1.0,
         "support_mean": 1.5,
+        "several_tokens_share": 0.5,
     }
     assert numbers["finetune"] == {}
     assert numbers["merge"] == {f"parity/{k}": v for k, v in stored_pipeline.PARITY.items()}
