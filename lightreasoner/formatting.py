@@ -176,13 +176,13 @@ def result_notes(report: Mapping[str, Any]) -> list[str]:
     """What else the accuracies of a report need to be read, a sentence each."""
     warned = report["samples"].get("warning")
     return [
-        *_prompt_notes(report["styles"]),
+        *prompt_notes(report["styles"]),
         *_drift_notes(report["drift"]),
         *([f"Warning: {warned}."] if warned else []),
     ]
 
 
-def _prompt_notes(styles: Mapping[str, str]) -> list[str]:
+def prompt_notes(styles: Mapping[str, str]) -> list[str]:
     """Where base and tuned model had different prompts."""
     base, tuned = styles["base"], styles["lightreasoner"]
     if base == tuned:

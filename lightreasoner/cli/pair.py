@@ -34,7 +34,7 @@ def pair(
     ] = None,
     home: Home = HOME,
 ) -> None:
-    """Grade expert and amateurs; say what their contrast would teach.
+    """Grade expert and amateurs, and say what they would teach.
 
     Is the expert far enough ahead to teach by contrast, and do its labels say anything new? Nothing
     is tuned.

@@ -22,7 +22,7 @@ from lightreasoner.formatting import (
     number,
     p_value,
     percent,
-    result_notes,
+    prompt_notes,
 )
 from lightreasoner.report import page
 from lightreasoner.storage import tables
@@ -168,7 +168,7 @@ def _difference(key: str, name: str, verdict: str, each: Entry) -> str:
 def notes(found: Mapping[str, Any]) -> list[str]:
     """What the table needs to be read, why a round has no model, and what lies where."""
     rounds: list[Entry] = found["rounds"]
-    styles = result_notes({"styles": rounds[0]["styles"], "drift": {}})
+    styles = prompt_notes(rounds[0]["styles"])
     return [
         f"Amateur from the second round on: {LATER[found['later_amateur']]}.",
         "Accuracy with 95% intervals; differences on the same problems with the paired bootstrap's "
