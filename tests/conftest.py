@@ -47,7 +47,7 @@ LONGEST = (
 """Files that take longest, first: all others would wait for one that starts last."""
 
 TOGETHER = {
-    **dict.fromkeys(("test_sweep", "test_rounds_flow"), "test_pipeline"),  # one Prefect server
+    "test_sweep": "test_pipeline",  # one Prefect server
     "test_rounds_flow": "test_pipeline",
     "test_evaluate_command": "test_openai_engine",  # one `transformers serve`
     "test_fuzz_form": "test_form",  # Prefect's import
