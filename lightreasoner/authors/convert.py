@@ -19,6 +19,7 @@ from lightreasoner.authors.jsonl import Line
 from lightreasoner.authors.token_boundaries import recover
 from lightreasoner.data import problems
 from lightreasoner.errors import ArtifactError, ProblemsError
+from lightreasoner.formatting import printable
 from lightreasoner.inference import loading, prompts
 from lightreasoner.storage import artifacts, aside, outputs, tables
 from lightreasoner.storage.artifacts import Artifact
@@ -49,12 +50,13 @@ def export_file(samples_dir: Path, problems_dir: Path, expert_dir: Path, out: Pa
         question = questions.get(problems.problem_of(id_))
         if question is None:
             raise ProblemsError(
-                f"{problems_dir}: no problem {id_}; give the problems that the samples come from"
+                f"{problems_dir}: no problem {printable(id_)}; give the problems that the samples "
+                "come from"
             )
         if row["kl"] is None:
             raise ArtifactError(
-                f"{samples_dir}: the samples of {id_} have no KL, which the authors' format needs; "
-                "export a set that select made"
+                f"{samples_dir}: the samples of {printable(id_)} have no KL, which the authors' "
+                "format needs; export a set that select made"
             )
         prefix = tokenizer.decode(written[id_][:step])
         label = row["token_ids"], row["weights"], row["kl"]

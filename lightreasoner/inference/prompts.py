@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightreasoner.errors import ModelError, ProblemsError
+from lightreasoner.formatting import printable
 from lightreasoner.inference import chat_templates
 from lightreasoner.inference.loading import STOP_TOKENS
 from lightreasoner.inference.model_files import reading
@@ -171,8 +172,8 @@ def check_room(
     longest = max(range(len(lengths)), key=lengths.__getitem__)
     if lengths[longest] + room > context:
         raise ProblemsError(
-            f"problem {problems[longest].id}: its prompt of {lengths[longest]} tokens and "
-            f"{room_name} {room} exceed the model's context of {context}; drop the problem or "
+            f"problem {printable(problems[longest].id)}: its prompt of {lengths[longest]} tokens "
+            f"and {room_name} {room} exceed the model's context of {context}; drop the problem or "
             f"lower {room_name}"
         )
 

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from lightreasoner.errors import ModelError
+from lightreasoner.formatting import printable
 from lightreasoner.inference import loading, vocabulary
 from lightreasoner.inference.forward import batches, check_head, hidden_states, logits_of, pad_right
 from lightreasoner.inference.transfer import to_device
@@ -339,6 +340,6 @@ def _check_finite(kl: Floats, names: Names, steps: Ints) -> None:
     if not finite.all():
         bad = int((~finite).argmax())
         raise ModelError(
-            f"problem {names[bad]}, step {steps[bad]}: KL is not finite, so a model gave NaN "
-            "or infinite logits; try compute.dtype float32 or check the weights"
+            f"problem {printable(names[bad])}, step {steps[bad]}: KL is not finite, so a model "
+            "gave NaN or infinite logits; try compute.dtype float32 or check the weights"
         )

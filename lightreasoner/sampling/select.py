@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lightreasoner.errors import ArtifactError, SelectionError
+from lightreasoner.formatting import printable
 from lightreasoner.sampling.contrast import soft_labels
 from lightreasoner.sampling.pull import divergences
 from lightreasoner.sampling.pull import warning as warning_of
@@ -187,7 +188,7 @@ def written_tokens(steps: pa.Table, trajectories: pa.Table) -> Array:
     if len(lacking):
         step = steps.slice(int(lacking[0]), 1).to_pylist()[0]
         raise ArtifactError(
-            f"problem {step['problem_id']}, step {step['step']}: its trajectory has no such step; "
-            "score the trajectories again"
+            f"problem {printable(step['problem_id'])}, step {step['step']}: its trajectory has no "
+            "such step; score the trajectories again"
         )
     return tokens[positions]
