@@ -84,7 +84,7 @@ microworld: setup
 # The paper's claims in the micro-world, an hour of two cores: results/study.html. It goes on where it
 # was ended.
 study: setup
-	.venv/bin/python -m recipes.study $(ARGS)
+	.venv/bin/python -m recipes.study run $(ARGS)
 
 check: setup
 	.venv/bin/ruff check .

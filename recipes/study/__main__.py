@@ -1,4 +1,4 @@
-"""`python -m recipes.study`: the paper's claims in the micro-world; an hour of two cores."""
+"""`python -m recipes.study run`: the paper's claims in the micro-world; an hour of two cores."""
 
 import json
 import logging
@@ -58,12 +58,14 @@ def tree(params: Params, seeds: Sequence[int], home: Path) -> dict[str, Any]:
     from recipes.study.arms import ARMS, OURS
 
     runs = run.run(params, seeds, home)
-    first = runs[seeds[0]]
+    first = {name: arm for name, arm in runs[seeds[0]].items() if not arm.missing}
     tokenizer = loading.load_tokenizer(external_inputs(params, ("expert",))["expert"].path)
     return {
         "conditions": conditions(params),
         "seeds": {str(seed): measure.seed(arms) for seed, arms in runs.items()},
-        "curves": {ARMS[name].title: measure.curve(first[name]) for name in (OURS, "sft")},
+        "curves": {
+            ARMS[name].title: measure.curve(first[name]) for name in (OURS, "sft") if name in first
+        },
         "label_mass": measure.label_mass(first[OURS], lambda token: tokenizer.decode([token])),
     }
 
@@ -72,7 +74,7 @@ def application() -> typer.Typer:
     """A command line of this one command."""
     app = typer.Typer(cls=Commands, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.callback(invoke_without_command=False)(root_options)
-    app.command()(study)
+    app.command("run")(study)
     return app
 
 

@@ -36,10 +36,18 @@ class Claim:
         """What came out, a part per seed, and the verdict."""
         if self.answer is None:
             return self.why, "cannot be tested here"
-        texts, signs = zip(*map(self.answer, seeds), strict=True)
+        texts, signs = zip(*map(self._answered, seeds), strict=True)
         if set(signs) == {1}:
             return "; ".join(texts), "holds here"
         return "; ".join(texts), "does not hold here" if set(signs) == {-1} else "not shown here"
+
+    def _answered(self, arms: Arms) -> Answer:
+        """A seed's answer; open where an arm or a set that it reads has no result."""
+        assert self.answer is not None
+        try:
+            return self.answer(arms)
+        except KeyError as lacking:
+            return f"no result ({lacking.args[0]})", 0
 
 
 def _sign(low: float, high: float) -> int:
@@ -104,6 +112,8 @@ def by_gap(arms: Arms) -> Answer:
     there = [arms[name] for name in names if "missing" not in arms[name]]
     gaps = [each["gap"] for each in there]
     gains = [each["to_base"]["mean"]["difference"] for each in there]
+    if min(len(set(gaps)), len(set(gains))) < 2:
+        return "all alike", 0
     found = spearmanr(gaps, gains)
     return f"rho {found.statistic:+.2f} (n {len(there)}, p {found.pvalue:.2g})", (
         1 if found.pvalue < 0.05 and found.statistic > 0 else 0

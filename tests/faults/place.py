@@ -129,6 +129,8 @@ class Place:
     def said(self) -> str:
         """What its programs printed so far, but for what Python's own fork server prints where the
         process that asked it was killed between two of its writes."""
+        if not self.log.exists():
+            return ""
         return ORPHANED.sub("", self.log.read_text(encoding="utf-8", errors="replace"))
 
     def changes(self) -> list[tuple[str, Path]]:

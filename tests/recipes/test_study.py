@@ -81,6 +81,13 @@ def test_gains_by_gap_are_ranked() -> None:
     assert claims.by_gap(seed)[1] == 0
 
 
+def test_an_arm_without_a_result_leaves_its_claim_open() -> None:
+    claim = Claim("more than SFT", "", "", claims.over("sft"))
+    said = claim.judge([arms(sft=0.1), {**arms(), "sft": {"missing": "nothing was kept"}}])
+    assert said[0].endswith("no result (to_ours)")
+    assert said[1] == "not shown here"
+
+
 def test_what_cannot_be_tested_says_why() -> None:
     claim = Claim("on real models", "", "", why="no GPU")
     assert claim.judge([]) == ("no GPU", "cannot be tested here")
@@ -103,7 +110,9 @@ def test_a_study_goes_on_and_its_page_has_every_claim_and_arm(
     params = tmp_path / "params.yaml"
     params.write_text(json.dumps(tiny_params.model_dump(mode="json")), encoding="utf-8")
     options = ["--params", str(params), "--seeds", "1,2", "--home", str(tmp_path / "home")]
-    asked = CliRunner().invoke(study.application(), [*options, "--out", str(tmp_path / "out")])
+    asked = CliRunner().invoke(
+        study.application(), ["run", *options, "--out", str(tmp_path / "out")]
+    )
     assert asked.exit_code == 0, asked.output
     text = (tmp_path / "out" / "study.md").read_text(encoding="utf-8")
     for claim in claims.CLAIMS:
