@@ -286,9 +286,11 @@ def environment_of_servers(home: Path, prefect: str, mlflow: str) -> dict[str, s
     """The environment of the servers at these addresses, and of who is to use no others."""
     page = prefect.replace("127.0.0.1", "localhost")
     addresses = {"PREFECT_API_URL": f"{prefect}/api", "MLFLOW_TRACKING_URI": mlflow}
-    shell = {name: value for name, value in os.environ.items() if not name.startswith(OPENING)}
-    for name in (BACKEND, FILES):
-        shell = shell if shell.get(name) else {k: v for k, v in shell.items() if k != name}
+    shell = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(OPENING) and (value or name not in (BACKEND, FILES))
+    }
     # Python and uvicorn would take modules from the current folder first, whosever it is.
     modules = {"PYTHONSAFEPATH": "1", "UVICORN_APP_DIR": str(ROOT)}
     locks = {**_locks(home, prefect, page), **_mlflow_login(home)}

@@ -102,9 +102,8 @@ def plan(params: Params, home: Path, given: Rate | None = None, anew: bool = Fal
     rows = [_forecast(row, setting, rate) if row.stage in to_do else row for row in rows]
     tables = STEP_BYTES * sum(each.rows * (each.prompt + each.new) for each in found.values())
     disks = limits.places(start, compute, home, tables)
-    return Plan(
-        rows, rate, disks, start, _notes(found, per_row, "select" in done, compute), refusal
-    )
+    notes = _notes(found, per_row, "select" in done, compute)
+    return Plan(rows, rate, disks, start, notes, refusal)
 
 
 def _row(stage: Stage, stored: Outcome | None) -> Row:
@@ -160,9 +159,7 @@ def _notes(
     if compute.endpoints:
         notes.append(f"{names}: by named servers, at a rate that only they know")
     elif compute.engine == "vllm":
-        notes.append(
-            f"{', '.join(found)}: by vLLM, whose start is not counted: half a minute or more"
-        )
+        notes.append(f"{names}: by vLLM, whose start is not counted: half a minute or more")
     how = "as selected" if is_selected else "a guess unless select says it"
     return [*notes, f"finetune: {per_row:.1f} samples a trajectory, {how}"]
 

@@ -1,8 +1,9 @@
 """Runs the arms of each seed, stage by stage, all of them kept in the store: a study goes on."""
 
+import itertools
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def run(params: Params, seeds: Sequence[int], home: Path) -> dict[int, dict[str,
     store, clock, found = Store(home), time.monotonic(), dict[int, dict[str, Run]]()
     total, computed = len(seeds) * len(ARMS), 0
     with shared_process():  # one process grades all
-        for seed, name in _order(seeds):
+        for seed, name in itertools.product(seeds, ARMS):
             runs = found.setdefault(seed, {})
             runs[name] = one = _arm(ARMS[name], params, seed, store, runs)
             computed += not all(each.cached for each in one.outcomes.values())
@@ -46,10 +47,6 @@ def run(params: Params, seeds: Sequence[int], home: Path) -> dict[int, dict[str,
             left = (time.monotonic() - clock) / max(1, computed) * (total - done) / 60
             log.info("%d of %d: %s, seed %d; at most %.0f min left", done, total, name, seed, left)
     return found
-
-
-def _order(seeds: Sequence[int]) -> Iterator[tuple[int, str]]:
-    return ((seed, name) for seed in seeds for name in ARMS)
 
 
 def _arm(arm: Arm, params: Params, seed: int, store: Store, others: dict[str, Run]) -> Run:
