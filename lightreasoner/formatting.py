@@ -4,11 +4,11 @@ Takes fractions and says percent or points; intervals are of 95% and stand behin
 programs read is written elsewhere, in full.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lightreasoner.statistics import detectable_gain
+from lightreasoner.untrusted import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,8 +22,6 @@ NONE = "–"
 
 WIDEST = 1000  # characters of a line that a table may take
 
-LINE = 2000  # characters of a message; of a longer one the beginning and the end are shown
-
 ACCURACY_HEADINGS = (
     "problem set", "n", "base (strict, 95% CI)", "LightReasoner (strict, 95% CI)",
     "gain, points (strict, 95% CI)", "gained/lost (strict)", "paired p (strict, Holm)",
@@ -36,24 +34,6 @@ EVALUATION_HEADINGS = (
 ENDS = ("truncated", "no_answer", "no_box")
 
 _SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
-
-_CONTROLS = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
-)
-
-
-def printable(text: str) -> str:
-    """Text that is safe to show: what would steer a terminal is escaped (`\\x1b`)."""
-    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
-
-
-def one_line(text: str) -> str:
-    """A message in one printable line of at most about LINE characters; ` / ` is a line's end."""
-    line = printable(re.sub(r"\s*[\r\n]\s*", " / ", text.strip()))
-    if len(line) <= LINE:
-        return line
-    head, tail = line[: LINE * 3 // 4], line[-LINE // 4 :]
-    return f"{head} [{len(line) - LINE:,} characters] {tail}"
 
 
 def percent(share: float | None) -> str:

@@ -7,6 +7,7 @@ What breaks a limit is refused in one line, with the error that the caller names
 
 import json
 import os
+import re
 import reprlib
 import stat
 from collections.abc import Callable, Iterable
@@ -188,3 +189,24 @@ def shown(value: Any, width: int = 200) -> str:
     except ValueError:  # Python prints no number of over 4,300 digits
         text = f"a number of over {DIGITS} digits"
     return text if len(text) <= width else f"{text[: width - 3]}..."
+
+
+LINE = 2000  # characters of a message; of a longer one the beginning and the end are shown
+
+_CONTROLS = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def printable(text: str) -> str:
+    """Text that is safe to show: what would steer a terminal is escaped (`\\x1b`)."""
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def printable_line(text: str) -> str:
+    """A message in one printable line of at most about LINE characters; ` / ` is a line's end."""
+    line = printable(re.sub(r"\s*[\r\n]\s*", " / ", text.strip()))
+    if len(line) <= LINE:
+        return line
+    head, tail = line[: LINE * 3 // 4], line[-LINE // 4 :]
+    return f"{head} [{len(line) - LINE:,} characters] {tail}"

@@ -29,11 +29,10 @@ from lightreasoner.cli.options import Overrides, OverwriteFile, ParamsFile
 from lightreasoner.config import Params
 from lightreasoner.errors import ConfigError
 from lightreasoner.experiments.methods import NAMES, named
-from lightreasoner.formatting import one_line, printable
 from lightreasoner.pipeline.graph import STAGES, external_inputs
 from lightreasoner.storage import artifacts, aside, digests, outputs
 from lightreasoner.storage.outputs import DATA
-from lightreasoner.untrusted import shown
+from lightreasoner.untrusted import printable, printable_line, shown
 
 Port = Annotated[int, typer.Option(min=1, max=65535)]
 
@@ -513,6 +512,6 @@ def sync(
     from tasks.tracking import sync
 
     lines, is_done = sync.send_all(home, records.names(home, run) if run else ())
-    typer.echo("\n".join(map(one_line, lines)) or f"nothing is waiting under {home}")
+    typer.echo("\n".join(map(printable_line, lines)) or f"nothing is waiting under {home}")
     if not is_done:
         raise typer.Exit(1)

@@ -19,7 +19,7 @@ from flows.servers import local, manager
 from flows.servers.local import DEPLOYED, HOST, Servers
 from flows.servers.manager import Manager, ServerError, Service, State
 from lightreasoner.config import Params
-from lightreasoner.formatting import one_line
+from lightreasoner.untrusted import printable_line
 
 START_SECONDS = 300.0
 POLL_SECONDS = 0.25
@@ -91,7 +91,7 @@ def show(keeper: Manager, services: Sequence[Service]) -> bool:
             state = state._replace(word="not ready")
         typer.echo(_line(keeper, service, state))
         if state.word == "fatal":
-            typer.echo(f"         {one_line(keeper.tail(service.name))}")
+            typer.echo(f"         {printable_line(keeper.tail(service.name))}")
         words.append(state.word)
     return all(word == "running" for word in words)
 

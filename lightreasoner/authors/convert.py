@@ -19,10 +19,10 @@ from lightreasoner.authors.jsonl import Line
 from lightreasoner.authors.token_boundaries import recover
 from lightreasoner.data import problems
 from lightreasoner.errors import ArtifactError, ProblemsError
-from lightreasoner.formatting import printable
 from lightreasoner.inference import loading, prompts
 from lightreasoner.storage import artifacts, aside, outputs, tables
 from lightreasoner.storage.artifacts import Artifact
+from lightreasoner.untrusted import printable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

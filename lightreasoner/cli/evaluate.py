@@ -14,20 +14,13 @@ from lightreasoner.cli import completion
 from lightreasoner.cli.options import Home, Overrides, Overwrite, ParamsFile
 from lightreasoner.cli.stage import take
 from lightreasoner.errors import ConfigError, EndpointError
-from lightreasoner.formatting import (
-    EVALUATION_HEADINGS,
-    evaluation_rows,
-    one_line,
-    print_table,
-    printable,
-    rich_table,
-)
+from lightreasoner.formatting import EVALUATION_HEADINGS, evaluation_rows, print_table, rich_table
 from lightreasoner.pipeline.graph import STAGES, external_inputs
 from lightreasoner.storage import artifacts, digests, outputs
 from lightreasoner.storage.artifacts import Workspace
 from lightreasoner.storage.outputs import DATA, HOME
 from lightreasoner.storage.payload import read_json
-from lightreasoner.untrusted import shown
+from lightreasoner.untrusted import printable, printable_line, shown
 
 if TYPE_CHECKING:
     from lightreasoner.config import Evaluate, Params, PromptStyle
@@ -265,4 +258,4 @@ def _ask(engine: "Engine", key: str, job: "Job", out: Path, home: Path, overwrit
         evaluate.write(job.inputs, cast("Evaluate", job.settings), space, bar, engine)
         outputs.put(artifacts.of(payload), out, home, overwrite)
         shutil.rmtree(work)
-    typer.echo(f"evaluate: {one_line(engine.name)}  {out}")
+    typer.echo(f"evaluate: {printable_line(engine.name)}  {out}")

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from lightreasoner.formatting import percent, printable, rich_table
+from lightreasoner.formatting import percent, rich_table
 from lightreasoner.storage.outputs import DATA
+from lightreasoner.untrusted import printable
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -10,9 +10,9 @@ import typer
 
 from lightreasoner.cli.options import OverwriteFile
 from lightreasoner.errors import ProblemsError
-from lightreasoner.formatting import one_line
 from lightreasoner.grading.types import OUTCOMES, Answer, Grade
 from lightreasoner.storage import artifacts, outputs
+from lightreasoner.untrusted import printable_line
 
 FIELDS = {"benchmark": str, "record": dict, "response": str}
 ADDED = ("gold", "pred", "qwen", "strict")
@@ -53,7 +53,7 @@ def grade(
     ]
     artifacts.write_text(out, "".join(json.dumps(line) + "\n" for line in lines))
     for line in counts(answers, grades):
-        typer.echo(one_line(line))
+        typer.echo(printable_line(line))
 
 
 def read_answers(path: Path) -> tuple[list[dict[str, Any]], list[Answer]]:

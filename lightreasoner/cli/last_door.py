@@ -147,15 +147,15 @@ def _given_home(arguments: list[str]) -> Path | None:
 def _traceback(error: BaseException) -> str:
     import traceback
 
-    from lightreasoner.formatting import printable
+    from lightreasoner.untrusted import printable
 
     return printable("".join(traceback.format_exception(error)))
 
 
 def _in_one_line(text: str) -> str:
-    from lightreasoner.formatting import one_line
+    from lightreasoner.untrusted import printable_line
 
-    return one_line(text)
+    return printable_line(text)
 
 
 def _say(line: str) -> None:

@@ -2,14 +2,14 @@
 
 import logging
 
-from lightreasoner.formatting import one_line
+from lightreasoner.untrusted import printable_line
 
 
 class _OneLine(logging.Formatter):
     """A record's message in one printable line."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802, logging's name
-        return one_line(record.message)
+        return printable_line(record.message)
 
 
 def log_to_stderr(name: str, level: int = logging.INFO) -> None:

@@ -7,11 +7,10 @@ import typer
 
 from lightreasoner.cli.options import Home
 from lightreasoner.errors import ConfigError
-from lightreasoner.formatting import one_line
 from lightreasoner.pipeline.graph import STAGES
 from lightreasoner.storage import outputs
 from lightreasoner.storage.outputs import HOME
-from lightreasoner.untrusted import listed
+from lightreasoner.untrusted import listed, printable_line
 
 Place = Annotated[
     str, typer.Argument(metavar="REMOTE", help="A directory, or a URL such as s3://bucket/store.")
@@ -68,7 +67,7 @@ def _tell(found: Iterator[tuple[str, bool]]) -> None:
     """Print a line for each result. Exit status 1 unless all are right."""
     results = []
     for line, is_there in found:
-        typer.echo(one_line(line))
+        typer.echo(printable_line(line))
         results.append(is_there)
     if not results:
         typer.echo("no results of these stages")

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightreasoner.errors import ModelError, ProblemsError
-from lightreasoner.formatting import printable
 from lightreasoner.inference import chat_templates
 from lightreasoner.inference.loading import STOP_TOKENS
 from lightreasoner.inference.model_files import reading
+from lightreasoner.untrusted import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

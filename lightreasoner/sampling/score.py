@@ -23,7 +23,6 @@ import torch
 from torch import Tensor
 
 from lightreasoner.errors import ModelError
-from lightreasoner.formatting import printable
 from lightreasoner.inference import loading, vocabulary
 from lightreasoner.inference.forward import batches, check_head, hidden_states, logits_of, pad_right
 from lightreasoner.inference.transfer import to_device
@@ -40,6 +39,7 @@ from lightreasoner.storage import tables
 from lightreasoner.storage.artifacts import Artifact, Inputs, Workspace
 from lightreasoner.storage.fingerprint import running_code
 from lightreasoner.storage.shards import Shards, shard_size
+from lightreasoner.untrusted import printable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -15,13 +15,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lightreasoner.errors import ArtifactError, SelectionError
-from lightreasoner.formatting import printable
 from lightreasoner.sampling.contrast import soft_labels
 from lightreasoner.sampling.pull import divergences
 from lightreasoner.sampling.pull import warning as warning_of
 from lightreasoner.storage import tables
 from lightreasoner.storage.artifacts import Inputs, Workspace
 from lightreasoner.storage.fingerprint import running_code
+from lightreasoner.untrusted import printable
 
 if TYPE_CHECKING:
     from lightreasoner.config import Select

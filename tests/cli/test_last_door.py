@@ -20,7 +20,7 @@ from command_line import call, faults
 from lightreasoner import config
 from lightreasoner.cli import last_door
 from lightreasoner.errors import ProblemsError
-from lightreasoner.formatting import LINE, one_line, printable
+from lightreasoner.untrusted import LINE, printable, printable_line
 
 HEARING = """
 from lightreasoner.cli import last_door
@@ -213,7 +213,7 @@ def test_printable_text_stays() -> None:
     for text in ("plain √ é 数 🙂", "a\tb\nc", "x" * LINE):
         assert printable(text) == text
     assert printable("\x00\x7f\x85\u202e\ud800") == r"\x00\x7f\x85\u202e\ud800"
-    assert one_line(" a \r\n\n b ") == "a / b"
+    assert printable_line(" a \r\n\n b ") == "a / b"
 
 
 def test_a_name_with_escapes_does_not_reach_the_terminal(tmp_path: Path) -> None:
