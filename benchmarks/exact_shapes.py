@@ -9,7 +9,8 @@ parity above all) hold for any weights.
 
 `seconds` and `peak_memory_mib` are the stage's own, from the store's manifest; the peak is of the
 process's resident memory, pages of the weights' files among it. `cpu_seconds` are of the whole
-command, imports included: on a shared machine they say more than seconds.
+command, imports included: on a shared machine they say more than seconds. Products of bfloat16 are
+computed as a GPU does, by `bfloat16_products`: most CPUs have none.
 
 The first command that fails ends the run. What was found is written after each stage, and with
 --work, whose folder stays, the same command goes on from there. Disk: 3 GB for the models of 1.5B,
@@ -112,6 +113,7 @@ class Measure:
     def __init__(self, work: Path, preset: str, dtype: str):
         self.home = work / dtype
         self.data, self.params = self.home / "data", work / "params.yaml"
+        self.module = "benchmarks.bfloat16_products" if dtype == "bfloat16" else "flows.cli.console"
         self.run("preset", preset, "--overwrite", "--params", str(self.params))
         source = work / "problems"
         changes = (
@@ -159,7 +161,7 @@ class Measure:
 
     def run(self, *arguments: str) -> float:
         """Run a command of the product; its CPU time, seconds."""
-        command = [str(Path(sys.executable).with_name("lightreasoner")), *arguments]
+        command = [sys.executable, "-m", self.module, *arguments]
         environment = os.environ | {"LIGHTREASONER_HOME": str(self.home)}
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run(command, cwd=ROOT, env=environment, stdout=sys.stderr, check=True)
