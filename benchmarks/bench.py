@@ -1,6 +1,7 @@
 """`python -m benchmarks.bench`: how fast sampling, training and grading are on this machine."""
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,6 +35,7 @@ def application() -> typer.Typer:
     app.command()(sampling)
     app.command()(training)
     app.command()(grading)
+    app.command()(together)
     return app
 
 
@@ -143,6 +145,27 @@ def grading(
     _write(found, grading.summary(found), out)
 
 
+def together(
+    params: ParamsFile = Path("params.yaml"),
+    set_: Overrides = None,
+    seconds: Annotated[
+        float, typer.Option(min=0.1, help="How long each number of processes decodes.")
+    ] = 20.0,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FILE", help="Where the figures go.")
+    ] = RESULTS / "together.json",
+) -> None:
+    """Measure how two and four processes that decode side by side share this machine.
+
+    Example: OMP_WAIT_POLICY=ACTIVE python -m benchmarks.bench together --seconds 10
+    """
+    from benchmarks import together
+
+    expert = external_inputs(config.load(params, set_ or ()), ("expert",))["expert"]
+    found = together.together(expert.path, seconds)
+    _write(found, together.summary(found), out)
+
+
 def _write(found: dict[str, Any], lines: list[str], out: Path) -> None:
     artifacts.write_text(out, json.dumps(found, indent=1) + "\n")
     for line in lines:
@@ -151,4 +174,6 @@ def _write(found: dict[str, Any], lines: list[str], out: Path) -> None:
 
 
 if __name__ == "__main__":
+    for name, value in processes.PATIENT.items():
+        os.environ.setdefault(name, value)
     last_door.through(lambda: application()(prog_name="python -m benchmarks.bench"), lambda: HOME)

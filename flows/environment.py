@@ -24,6 +24,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from lightreasoner.errors import ConfigError
+from lightreasoner.processes import PATIENT
 from lightreasoner.repeatable import CUBLAS
 
 ROOT = Path(__file__).parents[1]
@@ -176,14 +177,14 @@ def _main_checkout(root: Path) -> Path:
 
 
 def prepare_environment(home: Path) -> None:
-    """Set what Prefect, MLflow, the hub's client and cuBLAS read; to be called before they are
-    imported."""
+    """Set what Prefect, MLflow, the hub's client, cuBLAS and OpenMP read; to be called before they
+    are imported."""
     own = {
         "LIGHTREASONER_HOME": str(home),
         "PREFECT_HOME": str(home / "prefect"),
         "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(interfaces(home)),
     }
-    given = {**own, **CUBLAS, **NO_PHONING_HOME, **QUIET, **SPARE, **TURNS, **BOUNDED}
+    given = {**own, **CUBLAS, **PATIENT, **NO_PHONING_HOME, **QUIET, **SPARE, **TURNS, **BOUNDED}
     for name, value in given.items():
         os.environ.setdefault(name, value)
 

@@ -5,6 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+PATIENT = {"OMP_WAIT_POLICY": "PASSIVE"}
+"""Threads that wait for work leave the cores to other processes. OpenMP reads it when torch is
+imported."""
+
 
 def usable_cores() -> int:
     """How many cores this process may use."""

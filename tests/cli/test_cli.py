@@ -311,15 +311,21 @@ def test_the_environment_is_prepared_but_not_overruled(
     assert environment.os.environ["DO_NOT_TRACK"] == "true"
     assert environment.os.environ["PREFECT_HOME"] == str(tmp_path / "prefect")
     assert environment.os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    assert environment.os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
 
 
-def test_the_bare_module_prepares_cublas(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "value"), [("CUBLAS_WORKSPACE_CONFIG", ":4096:8"), ("OMP_WAIT_POLICY", "PASSIVE")]
+)
+def test_the_bare_module_prepares_its_libraries(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
     monkeypatch.setattr(sys, "argv", ["lightreasoner", "--help"])
-    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "to be restored")
-    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    monkeypatch.setenv(name, "to be restored")
+    monkeypatch.delenv(name)
     with pytest.raises(SystemExit):
         runpy.run_module("lightreasoner", run_name="__main__")
-    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    assert os.environ[name] == value
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="needs git")

@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
-from benchmarks import bench, gpu, grading, sampling, training
+from benchmarks import bench, gpu, grading, sampling, together, training
 from lightreasoner import config
 from lightreasoner.config import Finetune
 from lightreasoner.inference import loading
@@ -134,3 +134,12 @@ def test_the_least_that_decoding_reads(tiny_expert: Path) -> None:
     model = loading.load_model(tiny_expert, "cpu", "float32")
     _, read = gpu._decoding(model, [(4, 3), (7, 2)], 1, 4)
     assert read == 4 * 5 * model.num_parameters() + (4 + 5 + 6 + 7 + 8) * 4 * 2 * 2 * 2 * 8
+
+
+@pytest.mark.nightly
+def test_processes_side_by_side_are_rated_together(tiny_expert: Path) -> None:
+    found = together.together(tiny_expert, 0.1, (1, 2))
+    assert found["share_of_one"]["1"] == 1
+    alone, both = found["responses_per_second"].values()
+    assert found["share_of_one"]["2"] == both / alone > 0
+    assert len(together.summary(found)) == 2
