@@ -76,6 +76,7 @@ bench: setup
 	.venv/bin/python -m benchmarks.bench sampling $(BENCH)
 	.venv/bin/python -m benchmarks.bench training $(BENCH)
 	.venv/bin/python -m benchmarks.bench grading
+	.venv/bin/python -m benchmarks.bench together
 
 # The embedded expert and amateur, trained from scratch: make microworld OUT=my-models
 microworld: setup

@@ -16,6 +16,9 @@ LightReasonerError
 A message is one line: what, the value, the limit and the remedy.
 """
 
+ABSENT = "no such file; run the stage that writes it, or all by `dvc repro`"
+"""What is wrong where a stage's output is not there."""
+
 MOST_FAULTS = 20
 """That an error tells of; who made more starts from a good file again."""
 

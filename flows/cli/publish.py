@@ -65,6 +65,7 @@ def diff(
         str, typer.Argument(metavar="FIRST", help="A sample set's directory, or a git revision.")
     ],
     second: Annotated[str, typer.Argument(metavar="SECOND", help="Another one.")],
+    tolerance: samples.Tolerance = 0.0,
 ) -> None:
     """Print how two sample sets differ.
 
@@ -80,4 +81,4 @@ def diff(
             versions.directory(name, checkout, Path(scratch) / place)
             for name, place in ((first, "first"), (second, "second"))
         )
-        samples.show_difference(one, other, f"{first} and {second}")
+        samples.show_difference(one, other, f"{first} and {second}", tolerance)

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 NAMED = 5
 NUMBERS = ("n", "value (95% CI)", "step", "line")  # columns to the right
+Tolerance = Annotated[
+    float,
+    typer.Option(min=0, max=1, help="Weights that differ by at most this much count as equal."),
+]
 SampleSet = Annotated[Path, typer.Option("--samples", metavar="DIR", help="The sample set.")]
 
 
@@ -81,6 +85,7 @@ def stats(
 def diff_directories(
     first: Annotated[Path, typer.Argument(metavar="FIRST", help="A sample set.")],
     second: Annotated[Path, typer.Argument(metavar="SECOND", help="Another one.")],
+    tolerance: Tolerance = 0.0,
 ) -> None:
     """Print how two sample sets differ.
 
@@ -88,14 +93,14 @@ def diff_directories(
 
     Example: lightreasoner samples diff .lightreasoner/data/samples my-samples
     """
-    show_difference(first, second, f"{first} and {second}")
+    show_difference(first, second, f"{first} and {second}", tolerance)
 
 
-def show_difference(first: Path, second: Path, title: str) -> None:
+def show_difference(first: Path, second: Path, title: str, tolerance: float) -> None:
     """Print how the sample sets in two directories differ, under a title."""
     from lightreasoner.sampling import sample_stats
 
-    found = sample_stats.diff(first, second)
+    found = sample_stats.diff(first, second, tolerance=tolerance)
     counts = [(sample_stats.KINDS[kind], f"{count:,}") for kind, count in found.counts.items()]
     _print(title, ("samples", "n"), counts)
     typer.echo(f"largest weight difference: {found.largest_weight_difference:.3g}")

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from lightreasoner.data import user_files
-from lightreasoner.errors import ProblemsError
+from lightreasoner.errors import ABSENT, ProblemsError
 from lightreasoner.untrusted import shown
 
 BOX = r"\boxed"
@@ -79,7 +79,7 @@ def read_problems(path: Path) -> list[Problem]:
     try:
         rows = list(user_files.read_jsonl(path))
     except FileNotFoundError:
-        raise ProblemsError(f"{path}: no such file; run the stage that writes it") from None
+        raise ProblemsError(f"{path}: {ABSENT}") from None
     for number, row in rows:
         kinds = {type(value) for value in row.values()}
         if row.keys() != names or kinds != {str} or not all(map(is_writable, row.values())):

@@ -19,7 +19,7 @@ from markupsafe import Markup, escape
 
 from lightreasoner import formatting, untrusted
 from lightreasoner.data.problems import problem_of
-from lightreasoner.errors import ArtifactError
+from lightreasoner.errors import ABSENT, ArtifactError
 from lightreasoner.evaluation import contamination, gains, pairing
 from lightreasoner.evaluation.pairing import KEYS, Scores
 from lightreasoner.inference.token_text import Token
@@ -362,7 +362,7 @@ def _read_csv(path: Path, columns: list[str]) -> pd.DataFrame:
             raise ValueError("a value is no number")
         return table
     except FileNotFoundError:
-        raise ArtifactError(f"{path}: no such file; run the stage that writes it") from None
+        raise ArtifactError(f"{path}: {ABSENT}") from None
     except ValueError as error:
         said = untrusted.shown(str(error), 120)
         raise ArtifactError(f"{path}: not a table of {columns} ({said}); tune again") from error

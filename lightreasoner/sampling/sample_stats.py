@@ -178,14 +178,19 @@ KINDS = {
 }
 
 
-def diff(first_dir: Path, second_dir: Path, examples: int = 3) -> SampleSetDiff:
-    """Compare two sample sets; labels are equal if they give every token the same weight.
+def diff(
+    first_dir: Path, second_dir: Path, examples: int = 3, tolerance: float = 0.0
+) -> SampleSetDiff:
+    """Compare two sample sets; labels are equal if no token's weights differ by over `tolerance`.
 
     The largest differences are over samples that both have after the same prefix; a token off a
     label's support has weight 0. `examples` of each kind are named, the largest differences first.
     """
     sets = [_by_sample(directory) for directory in (first_dir, second_dir)]
-    rows = [_compare(key, sets[0].get(key), sets[1].get(key)) for key in {**sets[0], **sets[1]}]
+    rows = [
+        _compare(key, sets[0].get(key), sets[1].get(key), tolerance)
+        for key in {**sets[0], **sets[1]}
+    ]
     table = pd.DataFrame(rows, columns=["problem_id", "step", "kind", "weight", "kl"])
     table = table.astype({"weight": float, "kl": float})
     counts = table["kind"].value_counts()
@@ -232,7 +237,7 @@ def _by_sample(directory: Path) -> dict[tuple[str, int], _Sample]:
 
 
 def _compare(
-    key: tuple[str, int], first: _Sample | None, second: _Sample | None
+    key: tuple[str, int], first: _Sample | None, second: _Sample | None, tolerance: float
 ) -> tuple[str, int, str, float | None, float | None]:
     """Kind and, for a sample of both after the same prefix, the weight and KL differences."""
     if first is None or second is None:
@@ -244,7 +249,7 @@ def _compare(
         for id_ in first.label.keys() | second.label.keys()
     )
     kl = None if first.kl is None or second.kl is None else abs(first.kl - second.kl)
-    return (*key, "label" if weight else "equal", weight, kl)
+    return (*key, "label" if weight > tolerance else "equal", weight, kl)
 
 
 def differing_settings(first: dict[str, Any], second: dict[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from lightreasoner import untrusted
 from lightreasoner.derivation import Derivation
-from lightreasoner.errors import ArtifactError, DiskFullError
+from lightreasoner.errors import ABSENT, ArtifactError, DiskFullError
 from lightreasoner.storage import aside, digests
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def digest(path: Path, anew: bool = False) -> str:
         return hashlib.md5(json.dumps(listing, sort_keys=True).encode()).hexdigest() + ".dir"
     if path.is_file():
         return digests.md5(path, anew)
-    raise ArtifactError(f"{path}: no such file or directory; run the stage that writes it")
+    raise ArtifactError(f"{path}: {ABSENT}")
 
 
 def is_pinned(name: str) -> bool:

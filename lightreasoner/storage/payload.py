@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lightreasoner import untrusted
-from lightreasoner.errors import ArtifactError
+from lightreasoner.errors import ABSENT, ArtifactError
 
 AGAIN = "run the stage that writes it again"
 
@@ -16,7 +16,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         tree = untrusted.read_json(path, ArtifactError)
     except FileNotFoundError:
-        raise ArtifactError(f"{path}: no such file; run the stage that writes it") from None
+        raise ArtifactError(f"{path}: {ABSENT}") from None
     if not isinstance(tree, dict):
         said = untrusted.shown(tree, 60)
         raise ArtifactError(f"{path}: must be an object, not {said}; {AGAIN}")

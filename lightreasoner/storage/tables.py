@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lightreasoner import untrusted
-from lightreasoner.errors import ArtifactError
+from lightreasoner.errors import ABSENT, ArtifactError
 from lightreasoner.storage import values
 
 Array = npt.NDArray[Any]
@@ -181,7 +181,7 @@ def _opened(path: Path) -> Iterator[pq.ParquetFile]:
             _refuse_larger(path, opened.metadata)
             yield opened
     except FileNotFoundError:
-        raise ArtifactError(f"{path}: no such file; run the stage that writes it") from None
+        raise ArtifactError(f"{path}: {ABSENT}") from None
     except (OSError, ValueError, OverflowError, MemoryError, pa.ArrowException) as error:
         said = untrusted.shown(" ".join(str(error).split()), SAID)
         raise ArtifactError(f"{path}: not a readable Parquet file ({said}); {AGAIN}") from error

@@ -11,6 +11,7 @@ from written_steps import write_samples, write_steps
 from written_steps import write_tokenizer as write_model
 
 from lightreasoner.cli import app, explain
+from lightreasoner.errors import ABSENT
 from lightreasoner.report import trajectories
 from lightreasoner.report.trajectories import ExplainedTrajectory
 from lightreasoner.storage import outputs
@@ -102,7 +103,10 @@ def test_what_a_model_wrote_cannot_steer_the_terminal(data: Path) -> None:
             "error: problem 'p9': none of 2 trajectories begins or ends with it; similar: set",
         ),
         (["set"], "error: problem 'set': 2 trajectories begin or end with it: set/p0, set/p1"),
-        (["p0", "--steps", "gone"], "error: gone/trajectories.parquet: no such file; run the"),
+        (
+            ["p0", "--steps", "gone"],
+            f"error: gone/trajectories.parquet: {ABSENT}",
+        ),
         (["p0", "--model", "gone"], "error: gone: no tokenizer.json; give the directory of the"),
     ],
 )

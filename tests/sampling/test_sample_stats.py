@@ -188,6 +188,18 @@ def test_a_difference_by_hand(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(("tolerance", "kind"), [(0.02, "label"), (0.04, "equal")])
+def test_labels_within_the_tolerance_are_equal(tmp_path: Path, tolerance: float, kind: str) -> None:
+    """.75 against .78 and .25 against .22."""
+    first = write_samples(tmp_path / "1", [TWO])
+    second = write_samples(tmp_path / "2", [("a", 2, [5, 6], [0.78, 0.22], 0.6)])
+    found = sample_stats.diff(first, second, tolerance=tolerance)
+    assert found.counts[kind] == 1
+    assert found.largest_weight_difference == pytest.approx(0.03)
+    result = call("diff", str(first), str(second), "--tolerance", str(tolerance))
+    assert f"{sample_stats.KINDS[kind]}" in result.stdout
+
+
 def test_a_sample_after_another_prefix_is_another_sample(tmp_path: Path) -> None:
     first = write_samples(tmp_path / "1", [THREE])
     second = write_samples(tmp_path / "2", [THREE], completion=[5, 9, 7, 8])
