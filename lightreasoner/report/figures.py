@@ -79,23 +79,17 @@ def kl_histogram(
     """How many steps have which KL(expert || amateur), nats; those that were selected set apart.
 
     `threshold` is what they exceed, nats; None if every step was selected. Both series have one
-    entry per step. Counts are on a logarithmic axis.
+    entry per step. Counts are on a logarithmic axis, on which nothing can be stacked: the selected
+    stand in front of all. The threshold is a bin's edge.
     """
     figure, axes = _canvas(3.2, theme)
-    edges = np.linspace(0, max(float(kl.max()), 1e-6), KL_BINS + 1)
     share = 100 * float(selected.mean())
     rule = "selected, every step" if threshold is None else f"selected, KL > {threshold:.3g}"
-    axes.hist(
-        [kl[~selected], kl[selected]],
-        edges.tolist(),
-        stacked=True,
-        log=True,
-        color=[theme.muted, theme.lightreasoner],
-        label=[
-            f"not selected: {int((~selected).sum()):,}",
-            f"{rule}: {int(selected.sum()):,} ({share:.1f}%)",
-        ],
-    )
+    for values, color, label in (
+        (kl, theme.muted, f"all steps: {len(kl):,}"),
+        (kl[selected], theme.lightreasoner, f"{rule}: {len(kl[selected]):,} ({share:.1f}%)"),
+    ):
+        axes.hist(values, _edges(float(kl.max()), threshold), log=True, color=color, label=label)
     _plain_counts(axes)
     _name(axes, f"KL(expert ‖ amateur) of a step, nats (n = {len(kl):,} steps)", "steps", theme)
     _legend(figure, axes, theme)
@@ -144,6 +138,14 @@ def _canvas(height: float, theme: Theme) -> tuple[Figure, Axes]:
     axes.grid(color=theme.line, lw=0.6)
     axes.set_axisbelow(True)
     return figure, axes
+
+
+def _edges(most: float, threshold: float | None) -> list[float]:
+    """The ends of equal bins from 0 to `most`, of which the first is cut so that one ends at the
+    threshold."""
+    width = max(most, 1e-6) / KL_BINS
+    first = (threshold or 0.0) % width
+    return [0.0] * (first > 0) + [first + width * place for place in range(KL_BINS + 1)]
 
 
 def _plain_counts(axes: Axes) -> None:

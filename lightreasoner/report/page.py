@@ -87,6 +87,7 @@ def write(inputs: Inputs, config: None, work: Workspace, watcher: "Watcher") -> 
     page = page_html(
         **result,
         **_explained(scored),
+        verdicts_agree=verdicts_agree(pairs),
         examples={"gained": examples(pairs, True), "lost": examples(pairs, False)},
         conditions=conditions,
         tuning=tuning,
@@ -128,6 +129,15 @@ def pair(base: Scores, tuned: Scores) -> pd.DataFrame:
     pairs["change"] = right["lightreasoner"] - right["base"]
     by_problem = pairs.groupby(["problem_set", "problem_id"])["change"]
     return pairs.assign(problem_change=by_problem.transform("sum"))
+
+
+def verdicts_agree(pairs: pd.DataFrame) -> bool:
+    """Whether the toolkit finds those responses correct that the strict verdict does."""
+    right = {
+        verdict: pairs[[f"{verdict}_{name}" for name in METHODS]].to_numpy() == "correct"
+        for verdict in ("strict", "qwen")
+    }
+    return bool((right["strict"] == right["qwen"]).all())
 
 
 def paired(base: Scores, tuned: Scores) -> dict[str, dict[str, Any]]:

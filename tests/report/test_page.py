@@ -465,12 +465,26 @@ def test_damaged_inputs_are_named(
 
 
 @settings(max_examples=25)
-@given(st.lists(st.floats(0, 50, width=32), min_size=1, max_size=30), st.integers(0, 30))
-def test_the_histogram_counts_every_step(kl: list[float], kept: int) -> None:
+@given(st.lists(st.floats(0, 50, width=32), min_size=1, max_size=30), st.floats(0.001, 60))
+def test_the_histogram_counts_every_step_and_no_bin_straddles_the_threshold(
+    kl: list[float], threshold: float
+) -> None:
     values = pd.Series(kl)
-    selected = pd.Series(np.arange(len(kl)) < kept)
-    axes = figures.kl_histogram(values, selected, 0.4, figures.THEMES["light"]).axes[0]
-    assert sum(patch.get_height() for patch in axes.patches) == pytest.approx(len(kl))
+    selected = values > threshold
+    axes = figures.kl_histogram(values, selected, threshold, figures.THEMES["light"]).axes[0]
+    every, kept = axes.containers
+    assert sum(patch.get_height() for patch in every) == len(kl)
+    assert sum(patch.get_height() for patch in kept) == selected.sum()
+    for patch in every:
+        low, high = patch.get_x(), patch.get_x() + patch.get_width()
+        assert high <= threshold + 1e-9 or low >= threshold - 1e-9
+
+
+@pytest.mark.parametrize(("verdicts", "agree"), [("correct", True), ("incorrect", False)])
+def test_verdicts_agree_if_the_same_responses_are_correct(verdicts: str, agree: bool) -> None:
+    rows = {"strict_base": ["no_answer"], "qwen_base": ["incorrect"]}
+    rows |= {"strict_lightreasoner": ["correct"], "qwen_lightreasoner": [verdicts]}
+    assert page.verdicts_agree(pd.DataFrame(rows)) is agree
 
 
 @pytest.mark.parametrize("accuracy", [0.0, 1.0])

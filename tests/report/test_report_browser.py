@@ -70,3 +70,26 @@ def test_one_step_is_open_at_a_time(page: Any, expect: Any) -> None:
 def test_nothing_is_wider_than_the_window(page: Any) -> None:
     wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
     assert wide <= 0
+
+
+BROKEN_WORDS = """() => {
+  const broken = [];
+  for (const cell of document.querySelectorAll("th, td:not(.scores td)")) {
+    const walk = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT);
+    for (let text = walk.nextNode(); text; text = walk.nextNode())
+      for (const word of text.data.matchAll(/[\\w.,%+-]+/g)) {
+        const range = document.createRange();
+        range.setStart(text, word.index);
+        range.setEnd(text, word.index + word[0].length);
+        const tops = [...range.getClientRects()].map(line => Math.round(line.top));
+        if (new Set(tops).size > 1) broken.push(word[0]);
+      }
+  }
+  return broken;
+}"""
+"""Words in tables that stand on more than one line."""
+
+
+def test_no_cell_breaks_inside_a_word(page: Any) -> None:
+    page.locator("button.t").nth(1).click()
+    assert page.evaluate(BROKEN_WORDS) == []
