@@ -63,12 +63,17 @@ def test_killed_at_a_moment(undisturbed: Reference, tmp_path: Path, name: str, n
 def test_killed_before_a_change_of_the_disk(
     undisturbed: Reference, tmp_path: Path, name: str, number: int
 ) -> None:
-    stage, changes = STAGES[name], undisturbed.seen[name].changes
+    stage, chance = STAGES[name], ledger.chance("change", name, number)
     with ledger.trial("SIGKILL at a change of the disk", name) as trial:
-        place = undisturbed.place(tmp_path / "place", stage)
-        change = ledger.chance("change", name, number).randint(1, changes)
-        program = place.fork(stage, FAULTS_KILL_AT=change)
-        assert program.wait() == -signal.SIGKILL
+        for again in itertools.count():
+            place = undisturbed.place(tmp_path / str(again), stage)
+            change = chance.randint(1, undisturbed.seen[name].changes)
+            if (status := place.fork(stage, FAULTS_KILL_AT=change).wait()) == -signal.SIGKILL:
+                break
+            # Whether digests of large files are kept depends on the second in which these were
+            # written: it made fewer changes than the undisturbed one, and ended.
+            assert status == 0, place.said()
+            assert again < 20
         recovers(undisturbed, place, stage, trial)
 
 
