@@ -38,7 +38,10 @@ SCORES_OF = {"base": "scores_base", "lightreasoner": "scores"}
 DRIFT = ("drift", "top1_kept", "drift_taught")
 HELD_OUT = ("loss", "entropy", "gold_perplexity", *DRIFT)
 """Columns of validation.csv (tuning/validation.py, which needs torch)."""
-EXAMPLES = 3
+OPEN = 3
+"""Changed problems of a kind that are open at first."""
+LISTED_CHARS = 2_000_000
+"""Of the questions and responses of a kind of changed problems; the page stays one that opens."""
 MAX_RESPONSE_CHARS = 2000
 MAX_STEPS = 128
 """Steps shown of a trajectory; each brings a panel of about 1 kB."""
@@ -201,7 +204,8 @@ def sample_statistics(steps: pd.DataFrame, samples_dir: Path) -> dict[str, Any]:
 
 
 def examples(pairs: pd.DataFrame, gained: bool) -> list[dict[str, Any]]:
-    """The first problems that the tuning gained or lost, the sets taking turns.
+    """The problems that the tuning gained or lost, the sets taking turns; as many as LISTED_CHARS
+    hold.
 
     Of a problem's responses the first that changed as its share of correct ones did.
     """
@@ -210,8 +214,11 @@ def examples(pairs: pd.DataFrame, gained: bool) -> list[dict[str, Any]]:
     changed = changed.drop_duplicates(["problem_set", "problem_id"])
     turn = changed.groupby("problem_set").cumcount()
     order = turn.sort_values(kind="stable").index
-    first = changed.loc[order].head(EXAMPLES).astype(object)
-    return first.where(first.notna(), None).to_dict("records")
+    changed = changed.loc[order]
+    texts = changed[["question", *(f"response_{name}" for name in METHODS)]]
+    chars = texts.map(lambda text: len(text[:MAX_RESPONSE_CHARS])).sum(axis=1)
+    listed = changed[chars.cumsum() <= LISTED_CHARS].astype(object)
+    return listed.where(listed.notna(), None).to_dict("records")
 
 
 def _read_by_the_tuning(scored: trajectories.Scored) -> dict[str, list[str]]:
@@ -258,6 +265,7 @@ def page_html(**context: Any) -> str:
         methods=METHODS,
         themes=THEMES,
         limit=MAX_RESPONSE_CHARS,
+        open=OPEN,
         max_steps=MAX_STEPS,
         top=TOP_TOKENS,
         lengths=contamination.LENGTHS,

@@ -1,9 +1,12 @@
 """Runs the arms of each seed, stage by stage, all of them kept in the store: a study goes on."""
 
+import contextlib
 import itertools
 import logging
+import multiprocessing
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +16,14 @@ from lightreasoner.experiments.methods import METHODS, stages_of
 from lightreasoner.grading.grade import shared_process
 from lightreasoner.pipeline.graph import STAGES, Inputs, Stage, external_inputs, walk
 from lightreasoner.pipeline.store import Job, Outcome, Store
+from lightreasoner.processes import usable_cores
 from lightreasoner.progress import Silent
 from lightreasoner.storage.artifacts import Artifact
 from recipes.study.arms import ARMS, OURS, TABLES, Arm
 
 log = logging.getLogger(__name__)
+
+_kept = contextlib.ExitStack()
 
 
 @dataclass(frozen=True)
@@ -36,17 +42,45 @@ class Run:
 
 def run(params: Params, seeds: Sequence[int], home: Path) -> dict[int, dict[str, Run]]:
     """Every arm of every seed; what is in the store is taken from there."""
-    store, clock, found = Store(home), time.monotonic(), dict[int, dict[str, Run]]()
-    total, computed = len(seeds) * len(ARMS), 0
-    with shared_process():  # one process grades all
+    fill(params, seeds, home)
+    store, found = Store(home), {seed: dict[str, Run]() for seed in seeds}
+    with shared_process():
         for seed, name in itertools.product(seeds, ARMS):
-            runs = found.setdefault(seed, {})
-            runs[name] = one = _arm(ARMS[name], params, seed, store, runs)
-            computed += not all(each.cached for each in one.outcomes.values())
-            done = sum(map(len, found.values()))
-            left = (time.monotonic() - clock) / max(1, computed) * (total - done) / 60
-            log.info("%d of %d: %s, seed %d; at most %.0f min left", done, total, name, seed, left)
+            found[seed][name] = _arm(ARMS[name], params, seed, store, found[seed])
     return found
+
+
+def fill(params: Params, seeds: Sequence[int], home: Path) -> None:
+    """Let the store have every arm of every seed: as many at once as there are cores, of one thread
+    each, which tiny models use better than one arm on all cores."""
+    asked = list(itertools.product(ARMS, seeds))  # two seeds at once have little to wait for
+    context, clock = multiprocessing.get_context("spawn"), time.monotonic()
+    pool = ProcessPoolExecutor(usable_cores(), context, initializer=_prepare)
+    try:
+        at_work = {pool.submit(_compute, *each, params, home): each for each in asked}
+        for done, future in enumerate(as_completed(at_work), 1):
+            future.result()
+            left = (time.monotonic() - clock) / done * (len(asked) - done) / 60
+            name, seed = at_work[future]
+            log.info("%d of %d: %s, seed %d; %.0f min left", done, len(asked), name, seed, left)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _prepare() -> None:
+    """In a process of the pool: one thread, and one grader, which ends with the process."""
+    import torch
+
+    torch.set_num_threads(1)
+    _kept.enter_context(shared_process())
+
+
+def _compute(name: str, seed: int, params: Params, home: Path) -> None:
+    """Let the store have an arm, and first the arm whose model is its amateur."""
+    store, arm, runs = Store(home), ARMS[name], dict[str, Run]()
+    if arm.amateur:
+        runs[arm.amateur] = _arm(ARMS[arm.amateur], params, seed, store, runs)
+    _arm(arm, params, seed, store, runs)
 
 
 def _arm(arm: Arm, params: Params, seed: int, store: Store, others: dict[str, Run]) -> Run:

@@ -349,7 +349,9 @@ def test_several_responses_are_told_of_by_problem(tmp_path: Path) -> None:
     found = json.loads((tmp_path / "tables.json").read_text())["paired"]["tuned"]
     assert (found["gained"], found["lost"]) == (2, 1)
     text = read_text(tmp_path)
-    gained, lost = text.split("Problems that changed The first")[1].split("A smaller share correct")
+    gained, lost = text.split("Problems that changed All of them")[1].split(
+        "A smaller share correct"
+    )
     assert "A larger share correct 2 of 2" in gained
     assert lost.startswith(" 1 of 1")
     named = r"tuned/0000\d, response \d of 3"
@@ -360,6 +362,22 @@ def test_several_responses_are_told_of_by_problem(tmp_path: Path) -> None:
     assert "p is the exact two-sided sign test of these two counts, corrected" in text
     assert "McNemar" not in text
     assert "turned from" not in text
+
+
+def test_as_many_changed_problems_are_listed_as_the_page_has_room_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = write_inputs(tmp_path)
+    pairs = page.pair(*(pairing.read_scores(inputs[name]) for name in ("scores_base", "scores")))
+    listed = page.examples(pairs, True)
+    assert [each["problem_id"] for each in listed] == ["tuned/0", "transfer/1", "tuned/1"]
+    chars = [
+        len(each["question"] + each["response_base"] + each["response_lightreasoner"])
+        for each in listed
+    ]
+    for n in range(4):
+        monkeypatch.setattr(page, "LISTED_CHARS", sum(chars[:n]))
+        assert page.examples(pairs, True) == listed[:n]
 
 
 def test_the_same_inputs_give_the_same_bytes(made: Path, tmp_path: Path) -> None:

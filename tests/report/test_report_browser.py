@@ -93,3 +93,18 @@ BROKEN_WORDS = """() => {
 def test_no_cell_breaks_inside_a_word(page: Any) -> None:
     page.locator("button.t").nth(1).click()
     assert page.evaluate(BROKEN_WORDS) == []
+
+
+def test_changed_problems_open_and_can_be_filtered_by_set(page: Any, expect: Any) -> None:
+    listed = page.locator("details[class]")
+    count = listed.count()
+    last = listed.last
+    for is_open in (False, True):
+        last.locator("summary").click()
+        expect(last.locator("article")).to_be_visible(visible=is_open)
+    page.get_by_role("radio", name="transfer").check()
+    shown = [each for each in listed.all() if each.is_visible()]
+    assert 0 < len(shown) < count
+    assert all("transfer/" in each.locator("summary").inner_text() for each in shown)
+    page.get_by_role("radio", name="all sets").check()
+    assert sum(each.is_visible() for each in listed.all()) == count
