@@ -1,4 +1,4 @@
-"""`python -m recipes.study run`: the paper's claims in the micro-world; an hour of two cores."""
+"""`python -m recipes.study run`: the paper's claims in the micro-world; 20 minutes of two cores."""
 
 import json
 import logging
@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import typer
 
 from flows import environment
-from flows.compare import conditions, under_one_prompt
 from lightreasoner import config
 from lightreasoner.cli import last_door, output
 from lightreasoner.cli.app import Commands, root_options
@@ -36,6 +35,8 @@ def study(
 
     Example: make study
     """
+    from flows.compare import under_one_prompt  # Prefect, after its environment
+
     values = under_one_prompt(config.load(params, set_ or ()))
     digests.keep(home)
     output.log_to_stderr("recipes")
@@ -52,6 +53,7 @@ def study(
 
 def tree(params: Params, seeds: Sequence[int], home: Path) -> dict[str, Any]:
     """The study as a tree: conditions, a seed's arms, and what is looked at in the first seed."""
+    from flows.compare import conditions
     from lightreasoner.inference import loading
     from lightreasoner.pipeline.graph import external_inputs
     from recipes.study import measure, run

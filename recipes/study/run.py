@@ -71,6 +71,7 @@ def _prepare() -> None:
     """In a process of the pool: one thread, and one grader, which ends with the process."""
     import torch
 
+    logging.captureWarnings(capture=True)
     torch.set_num_threads(1)
     _kept.enter_context(shared_process())
 

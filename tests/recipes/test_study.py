@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from flows.compare import under_one_prompt
 from lightreasoner import config
 from lightreasoner.config import Params
 from recipes.study import __main__ as study
@@ -122,7 +123,7 @@ def test_a_study_goes_on_and_its_page_has_every_claim_and_arm(
     assert "<table>" in (tmp_path / "out" / "study.html").read_text(encoding="utf-8")
     tree = json.loads((tmp_path / "out" / "study.json").read_text(encoding="utf-8"))
     assert page.markdown(tree) == text
-    again = run.run(study.under_one_prompt(tiny_params), [1, 2], tmp_path / "home")
+    again = run.run(under_one_prompt(tiny_params), [1, 2], tmp_path / "home")
     outcomes = [
         each for seed in again.values() for arm in seed.values() for each in arm.outcomes.values()
     ]
