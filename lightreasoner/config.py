@@ -69,7 +69,17 @@ def _one_line(text: str) -> str:
 Text = Annotated[str, AfterValidator(_one_line), Field(min_length=1, max_length=1_000)]
 """A path or a name."""
 
-Columns = dict[Literal["question", "answer", "solution", "messages"], Text | None]
+
+def _one_form(columns: dict[str, str | None]) -> dict[str, str | None]:
+    if columns.get("messages") and len(set(columns.values()) - {None}) > 1:
+        raise ValueError("must name messages alone, whose turns are question and answer")
+    return columns
+
+
+Columns = Annotated[
+    dict[Literal["question", "answer", "solution", "messages"], Text | None],
+    AfterValidator(_one_form),
+]
 """A column's name by what it holds."""
 
 

@@ -69,8 +69,8 @@ def problem_of_row(
         raise ProblemsError(f"{where}: a record must be an object, got {shown(row, 80)}")
     layout = BENCHMARKS.get(benchmark)
     if layout and layout.is_layout_of([row]):
-        return _from_benchmark(layout, row, where, where, tally)
-    return _from_row(row, where, where, tally, GRADED)
+        return from_benchmark(layout, row, where, where, tally)
+    return from_row(row, where, where, tally)
 
 
 def problems_of_rows(
@@ -84,11 +84,11 @@ def problems_of_rows(
     ids = [f"{name}/{index:05d}" for index in range(len(rows))]
     if benchmark and benchmark.is_layout_of(row for _, row in rows):
         return [
-            _from_benchmark(benchmark, row, id_, where, tally)
+            from_benchmark(benchmark, row, id_, where, tally)
             for id_, (where, row) in zip(ids, rows, strict=True)
         ]
     return [
-        _from_row(row, id_, where, tally, reading)
+        from_row(row, id_, where, tally, reading)
         for id_, (where, row) in zip(ids, rows, strict=True)
     ]
 
@@ -131,8 +131,12 @@ def _turns(messages: Any, name: str, where: str) -> Row:
     return {name: turn.get("content") for name, turn in zip(PLAIN, turns, strict=False)}
 
 
-def _from_row(
-    row: Row, problem_id: str, where: str, tally: Tally | None, reading: Reading
+def from_row(
+    row: Row,
+    problem_id: str,
+    where: str,
+    tally: Tally | None = None,
+    reading: Reading = GRADED,
 ) -> Problem:
     """Read one `{question, answer}` row; `where` names the file and line in errors."""
     _require(("question", "answer") if reading.needs else ("question",), row, where, reading)
@@ -151,10 +155,14 @@ def _from_row(
     return _checked(problem, "", where, found.how, tally)
 
 
-def _from_benchmark(
-    benchmark: Benchmark, row: Row, problem_id: str, where: str, tally: Tally | None
+def from_benchmark(
+    benchmark: Benchmark,
+    row: Row,
+    problem_id: str,
+    where: str,
+    tally: Tally | None = None,
 ) -> Problem:
-    """Read one row in a benchmark's own layout; `where` as in `_from_row`."""
+    """Read one row in a benchmark's own layout; `where` as in `from_row`."""
     _require(benchmark.fields, row, where, GRADED)
     try:
         question, found = benchmark.question_and_gold(row)

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from command_line import call, faults
 
-from lightreasoner.config import ConfigError, changed
+from lightreasoner.config import changed
 from lightreasoner.data import problems, sources
 from lightreasoner.data.problems import Problem, solution_text
 from lightreasoner.data.reading import BASELINES, Reading
-from lightreasoner.errors import ProblemsError
+from lightreasoner.errors import ConfigError, ProblemsError
 from lightreasoner.pipeline.graph import external_inputs
-from lightreasoner.presets import preset
+from lightreasoner.presets import PRESETS
 
 USER, ASSISTANT = {"role": "user", "content": "q?"}, {"role": "assistant", "content": "7"}
 
@@ -69,7 +69,7 @@ def test_prepare_takes_them_and_what_compares_does_not(tmp_path: Path) -> None:
     path = file_of(tmp_path, {"question": "q?", "answer": "7"}, {"question": "r?"})
     learn = (f"prepare.source={path}", "prepare.problem_set=mine", "prepare.n_problems=null")
     ask = (f"evaluate.source={path}", "evaluate.problem_sets=[mine]", "evaluate.n_problems=null")
-    params = changed(preset("microworld"), [*learn, *ask])
+    params = changed(PRESETS["microworld"], [*learn, *ask])
     assert external_inputs(params, ["problem_source"])
     refused = rf"\A{path}:2: answer missing or empty; .*"
     with pytest.raises(ProblemsError, match=refused + "another evaluate.source"):
@@ -131,10 +131,11 @@ def test_a_layout_of_a_benchmark_is_not_asked_where_columns_are_named(tmp_path: 
 
 
 def test_columns_are_parameters() -> None:
-    params = preset("microworld")
+    params = PRESETS["microworld"]
     found = changed(params, ["prepare.columns={question: problem, answer: null}"])
     assert found.prepare.columns == {"question": "problem", "answer": None}
-    for value in ("{query: problem}", "{question: 7}", "[question]"):
+    both = "{question: a, messages: b}"
+    for value in ("{query: problem}", "{question: 7}", "[question]", both):
         with pytest.raises(ConfigError, match=r"prepare\.columns"):
             changed(params, [f"prepare.columns={value}"])
 
@@ -159,11 +160,14 @@ def test_a_conversation_is_question_and_answer(
 
 
 @pytest.mark.parametrize(
-    "turns", [[], None, "q?", [USER, USER], [ASSISTANT, USER], [USER, ASSISTANT, USER], [[USER]], [7]]
+    "turns",
+    [[], None, "q?", [USER, USER], [ASSISTANT, USER], [USER, ASSISTANT, USER], [[USER]], [7]],
 )
 def test_other_conversations_are_refused(tmp_path: Path, turns: Any) -> None:
     path = file_of(tmp_path, {"messages": [USER]}, {"messages": turns})
-    with pytest.raises(ProblemsError, match=r"a.jsonl:2: messages must be one turn of the user and"):
+    with pytest.raises(
+        ProblemsError, match=r"a.jsonl:2: messages must be one turn of the user and"
+    ):
         draw(path)
 
 
@@ -177,7 +181,7 @@ def test_a_turn_is_text(tmp_path: Path) -> None:
 
 
 def test_a_set_that_the_micro_world_lacks_names_the_source() -> None:
-    params = changed(preset("microworld"), ["evaluate.problem_sets=[gsm8k]"])
+    params = changed(PRESETS["microworld"], ["evaluate.problem_sets=[gsm8k]"])
     with pytest.raises(ProblemsError) as caught:
         external_inputs(params, ["benchmark_source"])
     assert str(caught.value) == (
