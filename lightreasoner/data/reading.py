@@ -103,11 +103,11 @@ def _with_plain_names(rows: Rows, reading: Reading) -> Rows:
                 f"{reading.section}.columns: {field_} is read from {shown(name, 60)}, which no row "
                 f"of {reading.section}.source has; its columns are {listed(found)}"
             )
-    is_talk = "messages" in found and "question" not in (found.keys() | columns.keys())
-    if is_talk or columns.get("messages"):
-        name = columns.get("messages") or "messages"
+    is_talk = "messages" in found and "question" not in found and not any(columns.values())
+    talk = columns.get("messages", "messages" if is_talk else None)
+    if talk is not None:
         left_out = {field_ for field_, name in columns.items() if name is None}
-        turns = [(where, _turns(row.get(name), name, where)) for where, row in rows]
+        turns = [(where, _turns(row.get(talk), talk, where)) for where, row in rows]
         return [(at, {key: row[key] for key in row if key not in left_out}) for at, row in turns]
     if not columns:
         return rows

@@ -130,6 +130,8 @@ def check_arrow(file: BufferedReader) -> None:
     with contextlib.suppress(StopIteration):
         while True:
             message = messages.read_next_message()
+            if message.type not in ("schema", "record batch"):
+                raise ValueError(f"it has a message of the kind {message.type}; write rows alone")
             if message.type == "record batch" and _is_compressed(message.metadata.to_pybytes()):
                 raise ValueError("it is compressed; write it without, or as Parquet")
 
@@ -182,7 +184,9 @@ def readable(fault: str) -> Iterator[None]:
     """Raises ProblemsError of a `fault` for all that pyarrow raises."""
     try:
         yield
-    except (OSError, ValueError, OverflowError, LookupError, pa.ArrowException) as error:
+    except (
+        OSError, ValueError, OverflowError, LookupError, struct.error, pa.ArrowException
+    ) as error:  # fmt: skip
         said = untrusted.shown(str(error))
         raise ProblemsError(f"{fault} ({said}); write it again") from error
 

@@ -4,16 +4,19 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from command_line import call, faults
 
-from lightreasoner.config import changed
+from lightreasoner.config import Params, changed
 from lightreasoner.data import problems, sources
 from lightreasoner.data.problems import Problem, solution_text
 from lightreasoner.data.reading import BASELINES, Reading
 from lightreasoner.errors import ConfigError, ProblemsError
-from lightreasoner.pipeline.graph import external_inputs
+from lightreasoner.pipeline.graph import GRAPH, Inputs, Stage, external_inputs, walk
 from lightreasoner.presets import PRESETS
+from lightreasoner.progress import Silent
+from lightreasoner.storage.artifacts import Artifact, Workspace
 
 USER, ASSISTANT = {"role": "user", "content": "q?"}, {"role": "assistant", "content": "7"}
 
@@ -87,6 +90,26 @@ def test_prepare_takes_them_and_what_compares_does_not(tmp_path: Path) -> None:
         place = ("--out", str(tmp_path / stage), "--home", str(tmp_path / "home"))
         (line,) = faults(call(stage, *inputs, *place))
         assert "1 of 2 problems have no gold answer, the first is mine/00001" in line
+
+
+@pytest.mark.slow
+def test_the_whole_method_runs_on_questions_alone(tiny_params: Params, tmp_path: Path) -> None:
+    """Up to the report; what needs gold solutions is empty, the rest is there."""
+    path = file_of(tmp_path, *({"question": f"What is {n} + {n}?"} for n in range(6)))
+    given = (f"prepare.source={path}", "finetune.validation_share=0.5")
+    params = changed(tiny_params, [*given, "compute.dtype=float32"])
+
+    def make(stage: Stage, inputs: Inputs) -> Artifact:
+        work = Workspace(tmp_path / stage.name, tmp_path / f"{stage.name}-work", params.compute)
+        work.out.mkdir()
+        work.scratch.mkdir()
+        return stage.run(inputs, stage.settings(params), work, Silent())
+
+    made = walk(GRAPH, external_inputs(params), make)
+    curve = pd.read_csv(made["adapter"].path / "validation.csv")
+    assert curve["gold_perplexity"].isna().all()
+    assert curve["loss"].notna().all()
+    assert (made["report"].path / "report.html").is_file()
 
 
 # Columns
