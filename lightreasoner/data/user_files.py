@@ -185,7 +185,8 @@ def readable(fault: str) -> Iterator[None]:
     try:
         yield
     except (
-        OSError, ValueError, OverflowError, LookupError, struct.error, pa.ArrowException
+        OSError, ValueError, OverflowError, LookupError, MemoryError, struct.error,
+        pa.ArrowException,
     ) as error:  # fmt: skip
         said = untrusted.shown(str(error))
         raise ProblemsError(f"{fault} ({said}); write it again") from error

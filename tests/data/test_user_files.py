@@ -338,7 +338,7 @@ def test_arrow_reads_as_parquet(tmp_path: Path, form: Any) -> None:
 def test_arrow_that_unpacks_to_any_size_is_refused(
     tmp_path: Path, form: Any, compression: str
 ) -> None:
-    table = pa.table({"question": ["q" * 1_000_000] * 100})
+    table = pa.table({"question": ["q" * 100_000] * 100})
     path = arrow_file(tmp_path / "a.arrow", table, form, compression)
     assert path.stat().st_size < 1_000_000
     with pytest.raises(ProblemsError, match=r"a.arrow: not a readable Arrow file .*compressed"):
@@ -367,7 +367,7 @@ def test_damaged_arrow_is_read_or_refused(tmp_path: Path) -> None:
     path = arrow_file(tmp_path / "a.arrow", table, pa.ipc.new_stream)
     content = path.read_bytes()
     refused = 0
-    for place in range(0, len(content), 3):
+    for place in range(0, len(content), 5):
         path.write_bytes(content[:place] + b"\xff" + content[place + 1 :])
         try:
             answers(path)
@@ -377,4 +377,4 @@ def test_damaged_arrow_is_read_or_refused(tmp_path: Path) -> None:
         path.write_bytes(content[:end])
         with pytest.raises(ProblemsError):
             answers(path)
-    assert refused > 50
+    assert refused > 30

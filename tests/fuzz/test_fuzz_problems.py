@@ -293,7 +293,7 @@ def test_a_directory_that_holds_more_than_problems_is_refused(
 
 
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+@pytest.mark.parametrize("suffix", list(user_files.FILES))
 @pytest.mark.parametrize(
     ("make", "said"),
     [
