@@ -176,9 +176,7 @@ def test_problems_without_gold_answers_are_refused_first(tmp_path: Path, make: A
     problems.write_problems(some, tmp_path / "problems.jsonl")
     gone = Artifact(tmp_path / "gone", "")
     inputs = {"problems": Artifact(tmp_path, ""), "trajectories": gone, "expert": gone}
-    with pytest.raises(
-        ProblemsError, match=r"1 of 2 problems have no gold answer, the first is a/1"
-    ):
+    with pytest.raises(ProblemsError, match=r"1 of 2 problems have no gold .* is a/1"):
         make(inputs, None, Workspace(tmp_path, tmp_path, Compute()), Silent())
 
 
