@@ -49,7 +49,7 @@ class Reading:
     """
 
     section: str = "evaluate"
-    columns: Mapping[str, str | None] = field(default_factory=dict)
+    columns: Mapping[Any, str | None] = field(default_factory=dict)
     needs: str = EVALUATION
 
 

@@ -152,6 +152,7 @@ def _read_all(
     source: str, set_name: str, split: str, tally: Tally, reading: Reading
 ) -> list[Problem]:
     path, name = Path(source), f"{set_name}/{split}"
+    rows: Rows
     if not is_local(source):
         found = enumerate(hub.read_split(hub.find(source, set_name), split))
         rows = [(f"{source}, row {index}", row) for index, row in found]
