@@ -20,6 +20,7 @@ from flows.forms import naming
 from flows.forms.form import Form
 from flows.pipeline import begin, run_stages
 from lightreasoner.config import Params
+from lightreasoner.data.reading import BASELINES
 from lightreasoner.errors import SelectionError
 from lightreasoner.experiments import comparison
 from lightreasoner.experiments.comparison import Result, Tuning
@@ -81,7 +82,7 @@ def checked_inputs(params: Params, names: tuple[Name, ...]) -> Inputs:
     inputs = external_inputs(params)
     for name in names:
         if METHODS[name].maker in ("keep", "gold"):
-            external_inputs(params_of(name, params), ("problem_source",))
+            external_inputs(params_of(name, params), ("problem_source",), BASELINES)
     return inputs
 
 

@@ -70,6 +70,19 @@ Text = Annotated[str, AfterValidator(_one_line), Field(min_length=1, max_length=
 """A path or a name."""
 
 
+def _one_form(columns: dict[str, str | None]) -> dict[str, str | None]:
+    if columns.get("messages") and len(set(columns.values()) - {None}) > 1:
+        raise ValueError("must name messages alone, whose turns are question and answer")
+    return columns
+
+
+Columns = Annotated[
+    dict[Literal["question", "answer", "solution", "messages"], Text | None],
+    AfterValidator(_one_form),
+]
+"""A column's name by what it holds."""
+
+
 class Section(BaseModel):
     """A frozen section of params.yaml; unknown keys are errors."""
 
@@ -188,8 +201,14 @@ class Prepare(Section):
     """The problems that the expert and the amateur read."""
 
     source: Text = Field(
-        description="microworld, hub, owner/name@commit on the hub, a JSONL or Parquet file, or a "
-        "directory in the Qwen2.5-Math toolkit's layout.",
+        description="microworld, hub, owner/name@commit on the hub, a file (JSONL, JSON, CSV, "
+        "Parquet, Arrow), a folder of save_to_disk, or a directory in the Qwen2.5-Math toolkit's "
+        "layout.",
+    )
+    columns: Columns = Field(
+        {},
+        description="Where question, answer, solution or messages (a user's turn and an "
+        "assistant's) have other names, such as {question: problem}; null: not read.",
     )
     problem_set: Text = Field(max_length=200, description="Which problem set of the source.")
     n_problems: int | None = Field(
@@ -395,6 +414,7 @@ class Evaluate(Section):
     """Graded responses of base and tuned expert to the same problems."""
 
     source: Text = Field(description="Source of the problems, as in prepare.source.")
+    columns: Columns = Field({}, description="Its columns, as in prepare.columns.")
     problem_sets: tuple[str, ...] = Field(
         min_length=1,
         max_length=50,

@@ -82,7 +82,7 @@ def prompts(
     questions = [problem.question for problem in problems]
     texts = render_prompts(questions, named, tokenizer, shown)
     for index, (problem, prompt) in enumerate(zip(problems, texts, strict=True)):
-        gold = answers.gold(problem.answer, benchmark)
+        gold = answers.gold(problem.gold, benchmark)
         row = {"idx": index, "prompt": prompt, "gold": gold}
         line = json.dumps(row, ensure_ascii=False)
         if printable(line) != line:

@@ -58,13 +58,13 @@ def grade(
 
 def read_answers(path: Path) -> tuple[list[dict[str, Any]], list[Answer]]:
     """The rows of a file, and what is graded of them. Raises ProblemsError that names the line."""
-    from lightreasoner.data import sources, user_files
+    from lightreasoner.data import reading, sources, user_files
 
-    rows, answers, tally = [], [], sources.Tally()
+    rows, answers, tally = [], [], reading.Tally()
     for number, row in user_files.read_jsonl(path):
         where = f"{path}:{number}"
         _check(row, where)
-        problem = sources.problem_of_row(row["benchmark"], row["record"], where, tally)
+        problem = reading.problem_of_row(row["benchmark"], row["record"], where, tally)
         rows.append(row)
         answers.append(Answer(row["response"], problem, row["benchmark"]))
     if not rows:

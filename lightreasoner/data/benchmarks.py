@@ -19,8 +19,7 @@ from lightreasoner.untrusted import shown
 
 LETTERS = "ABCD"
 _PARENTHESIS = re.compile(r"\([^)\n]*(\))?")
-PLAIN = {"question", "answer"}
-OF_BOTH = {*PLAIN, "solution"}
+OF_BOTH = {"question", "answer", "solution"}
 """What plain rows may also hold."""
 
 
@@ -49,12 +48,12 @@ class Benchmark:
         return question.strip(), found
 
     def is_layout_of(self, rows: Iterable[Row]) -> bool:
-        """Whether rows are in this benchmark's own layout, not plain {question, answer}.
+        """Whether rows are in this benchmark's own layout, not plain: {question} and maybe more.
 
         A solution tells nothing: plain rows may have one.
         """
         names = {name for row in rows for name in row}
-        return not names >= PLAIN or bool(names & (set(self.fields) - OF_BOTH))
+        return "question" not in names or bool(names & (set(self.fields) - OF_BOTH))
 
 
 def _choices(normalised: str) -> str:

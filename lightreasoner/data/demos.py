@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import cast
 
 from lightreasoner import untrusted
-from lightreasoner.data import hub, microworld, sources
+from lightreasoner.data import hub, microworld, saved, sources
 from lightreasoner.data.benchmarks import BENCHMARKS, Benchmark
 from lightreasoner.data.problems import Demo, Problem, is_writable, solution_text
+from lightreasoner.data.reading import EVALUATED, Reading
 from lightreasoner.errors import ProblemsError
 
 LENT: Mapping[str, str] = {
@@ -33,20 +34,31 @@ FILE = "demos.json"
 LOG = logging.getLogger(__name__)
 
 
-def check(source: str, set_names: Sequence[str], shots: int | None, seed: int) -> None:
+def check(
+    source: str,
+    set_names: Sequence[str],
+    shots: int | None,
+    seed: int,
+    reading: Reading = EVALUATED,
+) -> None:
     """Refuse a source that cannot give a set's examples, before anything expensive runs.
 
     Of the hub, names and splits are checked; the rest is left to the stage that downloads.
     """
     for name in set_names:
         if source == sources.MICROWORLD or sources.is_local(source):
-            of(source, name, shots, seed, ())
+            of(source, name, shots, seed, (), reading)
         elif shots and not _is_few_shot(name):
             _train_set(source, name)
 
 
 def of(
-    source: str, set_name: str, shots: int | None, seed: int, evaluated: Collection[str]
+    source: str,
+    set_name: str,
+    shots: int | None,
+    seed: int,
+    evaluated: Collection[str],
+    reading: Reading = EVALUATED,
 ) -> dict[str, Demo]:
     """The examples by their ids, none of which asks one of the `evaluated` questions.
 
@@ -59,7 +71,7 @@ def of(
     asked = set(map(_spoken, evaluated))
     found = [
         (name, demo)
-        for name, demo in _candidates(source, set_name, shots, seed, asked).items()
+        for name, demo in _candidates(source, set_name, shots, seed, asked, reading).items()
         if _spoken(demo[0]) not in asked
     ]
     if len(found) < shots:
@@ -72,19 +84,21 @@ def of(
 
 
 def _candidates(
-    source: str, set_name: str, shots: int, seed: int, asked: Collection[str]
+    source: str, set_name: str, shots: int, seed: int, asked: Collection[str], reading: Reading
 ) -> dict[str, Demo]:
     if source == sources.MICROWORLD:
         drawn = microworld.draw(cast("microworld.SetName", set_name), "pretrain", shots, seed)
         return dict(map(_worked, drawn))
     path = Path(source)
-    if sources.is_local(source) and untrusted.is_directory(path):
+    is_folder = untrusted.is_directory(path) and not saved.is_saved(path)
+    if sources.is_local(source) and is_folder:
         beside = sources.file_of(path, set_name, "test").with_name(FILE)
         if untrusted.exists(beside):
             return _named(set_name, _read(beside, shots))
     if shown := own(source, set_name):
         return _named(set_name, shown)
-    train = sources.draw_problems(source, _train_set(source, set_name), "train", None, seed)
+    lent = _train_set(source, set_name)
+    train = sources.draw_problems(source, lent, "train", None, seed, reading=reading)
     fitting = [each for each in train if each.solution and _spoken(each.question) not in asked]
     return dict(map(_worked, sources.sample(fitting, min(shots, len(fitting)), seed, source)))
 
@@ -121,14 +135,14 @@ def own(source: str, set_name: str) -> list[Demo]:
     count as the benchmark has shots. Without that file, or on the hub, the hub's `dev` split gives
     them. It has no worked answers, so that the prompt is then another one than the toolkit's.
     """
-    if not _is_few_shot(set_name) or source == sources.MICROWORLD:
+    path = Path(source)
+    if not _is_few_shot(set_name) or source == sources.MICROWORLD or saved.is_saved(path):
         return []
     benchmark = BENCHMARKS[set_name]
     if not sources.is_local(source):
         found = hub.find(source, set_name)
         in_layout = benchmark.is_layout_of(hub.read_split(found, "test"))
         return _hub_demos(benchmark, found) if in_layout else []
-    path = Path(source)
     file = sources.file_of(path, set_name, "test") if path.is_dir() else path
     if not benchmark.is_layout_of(row for _, row in sources.rows_of_file(file)):
         return []

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from lightreasoner.data import problems, sources
+from lightreasoner.data.reading import Reading, Tally
 from lightreasoner.storage.artifacts import Inputs, Workspace
 
 if TYPE_CHECKING:
@@ -12,9 +13,9 @@ if TYPE_CHECKING:
 
 def write(inputs: Inputs, config: "Prepare", work: Workspace, watcher: "Watcher") -> None:
     """Write `problems.jsonl`. Raises ProblemsError for a source that cannot be read."""
-    tally = sources.Tally()
+    tally, reading = Tally(), Reading("prepare", config.columns, needs="")
     drawn = sources.draw_problems(
-        config.source, config.problem_set, "train", config.n_problems, config.seed, tally
+        config.source, config.problem_set, "train", config.n_problems, config.seed, tally, reading
     )
     problems.write_problems(drawn, work.out / "problems.jsonl")
     for how, count in tally.items():

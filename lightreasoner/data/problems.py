@@ -21,12 +21,19 @@ Demo = tuple[str, str]
 
 @dataclass(frozen=True)
 class Problem:
-    """One problem. `answer` is the final answer alone; `solution` may be empty."""
+    """One problem. `answer` is the final answer alone, None where nobody gave one; `solution` may
+    be empty."""
 
     id: str
     question: str
-    answer: str
+    answer: str | None
     solution: str
+
+    @property
+    def gold(self) -> str:
+        """The answer, for what needs one: the source was read for that, or `read_answered` used."""
+        assert self.answer is not None, self.id
+        return self.answer
 
 
 def solution_text(problem: Problem) -> str:
@@ -35,9 +42,10 @@ def solution_text(problem: Problem) -> str:
     GSM8K's `48/2 = <<48/2=24>>24` becomes `48/2 = 24`: the marks call a tool that no model here
     has. A solution without a box gets the sentence that the prompt asks for, as else the tuning
     would teach the expert to leave its answer where grading does not look. Empty if there is none.
+    Without a gold answer it stays without the sentence.
     """
     text = CALCULATOR.sub("", problem.solution).strip()
-    if text and BOX + "{" not in text:
+    if text and problem.answer is not None and BOX + "{" not in text:
         text += "\n" + rf"The answer is \boxed{{{problem.answer}}}."
     return text
 
@@ -81,8 +89,9 @@ def read_problems(path: Path) -> list[Problem]:
     except FileNotFoundError:
         raise ProblemsError(f"{path}: {ABSENT}") from None
     for number, row in rows:
-        kinds = {type(value) for value in row.values()}
-        if row.keys() != names or kinds != {str} or not all(map(is_writable, row.values())):
+        texts = [value for name, value in row.items() if (name, value) != ("answer", None)]
+        are_texts = {type(value) for value in texts} == {str} and all(map(is_writable, texts))
+        if row.keys() != names or not are_texts:
             raise ProblemsError(
                 f"{path}:{number}: must have the texts {', '.join(sorted(names))}, got "
                 f"{shown(row)}; prepare the problems again"
@@ -95,3 +104,16 @@ def read_problems(path: Path) -> list[Problem]:
                 "problems again"
             )
     return [Problem(**row) for _, row in rows]
+
+
+def read_answered(path: Path, who: str) -> list[Problem]:
+    """As `read_problems`, for what compares with gold answers. Raises ProblemsError without."""
+    found = read_problems(path)
+    missing = [problem.id for problem in found if problem.answer is None]
+    if missing:
+        raise ProblemsError(
+            f"{path}: {len(missing)} of {len(found)} problems have no gold answer, the first is "
+            f"{missing[0]}; {who} compares with it: prepare problems from a prepare.source that "
+            "has answers"
+        )
+    return found

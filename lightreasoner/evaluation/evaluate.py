@@ -21,6 +21,7 @@ import pyarrow as pa
 from lightreasoner import statistics
 from lightreasoner.data import demos, sources
 from lightreasoner.data.problems import BOX, Problem, trajectory_id
+from lightreasoner.data.reading import Reading
 from lightreasoner.grading.grade import grade
 from lightreasoner.grading.types import OUTCOMES, Answer, Grade
 from lightreasoner.inference import loading, prompts, vllm_engine
@@ -101,11 +102,13 @@ def read_questions(
     config: "Evaluate", tokenizer: "PreTrainedTokenizerBase", context: int
 ) -> list[Question]:
     """Every question, in the sets' order, rendered in the style and fitted to the context."""
-    asked = []
+    asked, reading = [], Reading(columns=config.columns)
     for name in dict.fromkeys(config.problem_sets):
-        found = sources.draw_problems(config.source, name, "test", config.n_problems, config.seed)
+        found = sources.draw_problems(
+            config.source, name, "test", config.n_problems, config.seed, reading=reading
+        )
         questions = [each.question for each in found]
-        shown = demos.of(config.source, name, config.shots, config.seed, questions)
+        shown = demos.of(config.source, name, config.shots, config.seed, questions, reading)
         texts = prompts.render_prompts(questions, config.style, tokenizer, list(shown.values()))
         lengths = [len(prompts.tokenize(text, config.style, tokenizer)) for text in texts]
         prompts.check_room(found, lengths, config.max_new_tokens, context, LIMIT)
@@ -205,7 +208,7 @@ def _rows(asked: list[Question], responses: pa.Table, grades: list[Grade]) -> pd
             "question": [row.problem.question for row in asked],
             "prompt": [row.prompt for row in asked],
             "response": responses["text"].to_pylist(),
-            "gold": [row.problem.answer for row in asked],
+            "gold": [row.problem.gold for row in asked],
             "extracted": [each.extracted for each in grades],
             "strict": [each.strict for each in grades],
             "pred": [each.pred for each in grades],

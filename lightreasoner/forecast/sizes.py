@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from lightreasoner.config import Evaluate, Params, PromptStyle
 from lightreasoner.data import demos, sources
+from lightreasoner.data.reading import EVALUATED, Reading
 from lightreasoner.errors import ArtifactError
 from lightreasoner.evaluation import power
 from lightreasoner.forecast.local import Start, is_of_hub
@@ -70,7 +71,10 @@ def trajectories(
 ) -> Sizes:
     """Of generate, whose own result may be `stored`."""
     prepare, generate, expert = params.prepare, params.generate, start.inputs["expert"]
-    draw = Draw(prepare.source, "train", prepare.n_problems, prepare.seed, generate.style)
+    reading = Reading("prepare", prepare.columns, needs="")
+    draw = Draw(
+        prepare.source, "train", prepare.n_problems, prepare.seed, generate.style, reading=reading
+    )
     lengths = draw.lengths([prepare.problem_set], start.directories["expert"])
     own = _read(stored, _written) if stored else None
     if own is not None:
@@ -86,7 +90,10 @@ def answers(config: Evaluate, stage: str, start: Start, store: Store) -> Sizes:
     A tuned model is expected to answer as earlier ones of this expert do, else as the base does.
     """
     expert = start.inputs["expert"].digest
-    draw = Draw(config.source, "test", config.n_problems, config.seed, config.style, config.shots)
+    draw = Draw(
+        config.source, "test", config.n_problems, config.seed, config.style, config.shots,
+        Reading(columns=config.columns),
+    )  # fmt: skip
     wanted = config.model_dump(mode="json", include={"source", "problem_sets", "max_new_tokens"})
     models = {
         each.artifact.digest
@@ -112,6 +119,7 @@ class Draw:
     seed: int
     style: PromptStyle
     shots: int | None = 0
+    reading: Reading = EVALUATED
 
     def lengths(self, sets: Sequence[str], model: Path | None) -> Lengths:
         """Problems, mean and longest tokens of each set's prompts, in the tokens of `model`.
@@ -132,13 +140,15 @@ class Draw:
         n = self.n
         if self.source == sources.MICROWORLD and n is not None:  # any number; each takes a ms
             n = min(n, PROBED)
-        drawn = sources.draw_problems(self.source, name, self.split, n, self.seed)
+        drawn = sources.draw_problems(
+            self.source, name, self.split, n, self.seed, reading=self.reading
+        )
         questions = [each.question for each in drawn[:: math.ceil(len(drawn) / PROBED)]]
         tokens = [TEMPLATE + len(question) / PER_TOKEN for question in questions]
         if model is not None:
             from lightreasoner.inference import loading, prompts
 
-            shown = demos.of(self.source, name, self.shots, self.seed, ())
+            shown = demos.of(self.source, name, self.shots, self.seed, (), self.reading)
             tokenizer = loading.load_tokenizer(model)
             ids = prompts.encode_prompts(questions, self.style, tokenizer, list(shown.values()))
             tokens = [float(len(each)) for each in ids]

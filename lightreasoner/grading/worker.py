@@ -65,7 +65,7 @@ def gold(answer: Answer) -> str:
     """The gold answer in the toolkit's normal form."""
     from lightreasoner.qwen_math import toolkit
 
-    return toolkit.gold(answer.problem.answer, answer.benchmark)
+    return toolkit.gold(answer.problem.gold, answer.benchmark)
 
 
 def extract_answers(answer: Answer, gold: str) -> Grade:
@@ -83,7 +83,7 @@ def extract_answers(answer: Answer, gold: str) -> Grade:
     if qwen == "timeout" and pred and len(pred) + len(gold) <= SHORT:
         decided = toolkit.is_equal_at_sight(pred, gold)
         qwen = qwen if decided is None else _outcome(decided)
-    return Grade(gold, pred, qwen, extracted, _by_text(extracted, answer.problem.answer))
+    return Grade(gold, pred, qwen, extracted, _by_text(extracted, answer.problem.gold))
 
 
 def _by_text(answer: str | None, gold: str) -> Outcome:
@@ -148,7 +148,7 @@ def grades(
 
 def _golds(pool: ProcessPool, answers: Sequence[Answer]) -> list[str]:
     """The normalised gold answers; equal ones are normalised once."""
-    first = {(answer.problem.answer, answer.benchmark): answer for answer in answers}
+    first = {(answer.problem.gold, answer.benchmark): answer for answer in answers}
     made = _map(pool, gold, [(answer,) for answer in first.values()], GOLD_SECONDS)
     golds = dict(zip(first, made, strict=True))
     for key, value in golds.items():
@@ -156,10 +156,10 @@ def _golds(pool: ProcessPool, answers: Sequence[Answer]) -> list[str]:
             problem = first[key].problem
             why = f" ({value.reason})" if value else f" in {GOLD_SECONDS:g} s"
             raise ProblemsError(
-                f"problem {problem.id}: its gold answer {problem.answer[:80]!r} cannot be "
+                f"problem {problem.id}: its gold answer {problem.gold[:80]!r} cannot be "
                 f"normalised{why}; fix or drop the problem"
             )
-    return [golds[answer.problem.answer, answer.benchmark] for answer in answers]
+    return [golds[answer.problem.gold, answer.benchmark] for answer in answers]
 
 
 def _undecided(found: Sequence[Grade], verdict: str) -> list[int]:

@@ -165,14 +165,16 @@ def walk(
     return made
 
 
-def external_inputs(params: Params, wanted: Collection[str] = EXTERNAL) -> Inputs:
+def external_inputs(params: Params, wanted: Collection[str] = EXTERNAL, needs: str = "") -> Inputs:
     """What the graph starts from: both models and the sources of problems, checked.
 
     A wrong model, an amateur of another vocabulary or a missing file is refused here, before any
     stage runs; where all stages will, so are more processes than this machine has devices for.
-    Raises ModelError or ProblemsError.
+    `needs` says what needs gold answers of the problems to learn from, if anything does. Raises
+    ModelError or ProblemsError.
     """
     from lightreasoner.data import demos, sources
+    from lightreasoner.data.reading import Reading
     from lightreasoner.inference import loading, vocabulary
     from lightreasoner.tuning import launch
 
@@ -186,11 +188,13 @@ def external_inputs(params: Params, wanted: Collection[str] = EXTERNAL) -> Input
         "benchmark_source": lambda: sources.resolve(benchmarks.source),
     }
     if "problem_source" in wanted:
-        sources.check(problems.source, [problems.problem_set], "train", problems.n_problems)
+        reading = Reading("prepare", problems.columns, needs)
+        sets = [problems.problem_set]
+        sources.check(problems.source, sets, "train", problems.n_problems, reading)
     if "benchmark_source" in wanted:
-        sets = benchmarks.problem_sets
-        sources.check(benchmarks.source, sets, "test", benchmarks.n_problems)
-        demos.check(benchmarks.source, sets, benchmarks.shots, benchmarks.seed)
+        names, reading = benchmarks.problem_sets, Reading(columns=benchmarks.columns)
+        sources.check(benchmarks.source, names, "test", benchmarks.n_problems, reading)
+        demos.check(benchmarks.source, names, benchmarks.shots, benchmarks.seed, reading)
     inputs = {name: resolve[name]() for name in wanted}
     if {"expert", "amateur"} <= inputs.keys():
         vocabulary.check_pair(inputs["expert"].path, inputs["amateur"].path)

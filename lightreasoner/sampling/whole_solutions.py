@@ -38,13 +38,13 @@ def keep(inputs: Inputs, config: None, work: Workspace, watcher: "Watcher") -> N
     """Write the sample set of the trajectories that end by themselves with the gold answer.
 
     The verdict is the strict one. Of a problem's identical ones the first is kept. Raises
-    SelectionError if none is kept, ArtifactError for a trajectory of another problem.
+    SelectionError if none is kept, ArtifactError for a trajectory of another problem, ProblemsError
+    for a problem without a gold answer.
     """
     problems_dir, trajectories = inputs["problems"].path, inputs["trajectories"]
+    read = problems.read_answered(problems_dir / "problems.jsonl", "keep (rejection sampling)")
+    by_id = {problem.id: problem for problem in read}
     rows = _read(trajectories)
-    by_id = {
-        problem.id: problem for problem in problems.read_problems(problems_dir / "problems.jsonl")
-    }
     style = tables.provenance(trajectories.path / "trajectories.parquet").get("style", "")
     tokenizer = loading.load_tokenizer(inputs["expert"].path)
     found = [_problem(row, by_id, problems_dir) for row in rows]
@@ -105,10 +105,12 @@ def gold(inputs: Inputs, config: None, work: Workspace, watcher: "Watcher") -> N
 
     A solution ends with the token that ends the expert's own responses. One that is missing, that
     does not grade as correct or that exceeds the expert's context is counted and left out. Raises
-    SelectionError if none is left, ArtifactError for a problem without a trajectory.
+    SelectionError if none is left, ArtifactError for a problem without a trajectory, ProblemsError
+    for one without a gold answer.
     """
     expert, trajectories = inputs["expert"].path, inputs["trajectories"]
-    read = problems.read_problems(inputs["problems"].path / "problems.jsonl")
+    path = inputs["problems"].path / "problems.jsonl"
+    read = problems.read_answered(path, "gold (SFT, ground truth)")
     tokenizer = loading.load_tokenizer(expert)
     end = loading.end_id(expert, tokenizer)
     context = loading.context_length(expert)

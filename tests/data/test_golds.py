@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from test_benchmarks import ASDIV, MATH, OLYMPIAD, SVAMP
 from test_grade_cli import SHARED, write
 
-from lightreasoner.data import golds, sources
+from lightreasoner.data import golds, reading
 from lightreasoner.data.problems import Problem
 from lightreasoner.errors import ProblemsError
 from lightreasoner.pipeline.store import read_curves
@@ -138,7 +138,7 @@ def test_an_answer_alone_stays_as_it_is(text: str) -> None:
 @pytest.mark.parametrize(("text", "why"), REFUSED)
 def test_what_states_no_answer_or_several_is_refused(text: str, why: str) -> None:
     with pytest.raises(ProblemsError, match=r"\Ax:1: no gold answer can be read, got ") as caught:
-        sources.from_row({"question": "q?", "answer": text}, "x/1", "x:1")
+        reading.from_row({"question": "q?", "answer": text}, "x/1", "x:1")
     assert why in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -146,8 +146,8 @@ def test_what_states_no_answer_or_several_is_refused(text: str, why: str) -> Non
 def test_an_option_of_the_question_is_no_label() -> None:
     row = {"question": "How many? A: 7 B: 8", "answer": "A: 7"}
     with pytest.raises(ProblemsError, match="A: may name an option"):
-        sources.from_row(row, "x/1", "x:1")
-    assert sources.from_row(row | {"question": "How many?"}, "x/1", "x:1").answer == "7"
+        reading.from_row(row, "x/1", "x:1")
+    assert reading.from_row(row | {"question": "How many?"}, "x/1", "x:1").answer == "7"
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_an_option_of_the_question_is_no_label() -> None:
 )
 def test_the_working_is_the_solution(answer: str, solution: str) -> None:
     row = {"question": "q?", "answer": answer, "solution": "It is."}
-    assert sources.from_row(row, "x/1", "x:1") == Problem("x/1", "q?", "7", solution)
+    assert reading.from_row(row, "x/1", "x:1") == Problem("x/1", "q?", "7", solution)
 
 
 def test_a_long_text_takes_no_time() -> None:
@@ -201,7 +201,7 @@ def test_a_number_stays_as_it_is(number: Any) -> None:
     ],
 )
 def test_every_layout_is_read_so(name: str, record: dict[str, Any]) -> None:
-    assert sources.problem_of_row(name, record, "in:1").answer == "7"
+    assert reading.problem_of_row(name, record, "in:1").answer == "7"
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_every_layout_is_read_so(name: str, record: dict[str, Any]) -> None:
 )
 def test_every_layout_is_refused_so(name: str, record: dict[str, Any]) -> None:
     with pytest.raises(ProblemsError, match=r"in:1: no gold answer can be read"):
-        sources.problem_of_row(name, record, "in:1")
+        reading.problem_of_row(name, record, "in:1")
 
 
 def test_grade_reads_them_and_says_how(tmp_path: Path) -> None:
@@ -256,5 +256,5 @@ def test_prepare_counts_them_where_the_manifest_is(tmp_path: Path) -> None:
 def test_the_judged_worked_solutions() -> None:
     text = (SHARED / "cases/files/gold/worked_solution.jsonl").read_text(encoding="utf-8")
     rows = [json.loads(line) for line in text.splitlines()]
-    read = [sources.problem_of_row(row["benchmark"], row["record"], "x") for row in rows]
+    read = [reading.problem_of_row(row["benchmark"], row["record"], "x") for row in rows]
     assert [problem.answer for problem in read] == ["7"] * len(rows)

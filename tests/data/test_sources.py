@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from lightreasoner.data import sources
+from lightreasoner.data import reading, sources
 from lightreasoner.data.problems import Problem
 from lightreasoner.errors import ProblemsError
 from lightreasoner.storage import artifacts
@@ -65,7 +65,7 @@ def test_line_separators_within_text_are_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ([], r"a.jsonl: no problems in the file"),
+        ([], r"a.jsonl: no problems in it"),
         ([row(), "{"], r"a.jsonl:2: not valid JSON"),
         ([row(), "", "[1]"], r"a.jsonl:3: a list, not an object"),
         ([row(), row(answer=" ")], r"a.jsonl:2: answer missing or empty"),
@@ -97,7 +97,7 @@ def test_files_that_are_no_problems_are_named(tmp_path: Path) -> None:
     for name, message in (
         ("a.parquet", "not a readable Parquet file"),
         ("b.jsonl", "not UTF-8 text"),
-        ("c.txt", "must end in .jsonl or .parquet"),
+        ("c.txt", "must end in .jsonl, .json, .csv, .parquet, .arrow"),
     ):
         with pytest.raises(ProblemsError, match=message):
             read(tmp_path / name)
@@ -190,7 +190,7 @@ def test_a_parquet_file_of_other_columns_lists_them(tmp_path: Path) -> None:
 def test_a_record_is_read_by_itself(
     benchmark: str, record: Any, question: str | None, answer: str
 ) -> None:
-    problem = sources.problem_of_row(benchmark, record, "in.jsonl:7")
+    problem = reading.problem_of_row(benchmark, record, "in.jsonl:7")
     assert (problem.id, problem.answer) == ("in.jsonl:7", answer)
     assert question in (None, problem.question)
 
@@ -210,4 +210,4 @@ def test_a_record_is_read_by_itself(
 )
 def test_an_unreadable_record_is_named(benchmark: str, record: Any, message: str) -> None:
     with pytest.raises(ProblemsError, match=message):
-        sources.problem_of_row(benchmark, record, "in:7")
+        reading.problem_of_row(benchmark, record, "in:7")

@@ -18,7 +18,7 @@ from test_authors import write_lines as write_samples
 from test_benchmarks import DEMOS, MMLU, SHARED, put
 
 from lightreasoner.authors import jsonl
-from lightreasoner.data import demos, problems, sources, user_files
+from lightreasoner.data import demos, problems, reading, sources, user_files
 from lightreasoner.errors import ArtifactError, ProblemsError
 from lightreasoner.inference import loading
 
@@ -226,7 +226,7 @@ def test_lists_hold_texts_and_numbers(field: str, value: list[Any]) -> None:
     name = "mmlu_stem" if field == "choices" else "olympiadbench"
     record = {"question": "q?", field: value, "answer": 2}
     with pytest.raises(ProblemsError, match=rf"x: {field} must be "):
-        sources.problem_of_row(name, record, "x")
+        reading.problem_of_row(name, record, "x")
 
 
 def test_a_broken_file_of_problems_stops_prepare(tmp_path: Path) -> None:
@@ -236,3 +236,145 @@ def test_a_broken_file_of_problems_stops_prepare(tmp_path: Path) -> None:
     source = ("--set", f"prepare.source={path}", "--home", str(tmp_path / "home"))
     (line,) = faults(call("prepare", *source))
     assert line == f"{path}:1: answer must be a finite number, got inf"
+
+
+# CSV, JSON, Arrow
+
+
+def test_csv_is_read_as_written(tmp_path: Path) -> None:
+    """Quotes, lines within values, a mark at the start; `NA` and `007` are no numbers or nulls."""
+    path = text_file(
+        tmp_path / "a.csv", MARK + "answer,question", '"1,024","Is ""it""', 'so?"', "NA,q"
+    )
+    assert user_files.read_csv(path) == [
+        (2, {"answer": "1,024", "question": 'Is "it"\nso?'}),
+        (3, {"answer": "NA", "question": "q"}),
+    ]
+    assert answers(path) == ["1,024", "NA"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (
+            ["question;answer", "q;7"],
+            "a.csv:2: question and answer missing .* has .'question;answer'",
+        ),
+        (
+            ["question,answer", "q"],
+            r"a.csv: not a readable CSV file \('CSV parse error: Row #2: Exp",
+        ),
+        (["question,answer", "q,"], "a.csv:2: answer missing or empty"),
+        (["question,answer"], "a.csv: no problems in it"),
+        (["answer,answer", "7,8"], "a column appears twice among answer, answer"),
+        ([",".join(f"c{n}" for n in range(201))], "0 rows of 201 columns"),
+    ],
+)
+def test_csv_that_is_no_problems_is_one_line(tmp_path: Path, lines: list[str], said: str) -> None:
+    with pytest.raises(ProblemsError, match=said) as caught:
+        answers(text_file(tmp_path / "a.csv", *lines))
+    assert "\n" not in str(caught.value)
+
+
+def test_text_of_another_encoding_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes("question,answer\nFür wen?,7\n".encode("latin-1"))
+    with pytest.raises(ProblemsError, match="Row #2: CSV conversion error to string: invalid UTF8"):
+        answers(tmp_path / "a.csv")
+
+
+def test_csv_has_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(user_files, "ROWS", 2)
+    with pytest.raises(ProblemsError, match="3 rows of 2 columns; at most 2 rows"):
+        answers(text_file(tmp_path / "a.csv", "question,answer", *["q,7"] * 3))
+    monkeypatch.setattr("lightreasoner.untrusted.TEXT_BYTES", 10)
+    with pytest.raises(ProblemsError, match="at most 10 are read"):
+        answers(tmp_path / "a.csv")
+
+
+def test_json_is_a_list_or_lines(tmp_path: Path) -> None:
+    other = ROW | {"answer": "8"}
+    assert answers(text_file(tmp_path / "a.json", json.dumps([ROW, other], indent=1))) == ["7", "8"]
+    assert answers(text_file(tmp_path / "b.json", MARK + json.dumps(ROW), other)) == ["7", "8"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[{"question": "q?", "answer": 1, "answer": 2}]', "'answer' appears twice"),
+        ("[" * 100_000, "nested over 100 deep"),
+        ('[{"question": "q", "answer": 7}, [1]]', r"a.json:2: must be one of at most .* got \[1\]"),
+        ('{"data": []}', r"a.json:1: question and answer missing or empty; .* has \['data'\]"),
+        ("[]", "no problems in it"),
+    ],
+)
+def test_json_that_is_no_problems_is_one_line(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(ProblemsError, match=said) as caught:
+        answers(text_file(tmp_path / "a.json", text))
+    assert "\n" not in str(caught.value)
+
+
+def arrow_file(path: Path, table: pa.Table, form: Any, compression: str | None = None) -> Path:
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    with form(str(path), table.schema, options=options) as file:
+        file.write_table(table)
+    return path
+
+
+FORMS = pytest.mark.parametrize("form", [pa.ipc.new_stream, pa.ipc.new_file])
+
+
+@FORMS
+def test_arrow_reads_as_parquet(tmp_path: Path, form: Any) -> None:
+    numbers = pa.array([0.1, 7], pa.float32())
+    table = pa.table({"question": ["q?", "r?"], "answer": numbers, "more": [[{"a": ["b"]}]] * 2})
+    pq.write_table(table, tmp_path / "a.parquet")
+    found = user_files.read_arrow(arrow_file(tmp_path / "a.arrow", table, form))
+    assert found == user_files.read_parquet(tmp_path / "a.parquet")
+    assert answers(tmp_path / "a.arrow") == ["0.1", "7.0"]
+
+
+@FORMS
+@pytest.mark.parametrize("compression", ["zstd", "lz4"])
+def test_arrow_that_unpacks_to_any_size_is_refused(
+    tmp_path: Path, form: Any, compression: str
+) -> None:
+    table = pa.table({"question": ["q" * 100_000] * 100})
+    path = arrow_file(tmp_path / "a.arrow", table, form, compression)
+    assert path.stat().st_size < 1_000_000
+    with pytest.raises(ProblemsError, match=r"a.arrow: not a readable Arrow file .*compressed"):
+        answers(path)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array(["7"]).dictionary_encode(),
+        pa.array([["7"]], pa.list_(pa.dictionary(pa.int32(), pa.string()))),
+        pa.array(["7"], pa.string_view()),
+        pa.array([["7"]], pa.list_view(pa.string())),
+        pa.RunEndEncodedArray.from_arrays([1], ["7"]),
+    ],
+    ids=lambda column: str(column.type)[:20],
+)
+def test_arrow_whose_values_count_many_times_is_refused(tmp_path: Path, column: pa.Array) -> None:
+    table = pa.table({"question": ["q?"], "more": column})
+    with pytest.raises(ProblemsError, match="a column has the type"):
+        answers(arrow_file(tmp_path / "a.arrow", table, pa.ipc.new_stream))
+
+
+def test_damaged_arrow_is_read_or_refused(tmp_path: Path) -> None:
+    table = pa.table({"question": ["q?", "r?"], "answer": ["7", "8"], "more": [[1], [2, 3]]})
+    path = arrow_file(tmp_path / "a.arrow", table, pa.ipc.new_stream)
+    content = path.read_bytes()
+    refused = 0
+    for place in range(0, len(content), 5):
+        path.write_bytes(content[:place] + b"\xff" + content[place + 1 :])
+        try:
+            answers(path)
+        except ProblemsError:
+            refused += 1
+    for end in range(0, len(content) - 16, 24):
+        path.write_bytes(content[:end])
+        with pytest.raises(ProblemsError):
+            answers(path)
+    assert refused > 30

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import json_lines
 import pytest
 import stored_pipeline
 from mlflow import MlflowClient
@@ -37,7 +38,7 @@ from flows.dvc import publish
 from flows.results import prefect_page, records, report_json, terminal
 from lightreasoner import config
 from lightreasoner.config import Params
-from lightreasoner.errors import ArtifactError, SelectionError
+from lightreasoner.errors import ArtifactError, ProblemsError, SelectionError
 from lightreasoner.evaluation import gains
 from lightreasoner.evaluation.gains import Asked
 from lightreasoner.evaluation.promotion import Champion, Decision, decide
@@ -519,6 +520,16 @@ def test_a_comparison_fails_if_nothing_can_be_tuned(params: Params) -> None:
     wanted = changed(params, select={"beta": 1000.0})
     with pytest.raises(SelectionError, match=r"no method could be tuned: lightreasoner: .*; sft: "):
         compare.compare(wanted, ("lightreasoner", "sft"))
+
+
+def test_a_comparison_without_gold_answers_is_refused_first(params: Params, tmp_path: Path) -> None:
+    """Of what it compares only sft and gold need them."""
+    path = json_lines.write(tmp_path / "q.jsonl", [{"question": f"{n}?"} for n in range(6)])
+    asked = changed(params, prepare={"source": str(path)})
+    assert compare.checked_inputs(asked, ("base", "lightreasoner", "neither"))
+    for name in ("sft", "gold"):
+        with pytest.raises(ProblemsError, match=r"q.jsonl:1: answer missing .* sft and gold"):
+            compare.checked_inputs(asked, ("base", name))
 
 
 def test_the_comparisons_table_in_the_terminal(compared: dict[str, Any], tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from fuzzing import ODD_TEXTS, cope, damaged, damaged_tree, odd_value
 
 from lightreasoner import untrusted
 from lightreasoner.cli import grade
-from lightreasoner.data import demos, hub, sources, user_files
+from lightreasoner.data import demos, hub, reading, sources, user_files
 from lightreasoner.errors import ProblemsError
 
 LAYOUTS: dict[str, dict[str, Any]] = {
@@ -33,7 +33,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
 ANSWERS = (
     "####", "#### ", "#### 1 #### 2", "The answer is", "The answer is 7. The answer is 8.",
     r"\boxed{", r"\boxed{}", "A: 1 B: 2", "['a', 'b']", "答案是7",
-    *(text * (sources.LONGEST // len(text)) for text in (
+    *(text * (reading.LONGEST // len(text)) for text in (
         r"\boxed{1}", r"\boxed{", "(", "{", "[", "a. B ", "is ", "7", "1+", "1,000", "$", "\n", " ",
         "x", r"\frac", "<<", "####\n", "Answer: ", "1 is ", "\\", "a=b=", "so, ", "1.", "ab1 ",
         "{}", "]", "Answer: 1\n", "The answer is 7. ", r"\text{", "A. ", "-", "1/", "\t", "ans",
@@ -293,7 +293,7 @@ def test_a_directory_that_holds_more_than_problems_is_refused(
 
 
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+@pytest.mark.parametrize("suffix", list(user_files.FILES))
 @pytest.mark.parametrize(
     ("make", "said"),
     [

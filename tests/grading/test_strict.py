@@ -15,7 +15,7 @@ from checkout import SHARED
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightreasoner.data import sources
+from lightreasoner.data import reading
 from lightreasoner.data.benchmarks import BENCHMARKS
 from lightreasoner.data.problems import Problem
 from lightreasoner.grading.strict.verdict import extract, is_correct
@@ -535,9 +535,9 @@ def records(pattern: str) -> list[dict[str, Any]]:
 
 def problem_of(record: dict[str, Any]) -> Problem:
     if record["benchmark"] == "gsm8k":
-        return sources.from_row(record["record"], record["id"], "record")
+        return reading.from_row(record["record"], record["id"], "record")
     benchmark = BENCHMARKS[record["benchmark"]]
-    return sources.from_benchmark(benchmark, record["record"], record["id"], "record")
+    return reading.from_benchmark(benchmark, record["record"], record["id"], "record")
 
 
 def agreement(pattern: str, key: str) -> float:

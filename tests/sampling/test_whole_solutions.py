@@ -12,7 +12,7 @@ from tiny_models import write_model
 from lightreasoner.config import Compute
 from lightreasoner.data import problems
 from lightreasoner.data.problems import Problem, solution_text
-from lightreasoner.errors import ArtifactError, ModelError, SelectionError
+from lightreasoner.errors import ArtifactError, ModelError, ProblemsError, SelectionError
 from lightreasoner.inference import loading
 from lightreasoner.progress import Silent
 from lightreasoner.sampling import sample_stats, whole_solutions
@@ -168,6 +168,16 @@ def gold(expert: Path, tmp_path: Path, *some: Problem) -> Path:
     out.mkdir()
     whole_solutions.gold(*arguments(given, written, expert, out))
     return out
+
+
+@pytest.mark.parametrize("make", [whole_solutions.keep, whole_solutions.gold])
+def test_problems_without_gold_answers_are_refused_first(tmp_path: Path, make: Any) -> None:
+    some = [Problem("a/0", "q", "7", "s"), Problem("a/1", "q", None, "")]
+    problems.write_problems(some, tmp_path / "problems.jsonl")
+    gone = Artifact(tmp_path / "gone", "")
+    inputs = {"problems": Artifact(tmp_path, ""), "trajectories": gone, "expert": gone}
+    with pytest.raises(ProblemsError, match=r"1 of 2 problems have no gold .* is a/1"):
+        make(inputs, None, Workspace(tmp_path, tmp_path, Compute()), Silent())
 
 
 def test_gsm8ks_solution_as_a_response() -> None:

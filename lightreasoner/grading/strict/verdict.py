@@ -43,15 +43,15 @@ def extract(response: str, problem: Problem, benchmark: str) -> str | None:
 
 def is_correct(answer: str, problem: Problem, benchmark: str) -> bool:
     """Whether a stated answer is mathematically the gold answer of its problem."""
-    if not answer.strip() or answer.strip() == problem.answer.strip():
+    if not answer.strip() or answer.strip() == problem.gold.strip():
         return bool(answer.strip())
     if len(answer) > MAX_ANSWER_CHARS:
         return False
-    answer, gold = clean(answer), clean(problem.answer)
+    answer, gold = clean(answer), clean(problem.gold)
     if forms.depth(answer) > MAX_NESTING:
         return squeezed(answer) == squeezed(gold)
     if benchmark == LETTERS:
-        return _choice(answer, problem.question) == problem.answer
+        return _choice(answer, problem.question) == problem.gold
     return Comparison(problem.question, benchmark).is_equal(answer, gold)
 
 
