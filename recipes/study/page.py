@@ -22,6 +22,8 @@ CANNOT = """\
   all.
 - Intervals and tests are of one seed each. Nothing is corrected for the number of claims.
 - Seconds are of a CPU that others may have used; the paper's are of a GPU.
+- No arm is stopped by its drift (`finetune.stop=none`), as none is in the paper; the default run is
+  guarded by it.
 - SFT has the updates and the batch of the section `sft`, by which it tunes more tokens than
   LightReasoner; a row tunes about as many.
 """
