@@ -108,7 +108,7 @@ def test_the_command_refuses_another_expert_before_it_writes(
     def run(expert: Path) -> tuple[int, str]:
         options = ["--adapter", str(tmp_path / "payload"), "--out", str(tmp_path / "new")]
         done = CliRunner().invoke(
-            app.application(), ["export-adapter", *options, "--set", f"models.expert={expert}"]
+            app.application(), ["adapter", *options, "--set", f"models.expert={expert}"]
         )
         return done.exit_code, done.output
 

@@ -1,4 +1,4 @@
-"""`lightreasoner export-adapter`: an adapter as peft loads it."""
+"""`lightreasoner adapter`: an adapter as peft loads it."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +11,7 @@ from lightreasoner.storage import outputs
 from lightreasoner.storage.outputs import DATA
 
 
-def export_adapter(
+def adapter(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="A new directory.")],
     adapter: Annotated[
         Path, typer.Option("--adapter", metavar="DIR", help="What finetune wrote.")
@@ -24,7 +24,7 @@ def export_adapter(
     Its settings name models.expert by directory, or by hub id and commit, as
     AutoPeftModelForCausalLM looks it up; a card says how to load it.
 
-    Example: lightreasoner export-adapter --out my-adapter
+    Example: lightreasoner adapter --out my-adapter
     """
     outputs.check_new(out)
     values = config.load(params, set_ or ())
@@ -32,4 +32,4 @@ def export_adapter(
     from lightreasoner.tuning import peft_form
 
     peft_form.export(adapter, loading.resolve(values.models.expert), out)
-    typer.echo(f"export-adapter: {out}")
+    typer.echo(f"adapter: {out}")
