@@ -32,6 +32,12 @@ PARITY = {
     "prompts": 4,
     "held_out_prompts": 3,
 }
+ADAPTER = {
+    "base_model_name_or_path": SOURCES["expert"],
+    "r": 8,
+    "lora_alpha": 16,
+    "target_modules": ["q_proj", "v_proj"],
+}
 SELECTED = {
     "selected": 2,
     "steps": 8,
@@ -160,7 +166,7 @@ def _write_payload(stage: Stage, out: Path) -> None:
         _trajectories(out)
         _steps(out) if stage.name == "score" else _samples(out)
     elif stage.name == "finetune":
-        (out / "adapter_config.json").write_text("{}", encoding="utf-8")
+        _json(out / "adapter_config.json", ADAPTER)
     elif stage.name == "merge":
         _json(out / "parity.json", PARITY)
         (out / "README.md").write_text("---\nlicense: mit\n---\n# A card\n", encoding="utf-8")

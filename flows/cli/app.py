@@ -389,12 +389,15 @@ def register(
 
 
 def push(
-    model: Annotated[
-        str, typer.Option(metavar="M", help="models:/NAME@ALIAS, or a model's directory.")
-    ],
     repo: Annotated[
         str, typer.Option(metavar="OWNER/NAME", help="On the hub; a new one is private.")
     ],
+    model: Annotated[
+        str | None, typer.Option(metavar="M", help="models:/NAME@ALIAS, or a model's directory.")
+    ] = None,
+    dataset: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A sample set, or its export, instead.")
+    ] = None,
     adapter: Annotated[
         bool, typer.Option("--adapter", help="Only the adapter: that of M, or M itself.")
     ] = False,
@@ -402,21 +405,27 @@ def push(
         bool, typer.Option("--dry-run", help="List what would be uploaded; no network.")
     ] = False,
 ) -> None:
-    """Upload a merged model or an adapter to the hub.
+    """Upload a model, an adapter or a sample set to the hub.
 
     It goes to the Hugging Face hub with its card; only safetensors, json, txt, jinja and md files
-    are uploaded. The login is that of the hub's client (`hf auth login`).
+    are uploaded, of a sample set parquet and md. The login is that of the hub's client
+    (`hf auth login`).
 
     Example: lightreasoner push --model models:/NAME@champion --repo owner/name --dry-run
     """
     from lightreasoner.tuning import upload
 
+    if (model is None) == (dataset is None) or (adapter and model is None):
+        raise ConfigError(["push: give --model, with or without --adapter, or --dataset"])
     upload.check_repository(repo)
     home = environment.make(environment.home())
     (home / "work").mkdir(exist_ok=True)
     with aside.beside(home / "work" / "push") as scratch:
-        files, card = _files_to_push(model, adapter, home, scratch)
-        folder = upload.prepare(files, card, scratch / "new", adapter)
+        if dataset is not None:
+            folder = upload.prepare_dataset(dataset, scratch / "new")
+        elif model is not None:
+            files, card = _files_to_push(model, adapter, home, scratch)
+            folder = upload.prepare(files, card, scratch / "new", adapter)
         for name, size in folder.sizes.items():
             typer.echo(f"{size:>14,}  {printable(name)}")
         typer.echo(f"{sum(folder.sizes.values()):>14,}  bytes in {len(folder.sizes)} files")

@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from lightreasoner.cli import (
+    adapter,
     evaluate,
     explain,
     grade,
@@ -31,6 +32,7 @@ from lightreasoner.cli import (
 from lightreasoner.cli.options import (
     EVALUATE,
     GROUPS,
+    MODELS,
     PIPELINE,
     SAMPLE_SETS,
     SINGLE_STAGES,
@@ -103,6 +105,7 @@ def application(samples_diff: Callable[..., None] | None = None) -> typer.Typer:
     app.command(rich_help_panel=SAMPLE_SETS)(explain.explain)
     sample_sets = samples.application(samples_diff)
     app.add_typer(sample_sets, name="samples", rich_help_panel=SAMPLE_SETS)
+    app.command(rich_help_panel=MODELS)(adapter.adapter)
     app.add_typer(store.application(), name="store", rich_help_panel=STORE)
     return app
 

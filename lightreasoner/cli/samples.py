@@ -1,8 +1,8 @@
-"""`lightreasoner samples`: what sample sets hold, how they differ, and the authors' format."""
+"""`lightreasoner samples`: what sample sets hold, how they differ, and other formats."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -30,7 +30,7 @@ SampleSet = Annotated[Path, typer.Option("--samples", metavar="DIR", help="The s
 def application(diff: Callable[..., None] | None = None) -> typer.Typer:
     """The group of commands; `diff` replaces the command that knows only directories."""
     app = typer.Typer(
-        help="Sample sets: statistics, differences, authors' JSONL.",
+        help="Sample sets: statistics, differences, other formats.",
         no_args_is_help=True,
         rich_markup_mode=None,
     )
@@ -145,8 +145,12 @@ def import_file(
 
 
 def export(
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The JSONL to write.")],
+    out: Annotated[Path, typer.Option("--out", metavar="PATH", help="The JSONL, or a directory.")],
     samples: SampleSet = DATA / "samples",
+    format_: Annotated[
+        Literal["authors", "kd"],
+        typer.Option("--format", help="The authors' JSONL, or a directory that trainers read."),
+    ] = "authors",
     problems: Annotated[
         Path, typer.Option("--problems", metavar="DIR", help="The problems that it comes from.")
     ] = DATA / "problems",
@@ -154,20 +158,39 @@ def export(
     params: ParamsFile = Path("params.yaml"),
     set_: Overrides = None,
 ) -> None:
-    """Write a sample set in the authors' JSONL format.
+    """Write a sample set in another format.
 
-    Prefixes are text, one sample per line. Tokens are decoded with the tokenizer of models.expert.
+    `authors` is their JSONL: prefixes are text, one sample per line; tokens are decoded with the
+    tokenizer of models.expert. `kd` is a new directory of token ids with the soft labels at their
+    positions, as axolotl's knowledge distillation and `datasets` read it.
 
     Example: lightreasoner samples export --samples my-samples --out samples.jsonl
     """
+    if format_ == "kd":
+        outputs.check_new(out)
+        from lightreasoner.tuning import kd_layout
+
+        rows = kd_layout.export(samples, out)
+    else:
+        rows = _export_jsonl(out, samples, problems, overwrite, params, set_)
+    typer.echo(f"samples export: {rows:,} rows  {out}")
+
+
+def _export_jsonl(
+    out: Path,
+    samples: Path,
+    problems: Path,
+    overwrite: bool,
+    params: Path,
+    overrides: list[str] | None,
+) -> int:
     from lightreasoner.authors import jsonl
 
     outputs.check_file(out, jsonl.FIELDS, overwrite)
-    expert = _expert(params, set_)
+    expert = _expert(params, overrides)
     from lightreasoner.authors import convert
 
-    rows = convert.export_file(samples, problems, expert, out)
-    typer.echo(f"samples export: {rows:,} rows  {out}")
+    return convert.export_file(samples, problems, expert, out)
 
 
 def _expert(params: Path, overrides: list[str] | None) -> Path:

@@ -117,12 +117,12 @@ def _check_patterns(path: Path, settings: dict[str, Any]) -> None:
 def check_base(adapter: Adapter, expert: Artifact) -> None:
     """Refuse an adapter that names another model than this expert as its base; ArtifactError.
 
-    It may name it by its digest, by the hub's id with or without the commit, or by its directory
-    as seen from here.
+    It may name it by its digest, as `revision` also, by the hub's id with or without the commit, or
+    by its directory as seen from here.
     """
     base = adapter.settings["base_model_name_or_path"]
     revision = adapter.settings.get("revision")
-    if base == expert.digest or loading.is_model_at(base, expert.path):
+    if expert.digest in (base, revision) or loading.is_model_at(base, expert.path):
         return
     name, _, commit = expert.digest.partition("@")
     if artifacts.is_pinned(expert.digest) and base == name and revision in (None, "main", commit):

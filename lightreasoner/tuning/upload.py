@@ -1,17 +1,19 @@
-"""A model on the hub: which files go there, under which card. Only `send` needs the network.
+"""A model or a sample set on the hub: which files go there, under which card. Only `send` needs the
+network.
 
-Weights in safetensors and text files go, nothing that could run. An adapter's curves, which the
-pipeline keeps beside it, stay here. The login is huggingface_hub's own (`hf auth login`).
+Weights in safetensors, tables and text files go, nothing that could run. An adapter's curves, which
+the pipeline keeps beside it, stay here. The login is huggingface_hub's own (`hf auth login`).
 """
 
-import json
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import httpx
 import yaml
-from huggingface_hub import HfApi, ModelCard
+from huggingface_hub import DatasetCard, HfApi, ModelCard
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 from lightreasoner import untrusted
@@ -22,11 +24,13 @@ from lightreasoner.inference.model_files import (
     check_weights,
     read_settings,
 )
-from lightreasoner.storage import artifacts
-from lightreasoner.tuning import adapters
+from lightreasoner.storage import artifacts, tables
+from lightreasoner.storage.artifacts import Artifact
+from lightreasoner.tuning import adapters, dataset_card, kd_layout, peft_form
 
-CARD = "README.md"
+CARD = peft_form.CARD
 SUFFIXES = {".safetensors", ".json", ".txt", ".jinja", ".md"}
+TABLES = {".parquet", ".md"}
 RECORDS = {"curve.csv", "validation.csv", "validation.json"}
 """The fine-tuning's curves and what it held out, which lie beside an adapter."""
 
@@ -42,6 +46,7 @@ class Folder:
 
     path: Path
     sizes: dict[str, int]
+    kind: Literal["model", "dataset"] = "model"
 
 
 def prepare(model: Path, card: Path, out: Path, adapter: bool) -> Folder:
@@ -54,32 +59,64 @@ def prepare(model: Path, card: Path, out: Path, adapter: bool) -> Folder:
     if not model.is_dir():
         raise UploadError(f"{model}: no such directory; give a model's directory or models:/NAME")
     check_links(model)
-    artifacts.place(artifacts.of(model), out)
-    text = _checked_card(card)
-    if adapter:
-        for name in RECORDS:
-            (out / name).unlink(missing_ok=True)
-        _name_base(out / ADAPTER_CONFIG)
-        text = _of_adapter(text)
-    artifacts.write_text(out / CARD, text)
-    files = {
-        file.relative_to(out).as_posix(): file.stat().st_size for file in artifacts.files_under(out)
-    }
-    _check_files(model, files, ADAPTER_CONFIG if adapter else "config.json")
+    artifacts.place(Artifact(model, ""), out)
+    for name in RECORDS if adapter else ():
+        (out / name).unlink(missing_ok=True)
+    _check_files(model, _sizes(out), SUFFIXES)
+    _check_model(model, _sizes(out), ADAPTER_CONFIG if adapter else "config.json")
     if adapter:
         adapters.read_adapter(model)
+        peft_form.name_for_others(out / ADAPTER_CONFIG)
     else:
         check_weights(model)
-    return Folder(out, dict(sorted(files.items())))
+    artifacts.write_text(out / CARD, _of_adapter(card, out) if adapter else _checked_card(card))
+    return Folder(out, _sizes(out))
 
 
-def _check_files(model: Path, names: Sequence[str] | dict[str, int], config: str) -> None:
-    unknown = sorted(name for name in names if Path(name).suffix not in SUFFIXES)
+def prepare_dataset(directory: Path, out: Path) -> Folder:
+    """Put a sample set, or what `samples export --format kd` wrote, into the new directory `out`.
+
+    A sample set gets a card; what an import left out stays here. Raises UploadError for other
+    directories and files, ArtifactError for damaged tables, ModelError for links that lead out.
+    """
+    if not directory.is_dir():
+        raise UploadError(f"{directory}: no such directory; give a sample set's")
+    check_links(directory)
+    artifacts.place(Artifact(directory, ""), out)
+    (out / "excluded.csv").unlink(missing_ok=True)
+    _check_files(directory, _sizes(out), TABLES)
+    if (directory / "samples.parquet").is_file():
+        samples, trajectories = tables.read_sample_set(directory)
+        provenance = tables.provenance(directory / "samples.parquet")
+        text = dataset_card.of_sample_set(provenance, len(samples), len(trajectories))
+        artifacts.write_text(out / CARD, text)
+    elif not all((directory / name).is_file() for name in (CARD, kd_layout.FILE)):
+        raise UploadError(
+            f"{directory}: is neither a sample set nor its export; give what `select` or "
+            "`samples export --format kd` wrote"
+        )
+    else:
+        with _reading_card(directory / CARD):
+            text = untrusted.read_text(directory / CARD, UploadError, untrusted.SETTINGS_BYTES)
+            DatasetCard(text)
+    return Folder(out, _sizes(out), "dataset")
+
+
+def _sizes(directory: Path) -> dict[str, int]:
+    files = artifacts.files_under(directory)
+    return dict(sorted((f.relative_to(directory).as_posix(), f.stat().st_size) for f in files))
+
+
+def _check_files(directory: Path, names: Collection[str], suffixes: Collection[str]) -> None:
+    unknown = sorted(name for name in names if Path(name).suffix not in suffixes)
     if unknown:
         raise UploadError(
-            f"{model}: {', '.join(unknown)} would go to the hub; only "
-            f"{', '.join(sorted(SUFFIXES))} do, so remove what else is there"
+            f"{directory}: {', '.join(unknown)} would go to the hub; only "
+            f"{', '.join(sorted(suffixes))} do, so remove what else is there"
         )
+
+
+def _check_model(model: Path, names: Collection[str], config: str) -> None:
     if config not in names or not any(name.endswith(".safetensors") for name in names):
         raise UploadError(
             f"{model}: has no {config} with safetensors weights; give the directory of a merged "
@@ -89,7 +126,7 @@ def _check_files(model: Path, names: Sequence[str] | dict[str, int], config: str
 
 def _checked_card(path: Path) -> str:
     """A card's text, its metadata checked as far as that goes without the hub."""
-    try:
+    with _reading_card(path):
         card = ModelCard(untrusted.read_text(path, UploadError, untrusted.SETTINGS_BYTES))
         named = card.data.get("base_model") or []
         for name in [
@@ -97,36 +134,32 @@ def _checked_card(path: Path) -> str:
             *(card.data.get("datasets") or []),
         ]:
             validate_repo_id(name)
-    except (*NO_CARD, yaml.YAMLError) as error:
-        said = untrusted.one_line(error)
-        raise UploadError(f"{path}: not a card that the hub can read ({said}); fix it") from error
     missing = [key for key in ("library_name", "pipeline_tag") if not card.data.get(key)]
     if missing:
         raise UploadError(f"{path}: the card's metadata lacks {' and '.join(missing)}; add it")
     return str(card)
 
 
-def _of_adapter(text: str) -> str:
-    """The merged model's card as the adapter's: another library, a title of its own."""
-    card = ModelCard(text)
-    if card.data["library_name"] == "peft":
-        return text
-    card.data["library_name"] = "peft"
-    card.data["tags"] = [tag for tag in card.data.get("tags") or [] if tag != "merged"]
-    card.text = ADAPTER_TITLE + card.text.lstrip()
+@contextlib.contextmanager
+def _reading_card(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (*NO_CARD, yaml.YAMLError) as error:
+        said = untrusted.one_line(error)
+        raise UploadError(f"{path}: not a card that the hub can read ({said}); fix it") from error
+
+
+def _of_adapter(path: Path, adapter: Path) -> str:
+    """The merged model's card as the adapter's: another library, a title of its own, how to load
+    it. Without a card the adapter's settings make one."""
+    if not path.exists():
+        return peft_form.card_text(read_settings(adapter / ADAPTER_CONFIG))
+    card = ModelCard(_checked_card(path))
+    if card.data["library_name"] != "peft":
+        card.data["library_name"] = "peft"
+        card.data["tags"] = [tag for tag in card.data.get("tags") or [] if tag != "merged"]
+        card.text = f"{ADAPTER_TITLE}{card.text.strip()}\n{peft_form.LOADING}"
     return str(card)
-
-
-def _name_base(path: Path) -> None:
-    """Give the base as peft looks it up, name and commit apart, if it came from the hub."""
-    if not path.is_file():
-        return
-    settings = read_settings(path)
-    base = str(settings.get("base_model_name_or_path"))
-    if artifacts.is_pinned(base):
-        name, _, commit = base.partition("@")
-        settings |= {"base_model_name_or_path": name, "revision": commit}
-        artifacts.write_text(path, json.dumps(settings, indent=2, sort_keys=True) + "\n")
 
 
 def check_repository(repository: str) -> None:
@@ -146,9 +179,12 @@ def send(folder: Folder, repository: str) -> str:
     """
     api = HfApi()
     try:
-        address = api.create_repo(repository, private=True, exist_ok=True)
+        address = api.create_repo(repository, private=True, exist_ok=True, repo_type=folder.kind)
         api.upload_folder(
-            repo_id=repository, folder_path=folder.path, commit_message="Upload by lightreasoner"
+            repo_id=repository,
+            folder_path=folder.path,
+            repo_type=folder.kind,
+            commit_message="Upload by lightreasoner",
         )
     except (OSError, ValueError, httpx.HTTPError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]

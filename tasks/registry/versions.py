@@ -26,10 +26,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from lightreasoner.config import Params
 from lightreasoner.errors import LightReasonerError
+from lightreasoner.inference import loading
 from lightreasoner.pipeline.graph import STAGES
 from lightreasoner.pipeline.store import Outcome
 from lightreasoner.storage import artifacts
 from lightreasoner.storage.artifacts import Artifact
+from lightreasoner.tuning import peft_form
 from tasks.registry import card, flavor
 from tasks.tracking import measures, mlflow_runs, route
 
@@ -214,14 +216,22 @@ def _log_model(
             )
         _log_card(client, logged.model_id, model, outcomes, params)
         if "finetune" in outcomes:
-            adapter = outcomes["finetune"].artifact.path
-            client.log_model_artifacts(logged.model_id, str(adapter), ADAPTER_DIR)
+            _log_adapter(client, logged.model_id, outcomes["finetune"], params.models.expert)
     except BaseException as error:
         client.finalize_logged_model(logged.model_id, LoggedModelStatus.FAILED)
         if isinstance(error, OSError):
             raise _unwritten(error, model.path, logged.artifact_location) from error
         raise
     return client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
+
+
+def _log_adapter(client: MlflowClient, model_id: str, tuned: Outcome, expert: str) -> None:
+    """Put the adapter beside the model, as peft finds its base on this machine."""
+    digest = tuned.manifest["inputs"]["expert"]
+    base = Artifact(Path() if artifacts.is_pinned(digest) else loading.resolve(expert).path, digest)
+    with tempfile.TemporaryDirectory(prefix="lightreasoner-") as scratch:
+        peft_form.place(tuned.artifact.path, base, Path(scratch) / ADAPTER_DIR)
+        client.log_model_artifacts(model_id, str(Path(scratch) / ADAPTER_DIR), ADAPTER_DIR)
 
 
 def _log_card(

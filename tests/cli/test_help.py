@@ -15,12 +15,13 @@ GROUPS = {
     ],
     "Evaluate": ["evaluate", "prompts", "grade", "pair", "power"],
     "Sample sets": ["keep", "gold", "explain", "samples"],
+    "Models": ["adapter"],
     "The store": ["store"],
 }  # fmt: skip
 WITH_SERVERS = {
     **GROUPS,
     "The pipeline": [*GROUPS["The pipeline"], *PIPELINE],
-    "Models": ["register", "publish", "push"],
+    "Models": ["adapter", "register", "publish", "push"],
     "Servers": ["up", "down", "status", "sync"],
 }
 

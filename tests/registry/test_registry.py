@@ -225,11 +225,15 @@ def test_a_data_set_of_the_hub_is_named_in_the_card(
     assert ModelCard(text).data.eval_results is None
 
 
-def test_the_adapter_alone_comes_with_the_version(
+def test_the_adapter_alone_comes_with_the_version_as_peft_finds_its_base(
     registered: tuple[versions.Registered, str], outcomes: dict[str, Outcome]
 ) -> None:
     root = Path(mlflow.artifacts.download_artifacts("models:/micro@candidate"))
-    assert artifacts.digest(root / "adapter") == outcomes["finetune"].artifact.digest
+    base, _, commit = stored_pipeline.SOURCES["expert"].partition("@")
+    stored = json.loads((outcomes["finetune"].artifact.path / "adapter_config.json").read_text())
+    settings = json.loads((root / "adapter" / "adapter_config.json").read_text())
+    assert settings == stored | {"base_model_name_or_path": base, "revision": commit}
+    assert ModelCard.load(root / "adapter" / "README.md").data.base_model == base
 
 
 def test_the_logged_model_has_the_headline_and_its_run(

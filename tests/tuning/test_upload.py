@@ -3,11 +3,14 @@
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
+import hub_standin
 import pytest
 import stored_pipeline
-from huggingface_hub import ModelCard
+from datasets import load_dataset
+from huggingface_hub import DatasetCard, ModelCard
 from test_merge import make_adapter
 from tiny_models import write_model
 from typer.testing import CliRunner
@@ -16,7 +19,7 @@ from flows import environment as homes
 from flows.cli import app
 from lightreasoner.errors import ArtifactError, ModelError, UploadError
 from lightreasoner.storage import artifacts
-from lightreasoner.tuning import model_card, upload
+from lightreasoner.tuning import kd_layout, model_card, upload
 from tasks.registry import versions
 from tasks.tracking import mlflow_runs
 
@@ -154,6 +157,63 @@ def test_sending_without_a_network_is_one_line(merged: Path, tmp_path: Path) -> 
     folder = upload.prepare(merged, merged / "README.md", tmp_path / "new", adapter=False)
     with pytest.raises(UploadError, match=r"owner/name: the hub refused it \(.*hf auth login"):
         upload.send(folder, "owner/name")
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """What a hub of this machine receives."""
+    with hub_standin.serving(tmp_path / "received") as address:
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+        monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "none"))
+        yield tmp_path / "received"
+
+
+def test_the_hub_receives_a_model_and_a_sample_set_byte_by_byte(
+    hub: Path, merged: Path, samples_dir: Path, tmp_path: Path
+) -> None:
+    """Through huggingface_hub's own client; `datasets` reads what arrived."""
+    folder = upload.prepare(merged, merged / "README.md", tmp_path / "model", adapter=False)
+    assert upload.send(folder, "owner/model").endswith("/owner/model")
+    assert artifacts.digest(hub / "models/owner/model") == artifacts.digest(folder.path)
+
+    (samples_dir / "excluded.csv").write_text("line,reason\n")
+    kd_layout.export(samples_dir, tmp_path / "kd")
+    for name, directory in (("selected", samples_dir), ("kd", tmp_path / "kd")):
+        folder = upload.prepare_dataset(directory, tmp_path / f"new {name}")
+        assert upload.send(folder, f"owner/{name}").endswith(f"/datasets/owner/{name}")
+        arrived = hub / "datasets/owner" / name
+        assert artifacts.digest(arrived) == artifacts.digest(folder.path)
+        assert not (arrived / "excluded.csv").exists()
+        DatasetCard.load(arrived / "README.md")
+    for config, n in (("samples", 6), ("trajectories", 3)):
+        where = str(hub / "datasets/owner/selected")
+        assert len(load_dataset(where, config, split="train", cache_dir=tmp_path / "cache")) == n
+
+
+def test_only_sample_sets_go_as_data_sets(merged: Path, samples_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(UploadError, match=r"config\.json.* would go to the hub; only \.md, \.parq"):
+        upload.prepare_dataset(merged, tmp_path / "one")
+    kd_layout.export(samples_dir, tmp_path / "kd")
+    (tmp_path / "kd" / "README.md").write_text("---\ntags: [\n---\n")
+    with pytest.raises(UploadError, match="not a card that the hub can read"):
+        upload.prepare_dataset(tmp_path / "kd", tmp_path / "four")
+    (samples_dir / "samples.parquet").rename(samples_dir / "other.parquet")
+    with pytest.raises(UploadError, match="is neither a sample set nor its export"):
+        upload.prepare_dataset(samples_dir, tmp_path / "two")
+    with pytest.raises(UploadError, match="no such directory"):
+        upload.prepare_dataset(tmp_path / "none", tmp_path / "three")
+
+
+def test_a_sample_set_by_the_command(samples_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIGHTREASONER_HOME", str(samples_dir.parent / "home"))
+    options = ["push", "--repo", "owner/name", "--dry-run", "--dataset", str(samples_dir)]
+    found = CliRunner().invoke(app.application(), options)
+    assert found.exit_code == 0, found.output
+    assert "samples.parquet" in found.output
+    wrong = CliRunner().invoke(app.application(), [*options, "--model", "x"])
+    assert wrong.exit_code == 2
+    assert "give --model, with or without --adapter, or --dataset" in wrong.output
 
 
 def test_a_dry_run_from_the_registry_and_from_a_directory(
