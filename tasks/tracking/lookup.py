@@ -19,6 +19,12 @@ from tasks.tracking import mlflow_runs
 
 PIPELINE = "pipeline"
 FLOW = "lightreasoner"
+STATES = {
+    "RUNNING": "it runs, or its process died",
+    "FAILED": "it failed",
+    "KILLED": "it was interrupted",
+}
+"""MLflow's, in words."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,7 @@ def _in_mlflow(run: str, tracking_uri: str, home: Path) -> Seen | None:
     if found is None:
         return None
     said, tags = found.info.status, found.data.tags
-    state = {"RUNNING": "it runs, or its process died", "FAILED": "it failed"}.get(said, said)
+    state = STATES.get(said, said)
     error = f" ({tags['error']})" if "error" in tags else ""
     return Seen(tags.get("kind", PIPELINE), f"{state}{error}", said == "FINISHED")
 

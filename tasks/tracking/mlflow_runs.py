@@ -301,14 +301,26 @@ def _open_stage(parent_id: str, stage: Stage, label: str) -> str:
 
 @contextlib.contextmanager
 def _closing(run_id: str) -> Iterator[None]:
-    """End the run as FINISHED, or as FAILED with the error in a tag."""
+    """End the run as FINISHED, as KILLED by Ctrl-C or a signal, or as FAILED with an error tag."""
     try:
         yield
     except BaseException as error:
-        _log(run_id, tags={"error": f"{type(error).__name__}: {error}"})
-        _write(run_id, "set_terminated", "FAILED")
+        if _is_interruption(error):
+            _write(run_id, "set_terminated", "KILLED")
+        else:
+            _log(run_id, tags={"error": f"{type(error).__name__}: {error}"})
+            _write(run_id, "set_terminated", "FAILED")
         raise
     _write(run_id, "set_terminated", "FINISHED")
+
+
+def _is_interruption(error: BaseException) -> bool:
+    """Whether somebody ended the work: Ctrl-C, SIGTERM, a closed terminal, *Cancel* in Prefect."""
+    if isinstance(error, Exception):
+        return False
+    from prefect.exceptions import TerminationSignal
+
+    return isinstance(error, KeyboardInterrupt | SystemExit | TerminationSignal)
 
 
 def _log(
