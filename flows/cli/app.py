@@ -17,7 +17,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from flows import environment
-from flows.cli import publish
+from flows.cli import publish, runs
 from flows.dvc import program
 from flows.results import records
 from flows.servers import local, own_prefect, up
@@ -81,6 +81,7 @@ def application() -> typer.Typer:
         for command in commands:
             name = "up" if command is serve else None
             app.command(name, rich_help_panel=group)(command)
+    app.add_typer(runs.application(), name="runs", rich_help_panel=options.PIPELINE)
     return app
 
 

@@ -52,7 +52,7 @@ def _in_mlflow(run: str, tracking_uri: str, home: Path) -> Seen | None:
     if not mlflow_runs.look(tracking_uri, home):
         return None
     try:
-        found = _mlflow_run(run)
+        found = find_run(run)
     except mlflow_runs.FAILURES:
         return None
     if found is None:
@@ -63,7 +63,8 @@ def _in_mlflow(run: str, tracking_uri: str, home: Path) -> Seen | None:
     return Seen(tags.get("kind", PIPELINE), f"{state}{error}", said == "FINISHED")
 
 
-def _mlflow_run(run: str) -> Run | None:
+def find_run(run: str) -> Run | None:
+    """MLflow's newest run of this name, or the run with this id. Raises MlflowException."""
     client = MlflowClient()
     try:
         return client.get_run(run.lower())
