@@ -9,8 +9,9 @@ import httpx
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
+from prefect.exceptions import Abort
 from prefect.runtime import flow_run
-from prefect.states import Cancelled
+from prefect.states import Cancelled, State
 
 from flows.forms.form import Settings, name_of
 
@@ -39,23 +40,32 @@ def tag(form: Settings, kind: str) -> None:
             client.update_flow_run(run.id, tags=tags)
 
 
+class Interrupted(KeyboardInterrupt, Abort):
+    """Ctrl-C in a flow run whose state Prefect has been told; it leaves a run alone that aborts."""
+
+    state: State[Any]
+
+
 @contextlib.contextmanager
 def cancelled_by_ctrl_c() -> Iterator[None]:
-    """At Ctrl-C, or when the terminal is closed, this flow run becomes Cancelled, not Crashed.
+    """At Ctrl-C this flow run becomes Cancelled, where Prefect would say Crashed.
 
-    Prefect leaves a run alone whose state is final, and what came up goes on.
+    Raises Interrupted for it; KeyboardInterrupt, as ever, where the server is gone.
     """
     try:
         yield
-    except (KeyboardInterrupt, SystemExit):
-        if run := _here():
-            run.state = Cancelled(message="Interrupted; a run with the same parameters goes on.")
-            try:
-                with get_client(sync_client=True) as client:
-                    client.set_flow_run_state(run.id, run.state, force=True)
-            except (httpx.HTTPError, RuntimeError) as error:  # the server may be gone
-                log.warning("Prefect does not know that the run was interrupted (%s)", error)
-        raise
+    except KeyboardInterrupt as error:
+        run, ended = _here(), Interrupted()
+        if run is None:
+            raise
+        ended.state = Cancelled(message="Interrupted; a run with the same parameters goes on.")
+        try:
+            with get_client(sync_client=True) as client:
+                client.set_flow_run_state(run.id, ended.state, force=True)
+        except (httpx.HTTPError, RuntimeError) as lost:
+            log.warning("Prefect was not told that the run was interrupted (%s)", lost)
+            raise error from None
+        raise ended from error
 
 
 def _here() -> FlowRun | None:

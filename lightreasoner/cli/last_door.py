@@ -71,8 +71,8 @@ def through(command: Callable[[], object], home: Callable[[], Path]) -> NoReturn
         _State.is_inside = False
         interrupted = _State.was_interrupted or isinstance(error, KeyboardInterrupt)
         status = INTERRUPTED if interrupted else _told(error, home)
-        if interrupted and _State.goes_on:
-            _say("interrupted; the same command goes on")
+    if status == INTERRUPTED and _State.goes_on:
+        _say("interrupted; the same command goes on")
     sys.exit(status)
 
 

@@ -281,21 +281,22 @@ def test_a_finished_run_leaves_a_record(
 def test_ctrl_c_cancels_the_run(params: Params, home: Path) -> None:
     """In Prefect and in MLflow; an error in its place fails it, as ever."""
     seen: list[UUID] = []
+    ends = (KeyboardInterrupt(), SystemExit(129), ValueError("no luck"))
 
     @flow(name="lightreasoner-sweep")
-    def ended(error: BaseException) -> None:
+    def ended(place: int) -> None:
         mlflow_runs.configure(homes.tracking_uri(home), home)
         naming.tag(Form.of(params), "sweep")
         with pipeline.tracked(params):
             seen.append(UUID(flow_run.id))
-            raise error
+            raise ends[place]
 
-    for error in (KeyboardInterrupt(), SystemExit(129), ValueError("no luck")):
+    for place, error in enumerate(ends):
         with pytest.raises(type(error)):
-            ended(error)
+            ended(place)
     with get_client(sync_client=True) as client:
         found = [client.read_flow_run(each) for each in seen]
-    assert [each.state_name for each in found] == ["Cancelled", "Cancelled", "Failed"]
+    assert [each.state_name for each in found] == ["Cancelled", "Crashed", "Failed"]
     assert set(found[0].tags) == {"lightreasoner", "sweep", name_of(params)}
     client = MlflowClient()
     runs = client.search_runs([mlflow_runs.experiment_id()], "tags.kind = 'sweep'")

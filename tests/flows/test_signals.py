@@ -84,7 +84,7 @@ def until(workspace: Path, process: "subprocess.Popen[bytes]", holds: Callable[[
 
 ENDS = {
     "terminated": (signal.SIGTERM, os.kill, 143, "CRASHED"),
-    "terminal closed": (signal.SIGHUP, os.killpg, 129, "CANCELLED"),
+    "terminal closed": (signal.SIGHUP, os.killpg, 129, "CRASHED"),
     "ctrl-c": (signal.SIGINT, os.killpg, 130, "CANCELLED"),
     "all terminated": (signal.SIGTERM, os.killpg, 143, None),  # Prefect's server among them
 }
