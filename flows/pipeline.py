@@ -87,6 +87,8 @@ def run_pipeline(params: Params, home: Path) -> dict[str, Any]:
         log.warning("%s", warning)
     name, uri = naming.name_here(), environment.tracking_uri(home)
     with tracked(params) as run:
+        sources = {name: inputs[name].digest for name in ("problem_source", "benchmark_source")}
+        mlflow_runs.log_data(run, params, sources)
         runs = run_stages(GRAPH, inputs, params, home, run)
         mlflow_runs.log_report(run, runs["report"].outcome)
         ids = {"name": name, "prefect": str(flow_run.id), "mlflow": mlflow_runs.run_here(run)}

@@ -205,10 +205,10 @@ def _scores(first: Path, second: Path) -> dict[str, Any]:
     """For each set both accuracies and the paired difference. Raises ArtifactError."""
     from lightreasoner.evaluation import gains, pairing
 
-    before, after = map(pairing.read_scores, (first, second))
+    before, after = pairing.read_scores(first), pairing.read_scores(second)
     pairing.check_comparable(before, after)
-    rows = (gains.by_set(each.rows) for each in (before, after))
-    paired = gains.gain(*rows, (), "strict")["scores"]
+    rows = gains.by_set(before.rows), gains.by_set(after.rows)
+    paired = gains.gain(rows[0], rows[1], (), "strict")["scores"]
     said = [read_json(each / "summary.json") for each in (first, second)]
     return {
         name: {"first": said[0][name], "second": said[1][name], "paired": each}

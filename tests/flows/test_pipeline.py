@@ -274,7 +274,9 @@ def test_a_finished_run_leaves_a_record(
     stored = registering.stored_outcomes(params, home)
     assert record.digests == {name: each.artifact.digest for name, each in stored.items()}
     mlflow_runs.configure(homes.tracking_uri(home), home)
-    assert MlflowClient().get_run(record.mlflow).info.run_name == record.name
+    run = MlflowClient().get_run(record.mlflow)
+    assert run.info.run_name == record.name
+    assert len(run.inputs.dataset_inputs) == 2
 
 
 @pytest.mark.usefixtures("first_report")

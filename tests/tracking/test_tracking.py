@@ -269,6 +269,17 @@ def test_a_failed_stage_ends_its_runs_as_failed(home: Path) -> None:
 
 
 @nothing_lost
+def test_a_run_says_what_it_learns_from_and_is_graded_on(home: Path) -> None:
+    with mlflow_runs.pipeline_run(PARAMS, "data") as run_id:
+        mlflow_runs.log_data(run_id, PARAMS, stored_pipeline.SOURCES)
+    found = MlflowClient().get_run(run_id).inputs.dataset_inputs
+    said = {(each.dataset.name, each.dataset.digest, each.tags[0].value) for each in found}
+    commit = stored_pipeline.COMMIT[:36]
+    evaluated = ("tuned,transfer", commit, "evaluation")
+    assert said == {("tuned", "microworld", "training"), evaluated}
+
+
+@nothing_lost
 @pytest.mark.parametrize("end", [KeyboardInterrupt(), SystemExit(129), TerminationSignal(15)])
 def test_an_interrupted_stage_has_not_failed(home: Path, end: BaseException) -> None:
     runs: list[str] = []
