@@ -117,7 +117,8 @@ class _Clock(Silent):
         self.times: list[float] = []
 
     def progress(self, done: int, total: int, unit: str) -> None:
-        self.times.append(time.perf_counter())
+        if done:
+            self.times.append(time.perf_counter())
 
 
 def train_plainly(

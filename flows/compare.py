@@ -18,7 +18,7 @@ from prefect.artifacts import create_table_artifact
 
 from flows.forms import naming
 from flows.forms.form import Form
-from flows.pipeline import begin, run_stages
+from flows.pipeline import begin, run_stages, tracked
 from lightreasoner.config import Params
 from lightreasoner.data.reading import BASELINES
 from lightreasoner.errors import SelectionError
@@ -49,7 +49,7 @@ def compare(params: Form, methods: tuple[Name, ...] = NAMES) -> dict[str, Any]:
     home, values = begin(params), under_one_prompt(params.values())
     names = named(("base", *methods))
     inputs = checked_inputs(values, names)
-    with mlflow_runs.pipeline_run(values, naming.name_here(), "comparison") as run:
+    with tracked(values) as run:
         results = run_methods(names, inputs, values, home, run)
         found = {**comparison.compare(results, values), **conditions(values)}
         show(found, home, "compare", "comparison", run)

@@ -19,7 +19,7 @@ from prefect.artifacts import create_markdown_artifact
 from flows.compare import conditions, save_comparison
 from flows.forms import naming
 from flows.forms.form import ControlsForm, Settings
-from flows.pipeline import begin, run_stages
+from flows.pipeline import begin, run_stages, tracked
 from lightreasoner import presets
 from lightreasoner.config import Params
 from lightreasoner.evaluation import evaluate
@@ -29,7 +29,6 @@ from lightreasoner.experiments.table1 import asked_title, named
 from lightreasoner.inference import loading
 from lightreasoner.pipeline.graph import STAGES, Inputs, external_inputs
 from tasks.stages import StageRun
-from tasks.tracking import mlflow_runs
 
 TUNING = tuple(
     STAGES[name] for name in ("prepare", "generate", "score", "select", "finetune", "merge")
@@ -64,7 +63,7 @@ def run_table(
     grid = form.grid() if isinstance(form, ControlsForm) else list(dict.fromkeys((start, tuned)))
     inputs = external_inputs(values)
     check(grid, inputs, values)
-    with mlflow_runs.pipeline_run(values, naming.name_here(), name) as run:
+    with tracked(values) as run:
         scores = run_cells(grid, inputs, values, home, run)
         expert = presets.of_expert(values.models.expert)
         found = {**make(scores, start, tuned, expert), **conditions(values)}

@@ -18,6 +18,7 @@ from prefect.flows import EntrypointType
 from flows.compare import compare
 from flows.controls import controls
 from flows.evaluation import evaluation
+from flows.forms import naming
 from flows.forms.form import (
     ControlsForm,
     EvaluationForm,
@@ -36,7 +37,8 @@ from lightreasoner.config import Params
 from tasks import accelerator
 
 NAME = "local"
-TAG = "lightreasoner"
+"""Of the runner, and of the work pool in prefect.yaml."""
+
 AT_ONCE = 4
 """Runs that the runner takes together; their heavy tasks take turns (tasks/accelerator.py)."""
 
@@ -49,7 +51,7 @@ FLOWS: dict[str, tuple[Flow[..., Any], type[Settings]]] = {
     "rounds": (rounds, RoundsForm),
     "evaluation": (evaluation, EvaluationForm),
 }
-"""The flows by their tag, each with its form."""
+"""The flows by what they do (local.DEPLOYED), each with its form."""
 
 
 def serve(params: Params) -> None:
@@ -74,10 +76,10 @@ def deployments(params: Params) -> list[RunnerDeployment]:
         cast(
             RunnerDeployment,
             flow.to_deployment(
-                name=NAME,
+                name=tag,
                 description=f"{flow.description} The form starts with params.yaml as it was when "
                 "the server started.",
-                tags=[TAG, tag],
+                tags=[naming.TAG, tag],
                 parameters=parameters(form, params),
                 entrypoint_type=EntrypointType.MODULE_PATH,
             ),

@@ -12,7 +12,7 @@ from prefect.artifacts import create_table_artifact
 from flows.compare import conditions
 from flows.forms import naming
 from flows.forms.form import EvaluationForm
-from flows.pipeline import begin, run_stages
+from flows.pipeline import begin, run_stages, tracked
 from lightreasoner import formatting
 from lightreasoner.pipeline.graph import STAGES, external_inputs
 from lightreasoner.storage.payload import read_json
@@ -35,7 +35,7 @@ def evaluation(params: EvaluationForm) -> dict[str, Any]:
     home, values = begin(params), params.values()
     inputs = external_inputs(values, ("benchmark_source",))
     inputs["model"] = lookup.resolve(params.model, home)
-    with mlflow_runs.pipeline_run(values, naming.name_here(), "evaluation") as run:
+    with tracked(values) as run:
         runs = run_stages((EVALUATE,), inputs, values, home, run)
         scores = runs["evaluate"].outcome.artifact.path
         found = {

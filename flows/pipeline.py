@@ -1,8 +1,9 @@
 """The pipeline: the stages of the graph as cached tasks, the report, then the registry."""
 
+import contextlib
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +52,25 @@ def begin(form: Settings) -> Path:
     """
     for name in ("lightreasoner", "tasks", "flows"):
         logging.getLogger(name).setLevel(logging.INFO)
-    naming.tag(form)
+    naming.tag(form, _kind())
     home = environment.home()
     digests.keep(home)
     local.track(home)
     if not isinstance(form, EvaluationForm):  # which names a model of its own
         limits.check(form.values(), home)
     return home
+
+
+@contextlib.contextmanager
+def tracked(params: Params) -> Iterator[str]:
+    """MLflow's run of this flow run, called the same; interrupted, both say so. Yields its id."""
+    named = mlflow_runs.pipeline_run(params, naming.name_here(), _kind())
+    with naming.cancelled_by_ctrl_c(), named as run:
+        yield run
+
+
+def _kind() -> str:
+    return local.DEPLOYED[str(flow_run.flow_name)]
 
 
 def run_pipeline(params: Params, home: Path) -> dict[str, Any]:
@@ -73,7 +86,9 @@ def run_pipeline(params: Params, home: Path) -> dict[str, Any]:
     for warning in power.warnings(params):
         log.warning("%s", warning)
     name, uri = naming.name_here(), environment.tracking_uri(home)
-    with mlflow_runs.pipeline_run(params, name) as run:
+    with tracked(params) as run:
+        sources = {name: inputs[name].digest for name in ("problem_source", "benchmark_source")}
+        mlflow_runs.log_data(run, params, sources)
         runs = run_stages(GRAPH, inputs, params, home, run)
         mlflow_runs.log_report(run, runs["report"].outcome)
         ids = {"name": name, "prefect": str(flow_run.id), "mlflow": mlflow_runs.run_here(run)}

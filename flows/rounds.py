@@ -21,7 +21,7 @@ from prefect.artifacts import create_table_artifact
 from flows.compare import conditions, save_comparison
 from flows.forms import naming
 from flows.forms.form import RoundsForm
-from flows.pipeline import begin, run_stages
+from flows.pipeline import begin, run_stages, tracked
 from lightreasoner.errors import MergeError, ModelError, SelectionError
 from lightreasoner.experiments import rounds as table
 from lightreasoner.experiments.rounds import Entry, Round
@@ -52,7 +52,7 @@ def rounds(params: RoundsForm) -> dict[str, Any]:
     """
     home, values = begin(params), params.values()
     inputs = external_inputs(values)
-    with mlflow_runs.pipeline_run(values, naming.name_here(), "rounds") as run:
+    with tracked(values) as run:
         found = {
             "later_amateur": params.later_amateur,
             "rounds": run_rounds(params, inputs, home, run),

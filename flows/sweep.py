@@ -23,7 +23,7 @@ from flows.compare import (
 )
 from flows.forms import naming
 from flows.forms.form import SweepForm
-from flows.pipeline import begin, run_stages
+from flows.pipeline import begin, run_stages, tracked
 from lightreasoner.config import Params
 from lightreasoner.errors import SelectionError
 from lightreasoner.experiments import comparison
@@ -59,7 +59,7 @@ def sweep(params: SweepForm) -> dict[str, Any]:
     points = {point_name(point): point for point in map(under_one_prompt, params.points())}
     first = next(iter(points.values()))
     inputs = external_inputs(first)
-    with mlflow_runs.pipeline_run(first, naming.name_here(), "sweep") as run:
+    with tracked(first) as run:
         results = run_points(points, inputs, home, run)
         found = {**as_tree(results, points), **conditions(first)}
         show(found, home, "sweep", "sweep", run)

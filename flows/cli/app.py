@@ -17,14 +17,14 @@ from typing import Annotated, NoReturn
 import typer
 
 from flows import environment
-from flows.cli import publish
+from flows.cli import publish, runs
 from flows.dvc import program
 from flows.results import records
 from flows.servers import local, own_prefect, up
 from flows.servers.manager import ServerError
 from lightreasoner import config
 from lightreasoner.cli import app as pure
-from lightreasoner.cli import completion, options, output
+from lightreasoner.cli import completion, last_door, options, output
 from lightreasoner.cli.options import Overrides, OverwriteFile, ParamsFile
 from lightreasoner.config import Params
 from lightreasoner.errors import ConfigError
@@ -35,6 +35,10 @@ from lightreasoner.storage.outputs import DATA
 from lightreasoner.untrusted import printable, printable_line, shown
 
 Port = Annotated[int, typer.Option(min=1, max=65535)]
+RunName = Annotated[
+    str | None,
+    typer.Option("--name", metavar="TEXT", help="What the run is called in Prefect and MLflow."),
+]
 
 
 def main() -> None:
@@ -77,6 +81,7 @@ def application() -> typer.Typer:
         for command in commands:
             name = "up" if command is serve else None
             app.command(name, rich_help_panel=group)(command)
+    app.add_typer(runs.application(), name="runs", rich_help_panel=options.PIPELINE)
     return app
 
 
@@ -87,6 +92,7 @@ def _ready(values: Params) -> Path:
     """
     from lightreasoner.forecast import limits
 
+    last_door.goes_on()
     home = environment.make(environment.home())
     limits.check(values, home)
     external_inputs(values)
@@ -140,7 +146,9 @@ def _behind(error: BaseException) -> Iterator[BaseException]:
         yield error
 
 
-def run(params: ParamsFile = Path("params.yaml"), set_: Overrides = None) -> None:
+def run(
+    params: ParamsFile = Path("params.yaml"), set_: Overrides = None, name: RunName = None
+) -> None:
     """Run the whole pipeline and register the tuned model.
 
     Results that are in the store already are reused. While `lightreasoner up` is running, the run
@@ -149,15 +157,17 @@ def run(params: ParamsFile = Path("params.yaml"), set_: Overrides = None) -> Non
     Example: lightreasoner run --set select.beta=0.5
     """
     values = config.load(params, set_ or ())
+    from flows.forms.form import Form
+
+    form = Form.over(values, name=name)
     home = _ready(values)
     from rich.console import Console
 
     from flows import pipeline
-    from flows.forms.form import Form
     from flows.results import terminal
 
     with _by_prefect():
-        report = pipeline.lightreasoner(Form.of(values))
+        report = pipeline.lightreasoner(form)
     terminal.show_run(
         report,
         Console(),
@@ -172,6 +182,7 @@ def run(params: ParamsFile = Path("params.yaml"), set_: Overrides = None) -> Non
 def compare(
     params: ParamsFile = Path("params.yaml"),
     set_: Overrides = None,
+    name: RunName = None,
     methods: Annotated[
         str,
         typer.Option(
@@ -190,22 +201,25 @@ def compare(
     Example: lightreasoner compare --methods lightreasoner,sft
     """
     values = config.load(params, set_ or ())
-    chosen = named([name.strip() for name in methods.split(",") if name.strip()])
+    chosen = named(_listed(methods))
+    from flows.forms.form import Form
+
+    form = Form.over(values, name=name)
     home = _ready(values)
     from rich.console import Console
 
     from flows import compare
-    from flows.forms.form import Form
     from flows.results import terminal
 
     with _by_prefect():
-        found = compare.compare(Form.of(values), chosen)
+        found = compare.compare(form, chosen)
     terminal.show_comparison(found, Console(), home / "compare")
 
 
 def sweep(
     params: ParamsFile = Path("params.yaml"),
     set_: Overrides = None,
+    name: RunName = None,
     betas: Annotated[
         str, typer.Option("--betas", metavar="A,B,...", help="KL thresholds, nats.")
     ] = "0.2,0.4,0.8",
@@ -224,7 +238,7 @@ def sweep(
     grid = {"betas": _numbers("--betas", betas), "alphas": _numbers("--alphas", alphas)}
     from flows.forms.form import SweepForm
 
-    form = SweepForm.over(values, **grid)
+    form = SweepForm.over(values, **grid, name=name)
     home = _ready(values)
     from rich.console import Console
 
@@ -251,6 +265,7 @@ def _numbers(option: str, text: str) -> tuple[float, ...]:
 def rounds(
     params: ParamsFile = Path("params.yaml"),
     set_: Overrides = None,
+    name: RunName = None,
     rounds: Annotated[
         int, typer.Option("--rounds", metavar="N", help="How often to tune, 1 to 20.")
     ] = 3,
@@ -274,7 +289,7 @@ def rounds(
     values = config.load(params, set_ or ())
     from flows.forms.form import RoundsForm
 
-    form = RoundsForm.over(values, rounds=rounds, later_amateur=later_amateur)
+    form = RoundsForm.over(values, rounds=rounds, later_amateur=later_amateur, name=name)
     home = _ready(values)
     from rich.console import Console
 
@@ -287,7 +302,9 @@ def rounds(
     terminal.show_table(table(found), notes(found), Console(), home / "rounds")
 
 
-def table1(params: ParamsFile = Path("params.yaml"), set_: Overrides = None) -> None:
+def table1(
+    params: ParamsFile = Path("params.yaml"), set_: Overrides = None, name: RunName = None
+) -> None:
     """Grade base and tuned expert under both prompts (Table 1).
 
     That is a row of the paper's Table 1. The prompts are evaluate.base_style and evaluate.style;
@@ -297,22 +314,25 @@ def table1(params: ParamsFile = Path("params.yaml"), set_: Overrides = None) -> 
     Example: lightreasoner table1 --set evaluate.base_style=cot
     """
     values = config.load(params, set_ or ())
+    from flows.forms.form import Form
+
+    form = Form.over(values, name=name)
     home = _ready(values)
     from rich.console import Console
 
     from flows import table1
-    from flows.forms.form import Form
     from flows.results import terminal
     from lightreasoner.experiments.table1 import notes
 
     with _by_prefect():
-        found = table1.table1(Form.of(values))
+        found = table1.table1(form)
     terminal.show_table1(found, Console(), home / "table1", notes(found))
 
 
 def controls(
     params: ParamsFile = Path("params.yaml"),
     set_: Overrides = None,
+    name: RunName = None,
     styles: Annotated[
         str,
         typer.Option("--styles", metavar="A,B,...", help="More prompt styles; none: no template."),
@@ -335,10 +355,10 @@ def controls(
     Example: lightreasoner controls --styles none,cot --shots 4 --budgets 64
     """
     values = config.load(params, set_ or ())
-    more = {"styles": styles, "shots": shots, "budgets": budgets}
+    more = {"styles": _listed(styles), "shots": _listed(shots), "budgets": _listed(budgets)}
     from flows.forms.form import ControlsForm
 
-    form = ControlsForm.over(values, **{name: _listed(text) for name, text in more.items()})
+    form = ControlsForm.over(values, **more, name=name)
     home = _ready(values)
     from rich.console import Console
 

@@ -31,6 +31,21 @@ FIELDS = {
 NUMBER = r" *(?:null|~|0x[0-9a-fA-F]+|0o[0-7]+|[-+]?[0-9._]{1,40}(?:[eE][-+]?[0-9]{1,3})?) *"
 """As YAML writes one, or nothing; what it matches may still be none."""
 
+SHORT = {
+    "models.amateur": "amateur",
+    "select.beta": "beta",
+    "select.alpha": "alpha",
+    "prepare.n_problems": "n",
+    "finetune.updates": "updates",
+    "finetune.learning_rate": "lr",
+    "finetune.r": "r",
+    "finetune.seed": "seed",
+    "evaluate.problem_sets": "sets",
+    "evaluate.n_problems": "evaluated",
+    "evaluate.style": "style",
+}
+"""What a run's name calls a parameter that is changed often."""
+
 BOUNDS = (Ge, Gt, Le, Lt, MinLen, MaxLen)
 PARAMETERS = {name: parameter for name, (parameter, _) in FIELDS.items()}
 
@@ -42,7 +57,7 @@ def field(name: str) -> Any:
         None,
         title=title,
         description=f"{config.fields()[parameter].description} Empty: the preset's.",
-        json_schema_extra=_plain,
+        json_schema_extra=plain,
         **limits(parameter),
     )
 
@@ -67,7 +82,7 @@ def overrides_pattern() -> str:
     return f"^(?:{'|'.join(choices)})$"
 
 
-def _plain(schema: dict[str, Any]) -> None:
+def plain(schema: dict[str, Any]) -> None:
     """Offer a plain input that may stay empty, in place of a switch between a value and None."""
     (value,) = (each for each in schema.pop("anyOf") if each != {"type": "null"})
     schema.update(value)

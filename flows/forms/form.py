@@ -10,6 +10,7 @@ out of bounds before a run exists.
 
 import hashlib
 import json
+import re
 from collections.abc import Collection, Sequence
 from typing import Annotated, Any, Literal, Self
 
@@ -22,7 +23,7 @@ from pydantic import (
     model_validator,
 )
 
-from flows.forms.fields import PARAMETERS, field, limits, overrides_pattern
+from flows.forms.fields import PARAMETERS, SHORT, field, limits, overrides_pattern, plain
 from lightreasoner import config, presets
 from lightreasoner.config import Params, PromptStyle, Select
 from lightreasoner.errors import ConfigError
@@ -30,6 +31,10 @@ from lightreasoner.evaluation.gains import Asked, reported
 from lightreasoner.presets import PRESETS
 
 DIGEST_LENGTH = 6
+LONGEST_NAME = 120
+NAMED, LONGEST_SAID = 60, 30
+"""Characters of a run's name for what differs, and of one value in it."""
+
 SAID = 5
 """Faults of which a form tells."""
 
@@ -65,6 +70,16 @@ class Settings(BaseModel):
         title="Preset",
         description="Where all parameters start: the embedded micro-world (minutes on a laptop), "
         "or one of the paper's experts (a GPU and the Hugging Face hub).",
+    )
+    name: str | None = Field(
+        None,
+        title="Name",
+        min_length=1,
+        max_length=LONGEST_NAME,
+        pattern=r"^[^\x00-\x1f\x7f]+$",
+        description="What the run is called in Prefect and MLflow. Empty: what differs from the "
+        "preset, shortest first.",
+        json_schema_extra=plain,
     )
 
     @model_validator(mode="wrap")
@@ -123,9 +138,20 @@ class Settings(BaseModel):
         return config.changed(PRESETS[self.preset], overrides)
 
     def run_name(self) -> str:
-        """What a run is called: preset or expert, beta, a short digest of all parameters."""
+        """What a run is called: the given name, or its subject, what differs, a short digest."""
         params = self.values()
-        return f"{name_of(params)} beta={params.select.beta:g} {digest(params)}"
+        said = [self.subject(params), *shortest_first(self.differing(params)), digest(params)]
+        return self.name or " ".join(said)
+
+    def subject(self, params: Params) -> str:
+        """What is tuned or asked."""
+        return name_of(params)
+
+    def differing(self, params: Params) -> list[str]:
+        """What differs from the preset of the same expert, as section.key=value."""
+        base = presets.of_expert(params.models.expert) or presets.NAMES[0]
+        found = config.differences(params, PRESETS[base])
+        return [each for each in found if not each.startswith("models.expert=")]
 
 
 class Rule(Settings):
@@ -275,14 +301,15 @@ class SweepForm(Tuning, Grid):
         """The parameters of the first point. Raises ConfigError."""
         return self.points()[0]
 
-    def run_name(self) -> str:
-        """What a run is called: preset or expert, the grid, a short digest."""
-        params = self.values()
-        grid = (
-            f"beta={','.join(f'{beta:g}' for beta in self.betas)} "
-            f"alpha={','.join(f'{alpha:g}' for alpha in self.alphas)}"
-        )
-        return f"{name_of(params)} {grid} {digest(params)}"
+    def subject(self, params: Params) -> str:
+        """What is tuned, and the grid."""
+        betas, alphas = (",".join(f"{x:g}" for x in grid) for grid in (self.betas, self.alphas))
+        return f"{name_of(params)} beta={betas} alpha={alphas}"
+
+    def differing(self, params: Params) -> list[str]:
+        """What differs beside the grid."""
+        found = super().differing(params)
+        return [each for each in found if each.partition("=")[0] not in RULE]
 
 
 def _said(faults: list[str]) -> str:
@@ -316,11 +343,15 @@ class EvaluationForm(Settings):
         said = field_values(params, cls.model_fields, ("compute", "evaluate"))
         return {**said, "model": f"models:/{params.register.name}@{params.register.alias}"}
 
-    def run_name(self) -> str:
-        """What a run is called: the model, the problem sets, a short digest."""
-        params = self.values()
+    def subject(self, params: Params) -> str:
+        """What is asked, and what it is asked."""
         sets = ",".join(params.evaluate.problem_sets)
-        return f"{self.model.removeprefix('models:/')} on {sets} {digest(params)}"
+        return f"{self.model.removeprefix('models:/')} on {sets}"
+
+    def differing(self, params: Params) -> list[str]:
+        """What differs beside the problem sets."""
+        found = super().differing(params)
+        return [each for each in found if not each.startswith("evaluate.problem_sets=")]
 
 
 def field_values(
@@ -345,6 +376,21 @@ def name_of(params: Params) -> str:
     """The preset of the same expert, else the expert's own name."""
     expert = params.models.expert
     return presets.of_expert(expert) or expert.partition("@")[0].rstrip("/").rpartition("/")[2]
+
+
+def shortest_first(overrides: Sequence[str]) -> list[str]:
+    """Overrides as a run's name says them: `n=40`, the shortest first, and how many did not fit."""
+    said = []
+    for override in overrides:
+        parameter, _, value = override.partition("=")
+        plain = re.sub(r'["\[\] ]', "", value.removesuffix(".0"))
+        if len(plain) > LONGEST_SAID:
+            plain = f"{plain[: LONGEST_SAID - 3]}..."
+        said.append(f"{SHORT.get(parameter, parameter)}={plain}")
+    said.sort(key=lambda each: (len(each), each))
+    fitting = [each for n, each in enumerate(said, 1) if len(" ".join(said[:n])) <= NAMED]
+    more = len(said) - len(fitting)
+    return [*fitting, f"+{more}"] if more else fitting
 
 
 def digest(params: Params) -> str:

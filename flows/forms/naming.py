@@ -1,13 +1,24 @@
-"""What Prefect calls a run: a name that says its parameters, and tags to filter by."""
+"""What Prefect says of a run: its name, tags to filter by, and that it was interrupted."""
 
+import contextlib
+import logging
+from collections.abc import Iterator
 from typing import Any
 
+import httpx
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
+from prefect.exceptions import Abort
 from prefect.runtime import flow_run
+from prefect.states import Cancelled, State
 
 from flows.forms.form import Settings, name_of
+
+TAG = "lightreasoner"
+"""Of all runs and deployments."""
+
+log = logging.getLogger(__name__)
 
 
 def run_name() -> str:
@@ -21,11 +32,42 @@ def name_here() -> str:
     return flow_run.name or "lightreasoner"
 
 
-def tag(form: Settings) -> None:
-    """Add what is tuned or asked, as runs are named by it, to the tags of this flow run."""
+def tag(form: Settings, kind: str) -> None:
+    """Give this flow run the tags of its deployment, started by one or not, and its subject."""
+    if run := _here():
+        with get_client(sync_client=True) as client:
+            tags = {*run.tags, TAG, kind, name_of(form.values())}
+            client.update_flow_run(run.id, tags=tags)
+
+
+class Interrupted(KeyboardInterrupt, Abort):
+    """Ctrl-C in a flow run whose state Prefect has been told; it leaves a run alone that aborts."""
+
+    state: State[Any]
+
+
+@contextlib.contextmanager
+def cancelled_by_ctrl_c() -> Iterator[None]:
+    """At Ctrl-C this flow run becomes Cancelled, where Prefect would say Crashed.
+
+    Raises Interrupted for it; KeyboardInterrupt, as ever, where the server is gone.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        run, ended = _here(), Interrupted()
+        if run is None:
+            raise
+        ended.state = Cancelled(message="Interrupted; a run with the same parameters goes on.")
+        try:
+            with get_client(sync_client=True) as client:
+                client.set_flow_run_state(run.id, ended.state, force=True)
+        except (httpx.HTTPError, RuntimeError) as lost:
+            log.warning("Prefect was not told that the run was interrupted (%s)", lost)
+            raise error from None
+        raise ended from error
+
+
+def _here() -> FlowRun | None:
     context: Any = FlowRunContext.get()
-    run: FlowRun | None = context.flow_run if context else None
-    if run is None:
-        return
-    with get_client(sync_client=True) as client:
-        client.update_flow_run(run.id, tags={*run.tags, name_of(form.values())})
+    return context.flow_run if context else None

@@ -23,16 +23,16 @@ from lightreasoner.storage import artifacts
 HOST = "127.0.0.1"
 PREFECT_HEALTH, MLFLOW_HEALTH = "/api/health", "/health"
 LEAST_FREE = 1 << 20
-DEPLOYED = (
-    "lightreasoner",
-    "lightreasoner-compare",
-    "lightreasoner-table1",
-    "lightreasoner-controls",
-    "lightreasoner-sweep",
-    "lightreasoner-rounds",
-    "lightreasoner-evaluation",
-)
-"""The flows of flows/deployments.py, by name."""
+DEPLOYED = {
+    "lightreasoner": "pipeline",
+    "lightreasoner-compare": "comparison",
+    "lightreasoner-table1": "table1",
+    "lightreasoner-controls": "controls",
+    "lightreasoner-sweep": "sweep",
+    "lightreasoner-rounds": "rounds",
+    "lightreasoner-evaluation": "evaluation",
+}
+"""What each flow does: it names its deployment, tags its runs, and is their kind in MLflow."""
 
 
 @dataclass(frozen=True)
@@ -248,9 +248,14 @@ def _answers(address: str) -> bool:
     return True
 
 
+def addresses() -> list[str]:
+    """The deployments as Prefect's client takes them: flow/deployment."""
+    return [f"{flow}/{name}" for flow, name in DEPLOYED.items()]
+
+
 def _polled(prefect: str, login: str, since: float) -> bool:
     """Whether the runner that started at `since` has asked each deployment for work."""
-    pages = (f"{prefect}/api/deployments/name/{flow}/local" for flow in DEPLOYED)
+    pages = (f"{prefect}/api/deployments/name/{each}" for each in addresses())
     try:
         found = [json.loads(_get(page, login)) for page in pages]
     except (OSError, HTTPException, ValueError):

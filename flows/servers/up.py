@@ -16,7 +16,7 @@ import typer
 
 from flows import environment
 from flows.servers import local, manager
-from flows.servers.local import DEPLOYED, HOST, Servers
+from flows.servers.local import HOST, Servers
 from flows.servers.manager import Manager, ServerError, Service, State
 from lightreasoner.config import Params
 from lightreasoner.untrusted import printable_line
@@ -189,8 +189,9 @@ def _locked(home: Path) -> Iterator[int]:
 
 
 def _print_addresses(servers: Servers, home: Path, detach: bool) -> None:
+    deployed = " or ".join(local.addresses())
     typer.echo(
-        f"Prefect  {servers.prefect}/deployments  (start a run of {' or '.join(DEPLOYED)})\n"
+        f"Prefect  {servers.prefect}/deployments  (start a run of {deployed})\n"
         f"MLflow   {servers.mlflow}\n"
         f"login    the line in {home / environment.LOGIN} is the password of Prefect's page; for "
         "MLflow's, its user and password, with a colon between them\n"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 import typer
 
 from lightreasoner import config, untrusted
-from lightreasoner.cli import completion
+from lightreasoner.cli import completion, last_door
 from lightreasoner.cli.options import Home, Overrides, Overwrite, ParamsFile
 from lightreasoner.cli.stage import take
 from lightreasoner.errors import ConfigError, EndpointError
@@ -249,6 +249,7 @@ def _ask(engine: "Engine", key: str, job: "Job", out: Path, home: Path, overwrit
     from lightreasoner.progress import TerminalBar
 
     outputs.check(out, home, overwrite)
+    last_door.goes_on()
     work = outputs.own(home) / "work" / key
     payload = work / "payload"
     space = Workspace(payload, work / "shards", job.compute)

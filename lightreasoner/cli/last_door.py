@@ -2,10 +2,11 @@
 
     a user's mistake   what, the value, the limit and the remedy                 exit status 2
     a fault of ours    what, and where its traceback is, to be reported          70 (EX_SOFTWARE)
-    Ctrl-C             nothing, also while modules are imported, or at the end   130
+    Ctrl-C             nothing, or that the same command goes on                 130
 
-A thread's fault is told in the same way, and the command goes on. What tells faults is imported
-when there is one, so that Ctrl-C is heard from the first moment on.
+Ctrl-C is heard while modules are imported and at the end, too. A thread's fault is told as the
+others are, and the command goes on. What tells faults is imported when there is one, so that Ctrl-C
+is heard from the first moment on.
 """
 
 import os
@@ -26,7 +27,12 @@ LOG_BYTES = 1 << 20
 
 
 class _State:
-    is_inside = was_interrupted = False
+    is_inside = was_interrupted = goes_on = False
+
+
+def goes_on() -> None:
+    """From now on this command keeps what it has finished, and says so at Ctrl-C."""
+    _State.goes_on = True
 
 
 def hear() -> None:
@@ -65,6 +71,8 @@ def through(command: Callable[[], object], home: Callable[[], Path]) -> NoReturn
         _State.is_inside = False
         interrupted = _State.was_interrupted or isinstance(error, KeyboardInterrupt)
         status = INTERRUPTED if interrupted else _told(error, home)
+    if status == INTERRUPTED and _State.goes_on:
+        _say("interrupted; the same command goes on")
     sys.exit(status)
 
 

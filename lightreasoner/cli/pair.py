@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lightreasoner import config
+from lightreasoner.cli import last_door
 from lightreasoner.cli.options import Home, Overrides, ParamsFile
 from lightreasoner.errors import ConfigError
 from lightreasoner.formatting import print_table, rich_table
@@ -101,5 +102,6 @@ def _made(stage: Stage, inputs: Inputs, params: "Params", home: Path, title: str
     from lightreasoner.pipeline.store import Job, Store
     from lightreasoner.progress import TerminalBar
 
+    last_door.goes_on()
     with TerminalBar(title) as bar:
         return Store(outputs.own(home)).run(Job.of(stage, inputs, params), bar).artifact

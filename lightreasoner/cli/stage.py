@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lightreasoner import config
+from lightreasoner.cli import last_door
 from lightreasoner.cli.options import Home, Overrides, Overwrite, ParamsFile, command_name
 from lightreasoner.errors import ArtifactError
 from lightreasoner.pipeline.graph import EXTERNAL, Stage, external_inputs
@@ -101,6 +102,7 @@ def take(job: "Job", out: Path, home: Path, overwrite: bool = False) -> None:
     from lightreasoner.pipeline.store import Store
     from lightreasoner.progress import TerminalBar
 
+    last_door.goes_on()
     stage, store = job.stage, Store(outputs.own(home))
     aside.clear(out)
     try:

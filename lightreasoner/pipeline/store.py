@@ -222,7 +222,7 @@ class Store:
         reset_peak_memory()
         try:
             space = Workspace(payload, scratch, job.compute)
-            with _Recorder(watcher, new / "metrics.jsonl") as recorder:
+            with _Recorder(watcher, new / "metrics.jsonl", stage.name) as recorder:
                 made = stage.run(job.inputs, job.settings, space, recorder)
             job.refuse_changes()
             written = {
@@ -325,11 +325,16 @@ def replay(entry: Path, watcher: Watcher) -> None:
         watcher.metric(**point)
 
 
-class _Recorder:
-    """Passes everything on to a watcher and keeps the curves in a file."""
+RESUMED = ("trajectories", "tokens", "responses", "updates")
+"""The units in which a stage first says how much of it was done before it began."""
 
-    def __init__(self, watcher: Watcher, path: Path):
+
+class _Recorder:
+    """Passes everything on to a watcher, keeps the curves in a file, says where a stage goes on."""
+
+    def __init__(self, watcher: Watcher, path: Path, stage: str):
         self.watcher, self.file = watcher, path.open("w", encoding="utf-8")
+        self.stage, self.begun = stage, False
 
     def __enter__(self) -> "_Recorder":
         return self
@@ -338,6 +343,10 @@ class _Recorder:
         self.file.close()
 
     def progress(self, done: int, total: int, unit: str) -> None:
+        if unit in RESUMED and not self.begun:
+            self.begun = True
+            if done:
+                log.info("%s: goes on at %d of %d %s", self.stage, done, total, unit)
         self.watcher.progress(done, total, unit)
 
     def metric(self, name: str, value: float, step: int) -> None:

@@ -333,6 +333,7 @@ def _recorder(
         def on_train_begin(
             self, args: Any, state: Any, control: Any, model: Any, **kwargs: Any
         ) -> None:
+            watcher.progress(state.global_step, updates, "updates")
             if state.best_global_step:  # the home may have been moved
                 best = Path(args.output_dir, f"checkpoint-{state.best_global_step}")
                 state.best_model_checkpoint = str(best)

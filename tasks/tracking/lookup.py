@@ -19,6 +19,12 @@ from tasks.tracking import mlflow_runs
 
 PIPELINE = "pipeline"
 FLOW = "lightreasoner"
+STATES = {
+    "RUNNING": "it runs, or its process died",
+    "FAILED": "it failed",
+    "KILLED": "it was interrupted",
+}
+"""MLflow's, in words."""
 
 
 @dataclass(frozen=True)
@@ -46,18 +52,19 @@ def _in_mlflow(run: str, tracking_uri: str, home: Path) -> Seen | None:
     if not mlflow_runs.look(tracking_uri, home):
         return None
     try:
-        found = _mlflow_run(run)
+        found = find_run(run)
     except mlflow_runs.FAILURES:
         return None
     if found is None:
         return None
     said, tags = found.info.status, found.data.tags
-    state = {"RUNNING": "it runs, or its process died", "FAILED": "it failed"}.get(said, said)
+    state = STATES.get(said, said)
     error = f" ({tags['error']})" if "error" in tags else ""
     return Seen(tags.get("kind", PIPELINE), f"{state}{error}", said == "FINISHED")
 
 
-def _mlflow_run(run: str) -> Run | None:
+def find_run(run: str) -> Run | None:
+    """MLflow's newest run of this name, or the run with this id. Raises MlflowException."""
     client = MlflowClient()
     try:
         return client.get_run(run.lower())

@@ -9,7 +9,7 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,6 +35,7 @@ UNTRACKED = ""
 """The run id where MLflow did not make a run; every function here takes it and does nothing."""
 
 DIGEST_LENGTH = 36  # of a data set, at most: MLflow's MAX_DATASET_DIGEST_SIZE
+LONGEST_DATA_SET = 500  # its name: MAX_DATASET_NAME_SIZE
 MODEL_INPUTS = {"expert", "amateur", "adapter", "model"}  # all other inputs are data sets
 QUIET = {
     "mlflow": logging.WARNING,
@@ -203,6 +204,16 @@ def log_report(parent_id: str, outcome: Outcome) -> None:
     _log_pages(parent_id, outcome.artifact.path)
 
 
+def log_data(run_id: str, params: Params, sources: Mapping[str, str]) -> None:
+    """What a run learns from and is graded on, as its list shows it; `sources` are digests."""
+    learnt, asked = params.prepare.problem_set, ",".join(params.evaluate.problem_sets)
+    data = [
+        _data_set(learnt, sources["problem_source"], "training"),
+        _data_set(asked[:LONGEST_DATA_SET], sources["benchmark_source"], "evaluation"),
+    ]
+    _write(run_id, "log_inputs", data)
+
+
 def describe(run_id: str, text: str) -> None:
     """What MLflow's page of a run shows as its description, in Markdown."""
     _log(run_id, tags={MLFLOW_RUN_NOTE: text})
@@ -301,14 +312,26 @@ def _open_stage(parent_id: str, stage: Stage, label: str) -> str:
 
 @contextlib.contextmanager
 def _closing(run_id: str) -> Iterator[None]:
-    """End the run as FINISHED, or as FAILED with the error in a tag."""
+    """End the run as FINISHED, as KILLED by Ctrl-C or a signal, or as FAILED with an error tag."""
     try:
         yield
     except BaseException as error:
-        _log(run_id, tags={"error": f"{type(error).__name__}: {error}"})
-        _write(run_id, "set_terminated", "FAILED")
+        if _is_interruption(error):
+            _write(run_id, "set_terminated", "KILLED")
+        else:
+            _log(run_id, tags={"error": f"{type(error).__name__}: {error}"})
+            _write(run_id, "set_terminated", "FAILED")
         raise
     _write(run_id, "set_terminated", "FINISHED")
+
+
+def _is_interruption(error: BaseException) -> bool:
+    """Whether somebody ended the work: Ctrl-C, SIGTERM, a closed terminal, *Cancel* in Prefect."""
+    if isinstance(error, Exception):
+        return False
+    from prefect.exceptions import TerminationSignal
+
+    return isinstance(error, KeyboardInterrupt | SystemExit | TerminationSignal)
 
 
 def _log(
@@ -339,7 +362,7 @@ def _outcome_tags(outcome: Outcome) -> dict[str, str]:
     return tags | {f"package.{name}": version for name, version in manifest["packages"].items()}
 
 
-def _data_set(name: str, digest: str) -> DatasetInput:
+def _data_set(name: str, digest: str, context: str = "input") -> DatasetInput:
     """An input that the store, or DVC's cache, finds by its digest.
 
     A data set of the hub is named, not digested: `owner/name@commit` gives its commit.
@@ -348,7 +371,7 @@ def _data_set(name: str, digest: str) -> DatasetInput:
     short = digest.rpartition("@")[2][:DIGEST_LENGTH]
     return DatasetInput(
         Dataset(name, short, "lightreasoner", source),
-        [InputTag(MLFLOW_DATASET_CONTEXT, "input")],
+        [InputTag(MLFLOW_DATASET_CONTEXT, context)],
     )
 
 

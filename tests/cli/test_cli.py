@@ -412,8 +412,8 @@ def test_up_serves_runs_and_ends_with_all_its_processes(workspace: Path) -> None
         ):
             assert asked(page, login) == status
             assert asked(page, login, Host="evil.example") == 400
-        for flow in local.DEPLOYED:
-            address = f"{servers.prefect}/api/deployments/name/{flow}/local"
+        for each in local.addresses():
+            address = f"{servers.prefect}/api/deployments/name/{each}"
             answer = local._get(address, environment.login(home))
             form = json.loads(answer)["parameters"]["params"]
             assert form["preset"] == "microworld"

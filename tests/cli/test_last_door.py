@@ -14,6 +14,7 @@ from pathlib import Path
 import json_lines
 import pytest
 import standins
+import typer
 from checkout import ROOT
 from command_line import call, faults
 
@@ -74,7 +75,7 @@ def long() -> None:
 def _as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     monkeypatch.setattr(threading, "excepthook", threading.excepthook)
-    for name in ("is_inside", "was_interrupted"):
+    for name in ("is_inside", "was_interrupted", "goes_on"):
         monkeypatch.setattr(last_door._State, name, False)
     monkeypatch.setattr(sys, "argv", ["lightreasoner", "prepare"])
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -255,6 +256,21 @@ def test_ctrl_c_is_quiet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         assert end(command, tmp_path) == 130
     assert capsys.readouterr().err == ""
     assert not (tmp_path / "logs").exists()
+
+
+def test_ctrl_c_says_that_the_command_goes_on_where_it_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stage() -> None:
+        last_door.goes_on()
+        signal.raise_signal(signal.SIGINT)
+
+    app = typer.Typer()
+    app.command()(stage)
+    for command in (stage, lambda: app([])):
+        last_door._State.was_interrupted = False
+        assert end(command, tmp_path) == 130
+        assert capsys.readouterr().err == "interrupted; the same command goes on\n"
 
 
 def start(*arguments: str, home: Path) -> "subprocess.Popen[str]":

@@ -267,7 +267,7 @@ class Served:
 
     def begin(self) -> str:
         """A run of the deployment, by its form's API."""
-        found = self.api.get("deployments/name/lightreasoner/local").json()["id"]
+        found = self.api.get("deployments/name/lightreasoner/pipeline").json()["id"]
         path, new = f"deployments/{found}/create_flow_run", {"state": {"type": "SCHEDULED"}}
         return str(self.api.post(path, json=new).raise_for_status().json()["id"])
 

@@ -44,10 +44,11 @@ Started = Iterator[subprocess.Popen[bytes]]
 def test_every_flow_is_deployed_with_its_form_filled_in() -> None:
     params = config.changed(PRESETS["qwen2.5-math-7b"], ["select.beta=0.5", "generate.seed=1"])
     made = {each.flow_name: each for each in deployments.deployments(params)}
-    assert tuple(made) == local.DEPLOYED
+    assert {flow: each.name for flow, each in made.items()} == local.DEPLOYED
+    assert tuple(deployments.FLOWS) == tuple(local.DEPLOYED.values())
     for each in made.values():
         assert each.parameters["params"]["preset"] == "qwen2.5-math-7b"
-        assert deployments.TAG in (each.tags or [])
+        assert each.tags == ["lightreasoner", each.name]
     said = made["lightreasoner"].parameters["params"]
     assert said == {"preset": "qwen2.5-math-7b", "beta": 0.5, "more": ["generate.seed=1"]}
     evaluation = made["lightreasoner-evaluation"].parameters["params"]
@@ -92,6 +93,7 @@ def test_prefect_yaml_has_the_same_deployments_and_no_place() -> None:
         module, _, name = each["entrypoint"].rpartition(".")
         assert getattr(sys.modules[module], name) is flow
         assert each["build"][0]["flows.deployments.read_form"]["flow"] == tag
+        assert each["name"] == f"{tag}-pool"
         assert each["work_pool"]["name"] == deployments.NAME
         environ = each["work_pool"]["job_variables"]["env"]
         assert {key: known[key] for key in environ} == environ
@@ -125,10 +127,10 @@ class Server:
     def client(self) -> SyncPrefectClient:
         return SyncPrefectClient(self.api, auth_string=LOGIN)
 
-    def start(self, flow: str, name: str = "local", **fields: Any) -> UUID:
+    def start(self, flow: str, pool: str = "", **fields: Any) -> UUID:
         """A run of a deployment with these fields of its form."""
         with self.client() as client:
-            found = client.read_deployment_by_name(f"{flow}/{name}")
+            found = client.read_deployment_by_name(f"{flow}/{local.DEPLOYED[flow]}{pool}")
             made = client.create_flow_run_from_deployment(found.id, parameters={"params": fields})
             return made.id
 
@@ -225,7 +227,7 @@ def runner(server: Server, tiny_params: Params) -> Iterator[Server]:
     said, log = server.home / "params.json", server.home / "runner.log"
     said.write_text(tiny_params.model_dump_json(), encoding="utf-8")
     command = ["flows.deployments", str(said)]
-    address = f"{server.api}/deployments/name/{local.DEPLOYED[-1]}/local"
+    address = f"{server.api}/deployments/name/{local.addresses()[-1]}"
     with started(command, server.environ, log, server.home) as process:
         until(lambda: answers(address) or not alive(process), 120)
         assert alive(process), log.read_text(encoding="utf-8")
@@ -281,7 +283,7 @@ def test_two_runs_go_together_and_take_turns(runner: Server, fields: dict[str, A
         assert accelerator.ensure_limit(client) == (1, 0)
     assert len({run.name for run in found}) == 2
     for run in found:
-        assert run.name.split()[1] == "beta=0"
+        assert "beta=0" in run.name.split()
         assert {"lightreasoner", "pipeline", run.name.split()[0]} <= set(run.tags)
 
 
@@ -385,7 +387,7 @@ def test_prefect_deploy_works_from_a_fresh_checkout(server: Server, tmp_path: Pa
     with started(command, environ, tmp_path / "worker.log", checkout):
         run = server.start(
             "lightreasoner-evaluation",
-            "pool",
+            "-pool",
             model="microworld/amateur",
             problem_sets=["tuned"],
             n_evaluated=4,

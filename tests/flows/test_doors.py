@@ -272,7 +272,7 @@ def door(up: Path) -> Door:
 def test_a_foreign_page_runs_nothing(door: Door, tmp_path: Path) -> None:
     """What a page did while the door was open: a pull step that runs a shell, then a run."""
     made = tmp_path / "made by a page"
-    path = "deployments/name/lightreasoner/local"
+    path = "deployments/name/lightreasoner/pipeline"
     deployment = door.ask("GET", path).json()
     shell = {"prefect.deployments.steps.run_shell_script": {"script": f"touch '{made}'"}}
     this = f"deployments/{deployment['id']}"

@@ -1,5 +1,6 @@
 """Forms: a preset and its fields as parameters, there and back, and what they refuse."""
 
+import re
 from typing import Any
 
 import pytest
@@ -11,12 +12,15 @@ from pydantic import ValidationError
 from flows.compare import compare
 from flows.forms import fields
 from flows.forms.form import (
+    LONGEST_SAID,
     ControlsForm,
     EvaluationForm,
     Form,
     RoundsForm,
     Settings,
     SweepForm,
+    digest,
+    shortest_first,
 )
 from flows.pipeline import lightreasoner
 from lightreasoner import config
@@ -103,16 +107,39 @@ def test_a_flow_takes_parameters_too() -> None:
 
 
 def test_a_run_says_what_it_is() -> None:
-    preset, other = Form(), Form(beta=0.5)
-    assert preset.run_name().startswith("microworld beta=0.4 ")
-    assert other.run_name().startswith("microworld beta=0.5 ")
-    assert len({each.run_name().split()[-1] for each in (preset, other, Form(seed=7))}) == 3
-    own = Form(expert="models/my-expert/")
-    assert own.run_name().startswith("my-expert beta=0.4 ")
-    sweep = SweepForm(betas=(0.2, 0.4), alphas=(0.1,))
-    assert sweep.run_name().startswith("microworld beta=0.2,0.4 alpha=0.1 ")
-    asked = EvaluationForm(model="models:/m@champion", problem_sets=("tuned",))
-    assert asked.run_name().startswith("m@champion on tuned ")
+    """What differs from the preset, the shortest first, then the digest of all parameters."""
+    preset, other = Form(), Form(n_problems=40, seed=7, updates=20)
+    digests = [digest(each.values()) for each in (preset, other, Form(seed=7))]
+    assert preset.run_name() == f"microworld {digests[0]}"
+    assert other.run_name() == f"microworld n=40 seed=7 updates=20 {digests[1]}"
+    assert len(set(digests)) == 3
+    own = Form(expert="models/my-expert/", more=("generate.seed=3",))
+    assert own.run_name() == f"my-expert generate.seed=3 {digest(own.values())}"
+    sweep = SweepForm(betas=(0.2, 0.4), alphas=(0.1,), r=4)
+    assert sweep.run_name().startswith("microworld beta=0.2,0.4 alpha=0.1 r=4 ")
+    asked = EvaluationForm(model="models:/m@champion", problem_sets=("tuned",), n_evaluated=9)
+    assert asked.run_name().startswith("m@champion on tuned evaluated=9 ")
+    paper = Form.of(PRESETS["qwen2.5-math-7b"])
+    assert paper.run_name().split()[:-1] == ["qwen2.5-math-7b"]
+
+
+def test_a_runs_name_stays_short() -> None:
+    sets = Form(problem_sets=("tuned", "transfer"), amateur="x" * 500, beta=1)
+    long = f"amateur={'x' * (LONGEST_SAID - 3)}..."
+    assert sets.run_name().split()[1:-1] == ["beta=1", "sets=tuned,transfer", "+1"]
+    assert shortest_first([f'models.amateur="{"x" * 500}"']) == [long]
+    other = config.changed(PRESETS["qwen2.5-math-7b"], ["models.expert=mine"])
+    assert re.fullmatch(r"mine [\w.=,-]+( [\w.=,-]+)* \+\d+ [0-9a-f]{6}", Form.of(other).run_name())
+
+
+def test_a_given_name_is_kept() -> None:
+    assert Form(name="my first run", beta=0.5).run_name() == "my first run"
+    params = PRESETS["microworld"]
+    assert SweepForm.over(params, name="grid").run_name() == "grid"
+    assert Form.over(params, name=None) == Form(name=None)
+    for wrong in ("", "two\nlines", "x" * 121):
+        with pytest.raises(ConfigError, match=r"^name"):
+            Form.over(params, name=wrong)
 
 
 def test_the_evaluations_model_has_the_parameters_name_and_alias() -> None:

@@ -41,7 +41,7 @@ call("up", "--detach", "--prefect-port", prefect, "--mlflow-port", mlflow)
 try:
     login = tuple(environment.login(environment.home()).split(":"))
     api = httpx.Client(base_url=f"http://127.0.0.1:{prefect}/api", auth=login, timeout=60)
-    found = api.get("deployments/name/lightreasoner/local").json()["id"]
+    found = api.get("deployments/name/lightreasoner/pipeline").json()["id"]
     made = api.post(
         f"deployments/{found}/create_flow_run", json={"state": {"type": "SCHEDULED"}}
     ).json()["id"]

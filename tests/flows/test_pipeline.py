@@ -28,6 +28,7 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.filters import FlowRunFilterStateName as StateName
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.results import ResultRecord, ResultRecordMetadata
+from prefect.runtime import flow_run
 from prefect.serializers import PickleSerializer
 from rich.console import Console
 from written_scores import write_scores
@@ -35,6 +36,8 @@ from written_scores import write_scores
 from flows import compare, controls, pipeline, registering, table1
 from flows import environment as homes
 from flows.dvc import publish
+from flows.forms import naming
+from flows.forms.form import Form, name_of
 from flows.results import prefect_page, records, report_json, terminal
 from lightreasoner import config
 from lightreasoner.config import Params
@@ -272,10 +275,37 @@ def test_a_finished_run_leaves_a_record(
     stored = registering.stored_outcomes(params, home)
     assert record.digests == {name: each.artifact.digest for name, each in stored.items()}
     mlflow_runs.configure(homes.tracking_uri(home), home)
-    assert MlflowClient().get_run(record.mlflow).info.run_name == record.name
+    run = MlflowClient().get_run(record.mlflow)
+    assert run.info.run_name == record.name
+    assert len(run.inputs.dataset_inputs) == 2
 
 
 @pytest.mark.usefixtures("first_report")
+def test_ctrl_c_cancels_the_run(params: Params, home: Path) -> None:
+    """In Prefect and in MLflow; an error in its place fails it, as ever."""
+    seen: list[UUID] = []
+    ends = (KeyboardInterrupt(), SystemExit(129), ValueError("no luck"))
+
+    @flow(name="lightreasoner-sweep")
+    def ended(place: int) -> None:
+        mlflow_runs.configure(homes.tracking_uri(home), home)
+        naming.tag(Form.of(params), "sweep")
+        with pipeline.tracked(params):
+            seen.append(UUID(flow_run.id))
+            raise ends[place]
+
+    for place, error in enumerate(ends):
+        with pytest.raises(type(error)):
+            ended(place)
+    with get_client(sync_client=True) as client:
+        found = [client.read_flow_run(each) for each in seen]
+    assert [each.state_name for each in found] == ["Cancelled", "Crashed", "Failed"]
+    assert set(found[0].tags) == {"lightreasoner", "sweep", name_of(params)}
+    client = MlflowClient()
+    runs = client.search_runs([mlflow_runs.experiment_id()], "tags.kind = 'sweep'")
+    assert [each.info.status for each in runs] == ["FAILED", "KILLED", "KILLED"]
+
+
 def test_a_failed_stage_fails_the_run_in_one_line(params: Params, home: Path) -> None:
     before = (home / "latest" / "report.json").read_bytes()
     with pytest.raises(SelectionError, match=r"select\.beta") as error:

@@ -3,10 +3,12 @@
 import contextlib
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -81,11 +83,18 @@ def until(workspace: Path, process: "subprocess.Popen[bytes]", holds: Callable[[
 
 
 ENDS = {
-    "terminated": (signal.SIGTERM, os.kill, 143),
-    "terminal closed": (signal.SIGHUP, os.killpg, 129),
-    "ctrl-c": (signal.SIGINT, os.killpg, 130),
-    "all terminated": (signal.SIGTERM, os.killpg, 143),
+    "terminated": (signal.SIGTERM, os.kill, 143, "CRASHED"),
+    "terminal closed": (signal.SIGHUP, os.killpg, 129, "CRASHED"),
+    "ctrl-c": (signal.SIGINT, os.killpg, 130, "CANCELLED"),
+    "all terminated": (signal.SIGTERM, os.killpg, 143, None),  # Prefect's server among them
 }
+
+
+def newest(workspace: Path, database: str, query: str) -> str:
+    """The newest row of a query in one of the home's databases."""
+    with closing(sqlite3.connect(workspace / "home" / database)) as connection:
+        ((found,),) = connection.execute(f"{query} DESC LIMIT 1").fetchall()
+    return str(found)
 
 
 def test_no_process_is_left_and_the_next_run_goes_on(workspace: Path) -> None:
@@ -94,7 +103,7 @@ def test_no_process_is_left_and_the_next_run_goes_on(workspace: Path) -> None:
     A terminal's Ctrl-C reaches every process of the run; measured 6 s until all had ended, with
     Prefect's own server among them 147 s.
     """
-    for number, send, status in ENDS.values():
+    for number, send, status, state in ENDS.values():
         before, began = max(checkpoints(workspace), default=0), time.time()
         process = start(workspace)
         until(workspace, process, lambda: checkpoints(workspace, began))  # noqa: B023
@@ -105,6 +114,13 @@ def test_no_process_is_left_and_the_next_run_goes_on(workspace: Path) -> None:
         assert process.wait(60) == status
         said = (workspace / "run.log").read_text(encoding="utf-8")
         assert not [line for line in said.splitlines() if line.startswith("error:")]
+        assert ("interrupted; the same command goes on" in said) is (number == signal.SIGINT)
+        assert (f"finetune: goes on at {before} of 4000 updates" in said) is (before > 0)
+        runs = "SELECT status FROM runs ORDER BY start_time"
+        assert newest(workspace, "mlflow/mlflow.db", runs) == "KILLED"
+        states = "SELECT state_type FROM flow_run ORDER BY created"
+        if state:
+            assert newest(workspace, "prefect/prefect.db", states) == state
         assert time.monotonic() - clock < 30
         assert ours(workspace) == []
 

@@ -184,10 +184,10 @@ def expect() -> Any:
 
 
 def open_form(page: Any, servers: Servers) -> None:
-    """Deployments > local > Run > Custom run."""
+    """Deployments > pipeline > Run > Custom run."""
     page.goto(f"{servers.prefect}/deployments")
     flow = page.get_by_role("link", name="lightreasoner", exact=True)
-    page.locator("tr", has=flow).get_by_role("link", name="local").click()
+    page.locator("tr", has=flow).get_by_role("link", name="pipeline").click()
     page.get_by_role("button", name="Run", exact=True).click()
     page.get_by_text("Custom run").click()
     entry(page, "Preset").wait_for()
@@ -279,7 +279,7 @@ def test_a_run_from_the_form_ends_with_a_report(
 ) -> None:
     page = new_page()
     page.goto(f"{servers.prefect}/runs/flow-run/{first_run}")
-    expect(page.get_by_text("microworld beta=0.3").first).to_be_visible()
+    expect(page.get_by_text(Form.of(says(FIRST, MORE)).run_name()).first).to_be_visible()
     page.get_by_text("Artifacts", exact=True).last.click()
     expect(page.get_by_text("kl-histogram").first).to_be_visible()
     browsing.shoot(page, "prefect-artifacts")

@@ -50,6 +50,18 @@ def quick(inputs: Inputs, config: Prepare, work: Workspace, watcher: Watcher) ->
     (work.out / "seed").write_text(str(config.seed))
 
 
+def half_done(inputs: Inputs, config: Prepare, work: Workspace, watcher: Watcher) -> None:
+    """Goes on from 0, then from 128 problems, as shards and checkpoints do."""
+    file = work.scratch / "done"
+    watcher.progress(1, 9, "seconds until a server answers")
+    watcher.progress(128 if file.exists() else 0, 300, "trajectories")
+    if not file.exists():
+        file.touch()
+        raise KeyboardInterrupt
+    watcher.progress(256, 300, "trajectories")
+    quick(inputs, config, work, watcher)
+
+
 STAGE = Stage("prepare", "", ("problem_source",), "problems", "prepare", __name__, "counting")
 
 
@@ -68,6 +80,16 @@ def calls(source: Path) -> int:
 def test_computed_once_then_taken(tmp_path: Path) -> None:
     assert [run(tmp_path, tmp_path) for _ in range(3)] == [False, True, True]
     assert calls(tmp_path) == 1
+
+
+def test_a_stage_says_where_it_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    it = job(tmp_path, replace(STAGE, function="half_done"))
+    caplog.set_level(logging.INFO, "lightreasoner")
+    with pytest.raises(KeyboardInterrupt):
+        Store(tmp_path).run(it, Silent())
+    assert caplog.messages == []
+    Store(tmp_path).run(it, Silent())
+    assert caplog.messages == ["prepare: goes on at 128 of 300 trajectories"]
 
 
 def test_another_setting_is_another_result(tmp_path: Path) -> None:

@@ -15,12 +15,13 @@ import pytest
 import stored_pipeline
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from prefect.exceptions import TerminationSignal
 
 from flows.servers import local
 from lightreasoner.pipeline.graph import GRAPH, STAGES
 from lightreasoner.pipeline.store import Outcome
 from tasks.registry import versions
-from tasks.tracking import measures, mlflow_runs, route
+from tasks.tracking import lookup, measures, mlflow_runs, route
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:The ``noload`` loader strategy:DeprecationWarning"  # MLflow asks SQLAlchemy 2.1
@@ -265,6 +266,35 @@ def test_a_failed_stage_ends_its_runs_as_failed(home: Path) -> None:
         assert run.info.status == "FAILED"
         assert run.data.tags["error"] == "ValueError: no luck"
     assert _curve(runs[1]) == [(0, 1.0)]
+
+
+@nothing_lost
+def test_a_run_says_what_it_learns_from_and_is_graded_on(home: Path) -> None:
+    with mlflow_runs.pipeline_run(PARAMS, "data") as run_id:
+        mlflow_runs.log_data(run_id, PARAMS, stored_pipeline.SOURCES)
+    found = MlflowClient().get_run(run_id).inputs.dataset_inputs
+    said = {(each.dataset.name, each.dataset.digest, each.tags[0].value) for each in found}
+    commit = stored_pipeline.COMMIT[:36]
+    evaluated = ("tuned,transfer", commit, "evaluation")
+    assert said == {("tuned", "microworld", "training"), evaluated}
+
+
+@nothing_lost
+@pytest.mark.parametrize("end", [KeyboardInterrupt(), SystemExit(129), TerminationSignal(15)])
+def test_an_interrupted_stage_has_not_failed(home: Path, end: BaseException) -> None:
+    runs: list[str] = []
+    with (  # noqa: PT012
+        pytest.raises(type(end)),
+        mlflow_runs.pipeline_run(PARAMS, "interrupted") as run_id,
+        mlflow_runs.stage_run(run_id, STAGES["merge"]) as live,
+    ):
+        runs.extend([run_id, live.run_id])
+        raise end
+    for killed in map(MlflowClient().get_run, runs):
+        assert killed.info.status == "KILLED"
+        assert "error" not in killed.data.tags
+    seen = lookup.look_up(runs[0], f"sqlite:///{home}/mlflow/mlflow.db", home)
+    assert seen == lookup.Seen("pipeline", "it was interrupted", False)
 
 
 def test_the_address_stays_in_this_process(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,11 +49,13 @@ class Until(Silent):
 
     def __init__(self, last: int):
         self.last, self.heard = last, list[tuple[str, int]]()
+        self.begun: tuple[int, int, str] | None = None  # what it hears first
 
     def metric(self, name: str, value: float, step: int) -> None:
         self.heard.append((name, step))
 
     def progress(self, done: int, total: int, unit: str) -> None:
+        self.begun = self.begun or (done, total, unit)
         if done == self.last:
             raise StoppedError
 
@@ -84,10 +86,12 @@ def test_a_resumed_tuning_ends_at_the_same_bytes(
     """Adapter, curves and the names of what was held out; checkpoints are at 3, 6, 9, ..."""
     whole = tune(tiny_expert, samples_dir, tmp_path / "whole", tmp_path / "w", Silent())
     scratch = tmp_path / "scratch"
+    cut, again = Until(last), Until(-1)
     with pytest.raises(StoppedError):
-        tune(tiny_expert, samples_dir, tmp_path / "cut", scratch, Until(last))
-    again = Until(-1)
+        tune(tiny_expert, samples_dir, tmp_path / "cut", scratch, cut)
     assert tune(tiny_expert, samples_dir, tmp_path / "again", scratch, again) == whole
+    assert cut.begun == (0, 30, "updates")
+    assert again.begun == ((last - 1) // 3 * 3, 30, "updates")
     losses = [step for name, step in again.heard if name == "loss"]
     assert losses == list(range(1, 31))
     assert ("validation_entropy", 0) in again.heard
@@ -198,8 +202,9 @@ def test_what_is_no_checkpoint_is_left_out(tmp_path: Path) -> None:
 def test_killed_at_random_moments_it_ends_at_the_same_bytes(
     tiny_expert: Path, samples_dir: Path, tmp_path: Path
 ) -> None:
-    """SIGKILL at ten random moments, often while a checkpoint is written. A try first says the
-    updates that it found, so a kill is 1 to 8 updates and up to 50 ms after these."""
+    """SIGKILL at ten random moments, often while a checkpoint is written. A try first says
+    where it goes on, then the updates that it found, so a kill is 1 to 8 updates and up to 50 ms
+    after these."""
     whole = tune(tiny_expert, samples_dir, tmp_path / "whole", tmp_path / "w", Silent())
     dice, scratch = random.Random(5), tmp_path / "scratch"
     killed = 0
@@ -212,7 +217,7 @@ def test_killed_at_random_moments_it_ends_at_the_same_bytes(
             if killed < KILLS:
                 found = last_good_checkpoint(scratch)
                 known = 0 if found is None else int(found.name[11:])
-                for _ in range(min(29, known + dice.randint(1, 8))):
+                for _ in range(1 + min(29, known + dice.randint(1, 8))):
                     child.stdout.readline()
                 time.sleep(dice.random() * 0.05)
                 child.send_signal(signal.SIGKILL)
