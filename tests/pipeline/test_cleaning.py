@@ -1,27 +1,22 @@
 """What a store holds, what may go of it, and that what stays is whole."""
 
-import json
 import os
 import random
-import shutil
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import stored_pipeline
 from checkout import PATHS
-from command_line import call
 
-from lightreasoner.errors import ArtifactError
 from lightreasoner.pipeline import cleaning, contents
 from lightreasoner.pipeline.cleaning import FEEDS, LATELY, Needed
-from lightreasoner.pipeline.graph import GRAPH, STAGES, external_inputs
+from lightreasoner.pipeline.graph import STAGES, external_inputs
 from lightreasoner.pipeline.store import Job, Outcome, Store, note_inputs
 from lightreasoner.presets import PRESETS
-from lightreasoner.storage import artifacts, in_use
+from lightreasoner.storage import in_use
 from lightreasoner.storage.artifacts import Artifact
 
 KILLED = """
@@ -57,34 +52,6 @@ DAY = 86400.0
 NOW = time.time()
 
 
-@pytest.fixture(scope="module")
-def full(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Outcome]]:
-    """A home with a finished run's results, and these by stage."""
-    home = tmp_path_factory.mktemp("full")
-    return home, stored_pipeline.write_keyed(home, PRESETS["microworld"])
-
-
-@pytest.fixture
-def made(full: tuple[Path, dict[str, Outcome]], tmp_path: Path) -> dict[str, Outcome]:
-    """The same under `tmp_path`, last used 40 days ago."""
-    home, outcomes = full
-    shutil.copytree(home / "store", tmp_path / "store")
-    for path in (tmp_path / "store").glob("*/*"):
-        age(path, 40)
-
-    def moved(outcome: Outcome) -> Outcome:
-        path = tmp_path / outcome.artifact.path.relative_to(home)
-        return replace(outcome, artifact=replace(outcome.artifact, path=path))
-
-    return {name: moved(outcome) for name, outcome in outcomes.items()}
-
-
-def age(path: Path, days: float) -> None:
-    """Let a file, or folder, and all in it be as old."""
-    for each in (path, *path.rglob("*")):
-        os.utime(each, (NOW - days * DAY, NOW - days * DAY))
-
-
 def key(outcome: Outcome) -> str:
     return str(outcome.manifest["fingerprint"])
 
@@ -100,7 +67,7 @@ def half_done(home: Path, name: str, days: float, **inputs: str) -> Path:
     path = home / "work" / name
     (path / "shards").mkdir(parents=True)
     note_inputs(path, {what: Artifact(path, digest) for what, digest in inputs.items()})
-    age(path, days)
+    stored_pipeline.age(path, days)
     return path
 
 
@@ -193,85 +160,3 @@ def test_a_killed_removal_leaves_whole_results(tmp_path: Path, made: dict[str, O
         cleaning.carry_out(tmp_path, cleaning.plan(tmp_path, Needed(), NOW - DAY))
     assert len(contents.results(tmp_path)) == len(made)
     assert list((tmp_path / "work").iterdir()) == []
-
-
-@pytest.mark.parametrize("said", ["", "{", "[1]", '{"problems": {}}'])
-def test_work_whose_notes_are_damaged_is_work(tmp_path: Path, said: str) -> None:
-    work = half_done(tmp_path, "1" * 32, 0)
-    (work / "inputs.json").write_text(said)
-    (found,) = contents.work(tmp_path)
-    assert found.stage == contents.WORK
-
-
-def test_nothing_is_removed_while_another_process_uses_the_store(tmp_path: Path) -> None:
-    """One that only waits to use it waits until that is over."""
-    code = (
-        "import sys; from pathlib import Path; from lightreasoner.storage import in_use\n"
-        "print('asks', flush=True); in_use.hold(Path(sys.argv[1])); print('has it', flush=True)\n"
-        "input()"
-    )
-    command, env = [sys.executable, "-c", code, str(tmp_path)], os.environ | {"PYTHONPATH": PATHS}
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": env}
-    in_use.hold(tmp_path)
-    with in_use.alone(tmp_path), subprocess.Popen(command, **pipes) as other:
-        assert other.stdout is not None
-        assert other.stdin is not None
-        assert other.stdout.readline() == "asks\n"
-        with pytest.raises(subprocess.TimeoutExpired):
-            other.wait(0.2)
-        other.kill()
-    with subprocess.Popen(command, **pipes) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() + other.stdout.readline() == "asks\nhas it\n"
-        with (
-            pytest.raises(ArtifactError, match="uses the store; let it end"),
-            in_use.alone(tmp_path),
-        ):
-            raise AssertionError
-        other.kill()
-    with in_use.alone(tmp_path):
-        pass
-
-
-def test_files_that_others_share_free_nothing(tmp_path: Path, made: dict[str, Outcome]) -> None:
-    entry = made["finetune"].artifact.path.parent
-    alone = contents.freed([entry])
-    artifacts.place(made["finetune"].artifact, tmp_path / "data" / "adapter")
-    files = sum(file.stat().st_blocks for file in artifacts.files_under(entry / "payload"))
-    assert contents.freed([entry]) == alone - contents.BLOCK * files
-    use = contents.disk_use(tmp_path)
-    folders = [tmp_path / "data", tmp_path / "data" / "adapter"]
-    assert use["data"] == contents.BLOCK * sum(folder.stat().st_blocks for folder in folders)
-    assert use["store/finetune"] >= contents.BLOCK * files
-
-
-def test_ls_du_and_show(tmp_path: Path, made: dict[str, Outcome]) -> None:
-    """For machines they say the same in bytes; a result of which much is not known, too."""
-    home = ("--home", str(tmp_path))
-    found = json.loads(call("store", "ls", "--json", *home).stdout)
-    assert {each["key"] for each in found} == set(map(key, made.values()))
-    entry = made["merge"].artifact.path.parent
-    (size,) = [each["bytes"] for each in found if each["stage"] == "merge"]
-    assert size == sum(file.stat().st_size for file in artifacts.files_under(entry))
-    lines = call("store", "ls", "evaluate-base", *home).stdout.splitlines()
-    assert [line.split()[:2] for line in lines[1:]] == [
-        ["evaluate_base", key(made["evaluate_base"])[:12]]
-    ]
-    assert max(map(len, lines)) <= 80
-    use = json.loads(call("store", "du", "--json", *home).stdout)
-    assert use["total"] == sum(size for name, size in use.items() if name != "total")
-    assert {f"store/{stage.name}" for stage in GRAPH} <= use.keys()
-    shown = call("store", "show", key(made["score"])[:10], *home).stdout
-    assert f"from trajectories: generate {key(made['generate'])[:12]}" in shown
-    assert "payload/steps.parquet" in shown
-    manifest = json.loads(call("store", "show", key(made["score"]), "--json", *home).stdout)
-    assert manifest["manifest"] == made["score"].manifest
-    (made["score"].artifact.path.parent / "manifest.json").write_text("{}")
-    assert "damaged" in call("store", "show", key(made["score"]), *home).stdout
-
-
-@pytest.mark.parametrize(("given", "said"), [("", "begins 9 results"), ("zz", "no result 'zz'")])
-def test_a_key_names_one_result(
-    given: str, said: str, tmp_path: Path, made: dict[str, Outcome]
-) -> None:
-    assert said in call("store", "show", given, "--home", str(tmp_path)).stderr
