@@ -93,7 +93,15 @@ def _clean(home: Path, keep_runs: int, before: float, dry_run: bool) -> dict[str
     database = environment.prefect_database()
     own = database if isinstance(database, Path) else home / "none"  # others may share a server's
     in_prefect = prefect_history.ended(own, before, {each.prefect for each in runs})
-    freed = planned.freed() + contents.freed(in_mlflow.folders())
+    found = {
+        "dry_run": dry_run,
+        "removed": [each.as_tree() for each in planned.goes],
+        "unfinished": list(map(str, planned.left)),
+        "flow_runs": in_prefect,
+        "mlflow": {"runs": list(in_mlflow.runs), "models": list(in_mlflow.models)},
+        "bytes": contents.freed([*planned.paths(), *in_mlflow.folders()]),
+        "kept": cleaning.counts(planned.stays),
+    }
     if not dry_run:
         cleaning.carry_out(home, planned)
         deleted.remove(uri, in_mlflow)
@@ -101,15 +109,7 @@ def _clean(home: Path, keep_runs: int, before: float, dry_run: bool) -> dict[str
             prefect_history.remove(in_prefect)
         for file in (own, Path(uri.removeprefix("sqlite:///"))):
             prefect_history.shrink(file)
-    return {
-        "dry_run": dry_run,
-        "removed": [each.as_tree() for each in planned.goes],
-        "unfinished": list(map(str, planned.left)),
-        "flow_runs": in_prefect,
-        "mlflow": {"runs": list(in_mlflow.runs), "models": list(in_mlflow.models)},
-        "bytes": freed,
-        "kept": cleaning.counts(planned.stays),
-    }
+    return found
 
 
 def _locked() -> set[str]:

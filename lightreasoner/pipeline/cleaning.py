@@ -39,9 +39,9 @@ class Plan:
     stays: dict[str, str]  # by path
     left: list[Path]
 
-    def freed(self) -> int:
-        """Bytes of the disk that are free afterwards."""
-        return contents.freed([*(each.path for each in self.goes), *self.left])
+    def paths(self) -> list[Path]:
+        """All that goes."""
+        return [*(each.path for each in self.goes), *self.left]
 
 
 def plan(home: Path, needed: Needed, before: float) -> Plan:

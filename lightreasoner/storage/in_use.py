@@ -51,19 +51,23 @@ def alone(home: Path) -> Iterator[None]:
         held = _held.get(home)
         handle = _opened(home) if held is None else held
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _refuse_others(handle, home)
             yield
-        except BlockingIOError:
-            place = home / "store" / "locks" / NAME
-            raise ArtifactError(
-                f"{home}: a run, or another command, uses the store; let it end, or stop it, then "
-                f"say this again (`fuser {place}` names its processes)"
-            ) from None
         finally:
             if held is None:
                 os.close(handle)
             else:
                 _share(handle, home)
+
+
+def _refuse_others(handle: int, home: Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ArtifactError(
+            f"{home}: a run, or another command, uses the store; let it end, or stop it, then say "
+            f"this again (`fuser {home / 'store' / 'locks' / NAME}` names its processes)"
+        ) from None
 
 
 def _opened(home: Path) -> int:

@@ -61,4 +61,4 @@ def _add(found: Versions, version: ModelVersion) -> None:
         elif kind == "digest":
             found.digests.add(value)
     found.models.add(version.model_id or str(version.source).removeprefix("models:/"))
-    found.runs |= {run for run in (version.run_id, version.tags.get("pipeline_run")) if run}
+    found.runs.update(filter(None, (version.run_id, version.tags.get("pipeline_run"))))
