@@ -16,8 +16,6 @@ from flows.servers import local
 from lightreasoner import untrusted
 from lightreasoner.errors import ArtifactError, ConfigError
 from lightreasoner.formatting import byte_count
-from lightreasoner.pipeline import cleaning, contents
-from lightreasoner.pipeline.cleaning import Needed
 from lightreasoner.storage import artifacts, digests, in_use
 from lightreasoner.untrusted import printable_line, shown
 
@@ -74,6 +72,7 @@ def _age(text: str) -> int:
 def _clean(home: Path, keep_runs: int, before: float, dry_run: bool) -> dict[str, Any]:
     """Find what may go, and remove it unless `dry_run`; what became of it, as a tree."""
     from flows.servers import prefect_history
+    from lightreasoner.pipeline import cleaning, contents
     from tasks.registry import needs
     from tasks.tracking import deleted, mlflow_runs
 
@@ -82,7 +81,7 @@ def _clean(home: Path, keep_runs: int, before: float, dry_run: bool) -> dict[str
     versions = needs.of_versions({uri, mlflow_runs.registry()})
     known = records.newest_first(home)
     runs = [each for at, each in enumerate(known) if at < keep_runs or each.finished >= before]
-    needed = Needed()
+    needed = cleaning.Needed()
     needed.add("registered", versions.keys, versions.digests)
     for run in runs:
         needed.add("a run", run.fingerprints.values(), run.digests.values())
@@ -129,6 +128,8 @@ def _locked() -> set[str]:
 def _in_place(home: Path) -> set[str]:
     """Digests of the folders that commands put results in, and replace by other results of the
     store alone."""
+    from lightreasoner.pipeline import contents
+
     found = set()
     for path in contents.placed(home):
         with contextlib.suppress(ArtifactError):  # what cannot be read is no result

@@ -21,16 +21,19 @@ def ended(database: Path, before: float, kept: Collection[str]) -> list[str]:
 
     A run that has no end, such as a killed one that nobody watched, stays.
     """
-    if not database.exists():
-        return []
     moment = datetime.fromtimestamp(before, UTC).replace(tzinfo=None).isoformat(" ")
-    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as opened:
-        rows = opened.execute(
-            "SELECT id FROM flow_run WHERE end_time < ? AND state_type IN "
-            "('COMPLETED', 'FAILED', 'CRASHED', 'CANCELLED')",
-            [moment],
-        )
-        ids = [str(UUID(row[0])) for row in rows]
+    ids: list[str] = []
+    if database.exists():
+        with (
+            suppress(sqlite3.OperationalError),  # it has no tables yet
+            closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as opened,
+        ):
+            rows = opened.execute(
+                "SELECT id FROM flow_run WHERE end_time < ? AND state_type IN "
+                "('COMPLETED', 'FAILED', 'CRASHED', 'CANCELLED')",
+                [moment],
+            )
+            ids = [str(UUID(row[0])) for row in rows]
     return [each for each in ids if each not in kept]
 
 
