@@ -92,7 +92,7 @@ def _clean(home: Path, keep_runs: int, before: float, dry_run: bool) -> dict[str
     database = environment.prefect_database()
     own = database if isinstance(database, Path) else home / "none"  # others may share a server's
     in_prefect = prefect_history.ended(own, before, {each.prefect for each in runs})
-    found = {
+    found: dict[str, Any] = {
         "dry_run": dry_run,
         "removed": [each.as_tree() for each in planned.goes],
         "unfinished": list(map(str, planned.left)),
