@@ -59,6 +59,8 @@ def find(
 
 def remove(uri: str, found: Deleted) -> None:
     """Remove files, then rows: where that is cut short, both are found again."""
+    if not (found.runs or found.models):
+        return  # where there is no database, MLflow would make one
     store = _store(uri)
     for run, place in found.runs.items():
         get_artifact_repository(place).delete_artifacts()

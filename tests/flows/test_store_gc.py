@@ -178,6 +178,17 @@ def test_what_is_not_known_to_be_free_stays(
     assert there(home) == before
 
 
+def test_a_home_without_databases_gets_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LIGHTREASONER_HOME", str(tmp_path))
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+    results = keys(run(tmp_path, 40))
+    assert {each["key"] for each in gc()["removed"]} == results
+    assert not {"mlflow", "prefect"} & {path.name for path in tmp_path.iterdir()}
+
+
 @pytest.mark.parametrize("age", ["", "30", "d", "-1d", "1y", "٣d", "1000000000d"])
 def test_an_age_that_is_none_is_refused(age: str) -> None:
     (said,) = faults(call("store", "gc", "--older-than", age))
