@@ -11,6 +11,7 @@ from lightreasoner.errors import ArtifactError
 from lightreasoner.pipeline.graph import GRAPH, STAGES, Inputs, Stage, external_inputs, walk
 from lightreasoner.pipeline.store import Job, Outcome, Store
 from lightreasoner.progress import TerminalBar
+from lightreasoner.storage import in_use
 from lightreasoner.storage.artifacts import Artifact
 from tasks.registry import gate, versions
 from tasks.tracking import mlflow_runs
@@ -52,6 +53,7 @@ def _evaluate_champion(home: Path, run: str, job: Job) -> Outcome:
 
 def stored_outcomes(params: Params, home: Path) -> dict[str, Outcome]:
     """The outcome of every stage for these parameters, from the store. Raises ArtifactError."""
+    in_use.hold(home)
     store, outcomes = Store(home), dict[str, Outcome]()
 
     def look_up(stage: Stage, inputs: Inputs) -> Artifact:

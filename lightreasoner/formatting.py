@@ -92,6 +92,14 @@ def number(value: float | None) -> str:
     return NONE if value is None else f"{value:,.3g}"
 
 
+def byte_count(size: float) -> str:
+    """`1.4 GB` of 1,400,000,000 bytes."""
+    if size < 1000:
+        return f"{size:.0f} B"
+    power = min(next(n for n in range(1, 9) if size < 999.95 * 1000**n), 4)
+    return f"{size / 1000**power:,.1f} {'kMGT'[power - 1]}B"
+
+
 def accuracy_rows(tables: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """A row per problem set, under ACCURACY_HEADINGS; n counts problems.
 

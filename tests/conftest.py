@@ -49,6 +49,7 @@ LONGEST = (
 TOGETHER = {
     "test_sweep": "test_pipeline",  # one Prefect server
     "test_rounds_flow": "test_pipeline",
+    "test_prefect_history": "test_pipeline",
     "test_evaluate_command": "test_openai_engine",  # one `transformers serve`
     "test_fuzz_form": "test_form",  # Prefect's import
 }

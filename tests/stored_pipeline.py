@@ -1,6 +1,8 @@
 """A finished pipeline in a store, written by hand: small payloads of the real formats."""
 
 import json
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +127,13 @@ def _write_entry(stage: Stage, entry: Path, known: dict[str, Any]) -> None:
     manifest = {**known, **cost, "digest": artifacts.digest(payload), "sha256": sums}
     (entry / "metrics.jsonl").touch()
     write_manifest(entry, manifest)
+
+
+def age(path: Path, days: float) -> None:
+    """Let a file, or folder, and all in it be as old."""
+    then = time.time() - days * 86400
+    for each in (path, *path.rglob("*")):
+        os.utime(each, (then, then))
 
 
 def read(home: Path) -> dict[str, Outcome]:

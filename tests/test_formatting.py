@@ -169,3 +169,12 @@ def test_it_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout == "[]\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (999_949, "999.9 kB"), (999_950, "1.0 MB"),
+     (1_449_000_000, "1.4 GB"), (14.2e15, "14,200.0 TB")],
+)  # fmt: skip
+def test_sizes_read_as_disks_are_sold(size: float, said: str) -> None:
+    assert formatting.byte_count(size) == said

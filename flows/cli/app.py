@@ -17,7 +17,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from flows import environment
-from flows.cli import publish, runs
+from flows.cli import publish, runs, store
 from flows.dvc import program
 from flows.results import records
 from flows.servers import local, own_prefect, up
@@ -51,7 +51,8 @@ def main() -> None:
         program.end_with_dvc()
     with_store = [*map(options.command_name, STAGES.values()), "pair", "plan"]
     own = {"home": str(home)}
-    given = {**dict.fromkeys(with_store, own), "store": {"push": own, "pull": own}}
+    of_store = dict.fromkeys(("ls", "du", "show", "push", "pull"), own)
+    given = {**dict.fromkeys(with_store, own), "store": of_store}
     application()(prog_name="lightreasoner", default_map=given)
 
 
@@ -71,7 +72,7 @@ def _end(number: int, _frame: FrameType | None) -> NoReturn:
 
 def application() -> typer.Typer:
     """A new command line with all commands."""
-    app = pure.application(samples_diff=publish.diff)
+    app = pure.application(samples_diff=publish.diff, store_gc=store.gc)
     groups: dict[str, tuple[Callable[..., None], ...]] = {
         options.PIPELINE: (run, compare, sweep, rounds, table1, controls),
         options.MODELS: (register, publish.publish, push),

@@ -22,7 +22,7 @@ from lightreasoner.config import Params
 from lightreasoner.errors import ArtifactError, ConfigError
 from lightreasoner.pipeline.graph import GRAPH, Inputs, Stage, external_inputs, walk
 from lightreasoner.pipeline.store import Job, Store
-from lightreasoner.storage import artifacts
+from lightreasoner.storage import artifacts, in_use
 from lightreasoner.storage.artifacts import Artifact
 from lightreasoner.storage.fingerprint import PACKAGE_DIR
 from lightreasoner.storage.outputs import DATA
@@ -51,6 +51,7 @@ def publish_run(record: Record, checkout: Path, home: Path, force: bool = False)
     PublishError, DvcError, RecordError, and what `external_inputs` raises; the checkout is then
     as it was.
     """
+    in_use.hold(home)
     params = record.values()
     if record.registered_model is None:
         raise PublishError(f"run {record.name!r}: its model was not registered; {AGAIN}")

@@ -80,8 +80,11 @@ class Commands(TyperGroup):
             raise RuntimeError("a file ended too early") from error  # click takes it for Ctrl-D
 
 
-def application(samples_diff: Callable[..., None] | None = None) -> typer.Typer:
-    """A new command line with the pure commands; `samples_diff` takes the place of that one."""
+def application(
+    samples_diff: Callable[..., None] | None = None, store_gc: Callable[..., None] | None = None
+) -> typer.Typer:
+    """A new command line with the pure commands; `samples_diff` takes the place of that one, and
+    `store_gc` is added to the store's."""
     written = {"evaluate": evaluate.evaluate}
 
     app = typer.Typer(
@@ -106,7 +109,7 @@ def application(samples_diff: Callable[..., None] | None = None) -> typer.Typer:
     sample_sets = samples.application(samples_diff)
     app.add_typer(sample_sets, name="samples", rich_help_panel=SAMPLE_SETS)
     app.command(rich_help_panel=MODELS)(adapter.adapter)
-    app.add_typer(store.application(), name="store", rich_help_panel=STORE)
+    app.add_typer(store.application(store_gc), name="store", rich_help_panel=STORE)
     return app
 
 

@@ -1,12 +1,18 @@
-"""`lightreasoner store`: the results of the store, to and from a place that machines share."""
+"""`lightreasoner store`: what results there are, and those of a place that machines share.
 
-from collections.abc import Iterator
-from typing import Annotated
+flows/cli/store.py adds `gc`, which asks MLflow what is needed.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any
 
 import typer
 
 from lightreasoner.cli.options import Home
 from lightreasoner.errors import ConfigError
+from lightreasoner.formatting import NONE, byte_count, print_table, rich_table
 from lightreasoner.pipeline.graph import STAGES
 from lightreasoner.storage import outputs
 from lightreasoner.storage.outputs import HOME
@@ -18,16 +24,107 @@ Place = Annotated[
 Stages = Annotated[
     list[str] | None, typer.Argument(metavar="[STAGE]...", help="Only of these; all by default.")
 ]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, sizes in bytes.")]
 
 
-def application() -> typer.Typer:
-    """The group of commands."""
+def application(gc: Callable[..., None] | None = None) -> typer.Typer:
+    """The group of commands; `gc` is one of them where it is given."""
     app = typer.Typer(
-        help="Share results with other machines.", no_args_is_help=True, rich_markup_mode=None
+        help="See, clean and share results.", no_args_is_help=True, rich_markup_mode=None
     )
-    for command in (push, pull):
+    commands: list[Callable[..., None]] = [ls, du, show, *([gc] if gc else []), push, pull]
+    for command in commands:
         app.command()(command)
     return app
+
+
+def ls(stages: Stages = None, json_: Json = False, home: Home = HOME) -> None:
+    """List results, and half-done work.
+
+    A line per result, the one last used first: its stage, its key, the size of its files, when it
+    was last made or taken, the seconds that it took.
+
+    Example: lightreasoner store ls merge
+    """
+    from lightreasoner.pipeline import contents
+
+    chosen = _known(stages) if stages else None
+    entries = contents.results(home) + ([] if chosen else contents.work(home))
+    found = [each.as_tree() for each in entries if not chosen or each.stage in chosen]
+    if json_:
+        _print_json(found)
+        return
+    headings = ("stage", "key", "size", "last used", "seconds")
+    print_table(rich_table(headings, [_row(each) for each in found]))
+
+
+def _row(found: dict[str, Any]) -> tuple[str, ...]:
+    seconds = NONE if found["seconds"] is None else f"{found['seconds']:,.1f}"
+    size = byte_count(found["bytes"])
+    return found["stage"], found["key"][:12], size, _day(found["used"]), seconds
+
+
+def du(json_: Json = False, home: Home = HOME) -> None:
+    """Show how much of the disk each part of home takes.
+
+    A file that several parts share by hard link counts once, the store's first.
+
+    Example: lightreasoner store du
+    """
+    from lightreasoner.pipeline import contents
+
+    parts = contents.disk_use(home)
+    if json_:
+        _print_json({**parts, "total": sum(parts.values())})
+        return
+    for name, size in [*parts.items(), ("total", sum(parts.values()))]:
+        typer.echo(f"{byte_count(size):>10}  {printable_line(name)}")
+
+
+def show(
+    key: Annotated[str, typer.Argument(metavar="KEY", help="A result's key, or how it begins.")],
+    json_: Json = False,
+    home: Home = HOME,
+) -> None:
+    """Show what a result was made from, and its files.
+
+    For every input the result of the store that is the same.
+
+    Example: lightreasoner store show 1a2b3c
+    """
+    from lightreasoner.pipeline import contents
+
+    entry = contents.named(home, key)
+    known = {each.digest: f"{each.stage} {each.key[:12]}" for each in contents.results(home)}
+    files = {
+        file.relative_to(entry.path).as_posix(): file.lstat().st_size
+        for file in sorted(entry.path.rglob("*"))
+        if not file.is_dir()
+    }
+    if json_:
+        _print_json({**entry.as_tree(), "manifest": entry.manifest, "files": files})
+        return
+    state = "" if entry.digest else "  damaged: its stage makes it again"
+    lines = [f"{entry.stage}  {entry.key}{state}", f"  {entry.path}"]
+    lines.append(f"  {byte_count(entry.size)}, last used {_day(entry.used)}")
+    if entry.digest:
+        said = entry.manifest
+        lines.append(
+            f"  made {_day(said['started'])} in {said['seconds']:,.1f} s on {said['device']}"
+        )
+        lines.append(f"  digest {entry.digest}")
+    lines += [f"  from {name}: {known.get(of, of)}" for name, of in entry.inputs.items()]
+    lines += [f"  {name}: {value}" for name, value in entry.manifest.get("config", {}).items()]
+    lines += [f"  {byte_count(size):>10}  {name}" for name, size in files.items()]
+    typer.echo("\n".join(map(printable_line, lines)))
+
+
+def _day(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
+
+
+def _print_json(tree: Any) -> None:
+    typer.echo(json.dumps(tree, indent=1))
 
 
 def push(remote: Place, stages: Stages = None, home: Home = HOME) -> None:

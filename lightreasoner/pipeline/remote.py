@@ -21,7 +21,7 @@ from typing import Any
 from lightreasoner.errors import ArtifactError, ConfigError, DiskFullError, LightReasonerError
 from lightreasoner.pipeline.graph import STAGES, Stage
 from lightreasoner.pipeline.store import Store, check_manifest, read_manifest, seal_entry
-from lightreasoner.storage import artifacts, places
+from lightreasoner.storage import artifacts, in_use, places
 from lightreasoner.untrusted import listed, one_line, shown
 
 SUFFIXES = {
@@ -58,6 +58,7 @@ class Remote:
 
         Yields a line for each result, and whether the place has it now. Raises ArtifactError.
         """
+        in_use.hold(home)
         for name in stages:
             for entry in sorted((home / "store" / name).glob("[0-9a-f]*")):
                 with self._reached(home):

@@ -5,6 +5,7 @@
                                                        its own sha256 and that of the curves
                                       /metrics.jsonl   the curves that the stage reported
     <home>/work/<fingerprint>/                         work in progress, kept for a resume
+                              inputs.json              the digests of what it reads, by name
 
 A lock (flock) per fingerprint lets all who want the same result at once compute it once; a killed
 holder's lock is gone with it. The store decides what is cached, whichever driver asks: the driver
@@ -35,7 +36,7 @@ from lightreasoner.errors import ArtifactError
 from lightreasoner.inference.engine import identity
 from lightreasoner.pipeline.graph import STAGES, Stage, resolved
 from lightreasoner.progress import Watcher
-from lightreasoner.storage import artifacts, places
+from lightreasoner.storage import artifacts, in_use, places
 from lightreasoner.storage.artifacts import Artifact, Inputs, Workspace
 from lightreasoner.storage.fingerprint import (
     code_digest,
@@ -47,6 +48,7 @@ from lightreasoner.storage.fingerprint import (
 
 log = logging.getLogger(__name__)
 
+INPUTS = "inputs.json"
 MANIFEST_FIELDS = (
     "stage", "config", "inputs", "code", "commit", "packages", "device", "dtype", "digest",
     "started", "seconds", "peak_memory_mib", "curves",
@@ -197,7 +199,10 @@ class Store:
         """
         with self.lock(job.key):
             found = self.find(job)
-            if found:  # by who was killed between storing it and this
+            if found:
+                with contextlib.suppress(OSError):  # another user's
+                    os.utime(self.entry(job.stage, job.key))  # contents.py: when it was last used
+                # by who was killed between storing it and this
                 shutil.rmtree(self.home / "work" / job.key, ignore_errors=True)
             yield found
 
@@ -221,6 +226,7 @@ class Store:
         started, clock = time.time(), time.perf_counter()
         reset_peak_memory()
         try:
+            note_inputs(work, job.inputs)
             space = Workspace(payload, scratch, job.compute)
             with _Recorder(watcher, new / "metrics.jsonl", stage.name) as recorder:
                 made = stage.run(job.inputs, job.settings, space, recorder)
@@ -261,7 +267,11 @@ class Store:
 
     @contextlib.contextmanager
     def lock(self, key: str) -> Iterator[None]:
-        """Held by one process at a time, and by none once that is gone."""
+        """Held by one process at a time, and by none once that is gone.
+
+        From then on nothing is removed from the store until this process ends.
+        """
+        in_use.hold(self.home)
         with places.lock_file(places.folder(self.home, "store", "locks") / key) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
@@ -317,6 +327,13 @@ def read_curves(entry: Path) -> list[dict[str, Any]]:
     text = untrusted.read_text(entry / "metrics.jsonl", ArtifactError)
     points = [json.loads(line) for line in text.splitlines()]
     return [{name: point[name] for name in ("name", "value", "step")} for point in points]
+
+
+def note_inputs(work: Path, inputs: Inputs) -> None:
+    """Say in a folder of work in progress what it reads."""
+    places.discard(work / INPUTS)
+    tree = {name: artifact.digest for name, artifact in inputs.items()}
+    artifacts.write_text(work / INPUTS, json.dumps(tree) + "\n")
 
 
 def replay(entry: Path, watcher: Watcher) -> None:

@@ -15,6 +15,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+MARK = ".unfinished-"
+
 
 @contextlib.contextmanager
 def beside(path: Path) -> Iterator[Path]:
@@ -31,14 +33,28 @@ def beside(path: Path) -> Iterator[Path]:
 def clear(path: Path) -> None:
     """Remove what killed processes left beside `path`, as far as that can be done."""
     for left in path.parent.glob(f"{glob.escape(_prefix(path))}*"):
-        with contextlib.suppress(OSError):
-            handle = _lock(left, wait=False)
-            shutil.rmtree(left, ignore_errors=True)
-            os.close(handle)
+        remove_abandoned(left)
+
+
+def remove_abandoned(left: Path, dry_run: bool = False) -> bool:
+    """Whether nobody writes in a folder that `beside` made; it is removed then."""
+    try:
+        handle = _lock(left, wait=False)
+    except OSError:
+        return False
+    if not dry_run:
+        shutil.rmtree(left, ignore_errors=True)
+    os.close(handle)
+    return True
+
+
+def below(folder: Path) -> list[Path]:
+    """All that `beside` made below a folder, whether somebody writes there or not."""
+    return [path for path in folder.rglob(f".*{MARK}*") if path.is_dir() and not path.is_symlink()]
 
 
 def _prefix(path: Path) -> str:
-    return f".{path.name}.unfinished-"
+    return f".{path.name}{MARK}"
 
 
 def _locked(path: Path) -> tuple[Path, int]:

@@ -27,8 +27,8 @@ class Arm:
     rounds: int = 1
 
     def params(self, params: Params, seed: int) -> Params:
-        """What the arm runs with: the seed for problems, SFT's draws and tuning; all updates, however
-        far the model drifts, as in the paper."""
+        """What the arm runs with: the seed for problems, SFT's draws and tuning; all updates,
+        however far the model drifts, as in the paper."""
         seeds = [f"{section}.seed={seed}" for section in ("prepare", "generate", "sft", "finetune")]
         changed = config.changed(params, ["finetune.stop=none", *seeds, *self.changes])
         return methods.params_of(self.method, changed)

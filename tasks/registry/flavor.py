@@ -17,6 +17,7 @@ import platform
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from mlflow import MlflowClient
 from mlflow.models import Model, ModelSignature
@@ -25,6 +26,7 @@ from mlflow.types.schema import ColSpec, Schema
 from lightreasoner import yaml12
 from lightreasoner.inference.model_files import check_weights
 from lightreasoner.storage import artifacts
+from lightreasoner.storage.artifacts import Artifact
 
 MODEL_DIR = "model"
 TOKENIZER_DIR = "components/tokenizer"
@@ -53,8 +55,27 @@ def upload(
     files = artifacts.files_under(directory) + artifacts.files_under(scratch)
     described.model_size_bytes = sum(file.stat().st_size for file in files)
     described.save(str(scratch / "MLmodel"))
-    client.log_model_artifacts(model_id, str(directory), MODEL_DIR)
+    give(client, model_id, directory, MODEL_DIR)
     client.log_model_artifacts(model_id, str(scratch))
+
+
+def give(client: MlflowClient, model_id: str, directory: Path, name: str) -> None:
+    """Put a result of the store among a logged model's files, in place of what is there by `name`.
+
+    On the store's disk that is by hard link: its files are read-only, and both the store and
+    lookup.py verify digests, so that damage, which both share, is noticed by either. Elsewhere
+    MLflow sends a copy. Raises ArtifactError, DiskFullError, and what MLflow raises.
+    """
+    if here := local_files(client, model_id):
+        artifacts.place(Artifact(directory, ""), here / name)
+    else:
+        client.log_model_artifacts(model_id, str(directory), name)
+
+
+def local_files(client: MlflowClient, model_id: str) -> Path | None:
+    """Where a logged model's files lie; None if that is not on this machine."""
+    location = urlsplit(client.get_logged_model(model_id).artifact_location)
+    return Path(unquote(location.path)) if location.scheme in ("", "file") else None
 
 
 def _describe(

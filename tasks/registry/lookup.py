@@ -2,7 +2,6 @@
 
 import re
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import mlflow
 from mlflow import MlflowClient
@@ -58,10 +57,9 @@ def _directory(version: ModelVersion, home: Path) -> Path:
     """The version's files where the registry keeps them, if that is here; else a copy."""
     client = MlflowClient()
     model_id = version.model_id or str(version.source).removeprefix(SCHEME)
-    location = urlsplit(client.get_logged_model(model_id).artifact_location)
-    here = Path(unquote(location.path)) / flavor.MODEL_DIR
-    if location.scheme in ("", "file") and here.is_dir():
-        return here
+    here = flavor.local_files(client, model_id)
+    if here and (here / flavor.MODEL_DIR).is_dir():
+        return here / flavor.MODEL_DIR
     copy = home / "models" / model_id
     if not (copy / flavor.MODEL_DIR).is_dir():
         new = copy.with_name(f"{model_id}.new")

@@ -9,6 +9,7 @@ digest from the moment it exists, so the earliest is the same for all.
 import contextlib
 import hashlib
 import json
+import logging
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -25,7 +26,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 from sqlalchemy.exc import SQLAlchemyError
 
 from lightreasoner.config import Params
-from lightreasoner.errors import LightReasonerError
+from lightreasoner.errors import ArtifactError, LightReasonerError
 from lightreasoner.inference import loading
 from lightreasoner.pipeline.graph import STAGES
 from lightreasoner.pipeline.store import Outcome
@@ -38,6 +39,8 @@ from tasks.tracking import measures, mlflow_runs, route
 DIGEST_TAG = "digest.model"
 REASON_TAG = "gate.reason"
 ADAPTER_DIR = "adapter"
+
+log = logging.getLogger(__name__)
 
 
 class RegistryError(LightReasonerError):
@@ -81,6 +84,7 @@ def _register(
         if not created:
             client.delete_model_version(name, own.version)
     if not created:
+        _mend(client, model, found)
         _bring_up_to_date(client, model, found, outcomes, params)
     client.set_registered_model_alias(name, alias, found.version)
     return Registered(name, str(found.version), alias, created)
@@ -103,7 +107,7 @@ def _unregistered(reason: str, model: Path) -> str:
     )
 
 
-def _unwritten(error: OSError, model: Path, location: str) -> Exception:
+def _unwritten(error: OSError | ArtifactError, model: Path, location: str) -> Exception:
     """The error of files that the registry could not be given."""
     if (full := artifacts.disk_full(error, Path(location))) is not error:
         return full
@@ -158,6 +162,32 @@ def _create(
     reference = {"name": version.name, "version": version.version}
     client.set_logged_model_tags(logged.model_id, {MLFLOW_MODEL_VERSIONS: json.dumps([reference])})
     return version
+
+
+def _mend(client: MlflowClient, model: Artifact, version: ModelVersion) -> None:
+    """Put the model's files back where a version's are gone or damaged on this machine.
+
+    Those that are the store's own, by hard link, were verified with it.
+    """
+    model_id = version.model_id or str(version.source).removeprefix("models:/")
+    here = flavor.local_files(client, model_id)
+    if here is None or not here.is_dir():
+        return
+    there = here / flavor.MODEL_DIR
+    if all(
+        _is_same(file, there / file.relative_to(model.path))
+        for file in artifacts.files_under(model.path)
+    ):
+        return
+    with contextlib.suppress(ArtifactError):
+        if artifacts.digest(there) == model.digest:
+            return
+    log.warning("%s: is damaged; putting version %s's files back", there, version.version)
+    flavor.give(client, model_id, model.path, flavor.MODEL_DIR)
+
+
+def _is_same(file: Path, other: Path) -> bool:
+    return other.exists() and file.samefile(other)
 
 
 def _bring_up_to_date(
@@ -219,7 +249,7 @@ def _log_model(
             _log_adapter(client, logged.model_id, outcomes["finetune"], params.models.expert)
     except BaseException as error:
         client.finalize_logged_model(logged.model_id, LoggedModelStatus.FAILED)
-        if isinstance(error, OSError):
+        if isinstance(error, OSError | ArtifactError):
             raise _unwritten(error, model.path, logged.artifact_location) from error
         raise
     return client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)

@@ -64,6 +64,13 @@ def test_every_command_has_help_with_an_example(name: str) -> None:
         assert "--set SECTION.KEY=VALUE" in result.stdout
 
 
+@pytest.mark.parametrize("name", ["ls", "du", "show", "gc", "push", "pull"])
+def test_every_command_of_the_store_has_help_with_an_example(name: str) -> None:
+    result = call("store", name, "--help")
+    assert result.exit_code == 0
+    assert f"Example: lightreasoner store {name}" in result.stdout
+
+
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_the_examples_name_real_parameters(name: str) -> None:
     words = EXAMPLES[name].split()

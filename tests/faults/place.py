@@ -101,9 +101,13 @@ class Place:
 
     def fork(self, stage: Stage, *options: str, **more: object) -> "Program":
         """The stage's command, forked from a process that has all imports behind it."""
+        return self.forked(command_name(stage), *options, **more)
+
+    def forked(self, *command: str, **more: object) -> "Program":
+        """The same of any command."""
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(IMPORTED)
-        arguments = ([command_name(stage), *options], self.folder, self.environment(**more))
+        arguments = (list(command), self.folder, self.environment(**more))
         process = context.Process(target=_become, args=arguments)
         process.start()
         return Program(self, process)

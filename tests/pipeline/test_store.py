@@ -356,8 +356,8 @@ def test_what_is_no_result_in_a_results_place_is_made_again(
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
-    "place", ["store/prepare", "store/locks", "store/locks/KEY", "work/KEY", "work/KEY/entry",
-              "work/KEY/shards"]
+    "place", ["store/prepare", "store/locks", "store/locks/KEY", "store/locks/in-use", "work/KEY",
+              "work/KEY/entry", "work/KEY/shards", "work/KEY/inputs.json"]
 )  # fmt: skip
 def test_what_lies_in_the_way_of_work_is_cleared(tmp_path: Path, place: str, kind: str) -> None:
     home = tmp_path / "home"

@@ -275,7 +275,10 @@ def _artifacts(version: str) -> Path:
     [
         (lambda files: shutil.rmtree(files), "its files cannot be read"),
         (lambda files: shutil.rmtree(files / "model"), "its files cannot be read"),
-        (lambda files: (files / "model" / "name.txt").write_text("c"), "its files have digest"),
+        (
+            lambda files: artifacts.write_text(files / "model" / "name.txt", "c"),
+            "its files have digest",
+        ),
     ],
 )
 def test_a_champion_whose_files_are_damaged_stays_and_it_is_said(

@@ -160,6 +160,46 @@ def _answer(process: "subprocess.Popen[str]") -> dict[str, Any]:
     return answer
 
 
+def _files_of(version: str) -> Path:
+    """Where the registry keeps a version's model."""
+    source = str(MlflowClient().get_model_version("micro", version).source)
+    logged = MlflowClient().get_logged_model(source.removeprefix("models:/"))
+    return Path(logged.artifact_location.removeprefix("file://")) / "model"
+
+
+def test_the_model_is_on_the_disk_once(
+    registered: tuple[versions.Registered, str], model: Artifact
+) -> None:
+    there = _files_of(registered[0].version)
+    for file in artifacts.files_under(model.path):
+        assert file.samefile(there / file.relative_to(model.path))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [shutil.rmtree, lambda files: artifacts.write_text(files / "config.json", "{}")],
+    ids=["gone", "changed"],
+)
+def test_damaged_files_of_a_version_are_put_back(
+    damage: Callable[[Path], None],
+    registered: tuple[versions.Registered, str],
+    outcomes: dict[str, Outcome],
+    model: Artifact,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """By who registers the same model again; whole ones of another inode stay."""
+    there = _files_of(registered[0].version)
+    damage(there)
+    again = versions.register_version(model, outcomes, PARAMS, None)
+    assert (again.version, again.created) == (registered[0].version, False)
+    assert artifacts.digest(there, anew=True) == model.digest
+    assert "is damaged; putting version 1's files back" in caplog.text
+    shutil.rmtree(there)
+    shutil.copytree(model.path, there)
+    versions.register_version(model, outcomes, PARAMS, None)
+    assert not (there / "config.json").samefile(model.path / "config.json")
+
+
 def test_a_version_names_everything_upstream(
     registered: tuple[versions.Registered, str], outcomes: dict[str, Outcome], model: Artifact
 ) -> None:
