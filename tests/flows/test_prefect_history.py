@@ -31,7 +31,7 @@ def test_runs_that_ended_go_with_all_that_is_theirs(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     """A kept one, one that has no end and a later one stay."""
-    (database,) = tmp_path_factory.getbasetemp().glob("prefect*/prefect.db")
+    (database,) = tmp_path_factory.getbasetemp().glob("prefect[0-9]/prefect.db")
     with get_client(sync_client=True) as client:
         gone, kept, running = (
             client.create_flow_run(nothing, state=state).id
