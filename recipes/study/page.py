@@ -112,7 +112,9 @@ def _row(name: str, seeds: Sequence[Tree], sets: Sequence[str]) -> tuple[str, ..
 
 
 def _range(values: Sequence[float], form: str) -> str:
-    """`76.7 (76.4 to 77.2)`: mean, least and most over the seeds."""
+    """`76.7 (76.4 to 77.2)`: mean, least and most over the seeds; none if one has none."""
+    if np.isnan(values).any():
+        return NONE
     mean, low, high = (form.format(each) for each in (np.mean(values), min(values), max(values)))
     return mean if low == high else f"{mean} ({low} to {high})"
 
