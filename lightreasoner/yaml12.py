@@ -12,6 +12,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.constructor import ConstructorError, SafeConstructor
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, ScalarNode
+from ruamel.yaml.representer import SafeRepresenter
 from ruamel.yaml.scanner import Scanner
 
 from lightreasoner import untrusted
@@ -68,6 +69,16 @@ class _Constructor(SafeConstructor):
 _Constructor.add_constructor(INTEGER, _Constructor.construct_integer)
 
 
+class _Representer(SafeRepresenter):
+    def represent_str(self, data: str) -> ScalarNode:
+        """Quoted where it begins with a colon, which in brackets the library cannot read back."""
+        style = '"' if data.startswith(":") else None
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+
+
+_Representer.add_representer(str, _Representer.represent_str)
+
+
 def load(text: str) -> Any:
     """What a text says, within the limits of untrusted.py and of at most VALUES.
 
@@ -86,6 +97,7 @@ def load(text: str) -> Any:
 def dump(value: Any, *, inline: bool = False) -> str:
     """A value as text that `load` reads as the same value; `inline`: on one line, in brackets."""
     yaml = YAML(typ="safe", pure=True)
+    yaml.Representer = _Representer
     yaml.default_flow_style = inline
     yaml.representer.sort_base_mapping_type_on_output = False
     yaml.allow_unicode = False  # else U+0085 would come back as a space

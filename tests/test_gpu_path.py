@@ -232,4 +232,4 @@ def test_an_update_waits_for_its_loss_and_the_gradients_norm(
         found, seen = tune("cuda", gpu)
     for one, other in zip(found, expected, strict=True):
         assert one == pytest.approx(other, rel=1e-4)
-    assert [after - before for before, after in pairwise(seen)] == [4, 4, 4]
+    assert [after - before for before, after in pairwise(seen)] == [4, 4, 4, 4]

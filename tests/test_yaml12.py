@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from checkout import ROOT
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lightreasoner import config, yaml12
@@ -128,6 +128,7 @@ def test_what_is_refused_is_said_in_a_line_with_its_place(text: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@example(value={":0": None}, inline=True)
 @given(value=VALUES, inline=st.booleans())
 def test_what_is_written_comes_back(value: Any, inline: bool) -> None:
     assert yaml12.load(yaml12.dump({"k": value}, inline=inline)) == {"k": value}

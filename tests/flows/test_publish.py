@@ -86,7 +86,8 @@ def call(home: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Result
 def test_a_run_is_published_and_its_samples_are_a_version(
     checkout: Path, home: Path, record: Record, params: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = artifacts.digest(home / "store")
+    stored = [home / "store" / name for name in record.digests]
+    before = [*map(artifacts.digest, stored)]
     result = call(home, monkeypatch, "publish")
     assert result.exit_code == 0, result.output
     first, second, third, last = result.stdout.splitlines()
@@ -102,7 +103,7 @@ def test_a_run_is_published_and_its_samples_are_a_version(
     }
     version = data / "registered" / "registered_model.json"
     assert json.loads(version.read_text(encoding="utf-8")) == MODEL
-    assert artifacts.digest(home / "store") == before
+    assert [*map(artifacts.digest, stored)] == before
     locked = yaml.safe_load((checkout / "dvc.lock").read_text(encoding="utf-8"))["stages"]
     assert locked["select"]["outs"][0]["md5"] == record.digests["select"]
     assert locked["select"]["params"]["params.yaml"]["select"]["beta"] == 0.5

@@ -14,7 +14,7 @@ from checkout import SHARED
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightreasoner.data.sources import problem_of_row
+from lightreasoner.data.reading import problem_of_row
 from lightreasoner.qwen_math.normalise import UNIT_WORDS
 from lightreasoner.qwen_math.toolkit import choice, extract, gold, is_equal, prediction
 
