@@ -32,7 +32,8 @@ def test_killed_at_a_change_of_the_disk(
     with ledger.trial("SIGKILL at a change of the disk", "store gc") as trial:
         place = undisturbed.place(tmp_path / "place", stage)
         for name in NAMES:
-            link(undisturbed.folder / name / ".lightreasoner" / "store", place.home / "store")
+            stored = Place(undisturbed.folder / name).home / "store" / name
+            link(stored, place.home / "store" / name)
         wanted = undisturbed.stored(NAMES)
         assert place.stored() == wanted
         clean = ("store", "gc", "--keep-runs", "0", "--older-than", "0h")
