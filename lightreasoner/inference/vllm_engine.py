@@ -169,7 +169,9 @@ class _Line:
         found.add_done_callback(lambda future: future.cancelled() or future.exception())
         waited: list[asyncio.Future[Any]] = [found, *self.watches]
         await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
-        if self.ended and found.done() and found.exception():
+        if found.done() and not found.exception():
+            return found.result()
+        if self.ended and found.done():
             await asyncio.wait(self.ended, timeout=PATIENCE)
         for watch in self.watches:
             if watch.done():

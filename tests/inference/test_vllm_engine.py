@@ -134,12 +134,12 @@ def test_each_draw_has_its_seed(tiny_expert: Path, tmp_path: Path) -> None:
 
 
 def test_what_a_lost_server_left_is_gone_on_from(tiny_expert: Path, tmp_path: Path) -> None:
-    """The first answers the five first prompts, then nothing; the next is asked for the rest."""
+    """The first answers the four first prompts, then nothing; the next is asked for the rest."""
     lost = threading.Event()
 
     def until_lost(answer: Any) -> Any:
         def limited(asked: Json) -> Json | None:
-            if "logprobs" not in asked and len(server.completions()) > 5:
+            if server.first_answered(4):
                 lost.set()
             return None if lost.is_set() else answer(asked)
 
@@ -247,7 +247,7 @@ def test_the_key_comes_from_a_file_and_is_never_shown(tiny_expert: Path, tmp_pat
 def test_a_server_of_our_own_that_dies_is_named_and_its_shards_are_kept(
     tiny_expert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It dies at its sixth completion, the first of which is the check; four make a shard."""
+    """It dies once four prompts are answered, which make a shard."""
     monkeypatch.setenv("LIGHTREASONER_VLLM_PYTHON", str(standin_vllm.python(tmp_path)))
     monkeypatch.setenv("STANDIN_PIDS", str(tmp_path / "pids"))
     monkeypatch.setenv("STANDIN", "dies")
