@@ -19,10 +19,10 @@ from lightreasoner import config
 from lightreasoner.cli.options import Overrides, ParamsFile
 from lightreasoner.data import problems, sources
 from lightreasoner.inference import loading
-from lightreasoner.inference.engine import identity
 from lightreasoner.pipeline.graph import external_inputs, resolved
 from lightreasoner.progress import Silent
 from lightreasoner.sampling import generate
+from lightreasoner.serving.identity import identity
 from lightreasoner.storage import artifacts, tables
 from lightreasoner.storage.artifacts import Inputs, Workspace
 from lightreasoner.storage.fingerprint import git_commit

@@ -25,7 +25,7 @@ PARAMS_OF = {
 MICROWORLD = "lightreasoner/microworld/models"
 NUMERIC = ["compute.device", "compute.dtype"]
 ENGINE = [f"compute.{name}" for name in ("engine", "endpoint_version", "endpoint_dtype")]
-"""What is in the key of text (`engine.identity`); whether there are endpoints follows from it."""
+"""What is in the key of text (serving/identity.py); whether there are endpoints follows from it."""
 
 
 def dvc_yaml() -> str:

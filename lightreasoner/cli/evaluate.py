@@ -224,8 +224,8 @@ def _connected(
     url: str, name: str | None, values: "Params", concurrency: int, key: str | None
 ) -> "Engine":
     """The server as an engine, if it answers and serves the model. Raises EndpointError."""
-    from lightreasoner.inference.openai_engine import Endpoint
     from lightreasoner.inference.prompts import stop_words
+    from lightreasoner.serving.openai_engine import Endpoint
 
     section = values.evaluate
     return Endpoint(

@@ -24,11 +24,13 @@ from lightreasoner.data.problems import BOX, Problem, trajectory_id
 from lightreasoner.data.reading import Reading
 from lightreasoner.grading.grade import grade
 from lightreasoner.grading.types import OUTCOMES, Answer, Grade
-from lightreasoner.inference import loading, prompts, vllm_engine
+from lightreasoner.inference import loading, prompts
 from lightreasoner.inference.drawing import draw_seed
-from lightreasoner.inference.engine import Completion, Engine, Response, identity
-from lightreasoner.inference.vllm_endpoint import Asked
+from lightreasoner.inference.engine import Completion, Engine, Response
 from lightreasoner.inference.worker_pool import crew
+from lightreasoner.serving import vllm_engine
+from lightreasoner.serving.identity import identity
+from lightreasoner.serving.vllm_endpoint import Asked
 from lightreasoner.storage import tables
 from lightreasoner.storage.artifacts import Artifact, Inputs, Workspace
 from lightreasoner.storage.shards import Shards

@@ -14,9 +14,10 @@ from lightreasoner.forecast.limits import least
 from lightreasoner.forecast.shapes import ITEM_BYTES, Shape
 from lightreasoner.forecast.sizes import Sizes
 from lightreasoner.forecast.work import Work
-from lightreasoner.inference import batching, vllm_engine
-from lightreasoner.inference.vllm_server import CACHE_SHARE
+from lightreasoner.inference import batching
 from lightreasoner.sampling import score
+from lightreasoner.serving import vllm_engine
+from lightreasoner.serving.vllm_server import CACHE_SHARE
 from lightreasoner.storage.shards import LARGEST_FLOP
 from lightreasoner.tuning import finetune, loss, validation
 

@@ -1,11 +1,8 @@
-"""Who writes a model's text: what an engine gives back, and what identifies it."""
+"""Who writes a model's text: what an engine is, and what it gives back."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
-
-if TYPE_CHECKING:
-    from lightreasoner.config import Compute
+from typing import Literal, Protocol
 
 
 @dataclass
@@ -42,18 +39,3 @@ class Engine(Protocol):
     def respond(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Response]:
         """One response per prompt, in the prompts' order; each draws by its own seed, if at all."""
         ...
-
-
-def identity(compute: "Compute") -> str:
-    """The engine as it enters fingerprints: its name, version and dtype.
-
-    Those of transformers are among the packages and settings of every fingerprint. Of endpoints it
-    is what the user declares, and marked as such. Raises EndpointError without a vLLM.
-    """
-    if compute.engine == "transformers":
-        return "transformers"
-    if compute.endpoints:
-        return f"vLLM {compute.endpoint_version}, {compute.endpoint_dtype}, endpoints"
-    from lightreasoner.inference.vllm_server import installed_version
-
-    return f"vLLM {installed_version(compute.device)}, {compute.dtype}"

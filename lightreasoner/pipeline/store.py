@@ -33,9 +33,9 @@ from safetensors import SafetensorError
 from lightreasoner import memory, untrusted
 from lightreasoner.config import Compute, Params, Section
 from lightreasoner.errors import ArtifactError
-from lightreasoner.inference.engine import identity
 from lightreasoner.pipeline.graph import STAGES, Stage, resolved
 from lightreasoner.progress import Watcher
+from lightreasoner.serving.identity import identity
 from lightreasoner.storage import artifacts, in_use, places
 from lightreasoner.storage.artifacts import Artifact, Inputs, Workspace
 from lightreasoner.storage.fingerprint import (

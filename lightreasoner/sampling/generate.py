@@ -14,13 +14,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lightreasoner.data import problems
-from lightreasoner.inference import loading, prompts, vllm_engine
+from lightreasoner.inference import loading, prompts
 from lightreasoner.inference.batching import shard_prompts
 from lightreasoner.inference.decode import decode
 from lightreasoner.inference.drawing import draw_seed
-from lightreasoner.inference.engine import Completion, identity
-from lightreasoner.inference.vllm_endpoint import Asked
+from lightreasoner.inference.engine import Completion
 from lightreasoner.inference.worker_pool import crew
+from lightreasoner.serving import vllm_engine
+from lightreasoner.serving.identity import identity
+from lightreasoner.serving.vllm_endpoint import Asked
 from lightreasoner.storage import artifacts, tables
 from lightreasoner.storage.artifacts import Inputs, Workspace
 from lightreasoner.storage.fingerprint import running_code

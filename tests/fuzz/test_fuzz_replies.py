@@ -11,7 +11,7 @@ import pytest
 from bounded_servers import Server, serving
 from fuzzing import ODD_TEXTS, damaged, damaged_tree
 
-from lightreasoner.inference.openai_engine import Endpoint
+from lightreasoner.serving.openai_engine import Endpoint
 
 GOOD = {
     "id": "x",

@@ -22,16 +22,16 @@ import standin_vllm
 
 from lightreasoner.config import Compute
 from lightreasoner.errors import EndpointError
-from lightreasoner.inference import vllm_server
-from lightreasoner.inference.engine import identity
 from lightreasoner.progress import Silent
+from lightreasoner.serving import vllm_server
+from lightreasoner.serving.identity import identity
 
 CPU = Compute(device="cpu", dtype="float32", engine="vllm")
 STAGE = """
 import sys, time
 from pathlib import Path
 from lightreasoner.config import Compute
-from lightreasoner.inference import vllm_server
+from lightreasoner.serving import vllm_server
 from lightreasoner.progress import Silent
 cpu = Compute(device="cpu", dtype="float32", engine="vllm")
 place = Path(sys.argv[1])

@@ -1,8 +1,8 @@
 """Runs a server until its caller is gone, then ends it with all its processes.
 
-    python -m lightreasoner.inference.vllm_guard     a JSON line on stdin: the command, its
-                                                     environment, its log and its folder,
-                                                     which goes with it
+    python -m lightreasoner.serving.vllm_guard     a JSON line on stdin: the command, its
+                                                   environment, its log and its folder,
+                                                   which goes with it
 
 The caller holds the other end of stdin: it closes with the caller, however that ends. vLLM's
 processes start others, some in sessions of their own; the orphans among them become this one's

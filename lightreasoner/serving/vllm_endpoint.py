@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 import httpx
 from pydantic import BaseModel, Field, StrictFloat, StrictInt, StrictStr
 
-from lightreasoner.inference.endpoint_errors import clipped
 from lightreasoner.inference.engine import Completion
-from lightreasoner.inference.openai_engine import Endpoint
+from lightreasoner.serving.endpoint_errors import clipped
+from lightreasoner.serving.openai_engine import Endpoint
 from lightreasoner.untrusted import shown
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ import pytest
 from bounded_servers import Speak, serving
 
 from lightreasoner.errors import EndpointError
-from lightreasoner.inference import endpoint_errors
-from lightreasoner.inference.openai_engine import Endpoint
+from lightreasoner.serving import endpoint_errors
+from lightreasoner.serving.openai_engine import Endpoint
 
 pytestmark = pytest.mark.timeout(60)
 BODY = json.dumps(

@@ -11,9 +11,9 @@ import standin_vllm
 from standin_vllm import Standin, choice, standing_in
 
 from lightreasoner.errors import EndpointError
-from lightreasoner.inference import vllm_endpoint
 from lightreasoner.inference.engine import Completion
-from lightreasoner.inference.vllm_endpoint import Asked, TokenEndpoint
+from lightreasoner.serving import vllm_endpoint
+from lightreasoner.serving.vllm_endpoint import Asked, TokenEndpoint
 
 ASKED = Asked([[3, 4], [5]], [7, 8], {90, 91}, 4, 0.0)
 

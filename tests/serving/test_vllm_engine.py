@@ -23,11 +23,12 @@ from lightreasoner.data import problems
 from lightreasoner.data.problems import Problem
 from lightreasoner.errors import EndpointError
 from lightreasoner.evaluation import evaluate
-from lightreasoner.inference import loading, vllm_engine
+from lightreasoner.inference import loading
 from lightreasoner.inference.decode import decode
 from lightreasoner.inference.transformers_engine import stop_word_ends
 from lightreasoner.progress import Silent
 from lightreasoner.sampling import generate
+from lightreasoner.serving import vllm_engine
 from lightreasoner.storage import artifacts, tables
 from lightreasoner.storage.artifacts import Workspace
 
@@ -217,7 +218,7 @@ def test_as_many_are_under_way_as_keep_a_server_busy(tiny_expert: Path, tmp_path
 
 FILES = """
 import resource
-from lightreasoner.inference.vllm_engine import connections
+from lightreasoner.serving.vllm_engine import connections
 resource.setrlimit(resource.RLIMIT_NOFILE, (200, {hard}))
 print(connections(500), resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 """

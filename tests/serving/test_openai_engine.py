@@ -25,7 +25,7 @@ from lightreasoner.errors import EndpointError
 from lightreasoner.inference import loading, prompts
 from lightreasoner.inference.decode import Completion, decode
 from lightreasoner.inference.engine import Engine, Response
-from lightreasoner.inference.openai_engine import Endpoint
+from lightreasoner.serving.openai_engine import Endpoint
 
 EXPERT = loading.MICROWORLD / "expert"
 QUESTIONS = [

@@ -16,10 +16,10 @@ import pyarrow as pa
 
 from lightreasoner import untrusted
 from lightreasoner.errors import EndpointError
-from lightreasoner.inference import vllm_server
 from lightreasoner.inference.engine import Completion
-from lightreasoner.inference.vllm_endpoint import Asked, TokenEndpoint
 from lightreasoner.inference.vocabulary import vocabulary_size
+from lightreasoner.serving import vllm_server
+from lightreasoner.serving.vllm_endpoint import Asked, TokenEndpoint
 from lightreasoner.storage.artifacts import Artifact, Workspace
 from lightreasoner.storage.shards import Piece
 

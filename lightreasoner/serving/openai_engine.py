@@ -22,7 +22,9 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, Field, StrictInt, StrictStr
 
 from lightreasoner.errors import EndpointError
-from lightreasoner.inference.endpoint_errors import (
+from lightreasoner.inference.engine import Response
+from lightreasoner.inference.prompts import cut
+from lightreasoner.serving.endpoint_errors import (
     START,
     clipped,
     excerpt,
@@ -30,8 +32,6 @@ from lightreasoner.inference.endpoint_errors import (
     fault,
     well_formed,
 )
-from lightreasoner.inference.engine import Response
-from lightreasoner.inference.prompts import cut
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -143,7 +143,7 @@ class Endpoint:
         import httpx
         from openai import AsyncOpenAI
 
-        from lightreasoner.inference.bounded_http import BoundedTransport
+        from lightreasoner.serving.bounded_http import BoundedTransport
 
         most = ANSWER_BYTES + TOKEN_BYTES * self.max_new_tokens
         transport = BoundedTransport(most, self.timeout, self.socket)
@@ -236,7 +236,7 @@ class Endpoint:
         """The bytes of an answer. Raises EndpointError."""
         from openai import APIError
 
-        from lightreasoner.inference.bounded_http import UnboundedError
+        from lightreasoner.serving.bounded_http import UnboundedError
 
         try:
             answer: bytes = (await request).content

@@ -121,7 +121,7 @@ def serving(
             )
         log.parent.mkdir(parents=True, exist_ok=True)
         log.unlink(missing_ok=True)
-        guard = processes.start("lightreasoner.inference.vllm_guard")
+        guard = processes.start("lightreasoner.serving.vllm_guard")
         try:
             command = _command(model, name, rows, tokens, compute, door)
             asked = [command, _environment(), str(log), folder]

@@ -18,13 +18,14 @@ from transformers import AutoModelForCausalLM
 from lightreasoner.config import Compute
 from lightreasoner.data import microworld
 from lightreasoner.errors import EndpointError
-from lightreasoner.inference import loading, prompts, vllm_engine, vllm_server
+from lightreasoner.inference import loading, prompts
 from lightreasoner.inference.decode import decode
 from lightreasoner.inference.engine import Completion
 from lightreasoner.inference.transformers_engine import stop_word_ends
-from lightreasoner.inference.vllm_endpoint import Asked, TokenEndpoint
 from lightreasoner.inference.vocabulary import vocabulary_size
 from lightreasoner.progress import Silent
+from lightreasoner.serving import vllm_engine, vllm_server
+from lightreasoner.serving.vllm_endpoint import Asked, TokenEndpoint
 from lightreasoner.storage import artifacts
 
 pytestmark = [
@@ -132,7 +133,8 @@ STAGE = """
 import sys, time
 from pathlib import Path
 from lightreasoner.config import Compute
-from lightreasoner.inference import loading, vllm_server
+from lightreasoner.inference import loading
+from lightreasoner.serving import vllm_server
 from lightreasoner.progress import Silent
 cpu = Compute(device="cpu", dtype="float32", engine="vllm")
 expert = loading.MICROWORLD / "expert"
