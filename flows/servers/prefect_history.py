@@ -51,8 +51,8 @@ async def _remove(ids: list[UUID]) -> None:
     from prefect.server.services import db_vacuum
 
     db = provide_database_interface()
-    for start in range(0, len(ids), BATCH):
-        async with db.session_context(begin_transaction=True) as session:
+    for start in range(0, len(ids), BATCH):  # each takes the lock first: it reads, then writes
+        async with db.session_context(begin_transaction=True, with_for_update=True) as session:
             await models.flow_runs.delete_flow_runs(session, ids[start : start + BATCH])  # type: ignore[attr-defined]
     await db_vacuum.vacuum_orphaned_logs(db=db)
     await db_vacuum.vacuum_orphaned_artifacts(db=db)
