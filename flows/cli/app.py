@@ -17,7 +17,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from flows import environment
-from flows.cli import publish, runs, store
+from flows.cli import init, publish, runs, store
 from flows.dvc import program
 from flows.results import records
 from flows.servers import local, own_prefect, up
@@ -74,7 +74,7 @@ def application() -> typer.Typer:
     """A new command line with all commands."""
     app = pure.application(samples_diff=publish.diff, store_gc=store.gc)
     groups: dict[str, tuple[Callable[..., None], ...]] = {
-        options.PIPELINE: (run, compare, sweep, rounds, table1, controls),
+        options.PIPELINE: (init.init, run, compare, sweep, rounds, table1, controls),
         options.MODELS: (register, publish.publish, push),
         options.SERVERS: (serve, down, status, sync),
     }

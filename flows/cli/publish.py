@@ -32,7 +32,8 @@ def publish(
     """Put a finished run's parameters and results under DVC.
 
     params.yaml, DVC's data and dvc.lock become those of the run, so that `dvc repro` has nothing
-    to do; everything is taken from the store, and no model is loaded. Run it in the checkout.
+    to do; everything is taken from the store, and no model is loaded. Run it in the checkout, or in
+    the project.
 
     Example: lightreasoner publish "microworld beta=0.5 1a2b3c"
     """

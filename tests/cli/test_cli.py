@@ -36,7 +36,7 @@ COMMANDS = [options.command_name(stage) for stage in STAGES.values()]
 FLOWS = ["run", "compare", "sweep", "rounds", "table1", "controls", "register", "up", "plan"]
 OTHERS = [
     "preset", "prompts", "grade", "explain", "push", "publish", "down", "status",
-    "sync", "adapter",
+    "sync", "adapter", "init",
 ]  # fmt: skip
 CONSOLE = "from flows.cli.console import main; main()"
 
