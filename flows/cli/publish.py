@@ -12,6 +12,7 @@ from flows import environment
 from flows.dvc import versions
 from flows.servers import local
 from lightreasoner.cli import samples
+from lightreasoner.cli.options import AsJson
 
 SHOWN = 5
 
@@ -67,6 +68,7 @@ def diff(
     ],
     second: Annotated[str, typer.Argument(metavar="SECOND", help="Another one.")],
     tolerance: samples.Tolerance = 0.0,
+    as_json: AsJson = False,
 ) -> None:
     """Print how two sample sets differ.
 
@@ -82,4 +84,4 @@ def diff(
             versions.directory(name, checkout, Path(scratch) / place)
             for name, place in ((first, "first"), (second, "second"))
         )
-        samples.show_difference(one, other, f"{first} and {second}", tolerance)
+        samples.show_difference(one, other, f"{first} and {second}", tolerance, as_json)
