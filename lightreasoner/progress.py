@@ -50,7 +50,7 @@ class _RateColumn(TextColumn):
 
 
 class TerminalBar:
-    """A bar with rate and time left on stderr; silent where that is no terminal, or if `--quiet`."""
+    """A bar with rate and time left on stderr; silent where that is no terminal, or told to be."""
 
     def __init__(self, title: str):
         is_told = logging.getLogger("lightreasoner").isEnabledFor(logging.INFO)
