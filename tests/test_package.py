@@ -1,6 +1,7 @@
 """What an installation without the checkout has: all that the packages read and import."""
 
 import ast
+import functools
 import importlib.metadata
 import sys
 import tomllib
@@ -53,6 +54,9 @@ def brought(requirements: Iterable[str]) -> set[str]:
     return found
 
 
+packages = functools.cache(importlib.metadata.packages_distributions)
+
+
 def imported(rings: Iterable[str]) -> set[str]:
     """What files of these rings import from outside, by top name."""
     names: set[str] = set()
@@ -77,7 +81,7 @@ def test_what_is_imported_is_asked_for(rings: Collection[str], extras: Collectio
     project = PYPROJECT["project"]
     asked = [*project["dependencies"], *(
         each for extra in extras for each in project["optional-dependencies"][extra])]  # fmt: skip
-    there, owners = brought(asked), importlib.metadata.packages_distributions()
+    there, owners = brought(asked), packages()
     missing = {
         name for name in imported(rings)
         if not there & set(map(canonicalize_name, owners.get(name, ())))
