@@ -112,7 +112,7 @@ LOCK = uv pip compile --quiet --universal --python-version 3.11 --fork-strategy 
 	--generate-hashes --no-emit-index-url --no-emit-find-links \
 	--custom-compile-command "make lock"
 lock:
-	$(LOCK) $(ARGS) pyproject.toml --extra dev --extra docs --extra ray --no-emit-package torch -o requirements.lock
+	$(LOCK) $(ARGS) pyproject.toml --extra pipeline --extra dev --extra docs --extra ray --no-emit-package torch -o requirements.lock
 	$(LOCK) $(ARGS) requirements-dvc.in -o requirements-dvc.lock
 
 # Removes the environments and the tools' caches; results (.lightreasoner/) stay.

@@ -1,7 +1,7 @@
 """The deployments: what Prefect's interface offers to start, each with a form.
 
 `lightreasoner up` serves them (`serve`, as a process of its own); `prefect deploy --all` makes the
-same ones for a work pool (prefect.yaml at the top of the checkout, which calls `read_form`).
+same ones for a work pool (prefect.yaml at the top of the checkout or project calls `read_form`).
 """
 
 import os

@@ -28,6 +28,9 @@ from lightreasoner.processes import PATIENT
 from lightreasoner.repeatable import CUBLAS
 
 ROOT = Path(__file__).parents[1]
+PROJECT = ("params.yaml", "dvc.yaml")
+"""What makes a folder a project where the code is no checkout; `lightreasoner init` writes it."""
+
 LOGIN = "prefect-login"
 OWN_PREFECT = "LIGHTREASONER_OWN_PREFECT"
 
@@ -97,15 +100,24 @@ BOUNDED = {
 
 
 def home() -> Path:
-    """LIGHTREASONER_HOME, else `.lightreasoner` of the main checkout, else of the user's home.
+    """LIGHTREASONER_HOME, else `.lightreasoner` of the main checkout, else of the project that the
+    current folder is in, else of the user's home.
 
-    Never the current folder: DVC and git worktrees run commands elsewhere.
+    With a checkout never the current folder's: DVC and git worktrees run commands elsewhere.
     """
     given = os.environ.get("LIGHTREASONER_HOME")
     if given:
         return Path(given).expanduser().absolute()
     is_checkout = (ROOT / "pyproject.toml").is_file()
-    return (_main_checkout(ROOT) if is_checkout else Path.home()) / ".lightreasoner"
+    return (_main_checkout(ROOT) if is_checkout else _project(Path.cwd())) / ".lightreasoner"
+
+
+def _project(folder: Path) -> Path:
+    """The project at or above a folder, and not its copies (queued experiments) within .dvc/."""
+    for each in (folder, *folder.parents):
+        if ".dvc" not in each.parts and all((each / name).is_file() for name in PROJECT):
+            return each
+    return Path.home()
 
 
 def make(home: Path) -> Path:

@@ -1,5 +1,6 @@
 """How long work reports its progress: one small protocol, a silent watcher, a terminal's."""
 
+import logging
 import sys
 from typing import Protocol
 
@@ -49,9 +50,10 @@ class _RateColumn(TextColumn):
 
 
 class TerminalBar:
-    """A bar with rate and time left on stderr; silent where that is not a terminal."""
+    """A bar with rate and time left on stderr; silent where that is no terminal, or told to be."""
 
     def __init__(self, title: str):
+        is_told = logging.getLogger("lightreasoner").isEnabledFor(logging.INFO)
         self.bar = Progress(
             TextColumn("{task.description:>14}"),
             BarColumn(),
@@ -60,7 +62,7 @@ class TerminalBar:
             _RateColumn(),
             TimeRemainingColumn(),
             console=Console(file=sys.stderr),
-            disable=not sys.stderr.isatty(),
+            disable=not (is_told and sys.stderr.isatty()),
         )
         self.row = self.bar.add_task(title, total=None, unit="")
 

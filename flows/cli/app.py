@@ -17,7 +17,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from flows import environment
-from flows.cli import publish, runs, store
+from flows.cli import init, publish, runs, store
 from flows.dvc import program
 from flows.results import records
 from flows.servers import local, own_prefect, up
@@ -25,7 +25,7 @@ from flows.servers.manager import ServerError
 from lightreasoner import config
 from lightreasoner.cli import app as pure
 from lightreasoner.cli import completion, last_door, options, output
-from lightreasoner.cli.options import Overrides, OverwriteFile, ParamsFile
+from lightreasoner.cli.options import AsJson, Overrides, OverwriteFile, ParamsFile
 from lightreasoner.config import Params
 from lightreasoner.errors import ConfigError
 from lightreasoner.experiments.methods import NAMES, named
@@ -33,6 +33,8 @@ from lightreasoner.pipeline.graph import STAGES, external_inputs
 from lightreasoner.storage import artifacts, aside, digests, outputs
 from lightreasoner.storage.outputs import DATA
 from lightreasoner.untrusted import printable, printable_line, shown
+
+logger = logging.getLogger(__name__)
 
 Port = Annotated[int, typer.Option(min=1, max=65535)]
 RunName = Annotated[
@@ -74,7 +76,7 @@ def application() -> typer.Typer:
     """A new command line with all commands."""
     app = pure.application(samples_diff=publish.diff, store_gc=store.gc)
     groups: dict[str, tuple[Callable[..., None], ...]] = {
-        options.PIPELINE: (run, compare, sweep, rounds, table1, controls),
+        options.PIPELINE: (init.init, run, compare, sweep, rounds, table1, controls),
         options.MODELS: (register, publish.publish, push),
         options.SERVERS: (serve, down, status, sync),
     }
@@ -97,13 +99,13 @@ def _ready(values: Params) -> Path:
     home = environment.make(environment.home())
     limits.check(values, home)
     external_inputs(values)
-    typer.echo(local.connect(home), err=True)
+    for package in ("tasks", "flows"):
+        output.log_to_stderr(package)
+    logger.info(local.connect(home))
     local.check_prefect()
     local.check_mlflow(home)
     if environment.prefect_api() is None:
         own_prefect.start(home)
-    for package in ("tasks", "flows"):
-        output.log_to_stderr(package)
     gc.disable()  # until everything is imported; most of it stays
     return home
 
@@ -148,7 +150,10 @@ def _behind(error: BaseException) -> Iterator[BaseException]:
 
 
 def run(
-    params: ParamsFile = Path("params.yaml"), set_: Overrides = None, name: RunName = None
+    params: ParamsFile = Path("params.yaml"),
+    set_: Overrides = None,
+    name: RunName = None,
+    as_json: AsJson = False,
 ) -> None:
     """Run the whole pipeline and register the tuned model.
 
@@ -169,6 +174,9 @@ def run(
 
     with _by_prefect():
         report = pipeline.lightreasoner(form)
+    if as_json:
+        output.print_json(report)
+        return
     terminal.show_run(
         report,
         Console(),
@@ -193,6 +201,7 @@ def compare(
             autocompletion=completion.methods,
         ),
     ] = ",".join(NAMES),
+    as_json: AsJson = False,
 ) -> None:
     """Compare LightReasoner with baselines and ablations.
 
@@ -214,6 +223,9 @@ def compare(
 
     with _by_prefect():
         found = compare.compare(form, chosen)
+    if as_json:
+        output.print_json(found)
+        return
     terminal.show_comparison(found, Console(), home / "compare")
 
 
@@ -227,6 +239,7 @@ def sweep(
     alphas: Annotated[
         str, typer.Option("--alphas", metavar="A,B,...", help="Plausibility thresholds.")
     ] = "0.1,0.2",
+    as_json: AsJson = False,
 ) -> None:
     """Tune and grade a model for each beta and alpha of a grid.
 
@@ -248,6 +261,9 @@ def sweep(
 
     with _by_prefect():
         found = sweep.sweep(form)
+    if as_json:
+        output.print_json(found)
+        return
     terminal.show_comparison(found, Console(), home / "sweep")
 
 
@@ -278,6 +294,7 @@ def rounds(
             help="From round 2 on: models.amateur, or the expert of the round before.",
         ),
     ] = "same",
+    as_json: AsJson = False,
 ) -> None:
     """Tune again from the tuned model, round by round.
 
@@ -300,11 +317,17 @@ def rounds(
 
     with _by_prefect():
         found = flow.rounds(form)
+    if as_json:
+        output.print_json(found)
+        return
     terminal.show_table(table(found), notes(found), Console(), home / "rounds")
 
 
 def table1(
-    params: ParamsFile = Path("params.yaml"), set_: Overrides = None, name: RunName = None
+    params: ParamsFile = Path("params.yaml"),
+    set_: Overrides = None,
+    name: RunName = None,
+    as_json: AsJson = False,
 ) -> None:
     """Grade base and tuned expert under both prompts (Table 1).
 
@@ -327,6 +350,9 @@ def table1(
 
     with _by_prefect():
         found = table1.table1(form)
+    if as_json:
+        output.print_json(found)
+        return
     terminal.show_table1(found, Console(), home / "table1", notes(found))
 
 
@@ -345,6 +371,7 @@ def controls(
         str,
         typer.Option("--budgets", metavar="N,...", help="More limits; default: half of the run's."),
     ] = "",
+    as_json: AsJson = False,
 ) -> None:
     """Grade base and tuned expert under several prompts.
 
@@ -369,6 +396,9 @@ def controls(
 
     with _by_prefect():
         found = controls.controls(form)
+    if as_json:
+        output.print_json(found)
+        return
     terminal.show_table1(found, Console(), home / "controls", notes(found))
 
 

@@ -12,6 +12,7 @@ from flows import environment
 from flows.dvc import versions
 from flows.servers import local
 from lightreasoner.cli import samples
+from lightreasoner.cli.options import AsJson
 
 SHOWN = 5
 
@@ -32,7 +33,8 @@ def publish(
     """Put a finished run's parameters and results under DVC.
 
     params.yaml, DVC's data and dvc.lock become those of the run, so that `dvc repro` has nothing
-    to do; everything is taken from the store, and no model is loaded. Run it in the checkout.
+    to do; everything is taken from the store, and no model is loaded. Run it in the checkout, or in
+    the project.
 
     Example: lightreasoner publish "microworld beta=0.5 1a2b3c"
     """
@@ -66,6 +68,7 @@ def diff(
     ],
     second: Annotated[str, typer.Argument(metavar="SECOND", help="Another one.")],
     tolerance: samples.Tolerance = 0.0,
+    as_json: AsJson = False,
 ) -> None:
     """Print how two sample sets differ.
 
@@ -81,4 +84,4 @@ def diff(
             versions.directory(name, checkout, Path(scratch) / place)
             for name, place in ((first, "first"), (second, "second"))
         )
-        samples.show_difference(one, other, f"{first} and {second}", tolerance)
+        samples.show_difference(one, other, f"{first} and {second}", tolerance, as_json)

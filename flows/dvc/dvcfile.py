@@ -1,8 +1,8 @@
 """dvc.yaml, written from the graph: `python -m flows.dvc.dvcfile` prints it, a test compares.
 
 Each stage depends on its inputs, its section of params.yaml and the files of the code it runs, the
-same files that its fingerprint covers. A stage's command finds its result in the store if any
-driver made it before.
+same files that its fingerprint covers; in a project (`lightreasoner init`), which has no code, on
+the first two. A stage's command finds its result in the store if any driver made it before.
 """
 
 from typing import Any
@@ -16,6 +16,10 @@ from lightreasoner.storage.outputs import DATA
 HEADER = """\
 # Written by `make dvc.yaml` from lightreasoner/pipeline/graph.py; a test compares.
 """
+HEADER_OF_PROJECT = """\
+# Written by `lightreasoner init`. The code is installed, where DVC does not see it: after another
+# version of lightreasoner say `dvc repro --force`; what it would not change comes from the store.
+"""
 PARAMS_OF = {
     "expert": "models.expert",
     "amateur": "models.amateur",
@@ -28,9 +32,9 @@ ENGINE = [f"compute.{name}" for name in ("engine", "endpoint_version", "endpoint
 """What is in the key of text (serving/identity.py); whether there are endpoints follows from it."""
 
 
-def dvc_yaml() -> str:
-    """The text of dvc.yaml."""
-    stages = {command_name(stage): stage_entry(stage) for stage in GRAPH}
+def dvc_yaml(in_checkout: bool = True) -> str:
+    """The text of dvc.yaml, of a checkout or of a project."""
+    stages = {command_name(stage): stage_entry(stage, in_checkout) for stage in GRAPH}
     stages["register"] = {
         "cmd": "lightreasoner register",
         "deps": [data(name) for name in ("model", "report")],
@@ -59,10 +63,10 @@ def dvc_yaml() -> str:
             },
         },
     }
-    return HEADER + yaml12.dump(tree)
+    return (HEADER if in_checkout else HEADER_OF_PROJECT) + yaml12.dump(tree)
 
 
-def stage_entry(stage: Stage) -> dict[str, Any]:
+def stage_entry(stage: Stage, in_checkout: bool = True) -> dict[str, Any]:
     """One stage as DVC has it."""
     made = [data(name) for name in stage.inputs if name not in EXTERNAL]
     shipped = [f"{MICROWORLD}/{name}" for name in stage.inputs if name in ("expert", "amateur")]
@@ -70,7 +74,7 @@ def stage_entry(stage: Stage) -> dict[str, Any]:
     params = [PARAMS_OF[name] for name in stage.inputs if name in EXTERNAL]
     return {
         "cmd": f"lightreasoner {command_name(stage)}",
-        "deps": made + shipped + code,
+        "deps": made + (shipped + code if in_checkout else []),
         "params": sorted(
             {
                 *NUMERIC,

@@ -1,6 +1,7 @@
 """DVC, called as a program, and git beside it; neither is imported.
 
-DVC is that of `make setup` (.venv/bin/dvc), else the one on PATH.
+DVC is that of `make setup` (.venv/bin/dvc), else the one on PATH: it cannot be installed beside the
+official verdict's packages, and has an environment of its own.
 """
 
 import json
@@ -88,7 +89,10 @@ def _program() -> str:
     beside = Path(sys.executable).parent / "dvc"
     found = str(beside) if beside.is_file() else shutil.which("dvc")
     if found is None:
-        raise DvcError(f"{beside}: DVC is neither there nor on PATH; `make setup` installs it")
+        raise DvcError(
+            f"{beside}: DVC is neither there nor on PATH; `make setup` installs it in a checkout, "
+            "`pipx install dvc` elsewhere"
+        )
     return found
 
 

@@ -119,6 +119,8 @@ def _check_checkout(checkout: Path) -> None:
     for name in ("dvc.yaml", ".dvc"):
         if not (checkout / name).exists():
             raise PublishError(f"{checkout}: no {name}; go to the checkout and publish there")
+    if not (checkout / PACKAGE_DIR.name).exists():
+        return  # a project: DVC does not see the code
     for file in (path for suffix in CODE for path in PACKAGE_DIR.rglob(f"*{suffix}")):
         there = checkout / file.relative_to(PACKAGE_DIR.parent)
         if not there.is_file() or there.read_bytes() != file.read_bytes():

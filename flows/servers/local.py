@@ -89,7 +89,7 @@ def pages(home: Path) -> str:
     """Where a browser finds the runs that `connect` sent somewhere; without a server, how to."""
     prefect = (environment.prefect_api() or "").removesuffix("/api")
     addresses = (prefect, environment.tracking_uri(home))
-    return "  ".join(each for each in addresses if each.startswith("http")) or "make up"
+    return "  ".join(each for each in addresses if each.startswith("http")) or "lightreasoner up"
 
 
 def track(home: Path) -> None:

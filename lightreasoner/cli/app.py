@@ -125,11 +125,15 @@ def _show_version(is_asked: bool) -> None:
 
 def root_options(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Show results, warnings and errors alone.")
+    ] = False,
     version: Annotated[
         bool,
         typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
     ] = False,
 ) -> None:
-    log_to_stderr("lightreasoner", logging.DEBUG if debug else logging.INFO)
+    usual = logging.WARNING if quiet else logging.INFO
+    log_to_stderr("lightreasoner", logging.DEBUG if debug else usual)
     # transformers tells peft's developers what will change; users can do nothing about it.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.")

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 import typer
 
 from lightreasoner import config, untrusted
-from lightreasoner.cli import completion, last_door
-from lightreasoner.cli.options import Home, Overrides, Overwrite, ParamsFile
+from lightreasoner.cli import completion, last_door, output
+from lightreasoner.cli.options import AsJson, Home, Overrides, Overwrite, ParamsFile
 from lightreasoner.cli.stage import take
 from lightreasoner.errors import ConfigError, EndpointError
 from lightreasoner.formatting import EVALUATION_HEADINGS, evaluation_rows, print_table, rich_table
@@ -150,6 +150,7 @@ def evaluate(
     params: ParamsFile = Path("params.yaml"),
     set_: Overrides = None,
     home: Home = HOME,
+    as_json: AsJson = False,
 ) -> None:
     """Grade a model's responses to sets of problems.
 
@@ -175,15 +176,19 @@ def evaluate(
     if endpoint is None:
         is_pipelines = model == str(DATA / "model") and not overrides
         out = out or (DATA / "scores" if is_pipelines else _place(home, model, job.key))
-        take(job, out, home, overwrite)
+        line = take(job, out, home, overwrite)
     else:
         secret = _secret(api_key_file) if api_key_file else None
         engine = _connected(endpoint, served_model, values, concurrency, secret)
         key = hashlib.sha256(f"{job.key}/{engine.name}".encode()).hexdigest()[:32]
         own = out is None  # a folder that holds nothing but the answers to this very question
         out = out or _place(home, model, key)
-        _ask(engine, key, job, out, home, overwrite or own)
+        line = _ask(engine, key, job, out, home, overwrite or own)
     scores = read_json(out / "summary.json")
+    if as_json:
+        output.print_json({"out": str(out), "scores": scores})
+        return
+    typer.echo(line)
     print_table(rich_table(EVALUATION_HEADINGS, evaluation_rows(scores)))
 
 
@@ -239,10 +244,11 @@ def _connected(
     ).connect()
 
 
-def _ask(engine: "Engine", key: str, job: "Job", out: Path, home: Path, overwrite: bool) -> None:
-    """Write the scores of a server's responses to `out`; a restart continues where it stopped.
+def _ask(engine: "Engine", key: str, job: "Job", out: Path, home: Path, overwrite: bool) -> str:
+    """Write the scores of a server's responses to `out`; a line that says so.
 
-    They do not enter the store: no fingerprint knows what a server computes with.
+    A restart continues where it stopped. They do not enter the store: no fingerprint knows what a
+    server computes with.
     """
     from lightreasoner.evaluation import evaluate
     from lightreasoner.pipeline.store import Store
@@ -259,4 +265,4 @@ def _ask(engine: "Engine", key: str, job: "Job", out: Path, home: Path, overwrit
         evaluate.write(job.inputs, cast("Evaluate", job.settings), space, bar, engine)
         outputs.put(artifacts.of(payload), out, home, overwrite)
         shutil.rmtree(work)
-    typer.echo(f"evaluate: {printable_line(engine.name)}  {out}")
+    return f"evaluate: {printable_line(engine.name)}  {out}"

@@ -33,7 +33,9 @@ Overrides = Annotated[
 Home = Annotated[
     Path, typer.Option("--home", metavar="DIR", help="The directory of the store of results.")
 ]
-
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document instead, and nothing else.")
+]
 
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace everything at --out, whatever it is.")

@@ -1,6 +1,10 @@
-"""What commands show of their log."""
+"""What commands show of their log, and results for machines."""
 
+import json
 import logging
+from typing import Any
+
+import typer
 
 from lightreasoner.untrusted import printable_line
 
@@ -12,10 +16,15 @@ class _OneLine(logging.Formatter):
         return printable_line(record.message)
 
 
-def log_to_stderr(name: str, level: int = logging.INFO) -> None:
-    """Show what a package logs as plain lines on stderr."""
+def log_to_stderr(name: str, level: int | None = None) -> None:
+    """Show what a package logs as plain lines on stderr, by default from lightreasoner's level."""
     logger = logging.getLogger(name)
-    logger.setLevel(level)
+    logger.setLevel(logging.getLogger("lightreasoner").level if level is None else level)
     handler = logging.StreamHandler()
     handler.setFormatter(_OneLine())
     logger.handlers = [handler]
+
+
+def print_json(tree: Any) -> None:
+    """Print a result as one JSON document (`--json`)."""
+    typer.echo(json.dumps(tree, indent=1))

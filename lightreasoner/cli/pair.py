@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lightreasoner import config
-from lightreasoner.cli import last_door
-from lightreasoner.cli.options import Home, Overrides, ParamsFile
+from lightreasoner.cli import last_door, output
+from lightreasoner.cli.options import AsJson, Home, Overrides, ParamsFile
 from lightreasoner.errors import ConfigError
 from lightreasoner.formatting import print_table, rich_table
 from lightreasoner.pipeline.graph import STAGES, Inputs, Stage, external_inputs, walk
@@ -34,6 +34,7 @@ def pair(
         typer.Option(min=1, metavar="N", help="Problems per set; sets evaluate.n_problems."),
     ] = None,
     home: Home = HOME,
+    as_json: AsJson = False,
 ) -> None:
     """Grade expert and amateurs, and say what they would teach.
 
@@ -56,17 +57,23 @@ def pair(
     given = {name: _inputs(each) for name, each in pairs.items()}
     from lightreasoner.experiments import pair
 
-    rows = []
+    rows, tree = [], {}
     for name, each in pairs.items():
         found = pair.gap(*(_graded(model, given[name], each, home) for model in pair.MODELS))
         taught = pair.teaching(_scored(given[name], each, home), each.select)
-        typer.echo(name)
-        print_table(rich_table(pair.HEADINGS, pair.gap_rows(found), ("problem set", "verdict")))
-        typer.echo()
+        warnings = pair.warnings(found, taught)
+        tree[name] = {"sets": found, "teaching": taught._asdict(), "warnings": warnings}
+        if not as_json:
+            typer.echo(name)
+            print_table(rich_table(pair.HEADINGS, pair.gap_rows(found), ("problem set", "verdict")))
+            typer.echo()
         rows.append(pair.teaching_row(name, taught))
-        for warning in pair.warnings(found, taught):
+        for warning in warnings:
             typer.echo(f"warning: {name}: {warning}", err=True)
-    print_table(rich_table(pair.TEACHING, rows))
+    if as_json:
+        output.print_json(tree)
+    else:
+        print_table(rich_table(pair.TEACHING, rows))
 
 
 def _inputs(params: "Params") -> Inputs:

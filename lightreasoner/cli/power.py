@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from lightreasoner import config
-from lightreasoner.cli.options import Overrides, ParamsFile
+from lightreasoner.cli import output
+from lightreasoner.cli.options import AsJson, Overrides, ParamsFile
 from lightreasoner.config import SMALLEST_GAIN
 from lightreasoner.errors import ConfigError
 from lightreasoner.evaluation import power as planned
@@ -27,6 +28,7 @@ def power(
     benchmarks: Annotated[
         bool, typer.Option("--benchmarks", help="Known test sets, whole; not the parameters' sets.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Say how many problems show a gain, before they are evaluated.
 
@@ -44,6 +46,9 @@ def power(
                 f"share of problems that change (--changed {changed:g}, at most 1)"
             ]
         )
-    typer.echo(planned.needed(wanted / 100, changed))
     sizes = planned.PROBLEMS if benchmarks else planned.sizes(values)
+    if as_json:
+        output.print_json(planned.tree(wanted / 100, sizes, changed))
+        return
+    typer.echo(planned.needed(wanted / 100, changed))
     print_table(rich_table(planned.HEADINGS, planned.rows(sizes, changed)))

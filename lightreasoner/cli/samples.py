@@ -1,13 +1,15 @@
 """`lightreasoner samples`: what sample sets hold, how they differ, and other formats."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from lightreasoner import config
-from lightreasoner.cli.options import Overrides, OverwriteFile, ParamsFile
+from lightreasoner.cli import output
+from lightreasoner.cli.options import AsJson, Overrides, OverwriteFile, ParamsFile
 from lightreasoner.config import PromptStyle
 from lightreasoner.errors import ConfigError
 from lightreasoner.formatting import interval, percent, print_table, rich_table
@@ -58,6 +60,7 @@ def stats(
     beta: Annotated[
         float, typer.Option(min=0, help="KL in nats above which steps count as selected.")
     ] = 0.4,
+    as_json: AsJson = False,
 ) -> None:
     """Print the paper's statistics of steps or a sample set.
 
@@ -71,13 +74,16 @@ def stats(
         raise ConfigError(["samples stats needs --steps, --samples or both"])
     from lightreasoner.sampling.sample_stats import sample_statistics, step_statistics
 
-    found = []
+    found = {}
     if steps is not None:
         title = f"{steps}: labels at alpha {alpha:g}, selection at beta {beta:g} nats"
-        found.append((title, step_statistics(steps, alpha, beta)))
+        found["steps"] = title, step_statistics(steps, alpha, beta)
     if samples is not None:
-        found.append((f"{samples}: as selected", sample_statistics(samples)))
-    for title, rows in found:
+        found["samples"] = f"{samples}: as selected", sample_statistics(samples)
+    if as_json:
+        output.print_json({key: list(map(asdict, rows)) for key, (_, rows) in found.items()})
+        return
+    for title, rows in found.values():
         headings = ("statistic", "n", "value (95% CI)", "paper's")
         _print(title, headings, [_cells(row) for row in rows])
 
@@ -86,6 +92,7 @@ def diff_directories(
     first: Annotated[Path, typer.Argument(metavar="FIRST", help="A sample set.")],
     second: Annotated[Path, typer.Argument(metavar="SECOND", help="Another one.")],
     tolerance: Tolerance = 0.0,
+    as_json: AsJson = False,
 ) -> None:
     """Print how two sample sets differ.
 
@@ -93,14 +100,17 @@ def diff_directories(
 
     Example: lightreasoner samples diff .lightreasoner/data/samples my-samples
     """
-    show_difference(first, second, f"{first} and {second}", tolerance)
+    show_difference(first, second, f"{first} and {second}", tolerance, as_json)
 
 
-def show_difference(first: Path, second: Path, title: str, tolerance: float) -> None:
+def show_difference(first: Path, second: Path, title: str, tolerance: float, as_json: bool) -> None:
     """Print how the sample sets in two directories differ, under a title."""
     from lightreasoner.sampling import sample_stats
 
     found = sample_stats.diff(first, second, tolerance=tolerance)
+    if as_json:
+        output.print_json(asdict(found))
+        return
     counts = [(sample_stats.KINDS[kind], f"{count:,}") for kind, count in found.counts.items()]
     _print(title, ("samples", "n"), counts)
     typer.echo(f"largest weight difference: {found.largest_weight_difference:.3g}")

@@ -55,7 +55,7 @@ def stage_command(stage: Stage) -> Any:
         values = config.load(params, set_ or ())
         inputs = external_inputs(values, [name for name in stage.inputs if name in EXTERNAL])
         inputs |= {name: artifacts.of(path) for name, path in paths.items()}
-        take(Job.of(stage, inputs, values), out, home, overwrite)
+        typer.echo(take(Job.of(stage, inputs, values), out, home, overwrite))
 
     options = {
         "params": (ParamsFile, Path("params.yaml")),
@@ -94,8 +94,8 @@ def _listed(names: tuple[str, ...]) -> str:
     return f"{', '.join(head)} and {last}" if head else last
 
 
-def take(job: "Job", out: Path, home: Path, overwrite: bool = False) -> None:
-    """Take the stage's result from the store or compute it, place it at `out`, print a line.
+def take(job: "Job", out: Path, home: Path, overwrite: bool = False) -> str:
+    """Take the stage's result from the store or compute it, place it at `out`; a line that says so.
 
     Raises ArtifactError where something at `out` would be lost (outputs.py).
     """
@@ -116,7 +116,7 @@ def take(job: "Job", out: Path, home: Path, overwrite: bool = False) -> None:
     if not _holds(out, outcome.artifact):
         outputs.put(outcome.artifact, out, home, overwrite)
     how = "cached" if outcome.cached else f"computed in {time.perf_counter() - clock:.1f} s"
-    typer.echo(f"{stage.name}: {how}  {outcome.artifact.digest}  {out}")
+    return f"{stage.name}: {how}  {outcome.artifact.digest}  {out}"
 
 
 def _holds(out: Path, artifact: Artifact) -> bool:

@@ -6,6 +6,7 @@ gain, the more problems are needed.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 from lightreasoner import paper
 from lightreasoner.config import Params
@@ -37,6 +38,19 @@ def rows(sizes: Mapping[str, int], changed: float) -> list[tuple[str, ...]]:
         (name, f"{n:,}", *(_shown(n, changed, power) for power in Z_OF_POWER))
         for name, n in sizes.items()
     ]
+
+
+def tree(gain: float, sizes: Mapping[str, int], changed: float) -> dict[str, Any]:
+    """What `needed` and `rows` say, as numbers: fractions, by power; None where no gain shows."""
+    return {
+        "gain": gain,
+        "changed": changed,
+        "problems": {str(p): problems_needed(gain, changed, p) for p in Z_OF_POWER},
+        "sets": {
+            name: {"n": n, "gain": {str(p): detectable_gain(n, changed, p) for p in Z_OF_POWER}}
+            for name, n in sizes.items()
+        },
+    }
 
 
 def _shown(n: int, changed: float, power: float) -> str:

@@ -147,7 +147,12 @@ def _without_docstrings(tree: ast.AST) -> ast.AST:
 
 
 def git_commit() -> str | None:
-    """The checkout's commit, with `-dirty` after it if files differ; None outside a checkout."""
+    """The checkout's commit, with `-dirty` after it if files differ; None outside a checkout.
+
+    An installed wheel may lie in a repository of the user's, which says nothing of this code.
+    """
+    if not (PACKAGE_DIR.parent / "pyproject.toml").is_file():
+        return None
     command = ["git", "-C", str(PACKAGE_DIR), "describe", "--always", "--dirty", "--abbrev=40"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

@@ -36,7 +36,7 @@ COMMANDS = [options.command_name(stage) for stage in STAGES.values()]
 FLOWS = ["run", "compare", "sweep", "rounds", "table1", "controls", "register", "up", "plan"]
 OTHERS = [
     "preset", "prompts", "grade", "explain", "push", "publish", "down", "status",
-    "sync", "adapter",
+    "sync", "adapter", "init",
 ]  # fmt: skip
 CONSOLE = "from flows.cli.console import main; main()"
 
@@ -509,7 +509,7 @@ def test_a_run_ends_with_where_its_records_can_be_seen(
 ) -> None:
     for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)
-    assert local.pages(tmp_path) == "make up"
+    assert local.pages(tmp_path) == "lightreasoner up"
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:4201/api")
     assert local.pages(tmp_path) == "http://127.0.0.1:4201"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5001")

@@ -59,6 +59,8 @@ def test_writes_scores_and_says_how_it_went(data: str) -> None:
     provenance = tables.provenance(Path("out/scores.parquet"))
     assert (provenance["style"], provenance["max_new_tokens"]) == ("qwen25-math-cot", 96)
     assert call(*arguments(data)).stdout.startswith("evaluate: cached  ")
+    told = json.loads(call(*arguments(data, "--json")).stdout)
+    assert (told["out"], told["scores"]["tuned"]["accuracy"]) == ("out", right / N)
 
 
 def test_options_stand_for_parameters(data: str) -> None:

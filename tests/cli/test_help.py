@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 from flows.cli import app as full
 from lightreasoner.cli import app as pure
 
-PIPELINE = ["run", "compare", "sweep", "rounds", "table1", "controls", "runs"]
+PIPELINE = ["init", "run", "compare", "sweep", "rounds", "table1", "controls", "runs"]
 GROUPS = {
     "The pipeline": ["preset", "plan"],
     "Single stages": [

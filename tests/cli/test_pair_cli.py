@@ -1,5 +1,6 @@
 """`lightreasoner pair`, through the real command line."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,7 +21,9 @@ def pair(tmp_path: Path, *overrides: str, limit: str = "4", amateurs: Sequence[s
     """`lightreasoner pair` with the micro-world's parameters, those of a small pipeline."""
     params = tmp_path / "params.yaml"
     params.write_text(config.dump(PRESETS["microworld"]), encoding="utf-8")
-    options = [part for value in (*SMALL, *overrides) for part in ("--set", value)]
+    flags = [each for each in overrides if each.startswith("--")]
+    values = [each for each in (*SMALL, *overrides) if each not in flags]
+    options = [*flags, *(part for value in values for part in ("--set", value))]
     home = str(tmp_path / "home")
     options += [part for name in amateurs for part in ("--amateur", name)]
     return call("pair", "--params", str(params), "--home", home, "--limit", limit, *options)
@@ -54,6 +57,10 @@ def test_the_microworlds_expert_is_ahead_of_its_amateur(tmp_path: Path) -> None:
     assert float(taught[-2]) > LEAST
     before = stored(tmp_path)
     assert len(before) == 2
+    found = json.loads(pair(tmp_path, *overrides, "--json", limit="40").stdout)
+    (told,) = found.values()
+    assert (told["sets"]["transfer"]["n"], told["warnings"]) == (40, [])
+    assert told["teaching"]["pull"] > LEAST
     assert pair(tmp_path, *overrides, limit="40").stdout == result.stdout
     assert stored(tmp_path) == before
 

@@ -1,5 +1,7 @@
 """What an evaluation can show: the formulas are the statistics' (tests/test_statistics.py)."""
 
+import json
+
 import pytest
 from command_line import call, faults
 
@@ -45,6 +47,13 @@ def test_the_command() -> None:
     rows = [line.split() for line in said.stdout.splitlines()]
     assert ["math500", "500", "+5.6", "+6.5"] in rows
     assert ["minerva_math", "272", "+7.6", "+8.7"] in rows
+
+
+def test_the_command_as_json() -> None:
+    said = call("power", "--gain", "5", "--set", "evaluate.n_problems=10", "--json")
+    found = json.loads(said.stdout)
+    assert found["problems"] == {"0.8": 626, "0.9": 837}
+    assert found["sets"]["tuned"] == {"n": 10, "gain": {"0.8": None, "0.9": None}}
 
 
 def test_the_command_takes_the_parameters_sets() -> None:

@@ -82,4 +82,4 @@ def test_a_cached_run_loads_no_model_library_and_is_recorded(
     assert tasks.count(("Cached",)) == len(GRAPH)
     assert len(tasks) == 2 * (len(GRAPH) + 2)
     assert {name for (name,) in tasks} == {"Cached", "Completed"}
-    assert "browse runs  make up" in lines
+    assert "browse runs  lightreasoner up" in lines

@@ -21,6 +21,13 @@ def test_dvc_yaml_is_written_from_the_graph() -> None:
     )
 
 
+def test_a_project_has_the_same_stages_without_the_code() -> None:
+    project = yaml.safe_load(dvcfile.dvc_yaml(in_checkout=False))["stages"]
+    made = {out for stage in stages().values() for out in stage["outs"]}
+    for name, stage in stages().items():
+        assert project[name] == {**stage, "deps": [path for path in stage["deps"] if path in made]}
+
+
 def test_both_drivers_have_the_same_stages_in_the_same_order() -> None:
     names = [name.replace("-", "_") for name in stages()]
     assert names == [*(stage.name for stage in GRAPH), "register"]

@@ -497,6 +497,31 @@ def test_home_never_depends_on_the_folder(tmp_path: Path, monkeypatch: pytest.Mo
     assert here.name == ".lightreasoner"
 
 
+def test_home_of_an_installed_wheel_is_the_projects(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also from a folder within it, and from DVC's copies for queued experiments."""
+    monkeypatch.delenv("LIGHTREASONER_HOME")
+    monkeypatch.setattr(homes, "ROOT", tmp_path / "site-packages")
+    monkeypatch.setenv("HOME", str(tmp_path / "user"))
+    project = tmp_path / "project"
+    copy = project / ".dvc" / "tmp" / "exps" / "standalone" / "tmp1"
+    places = {
+        project: project,
+        project / "notes": project,
+        copy: project,
+        tmp_path: tmp_path / "user",
+    }
+    for folder in places:
+        folder.mkdir(parents=True, exist_ok=True)
+    for folder in (project, copy):
+        for name in homes.PROJECT:
+            (folder / name).touch()
+    for folder, owner in places.items():
+        monkeypatch.chdir(folder)
+        assert homes.home() == owner / ".lightreasoner", folder
+
+
 @pytest.fixture(scope="module")
 def compared(params: Params, home: Path) -> dict[str, Any]:
     """A comparison in which rejection sampling keeps nothing: the models are random."""

@@ -210,6 +210,11 @@ def test_what_would_be_lost_or_wrong_is_refused(
     assert not (checkout / ".lightreasoner" / "data").exists()
 
 
+def test_a_project_has_no_code_to_compare(checkout: Path) -> None:
+    shutil.rmtree(checkout / "lightreasoner")
+    publish._check_checkout(checkout)
+
+
 def test_edits_that_git_has_are_no_obstacle(checkout: Path) -> None:
     edit_params(checkout)
     with pytest.raises(PublishError):

@@ -11,6 +11,7 @@ being the expert there, v_C is (.5, .5) for both, against (.6, .4) and (2/3, 1/3
 .5 ln (.25 / .24) + .5 ln (.25 / (2/9)).
 """
 
+import json
 import math
 from pathlib import Path
 
@@ -249,6 +250,11 @@ def test_stats_prints_both_tables(tmp_path: Path) -> None:
     assert cells["KL > 0.4 where top-1 agree"] == ["3", "33.3% (6.1-79.2)", "10%"]
     assert cells["single-token labels, difference"] == ["4", "+50 points", "+35.6, +33.5, +27.4"]
     assert cells["mean tokens per label"] == ["2", "1.5 tokens"]
+    again = call("stats", "--steps", str(steps), "--samples", str(chosen), "--json")
+    found = {key: {row.pop("name"): row for row in rows}
+             for key, rows in json.loads(again.stdout).items()}  # fmt: skip
+    assert found["steps"]["KL > 0.4 where top-1 agree"]["value"] == 1 / 3
+    assert found["samples"]["mean tokens per label"]["value"] == 1.5
 
 
 def test_diff_names_what_differs(tmp_path: Path) -> None:
@@ -258,6 +264,9 @@ def test_diff_names_what_differs(tmp_path: Path) -> None:
     assert result.exit_code == 0
     for words in ("in both, equal label", "only in the first", "beta", "largest KL difference: 0"):
         assert words in result.stdout
+    found = json.loads(call("diff", str(first), str(second), "--json").stdout)
+    assert found["counts"] == {"equal": 1, "label": 0, "prefix": 0, "first": 1, "second": 1}
+    assert found["settings"]["beta"] == [0.4, 0.5]
 
 
 @pytest.mark.parametrize(
