@@ -60,3 +60,9 @@ def test_an_impossible_gain_is_refused(gain: str) -> None:
     assert faults(call("power", "--changed", "1.5"))
     if float(gain) < 0.01:
         assert faults(call("power", "--set", f"register.gain_to_show={gain}"))
+
+
+def test_a_gain_may_be_all_that_changes() -> None:
+    """Also where 100 times the share is less than the gain, as 100 * 0.57 is."""
+    said = call("power", "--gain", "57", "--changed", "0.57")
+    assert said.exit_code == 0, said.output
