@@ -167,6 +167,9 @@ def level_of_try(k: int) -> float:
 Z_OF_POWER = {0.8: 0.8416212335729143, 0.9: 1.2815515655446004}
 """The standard normal's quantile of each power."""
 
+LEAST_CHANGED = 6
+"""Problems that must change for the exact test to show anything: 2 / 2^5 > 5% > 2 / 2^6."""
+
 CHANGED = 0.2
 """The share of problems on which two models differ, where none is measured."""
 
@@ -181,7 +184,7 @@ def problems_needed(gain: float, changed: float = CHANGED, power: float = 0.8) -
     if not 0 < gain <= changed <= 1:
         raise ValueError(f"a gain of {gain:g} must be over 0 and at most the share changed")
     reach = Z * math.sqrt(changed) + Z_OF_POWER[power] * math.sqrt(changed - gain**2)
-    return math.ceil((reach / gain) ** 2)
+    return max(LEAST_CHANGED, math.ceil((reach / gain) ** 2))
 
 
 def detectable_gain(n: int, changed: float = CHANGED, power: float = 0.8) -> float | None:
@@ -192,7 +195,7 @@ def detectable_gain(n: int, changed: float = CHANGED, power: float = 0.8) -> flo
     z = Z_OF_POWER[power]
     root = z * math.sqrt(max(0.0, n + z**2 - Z**2))
     gain = math.sqrt(changed) * (Z * math.sqrt(n) + root) / (n + z**2)
-    return gain if 0 < gain <= changed else None
+    return gain if n >= LEAST_CHANGED and 0 < gain <= changed else None
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

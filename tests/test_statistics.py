@@ -420,3 +420,11 @@ def test_a_set_without_change_is_not_certain() -> None:
     low, high = bootstrap_mean_difference([(same, same), (base, tuned)])
     assert low == pytest.approx((alone[0] + other[0]) / 2, abs=0.01)
     assert high == pytest.approx((alone[1] + other[1]) / 2, abs=0.01)
+
+
+def test_fewer_than_six_problems_show_nothing() -> None:
+    """All five of five gained: the exact test's p is 1/16; six of six: 1/32."""
+    assert mcnemar_p(5, 0) > 0.05 > mcnemar_p(6, 0)
+    assert problems_needed(1.0, 1.0) == 6
+    assert detectable_gain(5, 1.0) is None
+    assert detectable_gain(6, 1.0) is not None

@@ -39,7 +39,8 @@ def power(
     """
     values = config.load(params, set_ or ())
     wanted = values.register.gain_to_show if gain is None else gain
-    if not SMALLEST_GAIN <= wanted <= 100 * changed <= 100:
+    # Fractions, as 100 * 0.57 is below 57.
+    if not (wanted >= SMALLEST_GAIN and wanted / 100 <= changed <= 1):
         raise ConfigError(
             [
                 f"--gain {wanted:g}: must be {SMALLEST_GAIN:g} to {100 * changed:g} points, the "

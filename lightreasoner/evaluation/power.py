@@ -58,6 +58,16 @@ def _shown(n: int, changed: float, power: float) -> str:
     return NONE if gain is None else points(gain)
 
 
+def note(sizes: Mapping[str, int]) -> str:
+    """The smallest gain that each problem set can show, in a sentence."""
+    power, *_ = Z_OF_POWER
+    each = ", ".join(f"{name} {_shown(n, CHANGED, power)}" for name, n in sizes.items())
+    return (
+        f"Gain that shows with {power:.0%} power where {CHANGED:.0%} of the problems change, in "
+        f"points: {each}."
+    )
+
+
 def sizes(params: Params) -> dict[str, int]:
     """How many problems of each set are evaluated, as far as that is known without reading them."""
     limit = params.evaluate.n_problems

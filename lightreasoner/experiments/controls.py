@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from lightreasoner.evaluation import power
 from lightreasoner.evaluation.gains import VERDICTS, Asked, Cell, Model, Sets, Verdict
 from lightreasoner.experiments import table1
 from lightreasoner.experiments.table1 import Cells, Choice
@@ -123,6 +124,7 @@ def notes(table: Mapping[str, Any]) -> list[str]:
         "few-shot + budget + what is left, in this order of steps. It still holds what tuning "
         "taught of form: see the truncated, and those without a box, before and after.",
         *table1.mean_notes(table),
+        power.note(table["problems"]),
         *table1.published_notes(table),
     ]
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from lightreasoner import formatting, published
-from lightreasoner.evaluation import gains
+from lightreasoner.evaluation import gains, power
 from lightreasoner.evaluation.gains import RATES, VERDICTS, Asked, Cell, Sets, Verdict
 from lightreasoner.formatting import NONE, difference, interval, markdown_table, p_value
 from lightreasoner.paper import BENCHMARKS
@@ -323,6 +323,7 @@ def notes(table: Mapping[str, Any]) -> list[str]:
         "what tuning taught of form: see the truncated, and those without a box, before and after "
         "(cot does not ask for a box).",
         *mean_notes(table),
+        power.note(table["problems"]),
         *_choice_notes(table),
         *_absent_notes(table),
         *published_notes(table),

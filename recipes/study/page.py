@@ -25,7 +25,12 @@ CANNOT = """\
 - No arm is stopped by its drift (`finetune.stop=none`), as none is in the paper; the default run is
   guarded by it.
 - SFT has the updates and the batch of the section `sft`, by which it tunes more tokens than
-  LightReasoner; a row tunes about as many.
+  LightReasoner; a row tunes about as many, but in far fewer updates (`sft.updates=19`).
+- LightReasoner's settings were chosen in this world (docs/micro-world.md); the other methods have
+  the same learning rate.
+- Of rounds, costs and drift are the last round's alone, and its drift is from that round's expert.
+- Drift says how far a model moved, not whither: an arm that loses may drift less than one that
+  gains (see the columns), so that a small drift is no sign of health.
 """
 
 

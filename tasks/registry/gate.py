@@ -121,7 +121,7 @@ class _Contest:
             if standing is None or standing.scores is None:
                 raise
             unlike = Champion(standing.version, why=f"it cannot be compared ({error})")
-            return decide(problem_set, base, candidate, unlike)
+            return decide(problem_set, base, candidate, unlike, self.earlier(version))
 
     def earlier(self, version: str | None) -> Callable[[str], int]:
         """Counts who met this champion, or none, on the problems with a digest before.

@@ -69,3 +69,16 @@ def test_an_impossible_gain_is_refused(gain: str) -> None:
     assert faults(call("power", "--changed", "1.5"))
     if float(gain) < 0.01:
         assert faults(call("power", "--set", f"register.gain_to_show={gain}"))
+
+
+def test_a_gain_may_be_all_that_changes() -> None:
+    """Also where 100 times the share is less than the gain, as 100 * 0.57 is."""
+    said = call("power", "--gain", "57", "--changed", "0.57")
+    assert said.exit_code == 0, said.output
+
+
+def test_a_note_says_what_each_set_can_show() -> None:
+    assert power.note({"math500": 500, "minerva_math": 272, "few": 5}) == (
+        "Gain that shows with 80% power where 20% of the problems change, in points: "
+        "math500 +5.6, minerva_math +7.6, few –."
+    )

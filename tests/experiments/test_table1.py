@@ -196,6 +196,7 @@ def test_markdown_and_json(make: Make) -> None:
     found = make()
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     text = markdown(found)
+    assert "Gain that shows with 80% power" in text
     grids = [line for line in text.splitlines() if line.startswith("|  |")]
     assert len(grids) == 6
     assert {line.count("|") for line in text.splitlines() if line.startswith("|")} == {7}

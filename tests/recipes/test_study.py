@@ -63,13 +63,33 @@ def test_shares_are_what_is_saved() -> None:
 
 
 def test_synergy_is_more_than_the_sum() -> None:
-    assert claims.synergy(arms(neither=0.2, no_selection=0.05, no_contrast=0.1))[1] == 1
-    assert claims.synergy(arms(neither=0.14, no_selection=0.05, no_contrast=0.1))[1] == -1
+    assert claims.synergy(arms(neither=0.25, no_selection=0.05, no_contrast=0.1))[1] == 1
+    assert claims.synergy(arms(neither=0.05, no_selection=0.05, no_contrast=0.1))[1] == -1
+
+
+def test_synergy_within_its_interval_is_open() -> None:
+    """Three intervals of 2 points to either side make one of at most 6."""
+    said = claims.synergy(arms(neither=0.14, no_selection=0.05, no_contrast=0.1))
+    assert said == ("-1.0 -7.0 to +5.0", 0)
 
 
 @pytest.mark.parametrize(("lost", "sign"), [(0.3, 1), (0.35, 1), (0.1, -1), (0.0, -1)])
 def test_an_amateur_ahead_teaches_nothing_if_no_gain_shows(lost: float, sign: int) -> None:
     assert claims.no_gap(arms(stronger=lost))[1] == sign
+
+
+def test_an_amateur_ahead_that_does_harm_is_said_to() -> None:
+    assert claims.no_gap(arms(stronger=0.35))[0].startswith("harm ")
+    assert claims.no_gap(arms(stronger=0.3))[0].startswith("no gain shows ")
+
+
+def test_few_amateurs_have_their_ranks_p_exactly() -> None:
+    """Of the 120 orders of five, 28 have a rank correlation of at least 0.7 or at most -0.7."""
+    seed = arms(**dict.fromkeys(TABLES["Amateurs"], 0.0))
+    ranks = (1, 2, 5, 3, 4)  # sum of squared differences 6: rho = 1 - 36 / 120
+    for place, (rank, entry) in enumerate(zip(ranks, seed.values(), strict=True)):
+        entry["gap"], entry["to_base"] = 0.1 * place, found(0.05 * rank)
+    assert claims.by_gap(seed) == ("rho +0.70 (n 5, p 0.23)", 0)
 
 
 def test_gains_by_gap_are_ranked() -> None:
@@ -87,6 +107,11 @@ def test_an_arm_without_a_result_leaves_its_claim_open() -> None:
     said = claim.judge([arms(sft=0.1), {**arms(), "sft": {"missing": "nothing was kept"}}])
     assert said[0].endswith("no result (to_ours)")
     assert said[1] == "not shown here"
+
+
+def test_the_committed_page_is_what_its_numbers_say() -> None:
+    tree = json.loads((study.RESULTS / "study.json").read_text(encoding="utf-8"))
+    assert (study.RESULTS / "study.md").read_text(encoding="utf-8") == page.markdown(tree)
 
 
 def test_what_cannot_be_tested_says_why() -> None:

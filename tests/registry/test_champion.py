@@ -316,6 +316,20 @@ def test_scores_of_the_champion_that_cannot_be_compared_keep_it(world: World) ->
     assert "1 rows differ" in found.decision.reason
 
 
+@pytest.mark.timeout(60)
+def test_a_champion_that_cannot_be_compared_is_kept_though_another_met_it(world: World) -> None:
+    """The gate ends: the champion's other prompt makes no other place of the candidate's."""
+    champion, worse = world.candidate("a", GOOD), world.candidate("worse", BASE)
+    assert [each.gate().decision.tried for each in (champion, worse)] == [1, 1]
+    world.forget(champion)
+    asked = write_scores(world.home / "otherwise", "cot", {"tuned": GOOD, "transfer": "-" * 5})
+    found = world.candidate("b", BETTER).gate(
+        lambda job: Outcome(artifacts.of(asked), {}, cached=False)
+    )
+    assert (found.decision.verdict, found.champion, found.decision.tried) == ("kept", "1", 2)
+    assert "it cannot be compared (" in found.decision.reason
+
+
 def test_scores_of_base_and_candidate_that_cannot_be_compared_are_an_error(world: World) -> None:
     candidate = world.candidate("a", GOOD)
     fewer = write_scores(world.home / "fewer", STYLE, {"tuned": GOOD[:-1]})
