@@ -20,7 +20,7 @@ from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from pathlib import Path
-from socketserver import ThreadingMixIn, UnixStreamServer
+from socketserver import BaseServer, ThreadingMixIn, UnixStreamServer
 from typing import Any
 
 VERSION = "9.8.7"
@@ -126,18 +126,25 @@ class OnSocket(Mixin, ThreadingMixIn, UnixStreamServer):
 
 
 @contextmanager
+def in_thread(server: BaseServer) -> Iterator[None]:
+    """The server serves in a thread of this process."""
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        thread.join()
+
+
+@contextmanager
 def standing_in(**changes: Any) -> Iterator[Standin]:
     """A server in this process, `changes` of its attributes."""
     with Standin(("127.0.0.1", 0)) as server:
         for name, value in changes.items():
             setattr(server, name, value)
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
+        with in_thread(server):
             yield server
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 def python(folder: Path) -> Path:

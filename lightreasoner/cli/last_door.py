@@ -179,15 +179,23 @@ def _in_thread(found: "ExceptHookArgs", home: Callable[[], Path]) -> None:
         _tell_fault(found.exc_value, home)
 
 
-def _unraisable(found: Any) -> None:
-    """What came up where nothing can catch it, as in a destructor: Ctrl-C comes up again after it.
+def _signal_of(error: BaseException | None) -> int | None:
+    """The signal whose handler raised an exception: Ctrl-C's, or one that ends with 128 + n."""
+    if isinstance(error, KeyboardInterrupt):
+        return signal.SIGINT
+    status = error.code if isinstance(error, SystemExit) else None
+    return status - 128 if isinstance(status, int) and status > 128 else None
 
-    Anything else that does so because of it is not shown.
+
+def _unraisable(found: Any) -> None:
+    """What came up where nothing can catch it, as in a destructor; a signal comes up again.
+
+    Anything else that does so because of Ctrl-C is not shown.
     """
-    if isinstance(found.exc_value, KeyboardInterrupt):
+    if number := _signal_of(found.exc_value):
         import threading
 
         main = threading.main_thread().ident
-        threading.Timer(0.01, signal.pthread_kill, (main, signal.SIGINT)).start()
+        threading.Timer(0.01, signal.pthread_kill, (main, number)).start()
     elif not _State.was_interrupted:
         sys.__unraisablehook__(found)

@@ -18,6 +18,7 @@ import typer
 from checkout import ROOT
 from command_line import call, faults
 
+from flows.cli import app
 from lightreasoner import config
 from lightreasoner.cli import last_door
 from lightreasoner.errors import ProblemsError
@@ -256,6 +257,27 @@ def test_ctrl_c_is_quiet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         assert end(command, tmp_path) == 130
     assert capsys.readouterr().err == ""
     assert not (tmp_path / "logs").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_end_is_heard_in_a_destructor(
+    number: signal.Signals, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Left:
+        def __del__(self) -> None:
+            signal.raise_signal(number)
+
+    def destroyed() -> None:
+        left = [Left()]
+        left.clear()
+        time.sleep(10)
+
+    before = signal.signal(number, app._end)
+    try:
+        assert end(destroyed, tmp_path) == 128 + number
+    finally:
+        signal.signal(number, before)
+    assert capsys.readouterr().err == ""
 
 
 def test_ctrl_c_says_that_the_command_goes_on_where_it_does(

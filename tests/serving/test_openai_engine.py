@@ -18,6 +18,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from ports import free_port
+from standin_vllm import in_thread
 from transformers_serve import NAME
 
 from lightreasoner.data import microworld
@@ -169,14 +170,8 @@ class Scripted(ThreadingHTTPServer):
 
 @contextmanager
 def scripted(*script: Answer) -> Iterator[Scripted]:
-    with Scripted(list(script)) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    with Scripted(list(script)) as server, in_thread(server):
+        yield server
 
 
 def status(code: int, body: str = "no way\n at  all", **headers: str) -> Answer:
