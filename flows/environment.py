@@ -64,7 +64,7 @@ NO_PHONING_HOME = {
 }
 
 QUIET = {
-    # Prefect's own lines go to its interface; ours go to the terminal too (flows/cli/app.py).
+    # Prefect's own lines go to its interface; ours go to the terminal too (flows/cli/pipelines.py).
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     "PREFECT_LOGGING_EXTRA_LOGGERS": "lightreasoner,tasks,flows",
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",

@@ -52,6 +52,13 @@ def show_comparison(found: Mapping[str, Any], console: Console, folder: Path) ->
     show_table(table, comparison.notes(found), console, folder)
 
 
+def show_rounds(found: Mapping[str, Any], console: Console, folder: Path) -> None:
+    """Print the rounds' table, its notes and where it lies as files."""
+    from lightreasoner.experiments import rounds
+
+    show_table(rounds.table(found), rounds.notes(found), console, folder)
+
+
 def show_table(
     table: Sequence[Sequence[str]], notes: Sequence[str], console: Console, folder: Path
 ) -> None:

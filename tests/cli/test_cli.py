@@ -23,6 +23,7 @@ from typer.testing import CliRunner
 
 from flows import environment
 from flows.cli import app as flows_cli
+from flows.cli import pipelines
 from flows.servers import local, up
 from lightreasoner import config
 from lightreasoner.cli import app as pure_cli
@@ -378,7 +379,7 @@ def test_a_prefect_server_that_is_down_is_named(
 ) -> None:
     monkeypatch.setenv("LIGHTREASONER_HOME", str(workspace / "home"))
     monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{free_port()}/api")
-    monkeypatch.setattr(flows_cli, "external_inputs", lambda params: {})
+    monkeypatch.setattr(pipelines, "external_inputs", lambda params: {})
     result = call("run")
     assert result.exit_code == 2
     assert "error: PREFECT_API_URL http://127.0.0.1:" in result.stderr
@@ -494,7 +495,7 @@ def test_a_relative_path_of_mlflows_database_is_refused(
     """Else a command in another folder makes a second registry there."""
     monkeypatch.setenv("LIGHTREASONER_HOME", str(workspace / "home"))
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
-    monkeypatch.setattr(flows_cli, "external_inputs", lambda params: {})
+    monkeypatch.setattr(pipelines, "external_inputs", lambda params: {})
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow/mlflow.db")
     (line,) = faults(call("run"))
     assert line.startswith("MLFLOW_TRACKING_URI sqlite:///mlflow/mlflow.db: a relative path ")

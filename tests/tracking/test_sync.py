@@ -23,7 +23,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-from flows.cli import app
+from flows.cli import servers
 from flows.results import records
 from lightreasoner.errors import ConfigError, LightReasonerError
 from lightreasoner.pipeline.graph import STAGES
@@ -453,7 +453,7 @@ def test_what_is_no_waiting_run_is_named(
 @pytest.mark.parametrize(("run", "is_all"), [(None, False), ("one", True)])
 def test_the_command_asks_for_one_run_or_all(run: str | None, is_all: bool) -> None:
     with pytest.raises(ConfigError, match="name one run, by name or id, or give --all"):
-        app.sync(run, is_all)
+        servers.sync(run, is_all)
 
 
 @pytest.mark.parametrize("is_waiting", [True, False])
