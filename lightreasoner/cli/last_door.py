@@ -180,11 +180,15 @@ def _in_thread(found: "ExceptHookArgs", home: Callable[[], Path]) -> None:
 
 
 def _signal_of(error: BaseException | None) -> int | None:
-    """The signal whose handler raised an exception: Ctrl-C's, or one that ends with 128 + n."""
+    """The signal whose handler raised an exception: Ctrl-C's, one that ends with 128 + n, or
+    Prefect's during a flow, whose TerminationSignal says its number.
+    """
     if isinstance(error, KeyboardInterrupt):
         return signal.SIGINT
-    status = error.code if isinstance(error, SystemExit) else None
-    return status - 128 if isinstance(status, int) and status > 128 else None
+    if isinstance(error, SystemExit):
+        return error.code - 128 if isinstance(error.code, int) and error.code > 128 else None
+    number = getattr(error, "signal", None)
+    return number if isinstance(number, int) else None
 
 
 def _unraisable(found: Any) -> None:

@@ -280,6 +280,31 @@ def test_a_signal_to_end_is_heard_in_a_destructor(
     assert capsys.readouterr().err == ""
 
 
+def test_a_signal_to_end_a_flow_is_heard_in_a_destructor(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """During a flow SIGTERM is Prefect's, and what it raises is Prefect's own exception."""
+    from prefect.utilities.engine import capture_sigterm
+
+    class Left:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+    def destroyed() -> None:
+        with capture_sigterm():
+            left = [Left()]
+            left.clear()
+            time.sleep(10)
+            raise AssertionError("the signal is lost")
+
+    before = signal.signal(signal.SIGTERM, app._end)
+    try:
+        assert end(destroyed, tmp_path) == 128 + signal.SIGTERM
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert capsys.readouterr().err == ""
+
+
 def test_ctrl_c_says_that_the_command_goes_on_where_it_does(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
