@@ -14,7 +14,7 @@ from lightreasoner.config import Compute, Params
 from lightreasoner.errors import DiskFullError, LightReasonerError, NoMemoryError
 from lightreasoner.forecast import local, rates
 from lightreasoner.forecast.local import Start
-from lightreasoner.forecast.shapes import ADAPTER_BYTES, Shape
+from lightreasoner.forecast.shapes import ADAPTER_BYTES, ITEM_BYTES, Shape
 from lightreasoner.pipeline.graph import resolved
 from lightreasoner.pipeline.store import Store
 
@@ -25,9 +25,10 @@ STAGES = ("generate", "score", "finetune", "merge", "evaluate_base", "evaluate")
 def least(params: Params, compute: Compute, expert: Shape, amateur: Shape) -> dict[str, float]:
     """Bytes of memory that a stage certainly holds at once.
 
-    merge sums in float32 whatever the dtype is, on the CPU where a GPU is too small for it. Of a
-    text's stages vLLM may share the weights among GPUs; named servers hold them elsewhere. On a CPU
-    each worker and each process of finetune has weights of its own; on GPUs, a GPU.
+    merge keeps the expert in its files' dtype and the result in `compute.dtype`, on the CPU where a
+    GPU is too small for them. Of a text's stages vLLM may share the weights among GPUs; named
+    servers hold them elsewhere. On a CPU each worker and each process of finetune has weights of
+    its own; on GPUs, a GPU.
     """
     workers, ranks = (
         (compute.workers, params.finetune.processes) if compute.device == "cpu" else (1, 1)
@@ -40,7 +41,7 @@ def least(params: Params, compute: Compute, expert: Shape, amateur: Shape) -> di
         "generate": written,
         "score": workers * (weights + amateur.weight_bytes(compute.dtype)),
         "finetune": ranks * (weights + ADAPTER_BYTES * expert.adapter(params.finetune)),
-        "merge": expert.weight_bytes("float32"),
+        "merge": max(weights, expert.widening_bytes),
         "evaluate_base": written,
         "evaluate": written,
     }
@@ -65,45 +66,62 @@ def check(params: Params, home: Path) -> None:
     expert, amateur = (start.shapes[role] for role in local.MODELS)
     if expert is None or amateur is None:
         return
-    needs, has_memory = least(params, compute, expert, amateur), memory(compute.device)
+    needs, room = in_each_dtype(params, compute, expert, amateur), memory(compute.device)
     disks = places(start, compute, home)
-    if refusal(needs, has_memory, compute, disks, ()):
+    if refusal(needs, room, compute, disks, ()):
         done = local.stored(params, start.inputs, Store(home))
-        if error := refusal(needs, has_memory, compute, disks, done):
+        if error := refusal(needs, room, compute, disks, done):
             raise error
 
 
+def in_each_dtype(
+    params: Params, compute: Compute, expert: Shape, amateur: Shape
+) -> dict[str, dict[str, float]]:
+    """`least`, were `compute.dtype` this one."""
+    return {
+        dtype: least(params, compute.model_copy(update={"dtype": dtype}), expert, amateur)
+        for dtype in ITEM_BYTES
+    }
+
+
 def refusal(
-    needs: Mapping[str, float],
+    needs: Mapping[str, Mapping[str, float]],
     room: Mapping[str, float],
     compute: Compute,
     disks: Sequence[Disk],
     done: Collection[str],
 ) -> LightReasonerError | None:
-    """The error of what cannot be done; `needs` and `room` are memory by stage, `done` stored."""
+    """The error of what cannot be done; `needs` is memory by dtype and stage, `done` is stored."""
     return no_memory(needs, room, compute, done) or no_disk(
         disks[1:] if "merge" in done else disks  # the first is home
     )
 
 
 def no_memory(
-    needs: Mapping[str, float], room: Mapping[str, float], compute: Compute, done: Collection[str]
+    needs: Mapping[str, Mapping[str, float]],
+    room: Mapping[str, float],
+    compute: Compute,
+    done: Collection[str],
 ) -> NoMemoryError | None:
     """The error of the stage to do that lacks most; `room` is the memory by stage."""
-    over = {
-        stage: needs[stage] for stage in needs if stage not in done and needs[stage] > room[stage]
-    }
+    over = _over(needs[compute.dtype], room, done)
     if not over:
         return None
     stage = max(over, key=over.__getitem__)
-    halves = compute.dtype == "float32" and needs["merge"] <= room["merge"]
-    helps = halves and max(needs["score"], needs["finetune"]) / 2 <= min(room.values())
-    remedy = "set compute.dtype=bfloat16, " if helps else ""
+    remedy = "" if _over(needs["bfloat16"], room, done) else "set compute.dtype=bfloat16, "
     return NoMemoryError(
         f"{stage}: needs at least {gib(over[stage])} of memory for weights alone, "
         f"{gib(room[stage])} are there ({compute.device}); {remedy}use a machine with more, or a "
         "smaller model"
     )
+
+
+def _over(
+    needs: Mapping[str, float], room: Mapping[str, float], done: Collection[str]
+) -> dict[str, float]:
+    return {
+        stage: needs[stage] for stage in needs if stage not in done and needs[stage] > room[stage]
+    }
 
 
 def no_disk(disks: Collection[Disk]) -> DiskFullError | None:

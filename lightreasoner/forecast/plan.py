@@ -87,7 +87,7 @@ def plan(params: Params, home: Path, given: Rate | None = None, anew: bool = Fal
         notes = [f"{role}: its shape is unknown; fetch its config.json" for role in unknown]
         return Plan(rows, given, disks, start, notes, None)
     room = dict.fromkeys(limits.STAGES, given.memory) if given else limits.memory(compute.device)
-    needs = limits.least(params, compute, expert, amateur)
+    needs = limits.in_each_dtype(params, compute, expert, amateur)
     refusal = limits.refusal(needs, room, compute, () if given else disks, done)
     rate = given
     if given is None and (anew or (to_do and refusal is None)):

@@ -1,7 +1,7 @@
-"""A model's shape by its config.json alone: how many parameters, how large they and a cache are.
+"""A model's shape by its config.json: how many parameters, how large they and a cache are.
 
-The weights are never read. The formulas hold for decoders with grouped queries and a gated MLP
-(Qwen2, Llama, Mistral); what another architecture has beyond that is not counted.
+Of the weights only their dtypes are read. The formulas hold for decoders with grouped queries and a
+gated MLP (Qwen2, Llama, Mistral); what another architecture has beyond that is not counted.
 """
 
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ from typing import Any
 from lightreasoner.config import Finetune
 from lightreasoner.derivation import Derivation
 from lightreasoner.inference.model_files import read_settings
+from lightreasoner.tuning.kept_dtype import kept_dtype
 
 ITEM_BYTES = {"float32": 4, "bfloat16": 2}
 ADAPTER_BYTES = 16
@@ -20,7 +21,7 @@ ADAPTER_BYTES = 16
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of a decoder, under the names of config.json."""
+    """Sizes of a decoder, under the names of config.json; the dtype in which merge keeps it."""
 
     num_hidden_layers: int
     hidden_size: int
@@ -31,6 +32,7 @@ class Shape:
     vocab_size: int
     tie_word_embeddings: bool = False
     qkv_bias: bool = False
+    kept_dtype: str = "bfloat16"
 
     @property
     def width(self) -> int:
@@ -81,6 +83,13 @@ class Shape:
         """Of all weights in a dtype."""
         return self.parameters * ITEM_BYTES[dtype]
 
+    @property
+    def widening_bytes(self) -> int:
+        """Of the weights as merge keeps them, its largest matrix also in float32."""
+        largest = max(self.head, *(rows * columns for rows, columns in self.linear.values()))
+        widened = 0 if self.kept_dtype == "float32" else largest * ITEM_BYTES["float32"]
+        return self.weight_bytes(self.kept_dtype) + widened
+
     def cache_bytes(self, dtype: str) -> int:
         """Keys and values of a token, all layers: 2 x layers x kv heads x head size."""
         states = self.num_key_value_heads * self.head_dim
@@ -121,13 +130,13 @@ PUBLISHED = {
     "Qwen/Qwen2.5-Math-7B-Instruct": _LARGE,
     "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B": _qwen(1536, 8960, 12, 2),
 }
-"""The presets' models, as their config.json on the hub has them; nothing need be fetched."""
+"""The presets' models, as their files on the hub are; nothing need be fetched."""
 
 
 def of(name: str, directory: Path | None) -> Shape | None:
     """The shape of a model that lies in a directory, or of a published one that is not here.
 
-    None where neither says it. Raises ModelError for a config.json that cannot be read.
+    None where neither says it. Raises ModelError for files that cannot be read.
     """
     if directory is None:
         return PUBLISHED.get(name.partition("@")[0])
@@ -144,7 +153,7 @@ def of(name: str, directory: Path | None) -> Shape | None:
     numbers = {
         name: sizes.get(name)
         for name in Shape.__dataclass_fields__
-        if name not in ("tie_word_embeddings", "qkv_bias")
+        if name not in ("tie_word_embeddings", "qkv_bias", "kept_dtype")
     }
     if not all(type(value) is int and value > 0 for value in numbers.values()):
         return None
@@ -152,6 +161,7 @@ def of(name: str, directory: Path | None) -> Shape | None:
         **numbers,  # type: ignore[arg-type]
         tie_word_embeddings=bool(found.get("tie_word_embeddings", False)),
         qkv_bias=found.get("model_type") == "qwen2",
+        kept_dtype=kept_dtype(directory),
     )
 
 

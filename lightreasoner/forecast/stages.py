@@ -176,14 +176,16 @@ def tuned(setting: Setting) -> Work:
 
 
 def merged(setting: Setting) -> Work:
-    """merge: four models read the same few trajectories, one by one, three of them in float32;
-    the weights are read, folded and written."""
+    """merge: four models read the same few trajectories, one by one, three of them in float32, for
+    which they are widened each time; the weights are read, folded and written."""
     shape, sizes = setting.expert, setting.sizes["generate"]
     rows = min(setting.params.merge.parity_prompts, sizes.rows)
     tokens, heads = sizes.prompt + sizes.new, PARITY_POSITIONS * rows
     reading = formulas.read(shape, rows, tokens, heads, tokens, "float32")
     copies = 4 if setting.compute.dtype != "float32" else 3
-    return reading.times(copies) + Work(bytes=3 * shape.weight_bytes("float32"))
+    narrow, wide = (shape.weight_bytes(dtype) for dtype in (shape.kept_dtype, "float32"))
+    widening = 0 if narrow == wide else (copies - 1) * rows * (narrow + wide)
+    return reading.times(copies) + Work(bytes=3 * wide + widening)
 
 
 def rows_at_once(setting: Setting, stage: str) -> int:

@@ -176,11 +176,17 @@ def check_tensors(adapter: Adapter, model_dir: Path) -> "PreTrainedModel":
 
 
 def put_on(model: "PreTrainedModel", adapter: Adapter) -> "PeftModel":
-    """The model wearing an adapter whose tensors were checked, in inference mode."""
+    """The model wearing an adapter whose tensors were checked, in inference mode.
+
+    What of the model's own the adapter may replace, biases and `modules_to_save`, is float32.
+    """
     from peft import set_peft_model_state_dict
     from safetensors.torch import load_file
 
     tuned, path = _dress(model, adapter), adapter.path / WEIGHTS
+    for name, weight in tuned.named_parameters():
+        if weight.dim() == 1 or "modules_to_save" in name:
+            weight.data = weight.data.float()
     with reading(path):
         set_peft_model_state_dict(tuned, load_file(path))
     return tuned.eval()

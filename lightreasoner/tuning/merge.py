@@ -6,8 +6,8 @@ Then the weights are rounded once to `compute.dtype`, in which the model is eval
 model is held against base + adapter in float32. How far that may move it is measured by what the
 same rounding, of weights and arithmetic, does to the untouched expert (`max_cast_ratio`).
 
-One copy of the weights is held at a time, at most in float32 (28 GB for 7B): the adapter is folded
-and the result rounded in place, and each model is let go before the next is loaded.
+One copy of the weights is held at a time, in the dtype of the expert's files or in `compute.dtype`
+(widening.py): each model is let go before the next is loaded.
 """
 
 import json
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from lightreasoner.data.problems import problem_of
@@ -24,8 +25,9 @@ from lightreasoner.inference import loading
 from lightreasoner.inference.model_files import read_settings
 from lightreasoner.storage import tables
 from lightreasoner.storage.artifacts import Artifact, Inputs, Workspace
-from lightreasoner.tuning import adapters, model_card
+from lightreasoner.tuning import adapters, model_card, widening
 from lightreasoner.tuning.adapters import Adapter
+from lightreasoner.tuning.kept_dtype import kept_dtype
 from lightreasoner.tuning.parity import NONE, distance, logits
 from lightreasoner.tuning.rows import check_samples
 
@@ -49,7 +51,7 @@ GENERATION_CONFIG = "generation_config.json"
 SHARD_SIZE = "5GB"  # of one safetensors file, as the hub advises
 LIMITED = {"kl_mean": ("mean", 1.0), "kl_max": ("largest", 5.0)}
 """What `max_cast_ratio` limits, and how many times it: one position varies more than their mean."""
-SHARE_OF_GPU = 0.8  # what float32 weights may take of its memory, else they are folded on the CPU
+SHARE_OF_GPU = 0.8  # what the weights may take of its memory, else they are folded on the CPU
 
 
 def write(inputs: Inputs, config: "Merge", work: Workspace, watcher: "Watcher") -> None:
@@ -57,8 +59,8 @@ def write(inputs: Inputs, config: "Merge", work: Workspace, watcher: "Watcher") 
 
     Raises ArtifactError, ModelError or SelectionError, before weights are loaded, for an adapter
     that is damaged, of another expert or whose tensors are not those of the expert's layers, and
-    for a sample set that is not this expert's; MergeError if any weight is not finite or the
-    distributions differ by more than `config` allows.
+    for a sample set that is not this expert's; MergeError if any of its weights is not finite or
+    the distributions differ by more than `config` allows.
     """
     expert, samples, adapter_dir = inputs["expert"], inputs["samples"], inputs["adapter"].path
     compute, out = work.compute, work.out
@@ -66,7 +68,9 @@ def write(inputs: Inputs, config: "Merge", work: Workspace, watcher: "Watcher") 
     adapters.check_base(adapter, expert)
     check_samples(samples.path, expert.path)
     rows, held_out = parity_rows(samples.path, adapter_dir, config.parity_prompts)
-    exact = _float32_device(adapters.check_tensors(adapter, expert.path), compute.device)
+    skeleton = adapters.check_tensors(adapter, expert.path)
+    _refuse_non_finite(adapter)
+    exact = _fold_device(skeleton, kept_dtype(expert.path), compute.device)
     own = None if compute.dtype == "float32" else _logits_of(expert.path, compute, rows)
     watcher.progress(1, 3, "models")
     before, cast = _fold(expert, adapter, rows, exact, own, config.max_fold_kl, compute.dtype, out)
@@ -86,12 +90,13 @@ def write(inputs: Inputs, config: "Merge", work: Workspace, watcher: "Watcher") 
     watcher.progress(3, 3, "models")
 
 
-def _float32_device(skeleton: "PreTrainedModel", device: str) -> str:
-    """The device, or the CPU where the float32 weights do not fit a GPU."""
+def _fold_device(skeleton: "PreTrainedModel", dtype: str, device: str) -> str:
+    """The device, or the CPU where the weights as they are kept do not fit a GPU."""
     if device != "cuda":
         return device
     room = SHARE_OF_GPU * torch.cuda.get_device_properties(device).total_memory
-    return device if 4 * skeleton.num_parameters() <= room else "cpu"
+    needed = skeleton.num_parameters() * getattr(torch, dtype).itemsize
+    return device if needed <= room else "cpu"
 
 
 def _logits_of(model_dir: Path, compute: "Compute", rows: list[list[int]]) -> list[Tensor]:
@@ -132,14 +137,14 @@ def _fold(
 
     Also how far the cast alone moves the expert, whose logits in `dtype` are `own`.
     """
-    base = loading.load_model(expert.path, device, "float32")
+    base = widening.load_model(expert.path, device)
     cast = NONE if own is None else distance(logits(base, rows), own)
     tuned = adapters.put_on(base, adapter)
     before = list(logits(tuned.get_base_model(), rows))
-    folded = tuned.merge_and_unload()
-    _refuse_non_finite(folded)
-    _refuse_fold(distance(before, logits(folded, rows)), limit)
-    folded.to(getattr(torch, dtype)).save_pretrained(out, max_shard_size=SHARD_SIZE)
+    widening.fold_as_they_run(tuned)
+    _refuse_fold(distance(before, logits(tuned.get_base_model(), rows)), limit)
+    folded = widening.fold(tuned, getattr(torch, dtype))
+    folded.save_pretrained(out, max_shard_size=SHARD_SIZE)
     for name in (*TOKENIZER_FILES, GENERATION_CONFIG):
         if (expert.path / name).is_file():
             shutil.copyfile(expert.path / name, out / name)
@@ -183,7 +188,7 @@ def _refuse_cast(found: Distance, cast: Distance, config: "Merge", dtype: str) -
             )
 
 
-def _refuse_non_finite(model: "PreTrainedModel") -> None:
-    for name, weight in model.named_parameters():
+def _refuse_non_finite(adapter: Adapter) -> None:
+    for name, weight in load_file(adapter.path / adapters.WEIGHTS).items():
         if not torch.isfinite(weight).all():
-            raise MergeError(f"merged weight {name} is not finite; tune again at a lower rate")
+            raise MergeError(f"{name} of the adapter is not finite; tune again at a lower rate")

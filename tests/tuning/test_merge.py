@@ -375,17 +375,18 @@ def test_logits_that_are_not_numbers_fail(
         merge(tiny_expert, adapter_dir, samples_dir, tmp_path / "model")
 
 
-def test_float32_weights_that_no_gpu_holds_are_folded_on_the_cpu(
+def test_weights_that_no_gpu_holds_are_folded_on_the_cpu(
     tiny_expert: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The GPU's memory is not here to be asked, so it is pretended."""
     skeleton = loading.load_skeleton(tiny_expert)
-    size = 4 * skeleton.num_parameters()
-    for memory, device in ((2 * size, "cuda"), (size, "cpu")):
-        gpu = SimpleNamespace(total_memory=memory)
-        monkeypatch.setattr("torch.cuda.get_device_properties", lambda _, gpu=gpu: gpu)
-        assert merging._float32_device(skeleton, "cuda") == device
-    assert merging._float32_device(skeleton, "cpu") == "cpu"
+    for dtype, size in (("float32", 4), ("bfloat16", 2)):
+        size *= skeleton.num_parameters()
+        for memory, device in ((2 * size, "cuda"), (size, "cpu")):
+            gpu = SimpleNamespace(total_memory=memory)
+            monkeypatch.setattr("torch.cuda.get_device_properties", lambda _, gpu=gpu: gpu)
+            assert merging._fold_device(skeleton, dtype, "cuda") == device
+        assert merging._fold_device(skeleton, dtype, "cpu") == "cpu"
 
 
 def test_weights_that_are_not_finite_are_refused(
