@@ -6,19 +6,21 @@ are names only on the hub, and nothing of the run. A run's own page says all of 
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
 from lightreasoner.data.problems import problem_of
-from lightreasoner.report.trajectories import Scored
 from lightreasoner.storage import artifacts
+
+if TYPE_CHECKING:
+    from lightreasoner.report.trajectories import Scored
 
 BEGIN, END = '<dl class="head">', "</dl>"
 DIGITS = 12
 
 
-def of_inputs(scored: Scored, conditions: Mapping[str, Any]) -> dict[str, str]:
+def of_inputs(scored: "Scored", conditions: Mapping[str, Any]) -> dict[str, str]:
     """What the inputs say, `conditions` being the evaluation's; what they do not is left out."""
     score, generate = scored.select.get("score", {}), scored.select.get("generate", {})
     problems = {problem_of(id_) for id_ in scored.ids}
@@ -40,7 +42,7 @@ def of_run(page: str, facts: Mapping[str, str]) -> str:
 def html(facts: Mapping[str, str]) -> Markup:
     """The facts as the page has them."""
     rows = (Markup("<dt>{}</dt><dd>{}</dd>").format(*fact) for fact in facts.items())
-    return Markup(BEGIN) + Markup("").join(rows) + Markup(END)
+    return Markup('<dl class="head">{}</dl>').format(Markup("").join(rows))
 
 
 def named(name: str, digest: str) -> str:
@@ -54,4 +56,4 @@ def named(name: str, digest: str) -> str:
     plain = name.partition("@")[0] if artifacts.is_pinned(name) else name
     shown = Path(plain).name if Path(plain).is_absolute() else plain
     short = base.rpartition("@")[2][:DIGITS]
-    return f"{shown} ({short})" if shown not in ("", short) else short
+    return f"{shown} ({short})" if shown and short not in ("", shown) else shown or short

@@ -246,10 +246,9 @@ def test_questions_that_the_tuning_may_have_met(made: Path) -> None:
 def test_the_pages_columns_say_verdict_and_interval(made: Path) -> None:
     """A table per verdict; on a phone each value stands behind its column's name."""
     html = (made / "report.html").read_text(encoding="utf-8")
-    for verdict, head in zip(
-        ("strict", "qwen"), re.findall("<thead>.*</thead>", html), strict=False
-    ):
-        columns = [" ".join(Page(part).text.split()) for part in head.split("</th>")[:-1]]
+    heads = re.findall("<thead>.*</thead>", html)
+    for verdict, row in zip(("strict", "qwen"), heads, strict=False):
+        columns = [" ".join(Page(part).text.split()) for part in row.split("</th>")[:-1]]
         compared = [f"{label} ({verdict}, 95% CI)" for label in figures.METHODS.values()]
         tested = [f"gain, points ({verdict}, 95% CI)", f"gained ({verdict})", f"lost ({verdict})"]
         tested += [f"paired p ({verdict}, Holm)", "gain that shows (80% power)"]
