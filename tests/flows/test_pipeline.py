@@ -219,7 +219,7 @@ def test_the_report_is_on_disk(first_report: dict[str, Any], home: Path) -> None
     page = (home / "latest" / "report.html").read_text(encoding="utf-8")
     name = re.escape(records.newest_first(home)[0].name)
     assert re.search(f"<dt>run</dt><dd>{name}, 20[0-9-]+ [0-9:]+ UTC</dd>", page)
-    assert "<dd>by trajectory, at least " in page
+    assert "<dd>by sample, " in page
     assert list((home / "latest" / "figures").glob("*.png"))
     assert not list((home / "latest").glob(".*"))
 
