@@ -107,11 +107,11 @@ def _count(outcomes: Mapping[str, Outcome]) -> str:
 
 def _head(outcomes: Mapping[str, Outcome], params: Params, tags: Mapping[str, str]) -> list[str]:
     """The result in a sentence, if there is a report, and what it was made of."""
-    said = (
-        [f"**{headline(tables(outcomes), params.evaluate.seed)}**"] if "report" in outcomes else []
-    )
-    listed = (f"- {name}: {value}" for name, value in facts(outcomes, params, tags).items())
-    return [*said, "\n".join(listed)]
+    made_of = facts(outcomes, params, tags).items()
+    listed = "\n".join(f"- {name}: {value}" for name, value in made_of)
+    if "report" not in outcomes:
+        return [listed]
+    return [f"**{headline(tables(outcomes), params.evaluate.seed)}**", listed]
 
 
 def _eval_results(outcomes: Mapping[str, Outcome]) -> list[EvalResult]:
