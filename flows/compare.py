@@ -49,7 +49,7 @@ def compare(params: Form, methods: tuple[Name, ...] = NAMES) -> dict[str, Any]:
     home, values = begin(params), under_one_prompt(params.values())
     names = named(("base", *methods))
     inputs = checked_inputs(values, names)
-    with tracked(values) as run:
+    with tracked(values, inputs) as run:
         results = run_methods(names, inputs, values, home, run)
         found = {**comparison.compare(results, values), **conditions(values)}
         show(found, home, "compare", "comparison", run)

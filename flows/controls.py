@@ -63,7 +63,7 @@ def run_table(
     grid = form.grid() if isinstance(form, ControlsForm) else list(dict.fromkeys((start, tuned)))
     inputs = external_inputs(values)
     check(grid, inputs, values)
-    with tracked(values) as run:
+    with tracked(values, inputs) as run:
         scores = run_cells(grid, inputs, values, home, run)
         expert = presets.of_expert(values.models.expert)
         found = {**make(scores, start, tuned, expert), **conditions(values)}

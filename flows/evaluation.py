@@ -35,7 +35,7 @@ def evaluation(params: EvaluationForm) -> dict[str, Any]:
     home, values = begin(params), params.values()
     inputs = external_inputs(values, ("benchmark_source",))
     inputs["model"] = lookup.resolve(params.model, home)
-    with tracked(values) as run:
+    with tracked(values, inputs) as run:
         runs = run_stages((EVALUATE,), inputs, values, home, run)
         scores = runs["evaluate"].outcome.artifact.path
         found = {

@@ -21,9 +21,10 @@ from lightreasoner.evaluation import power
 from lightreasoner.forecast import limits, plan
 from lightreasoner.grading.grade import shared_process
 from lightreasoner.pipeline.graph import GRAPH, STAGES, Inputs, Stage, external_inputs, walk
-from lightreasoner.pipeline.store import Job, peak_memory_mib, reset_peak_memory
+from lightreasoner.pipeline.store import Job, Outcome, peak_memory_mib, reset_peak_memory
 from lightreasoner.storage import digests
 from lightreasoner.storage.artifacts import Artifact
+from tasks.registry import card
 from tasks.stages import StageRun, decide_champion, register_model, run_stage
 from tasks.tracking import mlflow_runs
 
@@ -62,10 +63,14 @@ def begin(form: Settings) -> Path:
 
 
 @contextlib.contextmanager
-def tracked(params: Params) -> Iterator[str]:
-    """MLflow's run of this flow run, called the same; interrupted, both say so. Yields its id."""
+def tracked(params: Params, inputs: Inputs) -> Iterator[str]:
+    """MLflow's run of this flow run, called the same; interrupted, both say so. Yields its id.
+
+    It says which sources of problems are among the inputs.
+    """
     named = mlflow_runs.pipeline_run(params, naming.name_here(), _kind())
     with naming.cancelled_by_ctrl_c(), named as run:
+        mlflow_runs.log_data(run, params, inputs)
         yield run
 
 
@@ -86,17 +91,16 @@ def run_pipeline(params: Params, home: Path) -> dict[str, Any]:
     for warning in power.warnings(params):
         log.warning("%s", warning)
     name, uri = naming.name_here(), environment.tracking_uri(home)
-    with tracked(params) as run:
-        sources = {name: inputs[name].digest for name in ("problem_source", "benchmark_source")}
-        mlflow_runs.log_data(run, params, sources)
+    with tracked(params, inputs) as run:
         runs = run_stages(GRAPH, inputs, params, home, run)
-        mlflow_runs.log_report(run, runs["report"].outcome)
+        facts = card.facts(outcomes_of(runs), params, mlflow_runs.named(run))
+        mlflow_runs.log_report(run, runs["report"].outcome, facts)
         ids = {"name": name, "prefect": str(flow_run.id), "mlflow": mlflow_runs.run_here(run)}
-        _keep(ids, params, runs, home)
+        _keep(ids, params, runs, home, facts)
         log.info("%-24s %s", "report", home / "latest" / "report.html")
         registering = _register(runs, inputs, params, home, run)
         ids["mlflow"] = mlflow_runs.run_here(run)
-        report, record = _keep(ids, params, runs, home, registering)
+        report, record = _keep(ids, params, runs, home, facts, registering)
         addresses = prefect_page.addresses(uri, run, report["registered_model"])
         finished = prefect_page.Finished(record, report, runs, params, addresses)
         prefect_page.make_artifacts(finished)
@@ -109,11 +113,12 @@ def _keep(
     params: Params,
     runs: dict[str, StageRun],
     home: Path,
+    facts: dict[str, str],
     registering: report_json.Registering | None = None,
 ) -> tuple[dict[str, Any], records.Record]:
     """Write `latest` and the run's record; without `registering`, as if that failed."""
     report = report_json.report_tree(runs, registering)
-    report_json.write_latest(home, runs["report"].outcome.artifact, report)
+    report_json.write_latest(home, runs["report"].outcome.artifact, report, facts)
     record = records.of(ids, params, runs, report["registered_model"])
     records.keep(home, record)
     return report, record
@@ -150,6 +155,11 @@ def run_stages(
     return runs
 
 
+def outcomes_of(runs: dict[str, StageRun]) -> dict[str, Outcome]:
+    """What the stages came to, by name."""
+    return {name: run.outcome for name, run in runs.items()}
+
+
 def _log_stage(name: str, run: StageRun) -> None:
     how = "cached" if run.outcome.cached else "done"
     log.info("%-24s %-6s %6.1f s", name, how, run.seconds)
@@ -160,7 +170,7 @@ def _register(
 ) -> report_json.Registering:
     clock = time.perf_counter()
     reset_peak_memory()
-    outcomes = {name: run.outcome for name, run in runs.items()}
+    outcomes = outcomes_of(runs)
     registered = register_model(
         outcomes["merge"].artifact,
         outcomes,

@@ -13,7 +13,7 @@ from lightreasoner.pipeline.store import Job, Outcome, Store
 from lightreasoner.progress import TerminalBar
 from lightreasoner.storage import in_use
 from lightreasoner.storage.artifacts import Artifact
-from tasks.registry import gate, versions
+from tasks.registry import card, gate, versions
 from tasks.tracking import mlflow_runs
 
 
@@ -31,14 +31,16 @@ def register_stored(params: Params, model: Artifact, home: Path) -> dict[str, An
             f"{expected.digest}; run `dvc repro` first"
         )
     local.track(home)
+    inputs = external_inputs(params)
     with mlflow_runs.pipeline_run(params, "dvc repro") as run:
+        mlflow_runs.log_data(run, params, inputs)
         for name, outcome in outcomes.items():
             mlflow_runs.replay_stage(run, STAGES[name], outcome, home)
-        mlflow_runs.log_report(run, outcomes["report"])
+        facts = card.facts(outcomes, params, mlflow_runs.named(run))
+        mlflow_runs.log_report(run, outcomes["report"], facts)
         registered = versions.register_version(expected, outcomes, params, run)
-        source = external_inputs(params, ["benchmark_source"])["benchmark_source"]
         evaluate = partial(_evaluate_champion, home, run)
-        gated = gate.run(registered, outcomes, params, source, home, evaluate)
+        gated = gate.run(registered, outcomes, params, inputs["benchmark_source"], home, evaluate)
     known = asdict(registered)
     return {key: known[key] for key in ("name", "version", "alias")} | {"gate": gated.as_tree()}
 

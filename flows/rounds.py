@@ -52,7 +52,7 @@ def rounds(params: RoundsForm) -> dict[str, Any]:
     """
     home, values = begin(params), params.values()
     inputs = external_inputs(values)
-    with tracked(values) as run:
+    with tracked(values, inputs) as run:
         found = {
             "later_amateur": params.later_amateur,
             "rounds": run_rounds(params, inputs, home, run),

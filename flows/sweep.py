@@ -59,7 +59,7 @@ def sweep(params: SweepForm) -> dict[str, Any]:
     points = {point_name(point): point for point in map(under_one_prompt, params.points())}
     first = next(iter(points.values()))
     inputs = external_inputs(first)
-    with tracked(first) as run:
+    with tracked(first, inputs) as run:
         results = run_points(points, inputs, home, run)
         found = {**as_tree(results, points), **conditions(first)}
         show(found, home, "sweep", "sweep", run)

@@ -20,6 +20,9 @@ Score = Mapping[str, Any]
 NONE = "–"
 """Where there is no number."""
 
+SHOWN = 0.05
+"""The largest p, corrected for the number of sets, at which a change is called one."""
+
 WIDEST = 1000  # characters of a line that a table may take
 
 ACCURACY_HEADINGS = (
@@ -98,6 +101,26 @@ def byte_count(size: float) -> str:
         return f"{size:.0f} B"
     power = min(next(n for n in range(1, 9) if size < 999.95 * 1000**n), 4)
     return f"{size / 1000**power:,.1f} {'kMGT'[power - 1]}B"
+
+
+def headline(tables: Mapping[str, Any], seed: int) -> str:
+    """The result in a sentence: the change of accuracy on the first set, where it is shown.
+
+    That is where the interval leaves 0 out and p is small, too: of few changed problems the
+    interval alone says too much (statistics.py). `tables` as for `accuracy_rows`; `seed` drew the
+    problems.
+    """
+    name, tuned = next(iter(tables["scores"]["lightreasoner"].items()))
+    base, paired = tables["scores"]["base"][name], tables["paired"][name]
+    gain, (low, high), p = paired["difference"], paired["ci95"], paired["p_holm"]
+    ends = f"from {percent(base['accuracy'])} to {percent(tuned['accuracy'])}"
+    change = f"{points(gain)} points (95% interval {points_interval((low, high))}"
+    asked = f"n {tuned['problems']:,}{_per_problem(tuned)}, seed {seed})."
+    if low <= 0 <= high or p > SHOWN:
+        unshown = f"A change of accuracy on {name} is not shown: {ends}"
+        return f"{unshown}, {change}, p {p_value(p)}, {asked}"
+    verb = "rises" if gain > 0 else "falls"
+    return f"Accuracy on {name} {verb} {ends}: {change}, {asked}"
 
 
 def accuracy_rows(tables: Mapping[str, Any]) -> list[tuple[str, ...]]:

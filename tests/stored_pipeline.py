@@ -49,6 +49,7 @@ SELECTED = {
     "pull": 12.5,
 }
 DRIFT = {"drift": 0.03125, "top1_kept": 0.985, "drift_taught": 0.5}
+PAGE = '<html><dl class="head"><dt>expert</dt><dd>4a83ca6e4526</dd></dl></html>'
 CURVE = [("loss", 2.0 / (1 + step), step) for step in range(80)]
 
 
@@ -245,7 +246,7 @@ def _report(out: Path) -> None:
     found = {"scores": scores, "paired": paired, **parts}
     _json(out / "tables.json", found)
     _json(out / "metrics.json", {"tuned": {"base": 0.4, "tuned": 0.8, "gain": 0.4}})
-    (out / "report.html").write_text("<html></html>", encoding="utf-8")
+    (out / "report.html").write_text(PAGE, encoding="utf-8")
     (out / "figures").mkdir()
     (out / "figures" / "kl_histogram.png").write_bytes(b"png")
 

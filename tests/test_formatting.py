@@ -40,6 +40,65 @@ def test_differences_are_in_points_and_signed() -> None:
     assert formatting.difference(PAIRED) == "+62.6 (+58.4 to +67.0)"
 
 
+def changed(base: float, tuned: float, ci95: tuple[float, float], p: float) -> dict[str, object]:
+    """A report of one set of 200 problems."""
+    scores = {
+        method: {"tuned": {"accuracy": accuracy, "problems": 200, "n": 200}}
+        for method, accuracy in (("base", base), ("lightreasoner", tuned))
+    }
+    paired = {"difference": tuned - base, "ci95": ci95, "p_holm": p}
+    return {"scores": scores, "paired": {"tuned": paired}}
+
+
+@pytest.mark.parametrize(
+    ("report", "sentence"),
+    [
+        (
+            TABLES,
+            "Accuracy on tuned rises from 13.8% to 76.4%: +62.6 points (95% interval +58.4 to "
+            "+67.0, n 1,500, seed 42).",
+        ),
+        (
+            changed(0.5, 0.25, (-0.35, -0.15), 1e-4),
+            "Accuracy on tuned falls from 50.0% to 25.0%: -25.0 points (95% interval -35.0 to "
+            "-15.0, n 200, seed 42).",
+        ),
+        (
+            changed(0.5, 0.52, (-0.03, 0.07), 0.5),
+            "A change of accuracy on tuned is not shown: from 50.0% to 52.0%, +2.0 points (95% "
+            "interval -3.0 to +7.0, p 0.5, n 200, seed 42).",
+        ),
+        (
+            changed(0.5, 0.5, (0.0, 0.05), 1.0),
+            "A change of accuracy on tuned is not shown: from 50.0% to 50.0%, +0.0 points (95% "
+            "interval +0.0 to +5.0, p 1, n 200, seed 42).",
+        ),
+        (
+            changed(0.5, 0.52, (0.005, 0.04), 0.125),
+            "A change of accuracy on tuned is not shown: from 50.0% to 52.0%, +2.0 points (95% "
+            "interval +0.5 to +4.0, p 0.12, n 200, seed 42).",
+        ),
+    ],
+    ids=["gain", "loss", "not shown", "an end at 0", "four problems gained, none lost"],
+)
+def test_the_headline_claims_what_is_shown(report: dict[str, object], sentence: str) -> None:
+    """Four problems gained and none lost: an interval over 0, but McNemar's p is 2 / 2 ** 4."""
+    assert formatting.headline(report, 42) == sentence
+
+
+def test_the_headline_is_of_the_first_set_and_counts_problems() -> None:
+    """Three responses to each of 500 problems; the second set is in the table."""
+    several = {**TUNED, "problems": 500}
+    scores = {"tuned": several, "transfer": TUNED}
+    report = {
+        "scores": {"base": scores, "lightreasoner": scores},
+        "paired": {"transfer": {}, "tuned": PAIRED},
+    }
+    found = formatting.headline(report, 7)
+    assert found.startswith("Accuracy on tuned rises from 76.4%")
+    assert "n 500 x 3, seed 7)" in found
+
+
 @pytest.mark.parametrize(
     ("share", "text"),
     [

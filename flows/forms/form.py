@@ -12,6 +12,7 @@ import hashlib
 import json
 import re
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -379,11 +380,15 @@ def name_of(params: Params) -> str:
 
 
 def shortest_first(overrides: Sequence[str]) -> list[str]:
-    """Overrides as a run's name says them: `n=40`, the shortest first, and how many did not fit."""
+    """Overrides as a run's name says them: `n=40`, the shortest first, and how many did not fit.
+
+    Of an absolute path the last part is enough; names go to the hub with a model's card.
+    """
     said = []
     for override in overrides:
         parameter, _, value = override.partition("=")
         plain = re.sub(r'["\[\] ]', "", value.removesuffix(".0"))
+        plain = Path(plain).name if plain.startswith("/") else plain
         if len(plain) > LONGEST_SAID:
             plain = f"{plain[: LONGEST_SAID - 3]}..."
         said.append(f"{SHORT.get(parameter, parameter)}={plain}")

@@ -30,6 +30,7 @@ from lightreasoner.forecast.plan import TIME, WORK, Plan, lines, time_rows, work
 from lightreasoner.formatting import (
     ACCURACY_HEADINGS,
     accuracy_rows,
+    headline,
     markdown_table,
     result_notes,
 )
@@ -118,6 +119,7 @@ def markdown(run: Finished, picture: str = "") -> str:
     model, models = run.report["registered_model"], run.params.models
     version = f"{model['name']}, version {model['version']}"
     parts = [
+        f"**{headline(run.report, run.params.evaluate.seed)}**",
         f"`{models.expert}`, tuned with `{models.amateur}` as its amateur. {_selected(run)}",
         "## Accuracy",
         _accuracies(run.report),

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from lightreasoner.report import head
 from lightreasoner.storage import artifacts, aside, places
 from lightreasoner.storage.artifacts import Artifact
 from lightreasoner.storage.payload import read_json
@@ -73,16 +74,20 @@ def _cost(run: StageRun) -> dict[str, Any]:
     }
 
 
-def write_latest(home: Path, payload: Artifact, report: Mapping[str, Any]) -> Path:
+def write_latest(
+    home: Path, payload: Artifact, report: Mapping[str, Any], facts: Mapping[str, str]
+) -> Path:
     """Put page, figures and report.json of one run in place together, for those of the last run.
 
-    Returns the page's path. Raises DiskFullError, ArtifactError.
+    The page says the run's `facts`. Returns the page's path. Raises DiskFullError, ArtifactError.
     """
     folder = home / "latest"
     try:
         with aside.beside(folder) as work:
             new = work / "new"
             shutil.copytree(payload.path, new, copy_function=shutil.copyfile)
+            page = (new / "report.html").read_text(encoding="utf-8")
+            artifacts.write_text(new / "report.html", head.of_run(page, facts))
             artifacts.write_text(new / "report.json", json.dumps(report, indent=1) + "\n")
             with places.lock_file(home / "latest.lock") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)

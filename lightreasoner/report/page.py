@@ -23,7 +23,7 @@ from lightreasoner.errors import ABSENT, ArtifactError
 from lightreasoner.evaluation import contamination, gains, pairing
 from lightreasoner.evaluation.pairing import KEYS, Scores
 from lightreasoner.inference.token_text import Token
-from lightreasoner.report import cost, figures, lineage, trajectories
+from lightreasoner.report import cost, figures, head, lineage, trajectories
 from lightreasoner.report.figures import METHODS, THEMES, Theme
 from lightreasoner.report.trajectories import Step
 from lightreasoner.sampling import pull
@@ -76,7 +76,7 @@ def write(inputs: Inputs, config: None, work: Workspace, watcher: "Watcher") -> 
     readings = _held_out(paths["adapter"], held_out)
     result["drift"] = {name: readings["after"][name] for name in DRIFT} if readings else {}
     with expected(paths["scores"] / "summary.json"):
-        metrics = headline(result)
+        metrics = key_numbers(result)
     for name, content in (("tables", result), ("metrics", metrics)):
         text = json.dumps(content, indent=1, allow_nan=False)
         (out / f"{name}.json").write_text(text + "\n", encoding="utf-8")
@@ -90,6 +90,8 @@ def write(inputs: Inputs, config: None, work: Workspace, watcher: "Watcher") -> 
     page = page_html(
         **result,
         **_explained(scored),
+        headline=formatting.headline(result, conditions["seed"]),
+        head=head.html(head.of_inputs(scored, conditions)),
         verdicts_agree=verdicts_agree(pairs),
         examples={"gained": examples(pairs, True), "lost": examples(pairs, False)},
         conditions=conditions,
@@ -102,7 +104,7 @@ def write(inputs: Inputs, config: None, work: Workspace, watcher: "Watcher") -> 
     watcher.progress(1, 1, "reports")
 
 
-def headline(result: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+def key_numbers(result: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     """What distinguishes one run from another: `dvc metrics diff` and `dvc exp show` list it.
 
     Accuracies and gain by the strict verdict, as shares; gain_low is the interval's lower end.

@@ -14,28 +14,38 @@ from lightreasoner.config import Params
 from lightreasoner.formatting import (
     ACCURACY_HEADINGS,
     accuracy_rows,
+    headline,
     markdown_table,
     result_notes,
 )
 from lightreasoner.pipeline.store import Outcome
+from lightreasoner.report import head
 from lightreasoner.storage import artifacts, payload
+from tasks.tracking import measures, mlflow_runs
 
 FILE = "README.md"
 DESCRIPTION_LENGTH = 5000  # characters that MLflow's registry tables hold
+BATCHES = {
+    "sample": "{:,} samples",
+    "trajectory": "at least {:,} samples",
+    "solution": "{:,} trajectories",
+}
+"""What `finetune.samples_per_update` counts, by batching."""
 
 
 def description(
-    model: Path, outcomes: Mapping[str, Outcome], params: Params, gate: str | None = None
+    model: Path,
+    outcomes: Mapping[str, Outcome],
+    params: Params,
+    tags: Mapping[str, str],
+    gate: str | None = None,
 ) -> str:
-    """The version's description: what was tuned, what it scores, the card's text.
+    """The version's description: what it gained, what it was made of, scores, the card's text.
 
-    `gate` is why the version became champion, or why not; None before the gate.
+    `tags` are the version's. `gate` is why the version became champion, or why not; None before the
+    gate.
     """
-    parts = [
-        f"{params.models.expert}, tuned by LightReasoner with {params.models.amateur} as its "
-        "amateur, adapter merged.",
-        *_results(outcomes),
-    ]
+    parts = [*_head(outcomes, params, tags), *_results(outcomes)]
     if gate:
         parts.append(f"**Gate:** {gate}")
     if (model / FILE).is_file():
@@ -44,10 +54,13 @@ def description(
     return "\n\n".join(parts)[:DESCRIPTION_LENGTH]
 
 
-def with_results(model: Path, outcomes: Mapping[str, Outcome], params: Params) -> str:
-    """The model's card with its data set on the hub, its registered name and accuracies.
+def with_results(
+    model: Path, outcomes: Mapping[str, Outcome], params: Params, tags: Mapping[str, str]
+) -> str:
+    """The model's card with its data set on the hub, its registered name, what it gained and what
+    it was made of.
 
-    `outcomes` by stage; what they lack is left out.
+    `outcomes` by stage; what they lack is left out. `tags` are the version's.
     """
     card = ModelCard.load(model / FILE)
     if "prepare" in outcomes:
@@ -57,8 +70,48 @@ def with_results(model: Path, outcomes: Mapping[str, Outcome], params: Params) -
         card.data.model_name = params.register.name
         card.data.metrics = ["accuracy"]
         card.data.eval_results = _eval_results(outcomes)
-        card.text = "\n\n".join([card.text.rstrip(), "## Results", *_results(outcomes)]) + "\n"
+        title, _, text = card.text.strip().partition("\n")
+        first = [title, *_head(outcomes, params, tags), text.strip()]
+        card.text = "\n\n".join(filter(None, [*first, "## Results", *_results(outcomes)])) + "\n"
     return str(card)
+
+
+def facts(
+    outcomes: Mapping[str, Outcome], params: Params, tags: Mapping[str, str]
+) -> dict[str, str]:
+    """What a result was made of, in words; what `outcomes` and a run's `tags` lack is left out."""
+    inputs = [outcome.manifest["inputs"] for outcome in outcomes.values()]
+    digests = {name: digest for each in inputs for name, digest in each.items()}
+    models, problems, tuning = params.models, params.prepare, params.finetune
+    run = [tags[key] for key in (mlflow_runs.NAME_TAG, mlflow_runs.DATE_TAG) if key in tags]
+    source = head.named(problems.source, digests.get("problem_source", ""))
+    count = BATCHES[tuning.batching].format(tuning.samples_per_update)
+    return {
+        **({"run": ", ".join(run)} if run else {}),
+        "expert": head.named(models.expert, digests.get("expert", "")),
+        "amateur": head.named(models.amateur, digests.get("amateur", "")),
+        "problems": f"{_count(outcomes)}{source}, set {problems.problem_set}",
+        "seeds": f"problems {problems.seed}, trajectories {params.generate.seed}, "
+        f"tuning {tuning.seed}, evaluation {params.evaluate.seed}",
+        "batching": f"by {tuning.batching}, {count} an update",
+    }
+
+
+def _count(outcomes: Mapping[str, Outcome]) -> str:
+    """`300 of `, the problems that were drawn, if that is known."""
+    if "prepare" not in outcomes:
+        return ""
+    found = measures.of_payload("prepare", outcomes["prepare"].artifact.path)
+    return f"{found['problems']:,.0f} of "
+
+
+def _head(outcomes: Mapping[str, Outcome], params: Params, tags: Mapping[str, str]) -> list[str]:
+    """The result in a sentence, if there is a report, and what it was made of."""
+    made_of = facts(outcomes, params, tags).items()
+    listed = "\n".join(f"- {name}: {value}" for name, value in made_of)
+    if "report" not in outcomes:
+        return [listed]
+    return [f"**{headline(tables(outcomes), params.evaluate.seed)}**", listed]
 
 
 def _eval_results(outcomes: Mapping[str, Outcome]) -> list[EvalResult]:

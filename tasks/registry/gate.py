@@ -195,7 +195,9 @@ class _Contest:
             if version.tags.get(key) != value:
                 self.client.set_model_version_tag(name, number, key, value)
         model = self.outcomes["merge"].artifact.path
-        description = card.description(model, self.outcomes, self.params, decision.reason)
+        description = card.description(
+            model, self.outcomes, self.params, version.tags, decision.reason
+        )
         if description != version.description:
             self.client.update_model_version(name, number, description)
 

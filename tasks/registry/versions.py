@@ -78,7 +78,7 @@ def _register(
     found = _earliest(client, name, model.digest)
     created = found is None
     if found is None:
-        own = _create(client, model, outcomes, params, mlflow_runs.run_here(run_id or "") or None)
+        own = _create(client, model, outcomes, params, run_id or mlflow_runs.UNTRACKED)
         found = _earliest(client, name, model.digest) or own
         created = found.version == own.version
         if not created:
@@ -141,11 +141,12 @@ def _create(
     model: Artifact,
     outcomes: Mapping[str, Outcome],
     params: Params,
-    run_id: str | None,
+    local_run: str,
 ) -> ModelVersion:
     """Upload the model and make a version of it, tags and description included."""
     _ensure_registered_model(client, params.register.name)
-    tags = {**origin(outcomes, params), DIGEST_TAG: model.digest}
+    tags = {**origin(outcomes, params), DIGEST_TAG: model.digest, **mlflow_runs.named(local_run)}
+    run_id = mlflow_runs.run_here(local_run) or None
     if run_id:
         tags["pipeline_run"] = run_id
     logged = _log_model(client, model, tags, outcomes, params, run_id)
@@ -156,7 +157,7 @@ def _create(
         f"models:/{logged.model_id}",
         run_id=run_id,
         tags=tags,
-        description=card.description(model.path, outcomes, params),
+        description=card.description(model.path, outcomes, params, tags),
         model_id=logged.model_id,
     )
     reference = {"name": version.name, "version": version.version}
@@ -198,10 +199,11 @@ def _bring_up_to_date(
     params: Params,
 ) -> None:
     """Describe a version that is there already by the newest evaluation of the same model."""
-    description = card.description(model.path, outcomes, params, version.tags.get(REASON_TAG))
+    reason = version.tags.get(REASON_TAG)
+    description = card.description(model.path, outcomes, params, version.tags, reason)
     if description != version.description:
         model_id = str(version.source).removeprefix("models:/")
-        _log_card(client, model_id, model, outcomes, params)
+        _log_card(client, model_id, model, outcomes, params, version.tags)
         client.update_model_version(version.name, version.version, description)
     for key, value in origin(outcomes, params).items():
         if version.tags.get(key) != value:
@@ -244,7 +246,7 @@ def _log_model(
                 tags,
                 params.evaluate.max_new_tokens,
             )
-        _log_card(client, logged.model_id, model, outcomes, params)
+        _log_card(client, logged.model_id, model, outcomes, params, tags)
         if "finetune" in outcomes:
             _log_adapter(client, logged.model_id, outcomes["finetune"], params.models.expert)
     except BaseException as error:
@@ -270,13 +272,15 @@ def _log_card(
     model: Artifact,
     outcomes: Mapping[str, Outcome],
     params: Params,
+    tags: Mapping[str, str],
 ) -> None:
     """Put the card with its results beside the model's directory, in place of an older one."""
     if not (model.path / card.FILE).is_file():
         return
     with tempfile.TemporaryDirectory(prefix="lightreasoner-") as scratch:
         path = Path(scratch) / card.FILE
-        path.write_text(card.with_results(model.path, outcomes, params), encoding="utf-8")
+        text = card.with_results(model.path, outcomes, params, tags)
+        path.write_text(text, encoding="utf-8")
         client.log_model_artifact(model_id, str(path))
 
 

@@ -10,6 +10,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,12 +28,17 @@ from mlflow.utils.mlflow_tags import (
 from lightreasoner.config import Params
 from lightreasoner.pipeline.graph import STAGES, Stage
 from lightreasoner.pipeline.store import Outcome, Store, read_curves
+from lightreasoner.report import head
+from lightreasoner.storage.artifacts import Inputs
 from tasks.tracking import measures, predictions, route
 from tasks.tracking.curves import LiveRun
 from tasks.tracking.sync import FAILURES, Copier
 
 UNTRACKED = ""
 """The run id where MLflow did not make a run; every function here takes it and does nothing."""
+
+NAME_TAG, DATE_TAG = "run", "run.date"
+"""Of what a run made: its name, and when it began."""
 
 DIGEST_LENGTH = 36  # of a data set, at most: MLflow's MAX_DATASET_DIGEST_SIZE
 LONGEST_DATA_SET = 500  # its name: MAX_DATASET_NAME_SIZE
@@ -198,18 +204,32 @@ def log_outcome(run_id: str, outcome: Outcome) -> None:
         _log(run_id, tags={MLFLOW_LOGGED_ARTIFACTS: tables})
 
 
-def log_report(parent_id: str, outcome: Outcome) -> None:
-    """The headline numbers, the figures and the page on the pipeline's own run."""
+def log_report(parent_id: str, outcome: Outcome, facts: Mapping[str, str] | None = None) -> None:
+    """The headline numbers, the figures and the page on the pipeline's own run; the page says the
+    run's `facts`, if given."""
     log_numbers(parent_id, measures.of_report(outcome.artifact.path))
-    _log_pages(parent_id, outcome.artifact.path)
+    _log_pages(parent_id, outcome.artifact.path, facts)
 
 
-def log_data(run_id: str, params: Params, sources: Mapping[str, str]) -> None:
-    """What a run learns from and is graded on, as its list shows it; `sources` are digests."""
-    learnt, asked = params.prepare.problem_set, ",".join(params.evaluate.problem_sets)
+def named(run_id: str) -> dict[str, str]:
+    """The tags of what a run makes that say which one it was; none where MLflow has no run."""
+    found = _attempt("a look at the run", lambda: _client().get_run(run_id)) if run_id else None
+    if found is None:
+        return {}
+    began = datetime.fromtimestamp(found.info.start_time / 1000, UTC)
+    return {NAME_TAG: found.info.run_name, DATE_TAG: f"{began:%Y-%m-%d %H:%M} UTC"}
+
+
+def log_data(run_id: str, params: Params, sources: Inputs) -> None:
+    """What a run learns from and is graded on, as MLflow's list of runs shows it, of `sources`."""
+    sets = {
+        "problem_source": (params.prepare.problem_set, "training"),
+        "benchmark_source": (",".join(params.evaluate.problem_sets), "evaluation"),
+    }
     data = [
-        _data_set(learnt, sources["problem_source"], "training"),
-        _data_set(asked[:LONGEST_DATA_SET], sources["benchmark_source"], "evaluation"),
+        _data_set(name[:LONGEST_DATA_SET], sources[source].digest, context)
+        for source, (name, context) in sets.items()
+        if source in sources
     ]
     _write(run_id, "log_inputs", data)
 
@@ -347,9 +367,10 @@ def _log(
     )
 
 
-def _log_pages(run_id: str, payload: Path) -> None:
+def _log_pages(run_id: str, payload: Path, facts: Mapping[str, str] | None = None) -> None:
     """report.html and figures/ as the run's artifacts."""
-    _write(run_id, "log_artifact", str(payload / "report.html"))
+    page = (payload / "report.html").read_text(encoding="utf-8")
+    _write(run_id, "log_text", head.of_run(page, facts) if facts else page, "report.html")
     _write(run_id, "log_artifacts", str(payload / "figures"), "figures")
 
 

@@ -128,6 +128,7 @@ def test_a_runs_name_stays_short() -> None:
     long = f"amateur={'x' * (LONGEST_SAID - 3)}..."
     assert sets.run_name().split()[1:-1] == ["beta=1", "sets=tuned,transfer", "+1"]
     assert shortest_first([f'models.amateur="{"x" * 500}"']) == [long]
+    assert shortest_first(['models.amateur="/home/me/models/mine"']) == ["amateur=mine"]
     other = config.changed(PRESETS["qwen2.5-math-7b"], ["models.expert=mine"])
     assert re.fullmatch(r"mine [\w.=,-]+( [\w.=,-]+)* \+\d+ [0-9a-f]{6}", Form.of(other).run_name())
 

@@ -216,7 +216,10 @@ def test_the_plan_is_the_runs_first_artifact(home: Path) -> None:
 def test_the_report_is_on_disk(first_report: dict[str, Any], home: Path) -> None:
     written = json.loads((home / "latest" / "report.json").read_text(encoding="utf-8"))
     assert written == first_report
-    assert (home / "latest" / "report.html").is_file()
+    page = (home / "latest" / "report.html").read_text(encoding="utf-8")
+    name = re.escape(records.newest_first(home)[0].name)
+    assert re.search(f"<dt>run</dt><dd>{name}, 20[0-9-]+ [0-9:]+ UTC</dd>", page)
+    assert "<dd>by sample, " in page
     assert list((home / "latest" / "figures").glob("*.png"))
     assert not list((home / "latest").glob(".*"))
 
@@ -291,7 +294,7 @@ def test_ctrl_c_cancels_the_run(params: Params, home: Path) -> None:
     def ended(place: int) -> None:
         mlflow_runs.configure(homes.tracking_uri(home), home)
         naming.tag(Form.of(params), "sweep")
-        with pipeline.tracked(params):
+        with pipeline.tracked(params, {}):
             seen.append(UUID(flow_run.id))
             raise ends[place]
 
@@ -389,10 +392,18 @@ def test_a_registry_that_refuses_dvc_registers_the_next_time(params: Params, hom
     assert registering.register_stored(other, model, home)["version"] == "1"
 
 
+def data_sets(run: str) -> dict[str, str]:
+    """What the newest run of this name learnt from and was graded on, as MLflow's list has it."""
+    query = f"attributes.run_name = '{run}'"
+    found = MlflowClient().search_runs([mlflow_runs.experiment_id()], query, max_results=1)
+    return {each.dataset.name: each.tags[0].value for each in found[0].inputs.dataset_inputs}
+
+
 @pytest.mark.usefixtures("first_report")
 def test_registering_outside_a_flow_finds_the_version(params: Params, home: Path) -> None:
     model = registering.stored_outcomes(params, home)["merge"].artifact
     found = registering.register_stored(params, model, home)
+    assert data_sets("dvc repro") == {"small": "training"}  # MLflow has a set once in a run
     assert found.pop("gate")["verdict"] == "kept"
     assert found == {"name": "tiny", "version": "1", "alias": "candidate"}
 
@@ -462,6 +473,7 @@ def test_the_page_in_prefect_shows_what_matters(tmp_path: Path, tiny_expert: Pat
     record = records.of(ids, params, runs, report["registered_model"])
     finished = prefect_page.Finished(record, report, runs, params, addresses)
     text = prefect_page.markdown(finished)
+    assert text.startswith("**Accuracy on tuned rises from 40.0% to 80.0%: +40.0 points (95% inter")
     assert "2 of 8 steps (25.0%) became samples: those with KL > 0.4 nats" in text
     cells = ["tuned", "600", "40.0% (35.0-45.0)", "80.0% (75.0-85.0)", "+40.0 (+36.0 to +44.0)"]
     assert f"| {' | '.join(cells)} | 2.0 × 10⁻⁵⁰ |" in text

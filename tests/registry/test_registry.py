@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,15 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:The ``noload`` loader strategy:DeprecationWarning"  # MLflow asks SQLAlchemy 2.1
 )
 PARAMS = stored_pipeline.params()
+HEADLINE = (
+    "Accuracy on tuned rises from 40.0% to 80.0%: +40.0 points (95% interval +36.0 to +44.0, "
+    "n 600, seed 42)."
+)
+MADE_OF = """- expert: micro/expert (4a83ca6e4526)
+- amateur: micro/amateur (222222222222)
+- problems: 1 of microworld, set tuned
+- seeds: problems 42, trajectories 42, tuning 42, evaluation 42
+- batching: by sample, 16 samples an update"""
 PROMPT = "2 + 3 = "
 TOKENS = 12
 
@@ -124,6 +134,12 @@ def registered(
     """The model registered by a pipeline, and that pipeline's run id."""
     with mlflow_runs.pipeline_run(PARAMS, "registers") as run_id:
         return versions.register_version(model, outcomes, PARAMS, run_id), run_id
+
+
+def _began(run_id: str) -> str:
+    """When a run began, to the minute."""
+    start = MlflowClient().get_run(run_id).info.start_time / 1000
+    return datetime.fromtimestamp(start, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def _sqlite(home: Path) -> str:
@@ -219,6 +235,7 @@ def test_a_version_names_everything_upstream(
     assert tags["parity.kl_max"] == "1e-05"
     assert (tags["drift"], tags["top1_kept"]) == ("0.03125", "0.985")
     assert tags["pipeline_run"] == run_id
+    assert (tags["run"], tags["run.date"]) == ("registers", _began(run_id))
     assert len(tags["params"]) == 64
 
 
@@ -227,7 +244,9 @@ def test_the_description_says_what_was_gained(
 ) -> None:
     """The table of accuracies, then the card without its YAML."""
     text = MlflowClient().get_model_version("micro", registered[0].version).description
-    assert text.startswith("micro/expert, tuned by LightReasoner with micro/amateur as its amateur")
+    assert text.startswith(
+        f"**{HEADLINE}**\n\n- run: registers, {_began(registered[1])}\n{MADE_OF}\n"
+    )
     strict = "40.0% (35.0-45.0) | 80.0% (75.0-85.0) | +40.0 (+36.0 to +44.0) | 250/10"
     assert f"| tuned | 600 | {strict} | 2.0 × 10⁻⁵⁰ | +7.5 | 40.0% | 80.0% |" in text
     assert text.endswith("# A card")
@@ -251,7 +270,37 @@ def test_the_card_beside_the_model_has_its_results(
     }
     assert results["tuned"].dataset_type == "openai/gsm8k"
     assert results["tuned"].dataset_revision == stored_pipeline.COMMIT
-    assert found.text.startswith("# A card\n\n## Results\n\n| problem set | n | base (strict")
+    said = f"**{HEADLINE}**\n\n- run: registers, {_began(registered[1])}\n{MADE_OF}"
+    assert found.text.startswith(f"# A card\n\n{said}\n\n## Results\n\n| problem set | n | base")
+
+
+def test_a_version_keeps_the_name_of_the_run_that_made_it(
+    registered: tuple[versions.Registered, str], outcomes: dict[str, Outcome], model: Artifact
+) -> None:
+    """As it keeps `pipeline_run`: a later run that comes to the same model changes nothing."""
+    before = MlflowClient().get_model_version("micro", "1")
+    with mlflow_runs.pipeline_run(PARAMS, "comes later") as run_id:
+        versions.register_version(model, outcomes, PARAMS, run_id)
+    after = MlflowClient().get_model_version("micro", "1")
+    assert after.description == before.description
+    assert after.tags["run"] == "registers"
+
+
+def test_without_a_run_nothing_is_said_of_it(outcomes: dict[str, Outcome]) -> None:
+    assert "run" not in card.facts(outcomes, PARAMS, {})
+    assert card.facts({}, PARAMS, {})["expert"] == "micro/expert"
+
+
+@pytest.mark.parametrize(
+    ("batching", "count", "said"),
+    [
+        ("trajectory", "samples_per_update=90", "by trajectory, at least 90 samples an update"),
+        ("solution", "samples_per_update=4", "by solution, 4 trajectories an update"),
+    ],
+)
+def test_the_batching_counts_what_it_says(batching: str, count: str, said: str) -> None:
+    settings = [f"finetune.batching={batching}", f"finetune.{count}"]
+    assert card.facts({}, config.changed(PARAMS, settings), {})["batching"] == said
 
 
 def test_a_data_set_of_the_hub_is_named_in_the_card(
@@ -260,7 +309,7 @@ def test_a_data_set_of_the_hub_is_named_in_the_card(
     manifest = outcomes["prepare"].manifest
     manifest = manifest | {"inputs": {"problem_source": f"openai/gsm8k@{stored_pipeline.COMMIT}"}}
     hub = Outcome(outcomes["prepare"].artifact, manifest, cached=False)
-    text = card.with_results(model.path, {"prepare": hub}, PARAMS)
+    text = card.with_results(model.path, {"prepare": hub}, PARAMS, {})
     assert ModelCard(text).data.datasets == ["openai/gsm8k"]
     assert ModelCard(text).data.eval_results is None
 
@@ -477,7 +526,7 @@ def test_direct_and_server_go_on_from_each_other(
             MlflowClient().set_registered_model_alias(name, "champion", "1")
         found = _answer(_python(LOAD, address, "micro", "new"))
         page = f"{address}/get-artifact?run_uuid={run_id}&path=report.html"
-        assert urllib.request.urlopen(page).read() == b"<html></html>"
+        assert urllib.request.urlopen(page).read() == stored_pipeline.PAGE.encode()
     mlflow_runs.configure(_sqlite(home), home)
     assert versions.register_version(model, outcomes, new, run_id).created is False
     run = MlflowClient().get_run(run_id)

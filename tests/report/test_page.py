@@ -22,7 +22,7 @@ from lightreasoner.evaluation import evaluate, pairing
 from lightreasoner.inference.token_text import Token
 from lightreasoner.pipeline.graph import STAGES
 from lightreasoner.progress import Silent
-from lightreasoner.report import figures, page
+from lightreasoner.report import figures, head, page
 from lightreasoner.storage import artifacts, fingerprint, tables
 from lightreasoner.storage.artifacts import Workspace
 
@@ -246,10 +246,9 @@ def test_questions_that_the_tuning_may_have_met(made: Path) -> None:
 def test_the_pages_columns_say_verdict_and_interval(made: Path) -> None:
     """A table per verdict; on a phone each value stands behind its column's name."""
     html = (made / "report.html").read_text(encoding="utf-8")
-    for verdict, head in zip(
-        ("strict", "qwen"), re.findall("<thead>.*</thead>", html), strict=False
-    ):
-        columns = [" ".join(Page(part).text.split()) for part in head.split("</th>")[:-1]]
+    heads = re.findall("<thead>.*</thead>", html)
+    for verdict, row in zip(("strict", "qwen"), heads, strict=False):
+        columns = [" ".join(Page(part).text.split()) for part in row.split("</th>")[:-1]]
         compared = [f"{label} ({verdict}, 95% CI)" for label in figures.METHODS.values()]
         tested = [f"gain, points ({verdict}, 95% CI)", f"gained ({verdict})", f"lost ({verdict})"]
         tested += [f"paired p ({verdict}, Holm)", "gain that shows (80% power)"]
@@ -621,6 +620,46 @@ def test_what_was_run_stands_on_the_page(made: Path, tmp_path: Path) -> None:
         f"model{artifacts.digest(write_inputs(tmp_path)['model'])}",
     ):
         assert fact in text
+
+
+def test_the_page_begins_with_the_result_and_what_its_inputs_say(made: Path) -> None:
+    """2 gained and 1 lost of 4 problems: +25 points, p 1. Two trajectories of `set`."""
+    text = read_text(made).split("What LightReasoner changed ")[1]
+    assert text.startswith(
+        "A change of accuracy on tuned is not shown: from 25.0% to 50.0%, +25.0 points (95% "
+        "interval -50.0 to +100.0, p 1, n 4, seed 7). "
+        "expertexpert-digesamateuramateur-digeproblems2 of setseedstrajectories 11, evaluation 7"
+    )
+
+
+def test_a_runs_own_page_says_which_run_it_was(made: Path) -> None:
+    """In place of what the stored page says there; all else is the same."""
+    stored = (made / "report.html").read_text(encoding="utf-8")
+    facts = {"run": "<b> & co, 2026-11-29 11:40 UTC", "expert": "micro/expert (0123456789ab)"}
+    own = head.of_run(stored, facts)
+    assert flat(Page(own)).count("run<b> & co, 2026-11-29 11:40 UTCexpertmicro/expert (01") == 1
+    assert "expert-diges" not in flat(Page(own)).split("What was run Models")[0]
+    assert own.replace(head.html(facts), "") == re.sub(
+        r'<dl class="head">.*?</dl>', "", stored, count=1
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "digest", "said"),
+    [
+        ("micro/expert", "0123456789abcdef.dir", "micro/expert (0123456789ab)"),
+        ("/home/me/models/mine/", "0123456789abcdef.dir", "mine (0123456789ab)"),
+        (f"Qwen/Qwen3@{'ab' * 20}", f"Qwen/Qwen3@{'ab' * 20}", "Qwen/Qwen3 (abababababab)"),
+        ("", f"Qwen/Qwen3@{'ab' * 20}", "Qwen/Qwen3 (abababababab)"),
+        ("", "0123456789abcdef.dir", "0123456789ab"),
+        ("self:layers:4", f"Qwen/Qwen3@{'ab' * 20}+self:layers:4", "self:layers:4 (abababababab)"),
+        ("", "0123456789abcdef.dir+self:layers:4", "self:layers:4 (0123456789ab)"),
+        ("microworld", "microworld", "microworld"),
+    ],
+)
+def test_what_has_a_name_is_told_by_name_and_digest(name: str, digest: str, said: str) -> None:
+    """The folder that a local model lies in stays private: cards go to the hub."""
+    assert head.named(name, digest) == said
 
 
 def test_a_step_that_was_left_out_has_no_panel(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from prefect.exceptions import TerminationSignal
 from flows.servers import local
 from lightreasoner.pipeline.graph import GRAPH, STAGES
 from lightreasoner.pipeline.store import Outcome
+from lightreasoner.storage.artifacts import Artifact
 from tasks.registry import versions
 from tasks.tracking import lookup, measures, mlflow_runs, route
 
@@ -50,7 +51,7 @@ def replayed(home: Path, outcomes: dict[str, Outcome]) -> tuple[Run, dict[str, R
         for stage in GRAPH:
             outcome = Outcome(outcomes[stage.name].artifact, outcomes[stage.name].manifest, True)
             mlflow_runs.replay_stage(run_id, stage, outcome, home)
-        mlflow_runs.log_report(run_id, outcomes["report"])
+        mlflow_runs.log_report(run_id, outcomes["report"], mlflow_runs.named(run_id))
     return MlflowClient().get_run(run_id), _nested(run_id)
 
 
@@ -144,6 +145,20 @@ def test_the_headline_and_the_page_are_on_the_pipelines_run(
     assert metrics["gained/tuned"] == 250
     for run_id in (run.info.run_id, nested["report"].info.run_id):
         assert {f.path for f in MlflowClient().list_artifacts(run_id)} == {"report.html", "figures"}
+
+
+@nothing_lost
+def test_a_runs_own_page_names_it_and_the_stages_does_not(
+    replayed: tuple[Run, dict[str, Run]],
+) -> None:
+    """The stage's is the stored one, which every run that comes to it shares."""
+    run, nested = replayed
+    own, stored = (
+        Path(MlflowClient().download_artifacts(each.info.run_id, "report.html")).read_text("utf-8")
+        for each in (run, nested["report"])
+    )
+    assert "<dt>run</dt><dd>replayed</dd><dt>run.date</dt><dd>20" in own
+    assert stored == stored_pipeline.PAGE
 
 
 def test_artifacts_are_files_under_home(home: Path, replayed: tuple[Run, dict[str, Run]]) -> None:
@@ -270,13 +285,18 @@ def test_a_failed_stage_ends_its_runs_as_failed(home: Path) -> None:
 
 @nothing_lost
 def test_a_run_says_what_it_learns_from_and_is_graded_on(home: Path) -> None:
+    sources = {name: Artifact(home, digest) for name, digest in stored_pipeline.SOURCES.items()}
     with mlflow_runs.pipeline_run(PARAMS, "data") as run_id:
-        mlflow_runs.log_data(run_id, PARAMS, stored_pipeline.SOURCES)
+        mlflow_runs.log_data(run_id, PARAMS, sources)
     found = MlflowClient().get_run(run_id).inputs.dataset_inputs
     said = {(each.dataset.name, each.dataset.digest, each.tags[0].value) for each in found}
     commit = stored_pipeline.COMMIT[:36]
     evaluated = ("tuned,transfer", commit, "evaluation")
     assert said == {("tuned", "microworld", "training"), evaluated}
+    with mlflow_runs.pipeline_run(PARAMS, "an evaluation") as run_id:
+        mlflow_runs.log_data(run_id, PARAMS, {"benchmark_source": sources["benchmark_source"]})
+    (one,) = MlflowClient().get_run(run_id).inputs.dataset_inputs
+    assert one.dataset.name == "tuned,transfer"
 
 
 @nothing_lost
