@@ -25,6 +25,7 @@ from lightreasoner.progress import Silent
 from lightreasoner.report import figures, page
 from lightreasoner.storage import artifacts, fingerprint, tables
 from lightreasoner.storage.artifacts import Workspace
+from tasks.tracking import measures
 
 PROVENANCE = {
     "alpha": 0.2, "beta": 0.4, "threshold": 0.4, "label": "contrast",
@@ -236,10 +237,12 @@ def test_the_page_shows_gains_and_losses(made: Path) -> None:
 def test_questions_that_the_tuning_may_have_met(made: Path) -> None:
     """The written trajectories' tokens are no words of the questions: nothing is shared."""
     found = json.loads((made / "tables.json").read_text())
-    none = {"problems": 0, "trajectories": 0, "any": 0}
+    none, metrics = {"problems": 0, "trajectories": 0, "any": 0}, measures.of_report(made)
     for name, each in found["contamination"].items():
         assert each["shared"] == {"8": none, "13": none}
         assert each["without"]["difference"] == found["paired"][name]["difference"]
+        assert metrics[f"contamination_13_any/{name}"] == 0
+        assert metrics[f"gain_without_contamination/{name}"] == metrics[f"gain/{name}"]
     assert "Questions that the tuning may have met" in read_text(made)
 
 
