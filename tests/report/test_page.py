@@ -291,6 +291,21 @@ def test_the_page_is_of_the_adapter_that_was_kept(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "tables.json").read_text())["drift"]["drift"] == 0.01
 
 
+def test_an_accuracy_while_tuning_is_said_to_use_answers(made: Path, tmp_path: Path) -> None:
+    """Of the adapter that was kept: the last reading up to its update."""
+    assert "accuracy while tuning" not in read_text(made)
+    inputs = write_inputs(tmp_path)
+    (inputs["adapter"] / "validation.json").write_text('{"problem_ids": ["a"], "kept_update": 10}')
+    rows = ("update,accuracy_uses_answers,problems", "0,0.125,16", "8,0.75,16", "12,0.5,16")
+    (inputs["adapter"] / "accuracy.csv").write_text("\n".join(rows))
+    write_report(inputs, tmp_path)
+    said = (
+        "16 held-out problems: 12.5% before the tuning, 75.0% after update 8; read by their gold "
+        "answers, which decided nothing"
+    )
+    assert said in read_text(tmp_path)
+
+
 def test_the_last_adapter_is_not_called_kept(made: Path) -> None:
     """Older adapters do not say which was kept."""
     text = read_text(made)
