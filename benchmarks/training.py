@@ -86,7 +86,7 @@ def _measure(
     else:
         aim = objective(config, loading.load_tokenizer(expert.path))
         with TemporaryDirectory() as scratch:
-            train(tuned, updates, None, aim, config, compute, Path(scratch), clock)
+            train(tuned, updates, None, None, aim, config, compute, Path(scratch), clock)
     peak = peak_memory_mib()
     seconds = clock.times[-1] - clock.times[0]
     rows = list(_rows(updates[1:]))

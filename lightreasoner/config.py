@@ -322,6 +322,17 @@ class Finetune(Section):
     validate_every: int = Field(
         50, ge=1, le=MANY, description="Updates between evaluations on the held-out samples."
     )
+    evaluate_every: int = Field(
+        0,
+        ge=0,
+        le=MANY,
+        description="Updates between readings of the accuracy on held-out problems, 64 at most; 0: "
+        "none. It uses their gold answers, for a curve alone: it stops nothing and changes no "
+        "adapter.",
+    )
+    evaluate_max_new_tokens: Tokens = Field(
+        2048, description="For evaluate_every: maximum tokens per response, decoded greedily."
+    )
     stop: Literal["none", "loss", "drift"] = Field(
         "none",
         description="When to stop early. loss: where the held-out loss falls no more, keeping the "
@@ -354,6 +365,11 @@ class Finetune(Section):
             raise ValueError(
                 f"patience {self.patience} with stop {self.stop}: stop=loss needs a patience, and "
                 "no other takes one; set both, or patience to null"
+            )
+        if self.evaluate_every and self.validation_share == 0:
+            raise ValueError(
+                f"evaluate_every {self.evaluate_every} needs held-out problems; set "
+                "validation_share above 0, or evaluate_every to 0"
             )
         if self.stop != "none" and self.validation_share == 0:
             raise ValueError(

@@ -69,6 +69,7 @@ MICROWORLD: dict[str, Any] = {
         "samples_per_forward": 1024,
         "learning_rate": 2e-3,
         "validate_every": 10,
+        "evaluate_max_new_tokens": 128,
         "stop": "drift",
     },
     "merge": {},

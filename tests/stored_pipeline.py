@@ -48,6 +48,21 @@ SELECTED = {
     "alpha": 0.2,
     "pull": 12.5,
 }
+CONTAMINATION = {
+    "tuned": {
+        "n": 600,
+        "shared": {
+            "8": {"problems": 7, "trajectories": 2, "any": 8},
+            "13": {"problems": 1, "trajectories": 0, "any": 1},
+        },
+        "without": {"n": 592, "difference": 0.38, "ci95": [0.34, 0.42]},
+    },
+    "transfer": {
+        "n": 200,
+        "shared": {key: {"problems": 200, "trajectories": 0, "any": 200} for key in ("8", "13")},
+        "without": None,
+    },
+}
 DRIFT = {"drift": 0.03125, "top1_kept": 0.985, "drift_taught": 0.5}
 PAGE = '<html><dl class="head"><dt>expert</dt><dd>4a83ca6e4526</dd></dl></html>'
 CURVE = [("loss", 2.0 / (1 + step), step) for step in range(80)]
@@ -242,7 +257,7 @@ def _report(out: Path) -> None:
         found = {**tests[name], "difference": difference, "ci95": ci95}
         paired[name] = {**found, "qwen": found}
     styles = {"base": "qwen25-math-cot", "lightreasoner": "qwen25-math-cot"}
-    parts = {"styles": styles, "samples": SELECTED, "drift": DRIFT}
+    parts = {"styles": styles, "samples": SELECTED, "drift": DRIFT, "contamination": CONTAMINATION}
     found = {"scores": scores, "paired": paired, **parts}
     _json(out / "tables.json", found)
     _json(out / "metrics.json", {"tuned": {"base": 0.4, "tuned": 0.8, "gain": 0.4}})

@@ -13,6 +13,7 @@ from flows import environment
 from flows.results import records
 from flows.servers import local
 from lightreasoner.errors import ArtifactError
+from lightreasoner.evaluation import power
 from lightreasoner.formatting import (
     NONE,
     accuracy,
@@ -139,7 +140,8 @@ def _show_comparison(tree: dict[str, Any], made: "list[list[PastStage]]") -> Non
     else:
         headings = ("problem set", "n", "first", "second", "difference, points", "paired p (Holm)")
         print_table(rich_table(headings, [_row(*each) for each in tree["scores"].items()]))
-        typer.echo(f"\n{NOTE}")
+        sizes = {name: each["first"]["problems"] for name, each in tree["scores"].items()}
+        typer.echo(f"\n{NOTE}\n{power.note(sizes)}")
     for label, stages in zip(("first", "second"), made, strict=True):
         typer.echo()
         print_table(rich_table((f"{label}: stage", "seconds", ""), _costs(stages)))

@@ -55,6 +55,7 @@ def pair(
     names = dict.fromkeys(amateur or [values.models.amateur])
     pairs = {name: config.changed(values, [f"models.amateur={json.dumps(name)}"]) for name in names}
     given = {name: _inputs(each) for name, each in pairs.items()}
+    from lightreasoner.evaluation import power
     from lightreasoner.experiments import pair
 
     rows, tree = [], {}
@@ -73,6 +74,7 @@ def pair(
     if as_json:
         output.print_json(tree)
     else:
+        typer.echo(f"{power.note({name: each['n'] for name, each in found.items()})}\n")
         print_table(rich_table(pair.TEACHING, rows))
 
 

@@ -30,6 +30,7 @@ LISTS = ("choices", "final_answer")
 """Fields of benchmarks that hold lists."""
 
 EVALUATION = "evaluation compares with it: give answers, or another evaluate.source"
+TUNING = "finetune.evaluate_every compares with it: give answers, or set it to 0"
 BASELINES = "the methods sft and gold compare with it: give answers, or leave both out (--methods)"
 
 Tally = Counter[str]

@@ -27,7 +27,7 @@ def needed(gain: float, changed: float) -> str:
     )
     counts = [first.format(" problems show it"), *(each.format("") for each in others)]
     return (
-        f"a gain of {points(gain)} points where {percent(changed)} of the problems change: "
+        f"a gain of {_exactly(gain)} points where {percent(changed)} of the problems change: "
         f"{', '.join(counts)}"
     )
 
@@ -55,7 +55,15 @@ def tree(gain: float, sizes: Mapping[str, int], changed: float) -> dict[str, Any
 
 def _shown(n: int, changed: float, power: float) -> str:
     gain = detectable_gain(n, changed, power)
-    return NONE if gain is None else points(gain)
+    if gain is None:
+        return NONE
+    return points(gain) if gain > 0.001 else f"{100 * gain:+.2g}"
+
+
+def _exactly(gain: float) -> str:
+    """`+5.0` of 0.05, `+0.01` of 0.0001: points with as many digits as they have."""
+    text = f"{100 * gain:+.6g}"
+    return text if "." in text else f"{text}.0"
 
 
 def note(sizes: Mapping[str, int]) -> str:
@@ -80,7 +88,7 @@ def warnings(params: Params) -> list[str]:
     gain = params.register.gain_to_show / 100
     wanted = problems_needed(gain, max(gain, CHANGED))
     return [
-        f"{name}: {n:,} problems seldom show a gain of {points(gain)} points, which needs about "
+        f"{name}: {n:,} problems seldom show a gain of {_exactly(gain)} points, which needs about "
         f"{wanted:,}; evaluate more, or set register.gain_to_show to what you look for"
         for name, n in sizes(params).items()
         if n < wanted

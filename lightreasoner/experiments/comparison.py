@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from lightreasoner.config import Finetune, Params
-from lightreasoner.evaluation import pairing
+from lightreasoner.evaluation import pairing, power
 from lightreasoner.evaluation.evaluate import summarise
 from lightreasoner.experiments.methods import METHODS, seeds
 from lightreasoner.formatting import NONE, accuracy, difference, markdown_table, p_value
@@ -143,6 +143,7 @@ def notes(comparison: Mapping[str, Any]) -> list[str]:
         "same problems. Samples: labelled positions of the "
         "sample set; trained: of all updates, repeats counted. Seconds: of the stage finetune, its "
         "last attempt where it was resumed.",
+        power.note(comparison["problems"]),
         f"Seeds: {seeds}.",
         *comparison.get("notes", ()),
         *(

@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from lightreasoner.evaluation import pairing
+from lightreasoner.evaluation import pairing, power
 from lightreasoner.formatting import (
     NONE,
     accuracy,
@@ -174,6 +174,7 @@ def notes(found: Mapping[str, Any]) -> list[str]:
         "Accuracy with 95% intervals; differences on the same problems with the paired bootstrap's "
         "95% interval and McNemar's exact p, corrected for the number of sets, not for the number "
         "of rounds: the best of several rounds owes part of its lead to having been picked.",
+        power.note({name: score["problems"] for name, score in rounds[0]["base"].items()}),
         "Drift from the round's expert is read on held-out steps that were not taught; drift from "
         "the base on all steps of the base's own trajectories, KL(base || tuned).",
         *styles,

@@ -19,7 +19,7 @@ from lightreasoner.sampling import score
 from lightreasoner.serving import vllm_engine
 from lightreasoner.serving.vllm_server import CACHE_SHARE
 from lightreasoner.storage.shards import LARGEST_FLOP
-from lightreasoner.tuning import finetune, loss, validation
+from lightreasoner.tuning import accuracy, finetune, loss, validation
 
 CONTRAST_PASSES = 30
 """Over the float32 logits of a step, read or written, in score.py and contrast.py."""
@@ -151,7 +151,8 @@ def updates(setting: Setting) -> Updates:
 
 
 def tuned(setting: Setting) -> Work:
-    """finetune: its updates, and the readings of held-out samples and solutions between them."""
+    """finetune: its updates, and the readings of held-out samples, solutions and answers between
+    them."""
     params, each, dtype = setting.params.finetune, updates(setting), setting.compute.dtype
     update = formulas.train(
         setting.expert,
@@ -166,13 +167,28 @@ def tuned(setting: Setting) -> Work:
     if not params.validation_share:
         return update.times(each.count)
     sizes = setting.sizes["generate"]
-    held = max(1, round(params.validation_share * sizes.problems)) * sizes.rows / sizes.problems
+    problems = max(1, round(params.validation_share * sizes.problems))
+    held = problems * sizes.rows / sizes.problems
     readings = 1 + math.ceil(each.count / params.validate_every)
     # Once for samples, once for solutions (taken to be as long), twice for the drift.
     heads = held * (setting.labels + 3 * sizes.new)
     batch = validation.BATCH_TOKENS[setting.compute.device]
     reading = formulas.read(setting.expert, 4 * held, sizes.prompt + sizes.new, heads, batch, dtype)
-    return update.times(each.count) + reading.times(readings)
+    whole = update.times(each.count) + reading.times(readings)
+    if not params.evaluate_every:
+        return whole
+    return whole + answered(setting, problems).times(
+        1 + math.ceil(each.count / params.evaluate_every)
+    )
+
+
+def answered(setting: Setting, problems: int) -> Work:
+    """A reading of the accuracy on so many held-out problems, decoded in this process."""
+    rows, most = min(accuracy.MOST, problems), setting.params.finetune.evaluate_max_new_tokens
+    new = min(setting.sizes["evaluate"].new, most)
+    asked = replace(setting.sizes["generate"], rows=rows, new=new, most=most)
+    alone = setting.compute.model_copy(update={"engine": "transformers", "workers": 1})
+    return written(replace(setting, compute=alone, sizes={"evaluate": asked}), "evaluate")
 
 
 def merged(setting: Setting) -> Work:

@@ -170,11 +170,11 @@ def external_inputs(params: Params, wanted: Collection[str] = EXTERNAL, needs: s
 
     A wrong model, an amateur of another vocabulary or a missing file is refused here, before any
     stage runs; where all stages will, so are more processes than this machine has devices for.
-    `needs` says what needs gold answers of the problems to learn from, if anything does. Raises
-    ModelError or ProblemsError.
+    `needs` says what needs gold answers of the problems to learn from, if anything does beside
+    finetune.evaluate_every. Raises ModelError or ProblemsError.
     """
     from lightreasoner.data import demos, sources
-    from lightreasoner.data.reading import Reading
+    from lightreasoner.data.reading import TUNING, Reading
     from lightreasoner.inference import loading, vocabulary
     from lightreasoner.tuning import launch
 
@@ -188,6 +188,7 @@ def external_inputs(params: Params, wanted: Collection[str] = EXTERNAL, needs: s
         "benchmark_source": lambda: sources.resolve(benchmarks.source),
     }
     if "problem_source" in wanted:
+        needs = needs or (TUNING if params.finetune.evaluate_every else "")
         reading = Reading("prepare", problems.columns, needs)
         sets = [problems.problem_set]
         sources.check(problems.source, sets, "train", problems.n_problems, reading)

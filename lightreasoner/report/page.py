@@ -356,7 +356,18 @@ def _tuning(adapter_dir: Path, curve: pd.DataFrame) -> dict[str, Any]:
         "learning_rate": _first(curve["learning_rate"]),
         "first_loss": _mean(losses.head(tenth)),
         "last_loss": _mean(losses.tail(tenth)),
+        "accuracy": _accuracy(adapter_dir / "accuracy.csv", kept),
     }
+
+
+def _accuracy(path: Path, kept: int) -> dict[str, Any] | None:
+    """Readings of the accuracy on held-out problems (finetune.evaluate_every), if there are any:
+    before the first update, and the last one up to the update that was kept."""
+    if not path.is_file():
+        return None
+    readings = _read_csv(path, ["update", "accuracy_uses_answers", "problems"])
+    rows = readings[readings["update"] <= kept].to_dict("records")
+    return {"before": rows[0], "after": rows[-1]}
 
 
 def _held_out(adapter_dir: Path, readings: pd.DataFrame) -> dict[str, Any] | None:

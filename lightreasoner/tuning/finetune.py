@@ -20,11 +20,12 @@ import torch
 
 from lightreasoner.data import problems
 from lightreasoner.errors import ModelError
+from lightreasoner.grading.grade import shared_process
 from lightreasoner.inference import loading
 from lightreasoner.inference.forward import check_head
 from lightreasoner.storage import artifacts
 from lightreasoner.storage.artifacts import Inputs, Workspace
-from lightreasoner.tuning import launch, ranks
+from lightreasoner.tuning import accuracy, launch, ranks
 from lightreasoner.tuning.loss import Batch, collate
 from lightreasoner.tuning.rows import (
     TrainingRow,
@@ -35,7 +36,7 @@ from lightreasoner.tuning.rows import (
     read_rows,
     step_rows,
 )
-from lightreasoner.tuning.trainer import CURVE, Objective, Update, train
+from lightreasoner.tuning.trainer import ACCURACY, CURVE, Objective, Update, train
 from lightreasoner.tuning.validation import MEASURES, Validation
 
 if TYPE_CHECKING:
@@ -52,11 +53,12 @@ VALUES_IN_CACHE = {"cpu": 1 << 18}
 def write(inputs: Inputs, config: "Finetune", work: Workspace, watcher: "Watcher") -> None:
     """Write the adapter (peft's format, safetensors), `curve.csv` with the loss per update,
     `validation.csv` with the held-out problems' measures, and `validation.json`, which names them
-    and the update whose adapter was kept.
+    and the update whose adapter was kept; with `evaluate_every`, `accuracy.csv`, which uses their
+    answers.
 
-    Raises ArtifactError or SelectionError for a sample set that is not this expert's, before the
-    model is loaded; ModelError for the model, a loss that is not finite, or more processes than
-    there are devices.
+    Before the model is loaded raises ArtifactError or SelectionError for a sample set that is not
+    this expert's, and ProblemsError as `accuracy.of`; later ModelError for the model, a loss that
+    is not finite, or more processes than there are devices.
     """
     launch.check(config.processes, work.compute.device)
     (launch.run if config.processes > 1 else tune)(inputs, config, work, watcher)
@@ -76,25 +78,32 @@ def tune(inputs: Inputs, config: "Finetune", work: Workspace, watcher: "Watcher"
         samples_dir,
         tokenizer,
     )
+    every = config.evaluate_every
+    asked = accuracy.of(inputs, held_out, tokenizer, config, compute.batch_size) if every else None
     model = loading.load_model(expert.path, compute.device, compute.dtype)
     check_head(model)
     updates = list(plan_updates(rows, config, forward_tokens(model)))
     torch.manual_seed(config.seed)
-    curves = train(
-        tuned := with_lora(model, config),
-        updates,
-        Validation(held_out, gold, step_rows(samples_dir, held_out)) if held_out else None,
-        objective(config, tokenizer),
-        config,
-        compute,
-        work.scratch,
-        watcher,
-    )
+    with shared_process():
+        curves = train(
+            tuned := with_lora(model, config),
+            updates,
+            Validation(held_out, gold, step_rows(samples_dir, held_out)) if held_out else None,
+            asked,
+            objective(config, tokenizer),
+            config,
+            compute,
+            work.scratch,
+            watcher,
+        )
     if not ranks.is_first():
         return
     save_adapter(tuned, expert.digest, work.out)
     _write_csv(work.out / "curve.csv", ("update", *CURVE), curves.training)
     _write_csv(work.out / "validation.csv", ("update", *MEASURES), curves.validation)
+    if asked:
+        readings = [{**reading, "problems": len(asked.asked)} for reading in curves.accuracy]
+        _write_csv(work.out / "accuracy.csv", ("update", ACCURACY, "problems"), readings)
     names = list(dict.fromkeys(problems.problem_of(row.problem_id) for row in held_out))
     text = json.dumps({"problem_ids": names, "kept_update": curves.kept}, indent=1)
     artifacts.write_text(work.out / "validation.json", text + "\n")

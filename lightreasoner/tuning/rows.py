@@ -104,16 +104,22 @@ def gold_rows(
 
     Problems without a solution, or that are not among `problems`, have no row.
     """
-    wanted = {problem_of(row.problem_id) for row in held_out}
     solutions = {problem.id: text for problem in problems if (text := solution_text(problem))}
-    prompts: dict[str, list[int]] = {}
-    for trajectory in tables.read_sample_set(samples_dir)[1].to_pylist():
-        prompts.setdefault(problem_of(trajectory["problem_id"]), trajectory["prompt_ids"])
     return [
         one_hot_row(name, ids, continuation(solutions[name], ids, tokenizer))
-        for name, ids in prompts.items()
-        if name in wanted and name in solutions
+        for name, ids in prompts_of(samples_dir, held_out).items()
+        if name in solutions
     ]
+
+
+def prompts_of(samples_dir: Path, rows: Sequence[TrainingRow]) -> dict[str, list[int]]:
+    """The token ids of the prompt of each of these rows' problems, in the trajectories' order."""
+    wanted = {problem_of(row.problem_id) for row in rows}
+    prompts: dict[str, list[int]] = {}
+    for trajectory in tables.read_sample_set(samples_dir)[1].to_pylist():
+        if (name := problem_of(trajectory["problem_id"])) in wanted:
+            prompts.setdefault(name, trajectory["prompt_ids"])
+    return prompts
 
 
 def step_rows(samples_dir: Path, rows: Sequence[TrainingRow]) -> list[TrainingRow]:
@@ -162,11 +168,17 @@ def check_samples(samples_dir: Path, expert_dir: Path) -> None:
         values.check_ids(samples_dir / f"{name}.parquet", table, size, "expert")
 
 
+def origin(samples_dir: Path) -> dict[str, Any]:
+    """What a sample set's trajectories say of how they were written; empty if nothing."""
+    said = tables.provenance(samples_dir / "trajectories.parquet")
+    found: dict[str, Any] = said.get("generate") or said.get("import") or said
+    return found
+
+
 def _check_tokenizer(samples_dir: Path, expert_dir: Path) -> None:
     """Compare digests of tokenizer.json; a set without provenance names none and passes."""
-    provenance = tables.provenance(samples_dir / "trajectories.parquet")
-    origin: dict[str, Any] = provenance.get("generate") or provenance.get("import") or provenance
-    theirs, ours = origin.get("tokenizer"), artifacts.digest(expert_dir / "tokenizer.json")
+    theirs = origin(samples_dir).get("tokenizer")
+    ours = artifacts.digest(expert_dir / "tokenizer.json")
     if theirs not in (None, ours):
         raise ArtifactError(
             f"{samples_dir}: its token ids are of the tokenizer {theirs}, the expert's is {ours}; "

@@ -39,11 +39,13 @@ if TYPE_CHECKING:
 
     from lightreasoner.config import Compute, Finetune
     from lightreasoner.progress import Watcher
+    from lightreasoner.tuning.accuracy import Accuracy
     from lightreasoner.tuning.rows import TrainingRow
 
 log = logging.getLogger(__name__)
 
 CURVE = ("loss", "learning_rate", "grad_norm")
+ACCURACY = "accuracy_uses_answers"
 SEAL = "sealed.json"
 RANK = "eval_rank"
 CHECKPOINT_SECONDS = 60.0
@@ -61,13 +63,15 @@ class Objective:
 
 @dataclass(frozen=True)
 class Curves:
-    """What was measured: one entry per update, and one per evaluation on the held-out samples.
+    """What was measured: one entry per update, and one per evaluation on the held-out samples, or
+    of the accuracy on held-out problems.
 
     `kept` is the update whose adapter was kept.
     """
 
     training: list[dict[str, float]]
     validation: list[dict[str, float]]
+    accuracy: list[dict[str, float]]
     kept: int
 
 
@@ -75,6 +79,7 @@ def train(
     model: "PeftModel",
     updates: Sequence[Update],
     validation: Validation | None,
+    accuracy: "Accuracy | None",
     objective: Objective,
     config: "Finetune",
     compute: "Compute",
@@ -84,7 +89,8 @@ def train(
     """Run the updates with AdamW and a linear decay to 0, going on from the last good checkpoint
     in `scratch`. With `config.stop` the adapter that is left is the one that stopping.py ranks
     highest, else the last; a warning says if it has no lower held-out loss than the expert had
-    before, or moved too far where nothing was taught.
+    before, or moved too far where nothing was taught. `accuracy` is read before the first update,
+    every `config.evaluate_every` and after the last, and decides nothing.
 
     Raises ModelError if the loss is not finite, or as `Stopping.ends`.
     """
@@ -92,13 +98,16 @@ def train(
     checkpoint = ranks.agreed(lambda: last_good_checkpoint(scratch))
     if checkpoint is not None and _has_stopped(checkpoint):
         updates = updates[: _number(checkpoint)]
-    trainer = _trainer(model, updates, validation, objective, config, compute, scratch, watcher)
+    trainer = _trainer(
+        model, updates, validation, accuracy, objective, config, compute, scratch, watcher
+    )
     with deterministic():
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     history = trainer.state.log_history
     curves = Curves(
         [_entry(line, "", CURVE) for line in history if "loss" in line],
         _readings(history),
+        [_entry(line, "eval_", [ACCURACY]) for line in history if f"eval_{ACCURACY}" in line],
         trainer.state.best_global_step or trainer.state.global_step,
     )
     _warn(curves, config)
@@ -205,6 +214,7 @@ def _trainer(
     model: "PeftModel",
     updates: Sequence[Update],
     validation: Validation | None,
+    accuracy: "Accuracy | None",
     objective: Objective,
     config: "Finetune",
     compute: "Compute",
@@ -254,9 +264,15 @@ def _trainer(
         found |= ranks.agreed(lambda: validation.drift(model))
         return {f"eval_{name}": value for name, value in found.items()}
 
+    def answered(model: Any, update: int) -> list[dict[str, float]]:
+        if accuracy is None or (update % config.evaluate_every and update != len(updates)):
+            return []
+        return [{f"eval_{ACCURACY}": accuracy.measure(model.get_base_model()), "step": update}]
+
     stopping = Stopping(config)
     arguments = _arguments(len(updates), validation is not None, config, compute, scratch)
-    recorder = _recorder(len(updates), measured if validation else None, stopping, watcher)
+    readings = measured if validation else None, answered
+    recorder = _recorder(len(updates), *readings, stopping, watcher)
     trainer = UpdateTrainer(
         model=model,
         args=arguments,
@@ -317,6 +333,7 @@ def _arguments(
 def _recorder(
     updates: int,
     measured: "Callable[[Any], dict[str, float]] | None",
+    answered: "Callable[[Any, int], list[dict[str, float]]]",
     stopping: Stopping,
     watcher: "Watcher",
 ) -> "TrainerCallback":
@@ -337,8 +354,10 @@ def _recorder(
             if state.best_global_step:  # the home may have been moved
                 best = Path(args.output_dir, f"checkpoint-{state.best_global_step}")
                 state.best_model_checkpoint = str(best)
-            if measured is not None and state.global_step == 0:
-                state.log_history.append({**measured(model), "step": 0})
+            if state.global_step == 0:
+                if measured is not None:
+                    state.log_history.append({**measured(model), "step": 0})
+                state.log_history.extend(answered(model, 0))
             for line in state.log_history:
                 self._tell(line, line["step"])
 
@@ -358,6 +377,9 @@ def _recorder(
         ) -> None:
             if state.global_step in (1, updates):
                 ranks.check_equal(trained(model))
+            for line in answered(model, state.global_step):
+                state.log_history.append(line)
+                self._tell(line, state.global_step)
             if state.global_step == updates:
                 control.should_evaluate = measured is not None
             if time.monotonic() - self.saved > CHECKPOINT_SECONDS:

@@ -31,7 +31,7 @@ from lightreasoner.tuning import adapters, dataset_card, kd_layout, peft_form
 CARD = peft_form.CARD
 SUFFIXES = {".safetensors", ".json", ".txt", ".jinja", ".md"}
 TABLES = {".parquet", ".md"}
-RECORDS = {"curve.csv", "validation.csv", "validation.json"}
+RECORDS = {"accuracy.csv", "curve.csv", "validation.csv", "validation.json"}
 """The fine-tuning's curves and what it held out, which lie beside an adapter."""
 
 NO_CARD = (OSError, ValueError, TypeError, AttributeError, RecursionError)

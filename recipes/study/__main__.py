@@ -20,6 +20,7 @@ from lightreasoner.storage.outputs import HOME
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "results"
 SEEDS = "42,43,44"
+TITLE = "LightReasoner: a study"
 
 
 def study(
@@ -47,7 +48,7 @@ def study(
     out.mkdir(parents=True, exist_ok=True)
     artifacts.write_text(out / "study.json", json.dumps(found, indent=1) + "\n")
     artifacts.write_text(out / "study.md", text)
-    artifacts.write_text(out / "study.html", page.html(text, "LightReasoner: a study"))
+    artifacts.write_text(out / "study.html", page.html(text, TITLE))
     typer.echo(f"{out / 'study.html'}")
 
 

@@ -36,6 +36,7 @@ class Arm:
 
 OURS = "lightreasoner"
 SAMPLE = ("finetune.batching=sample", "finetune.samples_per_forward=8")
+FAULTS = "Faults of the authors' scripts"
 TABLES: dict[str, dict[str, Arm]] = {
     "Methods": {
         **{name: Arm(method.title, name) for name, method in METHODS.items()},
@@ -51,7 +52,7 @@ TABLES: dict[str, dict[str, Arm]] = {
         **{f"alpha_{a}": Arm(f"alpha {a}", changes=(f"select.alpha={a}",)) for a in (0.05, 0.5)},
         **{f"beta_{b}": Arm(f"beta {b}", changes=(f"select.beta={b}",)) for b in (0.1, 0.8, 1.6)},
     },
-    "Faults of the authors' scripts": {
+    FAULTS: {
         "skip_first": Arm("step 0 left out", changes=("select.reference=[skip_first_step]",)),
         "cue": Arm("the cue without the box", changes=("generate.style=authors",)),
         "sample": Arm("none, single samples as they have them", changes=SAMPLE),

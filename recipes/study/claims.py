@@ -2,10 +2,10 @@
 
 A claim about a difference holds here if the 95% interval lies above 0 at every seed, does not hold
 if it lies below at every seed, and is not shown otherwise. A claim about a share or a count, which
-have no interval here, holds if it is reached at every seed. That an amateur ahead teaches nothing
-holds if no gain shows and LightReasoner is ahead; harm is no gain. The interval of a sum of
-differences adds up their intervals, which is as wide as it can be. What the embedded world cannot
-say is said.
+have no interval here, holds if it is reached at every seed. That an amateur ahead brings no gain
+holds if none shows and LightReasoner is ahead, also where a loss shows, which is then named: that
+is more than to teach nothing. The interval of a sum of differences adds up their intervals, which
+is as wide as it can be. What the embedded world cannot say is said.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -107,10 +107,10 @@ def synergy(arms: Arms) -> Answer:
 
 
 def no_gap(arms: Arms) -> Answer:
-    """Whether an amateur ahead of the expert teaches less, and nothing that shows."""
+    """Whether an amateur ahead of the expert teaches less, and brings no gain that shows."""
     said, sign = gain("stronger")(arms)
     less = over("stronger")(arms)[1]
-    what = {1: "a gain", 0: "no gain shows", -1: "harm"}[sign]
+    what = {1: "a gain", 0: "no gain shows", -1: "a loss"}[sign]
     return f"{what} {said}", 1 if less == 1 and sign <= 0 else -1 if sign == 1 else 0
 
 
@@ -155,7 +155,7 @@ CLAIMS = (
     Claim("The contrast in the labels helps", "3.5", "9.2 in the mean", over("no_contrast")),
     Claim("Both together are worth more than the sum of each", "3.5", "12.4 > 9.2 + 0.2", synergy),
     Claim("Gains grow with the expertise gap", "3.4, figure 7", "", by_gap),
-    Claim("An amateur ahead of the expert teaches nothing", "3.4, table 5",
+    Claim("An amateur ahead of the expert brings no gain", "3.4, table 5",
           "+0.5 and -0.6", no_gap),
     Claim("Among selected steps fewer labels have one token", "F.3.2", "27.4 to 35.6 points",
           fewer_single),

@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from lightreasoner.evaluation import power
 from lightreasoner.formatting import NONE, markdown_table
-from recipes.study.arms import ARMS, OURS, TABLES
+from recipes.study.arms import ARMS, FAULTS, OURS, TABLES
 from recipes.study.claims import CLAIMS
 from recipes.study.measure import BASE
 
@@ -32,6 +33,13 @@ CANNOT = """\
 - Drift says how far a model moved, not whither: an arm that loses may drift less than one that
   gains (see the columns), so that a small drift is no sign of health.
 """
+NOT_TRIED = """\
+Three of the four that a setting repeats were tried, one at a time. Not tried: labels without the
+tokens from `tokenizer.vocab_size` on (`finetune.reference=[ordinary_tokens]`); and what has no
+setting here: prefixes that are decoded and tokenised again, distributions after `generate`'s
+processors, KL = beta kept, vocabularies that are cut, truncation at 512 tokens, a gradient that
+accumulation scales twice, LoRA's A drawn before the seed, bfloat16 autocast and TF32, a doubled
+begin-of-sequence token. docs/deviations.md describes each."""
 
 
 def markdown(found: Tree) -> str:
@@ -46,6 +54,8 @@ def markdown(found: Tree) -> str:
                        [_claim_row(claim, seeds) for claim in CLAIMS]),
         "In points of the strict verdict's accuracy with a paired bootstrap's 95% interval, in the "
         "mean over the sets where none is named. " + _rule(),
+        power.note({name: each["n"] for name, each in seeds[0][BASE]["scores"].items()})
+        + " So it is for every table of this page.",
         "What cannot be concluded:", CANNOT,
     ]  # fmt: skip
     for title, arms in TABLES.items():
@@ -53,6 +63,8 @@ def markdown(found: Tree) -> str:
         parts += [f"## {title}", _table(names, seeds, sets)]
         if title == "Amateurs":
             parts.append(_amateurs(names, seeds))
+        if title == FAULTS:
+            parts.append(NOT_TRIED)
     parts += ["## What tuning does on the way", _curves(found["curves"])]
     parts += ["## KL and labels", _statistics(seeds), _mass(found["label_mass"])]
     return "\n\n".join(parts) + "\n"

@@ -22,10 +22,10 @@ def of_payload(stage: str, payload: Path) -> Metrics:
 
 def of_report(payload: Path) -> Metrics:
     """The headline: accuracy of base and tuned expert per set, what was gained and lost, paired p,
-    the drift on held-out steps and the samples' pull.
+    the drift on held-out steps, the samples' pull and what contamination.py found.
 
     Accuracies and gains are fractions, gained and lost counts of problems; all by the strict
-    verdict, and under `qwen/` by the toolkit's.
+    verdict, and under `qwen/` by the toolkit's. Contamination's are by the strict one alone.
     """
     report = read_json(payload / "tables.json")
     before, after = report["scores"]["base"], report["scores"]["lightreasoner"]
@@ -44,7 +44,23 @@ def of_report(payload: Path) -> Metrics:
                 f"{verdict}gain_high/{name}": paired["ci95"][1],
                 **{f"{verdict}{key}/{name}": paired[key] for key in PAIRED},
             }
+        metrics |= _contamination(name, report["contamination"][name])
     return _numbers(metrics)
+
+
+def _contamination(name: str, found: dict[str, Any]) -> Metrics:
+    """How many of a set's questions share 8 or 13 words with what was read, and the gain without
+    those that share 8, if any is left."""
+    metrics = {
+        f"contamination_{length}_{kind}/{name}": count
+        for length, kinds in found["shared"].items()
+        for kind, count in kinds.items()
+    }
+    if (without := found["without"]) is not None:
+        values = without["difference"], *without["ci95"]
+        for end, value in zip(("", "_low", "_high"), values, strict=True):
+            metrics[f"gain_without_contamination{end}/{name}"] = value
+    return metrics
 
 
 def _problems(payload: Path) -> Metrics:

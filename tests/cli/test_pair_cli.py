@@ -9,6 +9,7 @@ from tiny_models import write_model, write_tokenizer
 from typer.testing import Result
 
 from lightreasoner import config
+from lightreasoner.evaluation import power
 from lightreasoner.pipeline.graph import STAGES, external_inputs
 from lightreasoner.pipeline.store import Job, Store
 from lightreasoner.presets import PRESETS
@@ -48,6 +49,7 @@ def test_the_microworlds_expert_is_ahead_of_its_amateur(tmp_path: Path) -> None:
     assert (result.exit_code, result.stderr) == (0, "")
     name, above, heading, *lines = [line.split() for line in result.stdout.splitlines()]
     rows, (taught,) = lines[:2], lines[-1:]
+    assert f"\n{power.note({'transfer': 40})}\n" in result.stdout
     assert name == ["microworld/amateur"]
     assert above[:2] == ["expert", "amateur"]
     assert heading[:6] == ["problem", "set", "n", "verdict", "(95%", "CI)"]

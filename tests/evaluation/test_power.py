@@ -62,6 +62,15 @@ def test_the_command_takes_the_parameters_sets() -> None:
     assert ["tuned", "155", "+10.0", "+11.5"] in [line.split() for line in said.stdout.splitlines()]
 
 
+@pytest.mark.parametrize(("gain", "said"), [("0.01", "+0.01"), ("0.15", "+0.15"), ("12", "+12.0")])
+def test_a_gain_is_said_as_it_was_asked_for(gain: str, said: str) -> None:
+    assert call("power", "--gain", gain).stdout.startswith(f"a gain of {said} points where ")
+
+
+def test_what_millions_of_problems_show_is_not_nothing() -> None:
+    assert power.rows({"own": 10_000_000}, 0.2) == [("own", "10,000,000", "+0.04", "+0.046")]
+
+
 @pytest.mark.parametrize("gain", ["0", "-1", "1e-300", "0.009", "21", "nan", "inf"])
 def test_an_impossible_gain_is_refused(gain: str) -> None:
     (said,) = faults(call("power", f"--gain={gain}"))

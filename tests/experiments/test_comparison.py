@@ -11,6 +11,7 @@ from written_scores import write_scores
 
 from lightreasoner.config import Finetune
 from lightreasoner.errors import ArtifactError
+from lightreasoner.evaluation import power
 from lightreasoner.experiments import comparison
 from lightreasoner.experiments.comparison import Result, Tuning
 from lightreasoner.presets import PRESETS
@@ -111,6 +112,7 @@ def test_a_row_without_a_result_says_why(found: dict[str, Any]) -> None:
     assert text.endswith(f"{reason}\n")
     assert "| LightReasoner | 75.0% (40.9-92.9)<br>+37.5 (-25.0 to +87.5), p 0.91 |" in text
     assert "Seeds: prepare 42, generate 42, sft 42, finetune 42, evaluate 42." in text
+    assert power.note(found["problems"]) in text
 
 
 def test_metrics_and_json(found: dict[str, Any]) -> None:

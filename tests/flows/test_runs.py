@@ -14,6 +14,7 @@ from written_scores import write_scores
 
 from lightreasoner import config
 from lightreasoner.config import Params
+from lightreasoner.evaluation import power
 from lightreasoner.pipeline.graph import GRAPH, STAGES
 from lightreasoner.pipeline.store import Outcome, Store
 from lightreasoner.presets import PRESETS
@@ -110,6 +111,7 @@ def test_two_runs_are_compared_on_the_same_problems(ids: dict[str, str]) -> None
     lines = call("runs", "compare", *NAMES).stdout.splitlines()
     assert any(line.split() == ["select.beta", "0.4", "0.5"] for line in lines)
     assert any(line.startswith("tuned") and line.endswith("0.0039") for line in lines)
+    assert power.note({"tuned": 20}) in lines
 
 
 def test_without_scores_a_comparison_says_why(ids: dict[str, str]) -> None:

@@ -13,7 +13,7 @@ import torch
 from lightreasoner import config
 from lightreasoner.config import Compute, Params
 from lightreasoner.errors import ConfigError, DiskFullError, ModelError, NoMemoryError
-from lightreasoner.forecast import limits, local, plan, rates, sizes
+from lightreasoner.forecast import limits, local, plan, rates, sizes, stages
 from lightreasoner.forecast.limits import STAGES as MODEL_STAGES
 from lightreasoner.forecast.plan import TO_DO, Plan, Row
 from lightreasoner.forecast.rates import Rate
@@ -149,6 +149,22 @@ def test_rows_and_shards_are_those_of_the_stages(tiny_params: Params, tmp_path: 
     assert shard(setting, "generate", rows) == batching.shard_prompts(model, tokens, 6, compute)
     many = replace(setting, params=params, sizes={"generate": replace(size, rows=10**6)})
     assert shard(many, "generate", rows) == batching.shard_prompts(model, tokens, 10**6, compute)
+
+
+def test_accuracies_while_tuning_are_counted(tiny_params: Params, tmp_path: Path) -> None:
+    """Of 200 problems a fifth is held out, and 40 are asked before the first of 10 updates, after
+    the fourth, the eighth and the last: as if 40 were evaluated four times."""
+    held_out = ("finetune.validation_share=0.2", "finetune.updates=10")
+    params = changed(tiny_params, *held_out, "finetune.evaluate_max_new_tokens=9")
+    start, compute = local.start(params), Compute(device="cpu", dtype="float32")
+    size = replace(sizes.trajectories(params, start, Store(tmp_path)), problems=200, rows=200)
+    of = {"generate": size, "evaluate": replace(size, new=7.0)}
+    off = Setting(params, compute, *pair(start), of, 2.0, rates.memory("cpu"))
+    on = replace(off, params=changed(params, "finetune.evaluate_every=4"))
+    asked = replace(size, rows=40, new=7.0, most=9)
+    once = stages.written(replace(off, sizes={"evaluate": asked}), "evaluate")
+    assert stages.tuned(on).flop - stages.tuned(off).flop == pytest.approx(4 * once.flop)
+    assert stages.answered(on, 1000).flop > 1.5 * once.flop  # 64 of them
 
 
 @pytest.mark.parametrize(

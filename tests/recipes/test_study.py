@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from typer.testing import CliRunner
@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from flows.compare import under_one_prompt
 from lightreasoner import config
 from lightreasoner.config import Params
+from lightreasoner.evaluation import power
 from recipes.study import __main__ as study
 from recipes.study import claims, page, run
 from recipes.study.arms import ARMS, OURS, TABLES
@@ -74,13 +75,29 @@ def test_synergy_within_its_interval_is_open() -> None:
 
 
 @pytest.mark.parametrize(("lost", "sign"), [(0.3, 1), (0.35, 1), (0.1, -1), (0.0, -1)])
-def test_an_amateur_ahead_teaches_nothing_if_no_gain_shows(lost: float, sign: int) -> None:
+def test_an_amateur_ahead_brings_no_gain_if_none_shows(lost: float, sign: int) -> None:
     assert claims.no_gap(arms(stronger=lost))[1] == sign
 
 
-def test_an_amateur_ahead_that_does_harm_is_said_to() -> None:
-    assert claims.no_gap(arms(stronger=0.35))[0].startswith("harm ")
+def test_an_amateur_ahead_that_costs_accuracy_is_said_to() -> None:
+    assert claims.no_gap(arms(stronger=0.35))[0] == "a loss -5.0 -7.0 to -3.0"
     assert claims.no_gap(arms(stronger=0.3))[0].startswith("no gain shows ")
+
+
+def test_the_page_says_which_faults_were_not_tried() -> None:
+    """Each of those that a setting repeats is an arm, or is named."""
+    said = (study.RESULTS / "study.md").read_text(encoding="utf-8")
+    tried = [change for arm in ARMS.values() for change in arm.changes]
+    settings = {"select": config.Select, "finetune": config.Finetune}
+    for section, model in settings.items():
+        (faults,) = [
+            get_args(each)
+            for each in get_args(model.model_fields["reference"].annotation)
+            if get_args(each)
+        ]
+        for fault in faults:
+            is_tried = f"{section}.reference=[{fault}]" in tried
+            assert is_tried != (f"`{section}.reference=[{fault}]`" in said), fault
 
 
 def test_few_amateurs_have_their_ranks_p_exactly() -> None:
@@ -111,7 +128,12 @@ def test_an_arm_without_a_result_leaves_its_claim_open() -> None:
 
 def test_the_committed_page_is_what_its_numbers_say() -> None:
     tree = json.loads((study.RESULTS / "study.json").read_text(encoding="utf-8"))
-    assert (study.RESULTS / "study.md").read_text(encoding="utf-8") == page.markdown(tree)
+    text = page.markdown(tree)
+    assert (study.RESULTS / "study.md").read_text(encoding="utf-8") == text
+    assert (study.RESULTS / "study.html").read_text(encoding="utf-8") == page.html(
+        text, study.TITLE
+    )
+    assert power.note(dict.fromkeys(SETS, 500)) in text
 
 
 def test_what_cannot_be_tested_says_why() -> None:

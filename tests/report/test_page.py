@@ -25,6 +25,7 @@ from lightreasoner.progress import Silent
 from lightreasoner.report import figures, head, page
 from lightreasoner.storage import artifacts, fingerprint, tables
 from lightreasoner.storage.artifacts import Workspace
+from tasks.tracking import measures
 
 PROVENANCE = {
     "alpha": 0.2, "beta": 0.4, "threshold": 0.4, "label": "contrast",
@@ -236,10 +237,12 @@ def test_the_page_shows_gains_and_losses(made: Path) -> None:
 def test_questions_that_the_tuning_may_have_met(made: Path) -> None:
     """The written trajectories' tokens are no words of the questions: nothing is shared."""
     found = json.loads((made / "tables.json").read_text())
-    none = {"problems": 0, "trajectories": 0, "any": 0}
+    none, metrics = {"problems": 0, "trajectories": 0, "any": 0}, measures.of_report(made)
     for name, each in found["contamination"].items():
         assert each["shared"] == {"8": none, "13": none}
         assert each["without"]["difference"] == found["paired"][name]["difference"]
+        assert metrics[f"contamination_13_any/{name}"] == 0
+        assert metrics[f"gain_without_contamination/{name}"] == metrics[f"gain/{name}"]
     assert "Questions that the tuning may have met" in read_text(made)
 
 
@@ -285,6 +288,21 @@ def test_the_page_is_of_the_adapter_that_was_kept(tmp_path: Path) -> None:
     )
     assert "This run made 20 updates" in text
     assert json.loads((tmp_path / "tables.json").read_text())["drift"]["drift"] == 0.01
+
+
+def test_an_accuracy_while_tuning_is_said_to_use_answers(made: Path, tmp_path: Path) -> None:
+    """Of the adapter that was kept: the last reading up to its update."""
+    assert "accuracy while tuning" not in read_text(made)
+    inputs = write_inputs(tmp_path)
+    (inputs["adapter"] / "validation.json").write_text('{"problem_ids": ["a"], "kept_update": 10}')
+    rows = ("update,accuracy_uses_answers,problems", "0,0.125,16", "8,0.75,16", "12,0.5,16")
+    (inputs["adapter"] / "accuracy.csv").write_text("\n".join(rows))
+    write_report(inputs, tmp_path)
+    said = (
+        "16 held-out problems: 12.5% before the tuning, 75.0% after update 8; read by their gold "
+        "answers, which decided nothing"
+    )
+    assert said in read_text(tmp_path)
 
 
 def test_the_last_adapter_is_not_called_kept(made: Path) -> None:

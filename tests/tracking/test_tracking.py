@@ -132,6 +132,20 @@ def test_data_sets_carry_the_artifacts_digests(
 
 
 @nothing_lost
+def test_contamination_is_on_the_pipelines_run(replayed: tuple[Run, dict[str, Run]]) -> None:
+    """Questions that share 8 or 13 words, and the gain without those; where none is left, none."""
+    metrics = replayed[0].data.metrics
+    assert metrics["contamination_8_problems/tuned"] == 7
+    assert metrics["contamination_8_trajectories/tuned"] == 2
+    assert metrics["contamination_13_any/tuned"] == 1
+    assert metrics["gain_without_contamination/tuned"] == 0.38
+    assert metrics["gain_without_contamination_low/tuned"] == 0.34
+    assert metrics["gain_without_contamination_high/tuned"] == 0.42
+    assert metrics["contamination_13_problems/transfer"] == 200
+    assert "gain_without_contamination/transfer" not in metrics
+
+
+@nothing_lost
 def test_the_headline_and_the_page_are_on_the_pipelines_run(
     replayed: tuple[Run, dict[str, Run]],
 ) -> None:

@@ -81,6 +81,7 @@ def test_two_processes_tune_as_one(
 ) -> None:
     """Without dropout, whose draws differ; on loopback alone, and nothing is left in scratch."""
     changes = {"lora_dropout": 0.0, "updates": 6, "samples_per_update": 4}
+    changes |= {"evaluate_every": 4, "evaluate_max_new_tokens": 4}
     one, two = tmp_path / "one", tmp_path / "two"
     tune(tiny_expert, samples_dir, one, tmp_path / "s1", Silent(), **changes)
     looking = Looking()
@@ -89,7 +90,7 @@ def test_two_processes_tune_as_one(
     assert looking.addresses == {"127.0.0.1"}
     print(f"largest difference: {(adapter(two) - adapter(one)).abs().max():.2g}")
     torch.testing.assert_close(adapter(two), adapter(one), rtol=0, atol=TOLERANCE)
-    for file in ("curve.csv", "validation.csv"):
+    for file in ("curve.csv", "validation.csv", "accuracy.csv"):
         pd.testing.assert_frame_equal(
             pd.read_csv(two / file), pd.read_csv(one / file), rtol=1e-4, check_exact=False
         )
