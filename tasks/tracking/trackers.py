@@ -7,6 +7,7 @@ one that fails costs its own record alone (docs/decisions/013-trackers.md).
 
 import contextlib
 import functools
+import importlib
 import importlib.util
 import json
 import logging
@@ -80,9 +81,7 @@ class Trackers:
         with contextlib.redirect_stdout(sys.stderr):
             self._tell("on_train_end")
             if WANDB in self._callbacks:  # which leaves its run open
-                import wandb
-
-                self._submit(WANDB, wandb.finish)
+                self._submit(WANDB, importlib.import_module(WANDB).finish)
             self._thread.shutdown()
 
     def _tell(self, event: str, step: int = 0, **more: Any) -> list[Future[None]]:
