@@ -6,12 +6,13 @@
     <home>/digests.json   <home>/rates.json         those of large files; this device's speed
     <home>/up/        the process manager's files   <home>/logs/      what its services print
     <home>/logs/faults.log                          tracebacks of faults of ours
+    <home>/tensorboard/, trackio/, wandb/           those of compute.track
     <home>/prefect-login   `user:secret` of both servers, mode 0600; home itself is 0700
 
 Environment variables are read and set here, but for a process manager's own (manager.py), one of
-Prefect's logging (deployments.py) and, without flows/, cuBLAS's (lightreasoner/__main__.py), Ray's
-(worker_pool.py) and vLLM's Python (vllm_server.py). A variable that is set already stays, but for
-the login of our own servers, and what opens these.
+Prefect's logging (deployments.py), W&B's mode (trackers.py) and, without flows/, cuBLAS's
+(lightreasoner/__main__.py), Ray's (worker_pool.py) and vLLM's Python (vllm_server.py). A variable
+that is set already stays, but for the login of our own servers, and what opens these.
 """
 
 import contextlib
@@ -60,6 +61,7 @@ NO_PHONING_HOME = {
     "DVC_NO_ANALYTICS": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "WANDB_ERROR_REPORTING": "false",
     "DO_NOT_TRACK": "true",  # MLflow reads `true` only
 }
 
@@ -85,6 +87,13 @@ TURNS = {
     "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency"
     ".lease_storage.filesystem",
     "PREFECT_SERVER_CONCURRENCY_MAXIMUM_CONCURRENCY_SLOT_WAIT_SECONDS": "2",
+}
+
+TRACKERS = {
+    # The terminal stays ours; tasks/tracking/trackers.py sets the mode.
+    "WANDB_PROJECT": "lightreasoner",
+    "WANDB_SILENT": "true",
+    "WANDB_CONSOLE": "off",
 }
 
 BOUNDED = {
@@ -195,9 +204,11 @@ def prepare_environment(home: Path) -> None:
         "LIGHTREASONER_HOME": str(home),
         "PREFECT_HOME": str(home / "prefect"),
         "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(interfaces(home)),
+        "TRACKIO_DIR": str(home / "trackio"),
+        "WANDB_DIR": str(home),
     }
-    given = {**own, **CUBLAS, **PATIENT, **NO_PHONING_HOME, **QUIET, **SPARE, **TURNS, **BOUNDED}
-    for name, value in given.items():
+    ours = {**CUBLAS, **PATIENT, **NO_PHONING_HOME, **QUIET, **SPARE, **TURNS, **TRACKERS}
+    for name, value in {**own, **ours, **BOUNDED}.items():
         os.environ.setdefault(name, value)
 
 

@@ -180,6 +180,12 @@ class Compute(Section):
     endpoint_key_file: Text | None = Field(
         None, description="A file with the endpoints' API key, if they have one."
     )
+    track: tuple[Literal["mlflow", "tensorboard", "trackio", "wandb"], ...] = Field(
+        ("mlflow",),
+        max_length=10,
+        description="Who gets the curves and measures: mlflow always; also tensorboard, trackio, "
+        "wandb (docs/decisions/013-trackers.md).",
+    )
 
     @model_validator(mode="after")
     def _engine_fits(self) -> "Compute":

@@ -41,7 +41,9 @@ def serving(folder: Path) -> Iterator[str]:
         def take(self, entry: dict[str, Any], repository: Path) -> None:
             if entry["key"] == "file":
                 content = base64.b64decode(entry["value"]["content"])
-                (repository / entry["value"]["path"]).write_bytes(content)
+                file = repository / entry["value"]["path"]
+                file.parent.mkdir(exist_ok=True)
+                file.write_bytes(content)
 
         def answer(self, said: dict[str, Any]) -> None:
             text = json.dumps(said).encode()

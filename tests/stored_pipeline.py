@@ -21,7 +21,7 @@ SOURCES = {
     "expert": "Qwen/Qwen2.5-Math-1.5B@4a83ca6e4526a4f2da3aa259ec36c259f66b2ab2",
     "amateur": "22222222222222222222222222222222.dir",
     "problem_source": "microworld",
-    "benchmark_source": f"openai/gsm8k@{COMMIT}",
+    "benchmark_source": f"owner/benchmark@{COMMIT}",
 }
 PARITY = {
     "kl_mean": 1e-6,
@@ -107,6 +107,26 @@ def write(home: Path, model: Path) -> dict[str, Outcome]:
         write_manifest(entry, manifest)
         outcomes[stage.name] = Outcome(made, manifest, cached=False)
     return outcomes
+
+
+def evaluated_on(
+    outcomes: dict[str, Outcome], source: str, set_name: str, n_problems: int | None, out: Path
+) -> dict[str, Outcome]:
+    """The outcomes as if the set `tuned` had been this one of another source."""
+    found = outcomes["evaluate"]
+    manifest = found.manifest | {
+        "inputs": found.manifest["inputs"] | {"benchmark_source": source},
+        "config": found.manifest["config"] | {"n_problems": n_problems},
+    }
+    tables = json.loads((outcomes["report"].artifact.path / "tables.json").read_text("utf-8"))
+    for key in ("base", "lightreasoner"):
+        tables["scores"][key] = {set_name: tables["scores"][key]["tuned"]}
+    tables["paired"] = {set_name: tables["paired"]["tuned"]}
+    (out / "report").mkdir()
+    _json(out / "report" / "tables.json", tables)
+    report = Outcome(artifacts.of(out / "report"), outcomes["report"].manifest, cached=False)
+    evaluate = Outcome(found.artifact, manifest, cached=False)
+    return outcomes | {"evaluate": evaluate, "report": report}
 
 
 def write_keyed(home: Path, params: Params) -> dict[str, Outcome]:

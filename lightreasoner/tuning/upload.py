@@ -13,7 +13,13 @@ from typing import Literal
 
 import httpx
 import yaml
-from huggingface_hub import DatasetCard, HfApi, ModelCard
+from huggingface_hub import (
+    DatasetCard,
+    EvalResultEntry,
+    HfApi,
+    ModelCard,
+    eval_result_entries_to_yaml,
+)
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 from lightreasoner import untrusted
@@ -33,6 +39,10 @@ SUFFIXES = {".safetensors", ".json", ".txt", ".jinja", ".md"}
 TABLES = {".parquet", ".md"}
 RECORDS = {"accuracy.csv", "curve.csv", "validation.csv", "validation.json"}
 """The fine-tuning's curves and what it held out, which lie beside an adapter."""
+
+SCORES = ".eval_results"
+WHOLE = {"problems": "all"}
+"""The `args` of a card's result on the whole test split of a data set on the hub."""
 
 NO_CARD = (OSError, ValueError, TypeError, AttributeError, RecursionError)
 """What reading a card raises that is none, beside YAML's own."""
@@ -69,7 +79,10 @@ def prepare(model: Path, card: Path, out: Path, adapter: bool) -> Folder:
         peft_form.name_for_others(out / ADAPTER_CONFIG)
     else:
         check_weights(model)
-    artifacts.write_text(out / CARD, _of_adapter(card, out) if adapter else _checked_card(card))
+    text = _of_adapter(card, out) if adapter else _checked_card(card)
+    artifacts.write_text(out / CARD, text)
+    with _reading_card(card):
+        _write_scores(ModelCard(text), out / SCORES)
     return Folder(out, _sizes(out))
 
 
@@ -147,6 +160,23 @@ def _reading_card(path: Path) -> Iterator[None]:
     except (*NO_CARD, yaml.YAMLError) as error:
         said = untrusted.one_line(error)
         raise UploadError(f"{path}: not a card that the hub can read ({said}); fix it") from error
+
+
+def _write_scores(card: ModelCard, folder: Path) -> None:
+    """Write the card's scores on whole benchmarks as the hub's leaderboards read them: in percent,
+    a file each, the set's name being that of the benchmark's task."""
+    for result in card.data.get("eval_results") or []:
+        if result.dataset_args == WHOLE:
+            entry = EvalResultEntry(
+                dataset_id=result.dataset_type,
+                task_id=result.dataset_name,
+                value=round(100 * result.metric_value, 2),
+                dataset_revision=result.dataset_revision,
+                notes=result.metric_name,
+            )
+            text = yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False)
+            name = result.dataset_name.replace("/", "-")
+            artifacts.write_text(folder / f"{name}.yaml", text)
 
 
 def _of_adapter(path: Path, adapter: Path) -> str:

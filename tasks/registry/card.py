@@ -11,6 +11,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard
 
 from lightreasoner.config import Params
+from lightreasoner.data import hub
 from lightreasoner.formatting import (
     ACCURACY_HEADINGS,
     accuracy_rows,
@@ -21,6 +22,7 @@ from lightreasoner.formatting import (
 from lightreasoner.pipeline.store import Outcome
 from lightreasoner.report import head
 from lightreasoner.storage import artifacts, payload
+from lightreasoner.tuning import upload
 from tasks.tracking import measures, mlflow_runs
 
 FILE = "README.md"
@@ -116,21 +118,34 @@ def _head(outcomes: Mapping[str, Outcome], params: Params, tags: Mapping[str, st
 
 def _eval_results(outcomes: Mapping[str, Outcome]) -> list[EvalResult]:
     """The tuned model's accuracy on each set; a source that is not the hub's goes by its digest."""
-    name, commit = _named(outcomes["evaluate"].manifest["inputs"]["benchmark_source"])
-    return [
-        EvalResult(
+    manifest = outcomes["evaluate"].manifest
+    source = manifest["inputs"]["benchmark_source"]
+    asked_all = manifest["config"]["n_problems"] is None
+    results = []
+    for set_name, score in tables(outcomes)["scores"]["lightreasoner"].items():
+        found = _hub_set(source, set_name)
+        is_whole = found is not None and found.is_test_split and asked_all
+        result = EvalResult(
             task_type="text-generation",
-            dataset_type=name,
+            dataset_type=found.repository if found else source,
             dataset_name=set_name,
             dataset_config=set_name,
             dataset_split="test",
-            dataset_revision=commit,
+            dataset_revision=found.revision if found else None,
+            dataset_args=upload.WHOLE if is_whole else {"problems": score["problems"]},
             metric_type="accuracy",
             metric_name="pass@1, strict verdict",
             metric_value=score["accuracy"],
         )
-        for set_name, score in tables(outcomes)["scores"]["lightreasoner"].items()
-    ]
+        results.append(result)
+    return results
+
+
+def _hub_set(source: str, set_name: str) -> hub.HubSet | None:
+    """The set on the hub that a source's identity and a name mean; None for a source elsewhere."""
+    if source == hub.identity():
+        return hub.find(hub.SOURCE, set_name)
+    return hub.find(source, set_name) if artifacts.is_pinned(source) else None
 
 
 def _named(source: str) -> tuple[str, str | None]:

@@ -30,7 +30,7 @@ from lightreasoner.pipeline.graph import STAGES, Stage
 from lightreasoner.pipeline.store import Outcome, Store, read_curves
 from lightreasoner.report import head
 from lightreasoner.storage.artifacts import Inputs
-from tasks.tracking import measures, predictions, route
+from tasks.tracking import measures, predictions, route, trackers
 from tasks.tracking.curves import LiveRun
 from tasks.tracking.sync import FAILURES, Copier
 
@@ -65,6 +65,7 @@ class _Now:
     uri = ""  # the one that was asked for
     database = ""  # where runs are written
     copier: Copier | None = None  # to a server elsewhere
+    home = Path()
 
 
 def configure(tracking_uri: str, home: Path) -> None:
@@ -90,7 +91,7 @@ def _begin(tracking_uri: str, home: Path) -> None:
         logging.getLogger(name).setLevel(level)
     MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT.set(True)
     is_elsewhere = route.is_elsewhere(tracking_uri)
-    _Now.uri = tracking_uri
+    _Now.uri, _Now.home = tracking_uri, home
     _Now.database = route.database_of(home) if is_elsewhere else tracking_uri
     _Now.copier = Copier(home, tracking_uri) if is_elsewhere else None
 
@@ -128,12 +129,15 @@ def at_the_registry(call: Callable[[], T]) -> T:
 def pipeline_run(params: Params, name: str, kind: str = "pipeline") -> Iterator[str]:
     """The run of one pipeline, with all parameters; yields its id, UNTRACKED if MLflow is away.
 
-    `kind` is its tag: a `comparison` and a `table1` hold several pipelines' stages.
+    `kind` is its tag: a `comparison` and a `table1` hold several pipelines' stages. Raises
+    ConfigError where a tracker of `compute.track` is not installed.
     """
-    run_id = _open(name, {"kind": kind})
+    trackers.check(params)
+    run_id, settings = _open(name, {"kind": kind}), flatten(params)
     copies = _Now.copier.during(run_id) if _Now.copier and run_id else contextlib.nullcontext()
-    with copies, _closing(run_id):
-        _log(run_id, params=flatten(params))
+    others = trackers.following(run_id, name, params.compute.track, settings, _Now.home)
+    with copies, _closing(run_id), others:
+        _log(run_id, params=settings)
         yield run_id
 
 
@@ -321,6 +325,7 @@ def _open(name: str, tags: dict[str, str], parent_id: str | None = None) -> str:
         parent = {MLFLOW_PARENT_RUN_ID: parent_id} if parent_id else {}
         experiment = route.experiment_of(_client())
         made = _client().create_run(experiment, tags={**tags, **parent}, run_name=name)
+        trackers.nest(made.info.run_id, parent_id or "", name)
         return str(made.info.run_id)
 
     return UNTRACKED if parent_id == UNTRACKED else _attempt(f"the run {name}", create) or UNTRACKED
@@ -362,9 +367,12 @@ def _log(
 ) -> bool:
     """Log in one call (MLflow cuts it into batches); whether MLflow took it."""
     of_params = [Param(*each) for each in (params or {}).items()]
-    return _write(
+    took = _write(
         run_id, "log_batch", metrics, of_params, [RunTag(*each) for each in (tags or {}).items()]
     )
+    if took:
+        trackers.tell(run_id, metrics)
+    return took
 
 
 def _log_pages(run_id: str, payload: Path, facts: Mapping[str, str] | None = None) -> None:

@@ -320,6 +320,7 @@ def test_the_environment_is_prepared_but_not_overruled(
     assert environment.os.environ["PREFECT_HOME"] == str(tmp_path / "prefect")
     assert environment.os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
     assert environment.os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+    assert environment.os.environ["WANDB_DIR"] == str(tmp_path)
 
 
 @pytest.mark.parametrize(

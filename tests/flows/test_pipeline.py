@@ -31,6 +31,7 @@ from prefect.results import ResultRecord, ResultRecordMetadata
 from prefect.runtime import flow_run
 from prefect.serializers import PickleSerializer
 from rich.console import Console
+from test_trackers import scalars
 from written_scores import write_scores
 
 from flows import compare, controls, pipeline, registering, table1
@@ -259,9 +260,15 @@ def test_dvcs_workspace_may_be_written_again(
 
 
 def test_a_second_run_takes_all_from_the_store(
-    first_report: dict[str, Any], params: Params
+    first_report: dict[str, Any], params: Params, home: Path
 ) -> None:
-    report = pipeline.lightreasoner(params)
+    """Whoever else is told of it: that changes no result."""
+    report = pipeline.lightreasoner(changed(params, compute={"track": ["tensorboard"]}))
+    (told,) = (home / "tensorboard").iterdir()
+    shown = scalars(told)
+    accuracy = report["scores"]["lightreasoner"]["small"]["accuracy"]
+    assert shown["train/accuracy/small"] == [(0, pytest.approx(accuracy))]
+    assert len(shown["train/finetune/loss"]) == params.finetune.updates
     assert all(cost["cached"] for cost in report["stages"].values())
     for name in ("scores", "paired", "registered_model", "fingerprints"):
         assert report[name] == first_report[name]

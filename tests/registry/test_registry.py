@@ -31,6 +31,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lightreasoner import config
 from lightreasoner.config import Params
+from lightreasoner.data import hub
 from lightreasoner.errors import ModelError
 from lightreasoner.pipeline.graph import GRAPH
 from lightreasoner.pipeline.store import Outcome
@@ -268,8 +269,9 @@ def test_the_card_beside_the_model_has_its_results(
         "tuned": 0.8,
         "transfer": 0.5,
     }
-    assert results["tuned"].dataset_type == "openai/gsm8k"
+    assert results["tuned"].dataset_type == "owner/benchmark"
     assert results["tuned"].dataset_revision == stored_pipeline.COMMIT
+    assert results["tuned"].dataset_args == {"problems": "all"}
     said = f"**{HEADLINE}**\n\n- run: registers, {_began(registered[1])}\n{MADE_OF}"
     assert found.text.startswith(f"# A card\n\n{said}\n\n## Results\n\n| problem set | n | base")
 
@@ -312,6 +314,38 @@ def test_a_data_set_of_the_hub_is_named_in_the_card(
     text = card.with_results(model.path, {"prepare": hub}, PARAMS, {})
     assert ModelCard(text).data.datasets == ["openai/gsm8k"]
     assert ModelCard(text).data.eval_results is None
+
+
+GSM8K, MMLU = hub.SETS["gsm8k"], hub.SETS["mmlu_stem"]
+
+
+@pytest.mark.parametrize(
+    ("source", "set_name", "n_problems", "found", "problems"),
+    [
+        (hub.identity(), "gsm8k", None, GSM8K, "all"),
+        (hub.identity(), "gsm8k", 600, GSM8K, 600),
+        (hub.identity(), "mmlu_stem", None, MMLU, 600),  # 18 of its 57 subjects
+        (f"openai/gsm8k@{stored_pipeline.COMMIT}", "gsm8k", None, None, "all"),
+        ("microworld:0123", "tuned", None, None, 600),
+    ],
+)
+def test_the_card_says_which_benchmark_was_asked_and_how_much_of_it(
+    source: str,
+    set_name: str,
+    n_problems: int | None,
+    found: hub.HubSet | None,
+    problems: int | str,
+    outcomes: dict[str, Outcome],
+    model: Artifact,
+    tmp_path: Path,
+) -> None:
+    """The source `hub` stands for many repositories: the set's own and its commit are named."""
+    evaluated = stored_pipeline.evaluated_on(outcomes, source, set_name, n_problems, tmp_path)
+    (result,) = ModelCard(card.with_results(model.path, evaluated, PARAMS)).data.eval_results
+    name, _, commit = source.partition("@")
+    expected = (found.repository, found.revision) if found else (name, commit or None)
+    assert (result.dataset_type, result.dataset_revision) == expected
+    assert result.dataset_args == {"problems": problems}
 
 
 def test_the_adapter_alone_comes_with_the_version_as_peft_finds_its_base(

@@ -5,18 +5,27 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hub_standin
 import pytest
 import stored_pipeline
+import yaml
 from datasets import load_dataset
-from huggingface_hub import DatasetCard, ModelCard
+from huggingface_hub import (
+    DatasetCard,
+    EvalResult,
+    EvalResultEntry,
+    ModelCard,
+    parse_eval_result_entries,
+)
 from test_merge import make_adapter
 from tiny_models import write_model
 from typer.testing import CliRunner
 
 from flows import environment as homes
 from flows.cli import app
+from lightreasoner.data.hub import SETS
 from lightreasoner.errors import ArtifactError, ModelError, UploadError
 from lightreasoner.storage import artifacts
 from lightreasoner.tuning import kd_layout, model_card, upload
@@ -28,7 +37,20 @@ pytestmark = [
     pytest.mark.usefixtures("offline"),
 ]
 HUB = "Qwen/Qwen2.5-Math-1.5B@4a83ca6e4526a4f2da3aa259ec36c259f66b2ab2"
+GSM8K = SETS["gsm8k"]
 SETTINGS = {"r": 8, "lora_alpha": 16, "target_modules": ["q_proj"], "base_model_name_or_path": HUB}
+UNNAMED = """---
+library_name: transformers
+pipeline_tag: text-generation
+model-index:
+- name: m
+  results:
+  - task: {type: t}
+    dataset: {type: owner/name, name: n, args: {problems: all}}
+    metrics: [{type: accuracy, value: high}]
+---
+"""
+"""A card with a score that is no number."""
 
 
 @pytest.fixture
@@ -101,6 +123,7 @@ def test_other_files_are_refused_by_name(name: str, merged: Path, tmp_path: Path
             "not a card that the hub",
         ),
         ("---\nmodel-index: [{}]\n---\n", "not a card that the hub can read"),
+        (UNNAMED, "not a card that the hub can read"),
         ("---\nlibrary_name: transformers\n---\n", "lacks pipeline_tag"),
         ("# no metadata\n", "lacks library_name and pipeline_tag"),
         ("---\na: " + "[" * 5_000 + "\n---\n", "not a card that the hub can read"),
@@ -189,6 +212,39 @@ def test_the_hub_receives_a_model_and_a_sample_set_byte_by_byte(
     for config, n in (("samples", 6), ("trajectories", 3)):
         where = str(hub / "datasets/owner/selected")
         assert len(load_dataset(where, config, split="train", cache_dir=tmp_path / "cache")) == n
+
+
+def test_a_whole_benchmarks_score_goes_where_the_hubs_leaderboards_look(
+    hub: Path, adapter: Path, merged: Path, tmp_path: Path
+) -> None:
+    """Of the card's results; read back by huggingface_hub's own reader. No other score goes."""
+    revision = GSM8K.revision
+
+    def result(name: str, value: float, **asked: Any) -> EvalResult:
+        task = {"task_type": "text-generation", "dataset_type": GSM8K.repository}
+        metric = {"metric_type": "accuracy", "metric_name": "pass@1", "metric_value": value}
+        named = {"dataset_name": name, "dataset_config": name, "dataset_revision": revision}
+        return EvalResult(**task, **named, **metric, **asked)
+
+    card = ModelCard.load(merged / "README.md")
+    card.data.model_name = "micro"
+    card.data.eval_results = [
+        result("gsm8k", 0.7240333, dataset_args={"problems": "all"}),
+        result("a/b", 0.5, dataset_args={"problems": "all"}),
+        result("part", 0.7, dataset_args={"problems": 100}),
+        result("by others", 0.8),
+    ]
+    card.save(merged / "README.md")
+    for model, is_adapter in ((merged, False), (adapter, True)):
+        folder = upload.prepare(model, merged / "README.md", tmp_path / model.name, is_adapter)
+        assert {".eval_results/gsm8k.yaml", ".eval_results/a-b.yaml"} <= set(folder.sizes)
+        upload.send(folder, f"owner/{model.name}")
+        arrived = hub / "models/owner" / model.name / ".eval_results"
+        assert sorted(file.name for file in arrived.iterdir()) == ["a-b.yaml", "gsm8k.yaml"]
+        said = yaml.safe_load((arrived / "gsm8k.yaml").read_text(encoding="utf-8"))
+        assert parse_eval_result_entries(said) == [
+            EvalResultEntry("openai/gsm8k", "gsm8k", 72.4, revision, notes="pass@1")
+        ]
 
 
 def test_only_sample_sets_go_as_data_sets(merged: Path, samples_dir: Path, tmp_path: Path) -> None:
