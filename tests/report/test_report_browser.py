@@ -95,6 +95,16 @@ def test_no_cell_breaks_inside_a_word(page: Any) -> None:
     assert page.evaluate(BROKEN_WORDS) == []
 
 
+def test_a_curve_says_its_numbers_under_the_pointer(page: Any) -> None:
+    says = "strip => getComputedStyle(strip, '::after').content"
+    for text in ("update 10: loss 1.53, mean 1.53, held out 0.8 nats", "update 20: "):
+        strip = page.locator(f"[data-text^='{text}']")
+        assert strip.evaluate(says) == "none"
+        strip.hover()
+        assert text in strip.evaluate(says)
+    assert page.locator("figure [data-text]").count() == 21 + 41
+
+
 def test_changed_problems_open_and_can_be_filtered_by_set(page: Any, expect: Any) -> None:
     listed = page.locator("details[class]")
     count = listed.count()
