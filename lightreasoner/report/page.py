@@ -6,6 +6,7 @@ same bytes.
 """
 
 import base64
+import hashlib
 import itertools
 import json
 import re
@@ -247,9 +248,13 @@ def _explained(scored: trajectories.Scored) -> dict[str, Any]:
 
 
 def page_html(**context: Any) -> str:
-    """The page. All text is escaped; images are inlined; no script, no outside address."""
+    """The page. All text is escaped; images are inlined; no outside address, and no script but the
+    search's, whose hash the page's policy names.
+    """
+    templates = Path(__file__).parent / "templates"
+    script = (templates / "page.js").read_bytes()
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        loader=jinja2.FileSystemLoader(templates),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -271,6 +276,8 @@ def page_html(**context: Any) -> str:
         top=TOP_TOKENS,
         lengths=contamination.LENGTHS,
         without=contamination.WITHOUT,
+        script=script.decode(),
+        script_hash=base64.b64encode(hashlib.sha256(script).digest()).decode(),
     )
 
 
