@@ -5,10 +5,11 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from prefect import flow
 from prefect.runtime import flow_run
+from prefect.utilities.annotations import quote
 
 from flows import environment
 from flows.forms import naming
@@ -171,9 +172,11 @@ def _register(
     clock = time.perf_counter()
     reset_peak_memory()
     outcomes = outcomes_of(runs)
+    # Quoted, else Prefect's graph has an edge from every stage.
+    quoted = cast("dict[str, Outcome]", quote(outcomes))
     registered = register_model(
         outcomes["merge"].artifact,
-        outcomes,
+        quoted,
         params,
         pipeline_run,
         wait_for=[runs["merge"].state, runs["report"].state],
@@ -183,6 +186,7 @@ def _register(
     log.info("%-24s %-6s %6.1f s", "register", how, seconds)
     peak = peak_memory_mib()
     source = inputs["benchmark_source"]
-    gated = decide_champion(registered, outcomes, params, source, home, pipeline_run)
+    graded = [runs[name].state for name in ("evaluate_base", "evaluate")]
+    gated = decide_champion(registered, quoted, params, source, home, pipeline_run, wait_for=graded)
     log.info("%-24s %s", "gate", gated.decision.verdict)
     return report_json.Registering(registered, seconds, peak, gated)

@@ -24,6 +24,7 @@ SHOWN = 0.05
 """The largest p, corrected for the number of sets, at which a change is called one."""
 
 WIDEST = 1000  # characters of a line that a table may take
+HEADING = 30  # characters of a line, at most, for a heading before its cell
 
 ACCURACY_HEADINGS = (
     "problem set", "n", "base (strict, 95% CI)", "LightReasoner (strict, 95% CI)",
@@ -241,14 +242,33 @@ def rich_table(
     return table
 
 
-def print_table(table: "Table", console: "Console | None" = None) -> None:
-    """Print a table as wide as it is, to stdout if no console is given.
+def print_table(table: "Table", console: "Console | None" = None, widest: int = WIDEST) -> None:
+    """Print a table, to stdout if no console is given.
 
-    A narrow terminal wraps lines, it never loses a column.
+    On a terminal that is too narrow for it each row is a block, a cell behind its column's heading;
+    elsewhere lines are as long as the table is wide, up to `widest` characters.
     """
     from rich.console import Console
 
     console = console or Console()
-    unbounded = console.options.update(width=WIDEST)
-    console.width = max(console.width, console.measure(table, options=unbounded).maximum)
+    width = console.measure(table, options=console.options.update(width=WIDEST)).maximum
+    if console.is_terminal and width > console.width:
+        table = _blocks(table)
+    else:
+        console.width = max(console.width, min(width, widest))
     console.print(table, crop=False)
+
+
+def _blocks(table: "Table") -> "Table":
+    """The same cells in two columns; an empty line after each row."""
+    from rich.table import Table
+    from rich.text import Text
+
+    blocks = Table(box=None, pad_edge=False, show_header=False)
+    blocks.add_column(style="bold", overflow="fold", max_width=HEADING)
+    blocks.add_column(overflow="fold")
+    for row in zip(*(column.cells for column in table.columns), strict=True):
+        for column, cell in zip(table.columns, row, strict=True):
+            blocks.add_row(*(Text(str(each).replace("\n", " ")) for each in (column.header, cell)))
+        blocks.add_row()
+    return blocks

@@ -174,11 +174,12 @@ def _head(run: "Past") -> tuple[str, str, str, str]:
 
 
 def _headline(run: "Past") -> str:
-    """`tuned 76.4% (+12.6)`: the accuracy on the first set, and the gain, if there is one."""
+    """`76.4% (+12.6) on set tuned`: the first set's accuracy, and the gain, if there is one."""
     for name in json.loads(run.params.get("evaluate.problem_sets", "[]")):
         if (found := run.metrics.get(f"accuracy/{name}")) is not None:
             gain = run.metrics.get(f"gain/{name}")
-            return f"{name} {percent(found)}" + (f" ({points(gain)})" if gain is not None else "")
+            over = "" if gain is None else f" ({points(gain)})"
+            return f"{percent(found)}{over} on set {name}"
     return NONE
 
 

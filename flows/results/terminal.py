@@ -77,13 +77,13 @@ def show_table1(
     """Print a table of cells: accuracies, gains, how responses ended, notes, where all lies."""
     from lightreasoner.experiments import table1
 
-    console.width = max(console.width, WIDEST)
     for title, rows in table1.tables(found).items():
         # How responses ended before and after a gain is a table of its own.
         shown = [[cell.partition("\ntruncated")[0] for cell in row] for row in rows]
         grid = [table1.headings(found), *shown]
         table = _turned(grid) if len(rows) < MOST_COLUMNS else rich_table(grid[0], shown)
-        console.print(f"\n{title}", table, sep="\n", crop=False, highlight=False)
+        console.print(f"\n{title}", highlight=False)
+        print_table(table, console, WIDEST)
     for note in notes:
         console.print(f"\n{note}", soft_wrap=True, highlight=False)
     console.print(f"\nfiles        {folder}", soft_wrap=True, highlight=False)
@@ -95,7 +95,7 @@ def _turned(rows: Sequence[Sequence[str]]) -> Table:
     Long titles and cells take several lines; nothing is cut off.
     """
     headings, *body = zip(*rows, strict=True)
-    return rich_table(headings, body)
+    return rich_table(("problem set", *headings[1:]), body)
 
 
 def stage_rows(report: Mapping[str, Any]) -> list[tuple[str, ...]]:

@@ -62,11 +62,15 @@ class Service:
 
 
 class State(NamedTuple):
-    """What the manager says of a service: running, restarting, fatal or stopped."""
+    """What the manager says of a service: running, restarting, fatal or stopped.
+
+    `ended` is when its last process did, if there was one before (seconds since 1970).
+    """
 
     word: str = "stopped"
     pid: int = 0
     started: float = 0.0
+    ended: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -116,7 +120,10 @@ class Manager:
         """Every service's state by name; empty where the manager is gone or ending."""
         return {
             one["name"]: State(
-                WORDS.get(one["statename"], "stopped"), one["pid"], _started(one["pid"])
+                WORDS.get(one["statename"], "stopped"),
+                one["pid"],
+                _started(one["pid"]),
+                one["stop"],
             )
             for one in self.call("getAllProcessInfo") or ()
         }

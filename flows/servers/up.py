@@ -9,7 +9,7 @@ import fcntl
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import typer
@@ -90,6 +90,9 @@ def show(keeper: Manager, services: Sequence[Service]) -> bool:
         if state.word == "running" and not service.ready(state.started):
             state = state._replace(word="not ready")
         typer.echo(_line(keeper, service, state))
+        if state.ended and state.pid:
+            when = datetime.fromtimestamp(state.ended).isoformat(" ", "seconds")
+            typer.echo(f"         ended at {when}, started again; {keeper.log('manager')} says how")
         if state.word == "fatal":
             typer.echo(f"         {printable_line(keeper.tail(service.name))}")
         words.append(state.word)
@@ -143,7 +146,7 @@ def _follow(
         if not states:
             raise _ended(keeper)
         for one in services:
-            word, pid, started = states[one.name]
+            word, pid, started, _ = states[one.name]
             if word == "fatal":
                 raise ServerError(
                     f"{one.name} ended {manager.RETRIES + 1} times within {manager.STEADY_SECONDS} "

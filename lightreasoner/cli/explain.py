@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from lightreasoner.formatting import percent, rich_table
+from lightreasoner.formatting import percent, print_table, rich_table
 from lightreasoner.storage.outputs import DATA
 from lightreasoner.untrusted import printable
 
@@ -195,7 +195,8 @@ def _print_samples(samples: Sequence["Step"], console: "Console") -> None:
         for step in samples
     ]
     text = ("token", "expert", "amateur", "label")
-    console.print("", rich_table(("step", "token", "KL", *text[1:]), rows, text), sep="\n")
+    console.print()
+    print_table(rich_table(("step", "token", "KL", *text[1:]), rows, text), console)
 
 
 def _amateur(step: "Step") -> str:

@@ -72,7 +72,7 @@ def note(sizes: Mapping[str, int]) -> str:
     each = ", ".join(f"{name} {_shown(n, CHANGED, power)}" for name, n in sizes.items())
     return (
         f"Gain that shows with {power:.0%} power where {CHANGED:.0%} of the problems change, in "
-        f"points: {each}."
+        f"points by set: {each}."
     )
 
 

@@ -225,8 +225,8 @@ def cell_rows(
 
 
 def title(cell: Mapping[str, Any]) -> str:
-    """`base, cot, 4-shot, 64 tokens`."""
-    return f"{cell['model']}, {asked_title(cell)}"
+    """`base model, cot, 4-shot, 64 tokens`: a problem set may be called as a model is."""
+    return f"{cell['model']} model, {asked_title(cell)}"
 
 
 def asked_title(cell: Mapping[str, Any]) -> str:
@@ -270,8 +270,14 @@ def gain_rows(
             *(line_break.join(_gain_lines(score)) for score in gain["scores"].values()),
             difference(gain["mean"]) if gain["mean"] else NONE,
         ]
-        for gain in table["gains"][verdict]
+        for gain in _distinct(table["gains"][verdict])
     ]
+
+
+def _distinct(found: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Each gain once: between models with the same prompt the one by reasoning is the total."""
+    unnamed = [{**gain, "gain": None} for gain in found]
+    return [gain for place, gain in enumerate(found) if unnamed.index(unnamed[place]) == place]
 
 
 def _gain_title(gain: Mapping[str, Any]) -> str:
@@ -365,11 +371,11 @@ def _choice_notes(table: Mapping[str, Any]) -> list[str]:
 def _absent_notes(table: Mapping[str, Any]) -> list[str]:
     styles = table["base_style"], table["style"]
     if styles[0] == styles[1]:
-        return ["Both models have the same prompt, so there is no format gain."]
+        return ["Both models have the same prompt: no format gain, and the total is by reasoning."]
     there = {(cell["model"], cell["style"]) for cell in table["cells"]}
     absent = [cell for cell in (("base", styles[1]), ("tuned", styles[0])) if cell not in there]
     return [
-        f"{model} was not evaluated under {style}: gains that need it are absent."
+        f"The {model} model was not evaluated under {style}: gains that need it are absent."
         for model, style in absent
     ]
 
@@ -384,8 +390,12 @@ def markdown(table: Mapping[str, Any], said: Sequence[str] | None = None) -> str
 
 
 def tables(table: Mapping[str, Any], line_break: str = "\n") -> dict[str, list[list[str]]]:
-    """All rows under `headings`, by their title."""
-    rows = {f"Accuracy, {verdict}": cell_rows(table, verdict, line_break) for verdict in VERDICTS}
-    rows |= {f"Gains, {verdict}": gain_rows(table, verdict, line_break) for verdict in VERDICTS}
+    """All rows under `headings`, by their title; where both verdicts have the same, once."""
+    rows: dict[str, list[list[str]]] = {}
+    for kind, made in (("Accuracy", cell_rows), ("Gains", gain_rows)):
+        found = [made(table, verdict, line_break) for verdict in VERDICTS]
+        same = found[0] == found[1]
+        names = [" and ".join(VERDICTS)] if same else VERDICTS
+        rows |= {f"{kind}, {name}": each for name, each in zip(names, found, strict=not same)}
     rows |= {ENDS: rate_rows(table), PUBLISHED: published_rows(table)}
     return {name: each for name, each in rows.items() if each}

@@ -21,6 +21,7 @@ METHODS = {"base": "base", "lightreasoner": "LightReasoner"}
 WIDTH = 4.8
 DPI = 200
 KL_BINS = 40
+_COUNT = FuncFormatter(lambda count, _: f"{count:,.0f}")
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def kl_histogram(
         (kl, theme.muted, f"all steps: {len(kl):,}"),
         (kl[selected], theme.lightreasoner, f"{rule}: {len(kl[selected]):,} ({share:.1f}%)"),
     ):
-        axes.hist(values, _edges(float(kl.max()), threshold), log=True, color=color, label=label)
+        axes.hist(values, bins(float(kl.max()), threshold), log=True, color=color, label=label)
     _plain_counts(axes)
     _name(axes, f"KL(expert ‖ amateur) of a step, nats (n = {len(kl):,} steps)", "steps", theme)
     _legend(figure, axes, theme)
@@ -102,24 +103,30 @@ def loss_curve(curve: pd.DataFrame, held_out: pd.DataFrame, theme: Theme) -> Fig
     `curve` and `held_out`, which may be empty, have columns `update` and `loss`.
     """
     figure, axes = _canvas(3.2, theme)
-    window = max(1, len(curve) // 20)
-    axes.plot(curve["update"], curve["loss"], color=theme.lightreasoner, alpha=0.35, lw=1)
-    axes.plot(
-        curve["update"],
-        curve["loss"].rolling(window, min_periods=1).mean(),
-        color=theme.lightreasoner,
-        lw=2,
-        label=f"mean of the last {window} updates",
-    )
+    for loss, line, label in (
+        (curve["loss"], {"alpha": 0.35, "lw": 1}, "one update"),
+        (running_mean(curve), {"lw": 2}, f"mean of the last {_window(curve)}"),
+    ):
+        axes.plot(curve["update"], loss, color=theme.lightreasoner, label=label, **line)
     if len(held_out):
         axes.plot(
             held_out["update"], held_out["loss"], "o-", color=theme.ink, ms=4, label="held out"
         )
     axes.set_ylim(bottom=0)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
+    axes.xaxis.set_major_formatter(_COUNT)
     _name(axes, f"update (n = {len(curve):,})", "KL(soft label ‖ expert), nats", theme)
     _legend(figure, axes, theme)
     return figure
+
+
+def running_mean(curve: pd.DataFrame) -> "pd.Series[float]":
+    """The mean loss of a twentieth of the updates up to each, nats."""
+    return curve["loss"].rolling(_window(curve), min_periods=1).mean()
+
+
+def _window(curve: pd.DataFrame) -> int:
+    return max(1, len(curve) // 20)
 
 
 def png(figure: Figure) -> bytes:
@@ -140,7 +147,7 @@ def _canvas(height: float, theme: Theme) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _edges(most: float, threshold: float | None) -> list[float]:
+def bins(most: float, threshold: float | None) -> list[float]:
     """The ends of equal bins from 0 to `most`, of which the first is cut so that one ends at the
     threshold."""
     width = max(most, 1e-6) / KL_BINS
@@ -149,7 +156,7 @@ def _edges(most: float, threshold: float | None) -> list[float]:
 
 
 def _plain_counts(axes: Axes) -> None:
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda count, _: f"{count:,.0f}"))
+    axes.yaxis.set_major_formatter(_COUNT)
     axes.yaxis.set_minor_formatter(FuncFormatter(lambda count, _: ""))
     axes.tick_params(axis="y", which="minor", length=0)
     axes.set_ylim(bottom=0.7)
@@ -164,5 +171,5 @@ def _name(axes: Axes, x: str, y: str | None, theme: Theme) -> None:
 def _legend(figure: Figure, axes: Axes, theme: Theme) -> None:
     figure.legend(
         *axes.get_legend_handles_labels(),
-        loc="outside upper left", ncols=2, frameon=False, fontsize=9, labelcolor=theme.ink,
+        loc="outside upper left", ncols=3, frameon=False, fontsize=9, labelcolor=theme.ink,
     )  # fmt: skip

@@ -6,6 +6,7 @@ same bytes.
 """
 
 import base64
+import hashlib
 import itertools
 import json
 import re
@@ -23,8 +24,8 @@ from lightreasoner.errors import ABSENT, ArtifactError
 from lightreasoner.evaluation import contamination, gains, pairing
 from lightreasoner.evaluation.pairing import KEYS, Scores
 from lightreasoner.inference.token_text import Token
-from lightreasoner.report import cost, figures, head, lineage, trajectories
-from lightreasoner.report.figures import METHODS, THEMES, Theme
+from lightreasoner.report import cost, figures, head, hover, lineage, trajectories
+from lightreasoner.report.figures import METHODS, THEMES
 from lightreasoner.report.trajectories import Step
 from lightreasoner.sampling import pull
 from lightreasoner.storage import tables
@@ -80,9 +81,9 @@ def write(inputs: Inputs, config: None, work: Workspace, watcher: "Watcher") -> 
     for name, content in (("tables", result), ("metrics", metrics)):
         text = json.dumps(content, indent=1, allow_nan=False)
         (out / f"{name}.json").write_text(text + "\n", encoding="utf-8")
-    drawn = {name: _draw(theme, result, steps, curve, held_out) for name, theme in THEMES.items()}
+    images, strips = _drawn(result, steps, curve, held_out)
     (out / "figures").mkdir()
-    for name, image in drawn["light"].items():
+    for name, image in images["light"].items():
         (out / "figures" / f"{name}.png").write_bytes(image)
     conditions = {**tuned.conditions, "base_style": base.conditions["style"]}
     with expected(paths["adapter"]):
@@ -98,7 +99,8 @@ def write(inputs: Inputs, config: None, work: Workspace, watcher: "Watcher") -> 
         tuning=tuning,
         held_out=readings,
         lineage=lineage.of(inputs, conditions, tuning, work.compute),
-        figures=drawn,
+        figures=images,
+        strips=strips,
     )
     (out / "report.html").write_text(page, encoding="utf-8")
     watcher.progress(1, 1, "reports")
@@ -248,9 +250,13 @@ def _explained(scored: trajectories.Scored) -> dict[str, Any]:
 
 
 def page_html(**context: Any) -> str:
-    """The page. All text is escaped; images are inlined; no script, no outside address."""
+    """The page. All text is escaped; images are inlined; no outside address, and no script but the
+    search's, whose hash the page's policy names.
+    """
+    templates = Path(__file__).parent / "templates"
+    script = (templates / "page.js").read_bytes()
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        loader=jinja2.FileSystemLoader(templates),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -272,6 +278,8 @@ def page_html(**context: Any) -> str:
         top=TOP_TOKENS,
         lengths=contamination.LENGTHS,
         without=contamination.WITHOUT,
+        script=script.decode(),
+        script_hash=base64.b64encode(hashlib.sha256(script).digest()).decode(),
     )
 
 
@@ -322,20 +330,30 @@ def _mean(values: "pd.Series[Any]") -> float | None:
     return float(values.astype("float64").mean()) if len(values) else None
 
 
-def _draw(
-    theme: Theme,
-    result: dict[str, Any],
-    steps: pd.DataFrame,
-    curve: pd.DataFrame,
-    held_out: pd.DataFrame,
-) -> dict[str, bytes]:
-    threshold = result["samples"]["threshold"]
+def _drawn(
+    result: dict[str, Any], steps: pd.DataFrame, curve: pd.DataFrame, held_out: pd.DataFrame
+) -> tuple[dict[str, dict[str, bytes]], dict[str, hover.Strips]]:
+    """The figures as PNG, by theme and name, and what each says under the pointer."""
+    kl = steps["kl"], steps["support"] > 0, result["samples"]["threshold"]
     drawn = {
-        "accuracy": figures.accuracy(result["scores"], theme),
-        "kl_histogram": figures.kl_histogram(steps["kl"], steps["support"] > 0, threshold, theme),
-        "loss_curve": figures.loss_curve(curve, held_out, theme),
+        name: {
+            "accuracy": figures.accuracy(result["scores"], theme),
+            "kl_histogram": figures.kl_histogram(*kl, theme),
+            "loss_curve": figures.loss_curve(curve, held_out, theme),
+        }
+        for name, theme in THEMES.items()
     }
-    return {name: figures.png(figure) for name, figure in drawn.items()}
+    light = drawn["light"]
+    strips = {
+        "accuracy": [],
+        "kl_histogram": hover.kl_histogram(light["kl_histogram"], *kl),
+        "loss_curve": hover.loss_curve(light["loss_curve"], curve, held_out),
+    }
+    images = {
+        theme: {name: figures.png(figure) for name, figure in each.items()}
+        for theme, each in drawn.items()
+    }
+    return images, strips
 
 
 def _tuning(adapter_dir: Path, curve: pd.DataFrame) -> dict[str, Any]:

@@ -88,6 +88,6 @@ def test_a_gain_may_be_all_that_changes() -> None:
 
 def test_a_note_says_what_each_set_can_show() -> None:
     assert power.note({"math500": 500, "minerva_math": 272, "few": 5}) == (
-        "Gain that shows with 80% power where 20% of the problems change, in points: "
+        "Gain that shows with 80% power where 20% of the problems change, in points by set: "
         "math500 +5.6, minerva_math +7.6, few –."
     )

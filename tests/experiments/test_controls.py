@@ -130,15 +130,16 @@ def test_a_set_of_one_problem_has_one_half(make: Make) -> None:
 def test_the_tables_and_the_metrics(make: Make) -> None:
     found = make(name="math500")
     tables = table1.tables(found)
-    assert [row[0] for row in tables["Accuracy, qwen"]] == [
-        "base, chat (best-fitting)", "base, none", "base, chat, 4-shot", "base, none, 4-shot",
-        "tuned, chat (best-fitting)", "tuned, none", "tuned, chat, 4-shot", "tuned, none, 4-shot",
+    assert [row[0] for row in tables["Accuracy, qwen and strict"]] == [
+        "base model, chat (best-fitting)", "base model, none",
+        "base model, chat, 4-shot", "base model, none, 4-shot",
+        "tuned model, chat (best-fitting)", "tuned model, none",
+        "tuned model, chat, 4-shot", "tuned model, none, 4-shot",
     ]  # fmt: skip
-    assert [row[0] for row in tables["Gains, strict"]] == [
+    assert [row[0] for row in tables["Gains, qwen and strict"]] == [
         "total gain, both chat",
-        "reasoning gain, both chat",
         "reasoning gain, each half with the cells chosen on the other",
-        "format gain, from base, chat to base, none",
+        "format gain, from base model, chat to base model, none",
         "few-shot gain, each half with the cells chosen on the other",
     ]
     assert table1.headings(found)[-1] == "mean of 1 of 7"

@@ -1,6 +1,7 @@
 """The row of Table 1, from responses marked by hand (their gains: test_gains.py)."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ from hypothesis import strategies as st
 from written_scores import write_scores
 
 from lightreasoner import paper
-from lightreasoner.evaluation.gains import Asked, Cell
+from lightreasoner.evaluation.gains import VERDICTS, Asked, Cell
 from lightreasoner.experiments.table1 import (
+    ENDS,
+    PUBLISHED,
     averaged_sets,
     cell_rows,
     gain_rows,
@@ -26,6 +29,7 @@ from lightreasoner.experiments.table1 import (
     published_rows,
     rate_rows,
     table1,
+    tables,
 )
 
 COT, CHAT = Asked("cot"), Asked("qwen25-math-cot")
@@ -98,10 +102,10 @@ def test_the_table_of_accuracies(make: Make) -> None:
     assert headings(found) == [*columns, "mean of 3 of 7"]
     table = cell_rows(found, "qwen", " ")
     assert [row[0] for row in table] == [
-        "base, cot (best-fitting)",
-        "base, qwen25-math-cot",
-        "tuned, cot",
-        "tuned, qwen25-math-cot (best-fitting)",
+        "base model, cot (best-fitting)",
+        "base model, qwen25-math-cot",
+        "tuned model, cot",
+        "tuned model, qwen25-math-cot (best-fitting)",
     ]
     assert table[0][1] == "20.0 (5.7-51.0)"
     assert [row[-1] for row in table] == ["37.2", "52.2", "55.6", "73.9"]
@@ -138,10 +142,10 @@ def test_the_table_of_gains(make: Make) -> None:
     """
     table = gain_rows(make(), "qwen", "|")
     assert [row[0] for row in table] == [
-        "total gain, from base, cot to tuned, qwen25-math-cot",
+        "total gain, from base model, cot to tuned model, qwen25-math-cot",
         "reasoning gain, both cot",
         "reasoning gain, both qwen25-math-cot",
-        "format gain, from base, cot to base, qwen25-math-cot",
+        "format gain, from base model, cot to base model, qwen25-math-cot",
     ]
     points, p, ends = table[0][1].split("|")
     assert points == "+60.0 (+30.0 to +90.0)"
@@ -153,7 +157,7 @@ def test_the_table_of_gains(make: Make) -> None:
 
 def test_the_table_of_how_responses_ended(make: Make) -> None:
     table = rate_rows(make())
-    assert [row[0] for row in table][:2] == ["base, cot", "base, qwen25-math-cot"]
+    assert [row[0] for row in table][:2] == ["base model, cot", "base model, qwen25-math-cot"]
     assert table[1][1:] == ["20.0% / 30.0% / 10.0%", *["0.0% / 0.0% / 0.0%"] * 3, "–"]
 
 
@@ -162,7 +166,8 @@ def test_one_prompt_for_both_has_no_format_gain(make: Make) -> None:
     assert [gain["gain"] for gain in found["gains"]["qwen"]] == ["total", "reasoning"]
     total, reasoning = found["gains"]["qwen"]
     assert total["scores"] == reasoning["scores"]
-    assert "Both models have the same prompt, so there is no format gain." in notes(found)
+    said = "Both models have the same prompt: no format gain, and the total is by reasoning."
+    assert said in notes(found)
     assert not any("format" in name for name in metrics(found))
 
 
@@ -170,14 +175,17 @@ def test_cells_that_were_not_evaluated_leave_gains_out(make: Make) -> None:
     found = make({cell: MARKS[cell] for cell in (("base", COT), ("tuned", CHAT))})
     assert [gain["gain"] for gain in found["gains"]["strict"]] == ["total"]
     assert notes(found)[-3:-1] == [
-        "base was not evaluated under qwen25-math-cot: gains that need it are absent.",
-        "tuned was not evaluated under cot: gains that need it are absent.",
+        "The base model was not evaluated under qwen25-math-cot: gains that need it are absent.",
+        "The tuned model was not evaluated under cot: gains that need it are absent.",
     ]
 
 
 def test_a_prompt_that_fits_better_than_the_best_fitting_is_named(make: Make) -> None:
     found = notes(make())
-    named = "base, qwen25-math-cot has a higher mean by {} than best-fitting cot: {} against 37.2."
+    named = (
+        "base model, qwen25-math-cot has a higher mean by {} than best-fitting cot: "
+        "{} against 37.2."
+    )
     assert named.format("qwen", "52.2") in found
     assert named.format("strict", "48.9") in found
     assert sum("best-fitting" in note for note in found) == 2
@@ -200,7 +208,7 @@ def test_markdown_and_json(make: Make) -> None:
     grids = [line for line in text.splitlines() if line.startswith("|  |")]
     assert len(grids) == 6
     assert {line.count("|") for line in text.splitlines() if line.startswith("|")} == {7}
-    assert "| base, cot (best-fitting) | 20.0<br>(5.7-51.0) |" in text
+    assert "| base model, cot (best-fitting) | 20.0<br>(5.7-51.0) |" in text
     missing = "missing: asdiv, minerva_math, olympiadbench, mmlu_stem."
     assert f"percentages over gsm8k, math500, svamp; {missing}" in text
 
@@ -233,3 +241,27 @@ def test_percent_is_what_the_toolkit_reports(counts: tuple[int, int]) -> None:
     correct, n = counts
     mean = np.mean([True] * correct + [False] * (n - correct))
     assert percent(correct / n) == np.round(mean * 100, decimals=1)
+
+
+def test_what_is_the_same_stands_there_once(make: Make) -> None:
+    """One prompt, marks on which both verdicts agree: three tables, of two models and one gain."""
+    cells = {(model, COT): {"own": marks} for model, marks in (("base", "+--"), ("tuned", "++-"))}
+    found = make(cells, (COT, COT))
+    shown = tables(found)
+    assert list(shown) == ["Accuracy, qwen and strict", "Gains, qwen and strict", ENDS]
+    assert [row[0] for row in shown["Gains, qwen and strict"]] == ["total gain, both cot"]
+    assert [gain["gain"] for gain in found["gains"]["qwen"]] == ["total", "reasoning"]
+
+
+def test_verdicts_that_differ_have_a_table_each(make: Make) -> None:
+    kinds = [f"{kind}, {verdict}" for kind in ("Accuracy", "Gains") for verdict in VERDICTS]
+    assert list(tables(make())) == [*kinds, ENDS, PUBLISHED]
+
+
+def test_a_set_that_is_called_as_a_model_cannot_be_taken_for_it(make: Make) -> None:
+    cells = {(model, COT): {"tuned": "+", "base": "-"} for model in ("base", "tuned")}
+    found = make(cells, (COT, COT))
+    sets = headings(found)[1:-1]
+    models = [row[0] for row in cell_rows(found)]
+    assert sets == ["tuned (n 1)", "base (n 1)"]
+    assert all(re.match("(base|tuned) model, ", each) for each in models)

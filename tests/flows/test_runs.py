@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import narrow
 import pytest
 import stored_pipeline
 from command_line import call, faults
@@ -85,7 +86,7 @@ def test_runs_are_listed_the_newest_first(ids: dict[str, str]) -> None:
     assert [run["name"] for run in asked("list", "--limit", "1")] == [NAMES[1]]
     first, *_ = call("runs", "list").stdout.splitlines()[2:]
     assert re.split(r" {2,}", first)[:3] == ["my second run", "pipeline", "finished"]
-    assert "tuned 80.0% (+40.0)" in first
+    assert "80.0% (+40.0) on set tuned" in first
 
 
 def test_a_run_is_shown_by_name_and_id(ids: dict[str, str]) -> None:
@@ -112,6 +113,12 @@ def test_two_runs_are_compared_on_the_same_problems(ids: dict[str, str]) -> None
     assert any(line.split() == ["select.beta", "0.4", "0.5"] for line in lines)
     assert any(line.startswith("tuned") and line.endswith("0.0039") for line in lines)
     assert power.note({"tuned": 20}) in lines
+
+
+@pytest.mark.parametrize("words", [("list",), ("show", NAMES[0]), ("compare", *NAMES)])
+@pytest.mark.usefixtures("ids")
+def test_the_tables_fit_80_columns(words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    narrow.check(lambda: call("runs", *words).stdout, monkeypatch)
 
 
 def test_without_scores_a_comparison_says_why(ids: dict[str, str]) -> None:

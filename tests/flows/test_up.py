@@ -214,6 +214,26 @@ def test_a_service_that_fails_is_started_again(home: Path) -> None:
         assert spawned(home) == ["first", "second", "second"]
 
 
+def test_status_and_the_log_say_that_a_process_ended(home: Path, capsys: Captured) -> None:
+    """For as long as the next one runs; nothing of one that never ended."""
+    services = detached(home, {"first": (0, 0), "second": (0, 0)})
+    old = Manager(home).states()["second"].pid
+    psutil.Process(old).kill()
+    until(lambda: Manager(home).states()["second"].pid not in (0, old))
+    until(lambda: standins.state(home, services))
+    capsys.readouterr()
+    assert standins.state(home, services)
+    one, two, said = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in (one, two)] == [
+        ["first", "running"],
+        ["second", "running"],
+    ]
+    log = Manager(home).log("manager")
+    when = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
+    assert re.fullmatch(rf" +ended at {when}, started again; {re.escape(str(log))} says how", said)
+    assert "exited: second (terminated by SIGKILL; not expected)" in log.read_text(encoding="utf-8")
+
+
 def test_a_restarted_server_gets_its_port_from_what_it_left(home: Path) -> None:
     """MLflow's main process is killed alone; its child holds the port."""
     services = detached(home, {"parent": (0, 0)})

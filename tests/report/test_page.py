@@ -1,3 +1,5 @@
+import base64
+import hashlib
 import html.parser
 import json
 import re
@@ -218,10 +220,20 @@ def test_the_page_stands_alone_and_escapes_what_models_wrote(made: Path) -> None
     outside = [address for address in page.addresses if address.removeprefix("#") not in page.ids]
     assert len(outside) == 6
     assert all(address.startswith("data:image/png;base64,") for address in outside)
-    assert not {"script", "link", "iframe"} & page.tags
+    assert not {"link", "iframe"} & page.tags
+    assert text.count("<script") == 1
     assert not re.search(r"https?://|url\(|@import", re.sub(r"base64,[\w+/=]+", "", text))
     assert "&lt;b&gt;0&lt;/b&gt;" in text
     assert "<b>0</b> \\boxed{4}" in page.text
+
+
+def test_no_script_but_the_pages_own_is_allowed(made: Path) -> None:
+    """A policy with a hash bars all others, handlers in attributes too."""
+    text = (made / "report.html").read_text()
+    (script,) = re.findall("<script>(.*?)</script>", text, re.DOTALL)
+    (allowed,) = re.findall('script-src ([^;"]*)', text)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert allowed == f"'sha256-{digest}'"
 
 
 def test_the_page_shows_gains_and_losses(made: Path) -> None:
@@ -538,7 +550,13 @@ def test_figures_stand_the_extremes(accuracy: float) -> None:
 def test_a_changed_template_changes_the_report_stage() -> None:
     names = {path.name for path in fingerprint.code_files("lightreasoner.report.page")}
     assert {"page.py", "page.html.j2", "figures.py", "statistics.py"} <= names
-    assert {"trajectories.py", "token_text.py", "page.css.j2", "page.trajectories.j2"} <= names
+    assert {
+        "trajectories.py",
+        "hover.py",
+        "page.css.j2",
+        "page.js",
+        "page.trajectories.j2",
+    } <= names
     assert not {"decode.py", "config.py", "contrast.py", "explain.py"} & names
 
 

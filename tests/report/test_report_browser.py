@@ -95,6 +95,16 @@ def test_no_cell_breaks_inside_a_word(page: Any) -> None:
     assert page.evaluate(BROKEN_WORDS) == []
 
 
+def test_a_curve_says_its_numbers_under_the_pointer(page: Any) -> None:
+    says = "strip => getComputedStyle(strip, '::after').content"
+    for text in ("update 10: loss 1.53, mean 1.53, held out 0.8 nats", "update 20: "):
+        strip = page.locator(f"[data-text^='{text}']")
+        assert strip.evaluate(says) == "none"
+        strip.hover()
+        assert text in strip.evaluate(says)
+    assert page.locator("figure [data-text]").count() == 21 + 41
+
+
 def test_changed_problems_open_and_can_be_filtered_by_set(page: Any, expect: Any) -> None:
     listed = page.locator("details[class]")
     count = listed.count()
@@ -108,3 +118,32 @@ def test_changed_problems_open_and_can_be_filtered_by_set(page: Any, expect: Any
     assert all("transfer/" in each.locator("summary").inner_text() for each in shown)
     page.get_by_role("radio", name="all sets").check()
     assert sum(each.is_visible() for each in listed.all()) == count
+
+
+def test_changed_problems_can_be_searched(page: Any, expect: Any) -> None:
+    """In what is closed too, within the set that is shown, and regardless of case."""
+    listed, box = page.locator("details[class]"), page.get_by_role("searchbox")
+    found = page.locator("#search output")
+    count = listed.count()
+    page.locator("details[class][open] summary").first.click()
+    for wanted, shown in (("0 & 2 < 5?", 1), ("<B>1</b> \\boxed", 2), ("no such text", 0)):
+        box.fill(wanted)
+        assert sum(each.is_visible() for each in listed.all()) == shown
+        expect(found).to_have_text(f"{shown} found")
+    box.fill("boxed{5}")
+    assert sum(each.is_visible() for each in listed.all()) > 1
+    page.get_by_role("radio", name="transfer").check()
+    expect(found).to_have_text("1 found")
+    page.get_by_role("radio", name="all sets").check()
+    box.fill("")
+    expect(found).to_have_text("")
+    assert sum(each.is_visible() for each in listed.all()) == count
+
+
+def test_without_scripts_there_is_no_search_box(browser: Any, page_file: Path) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(page_file.as_uri())
+    assert page.get_by_role("radio", name="transfer").is_visible()
+    assert not page.get_by_role("searchbox").is_visible()
+    context.close()
