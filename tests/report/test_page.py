@@ -267,7 +267,7 @@ def test_the_pages_columns_say_verdict_and_interval(made: Path) -> None:
         compared = [f"{label} ({verdict}, 95% CI)" for label in figures.METHODS.values()]
         tested = [f"gain, points ({verdict}, 95% CI)", f"gained ({verdict})", f"lost ({verdict})"]
         tested += [f"paired p ({verdict}, Holm)", "gain that shows (80% power)"]
-        assert columns == ["set", "n", *compared, *tested]
+        assert columns == ["problem set", "n", *compared, *tested]
         for column in columns[1:]:
             assert html.count(f'data-label="{column}"') >= 2
 
