@@ -74,12 +74,6 @@ class HubSet:
     file: str | None = None
     keep: Callable[[Row], bool] = _all
 
-    @property
-    def is_test_split(self) -> bool:
-        """Whether it is the repository's own test split: no part of it, and no more."""
-        is_whole = self.file is None and self.keep is _all and len(self.configurations) == 1
-        return is_whole and self.splits.get("test") == "test"
-
 
 # Columns as the repositories' cards or public code that reads them show them; each commit is named
 # by the hub's own pages or by public evaluation code (lighteval for math_tasks).

@@ -124,7 +124,7 @@ def _eval_results(outcomes: Mapping[str, Outcome]) -> list[EvalResult]:
     results = []
     for set_name, score in tables(outcomes)["scores"]["lightreasoner"].items():
         found = _hub_set(source, set_name)
-        is_whole = found is not None and found.is_test_split and asked_all
+        is_whole = found is not None and asked_all and _is_test_split(found)
         result = EvalResult(
             task_type="text-generation",
             dataset_type=found.repository if found else source,
@@ -146,6 +146,12 @@ def _hub_set(source: str, set_name: str) -> hub.HubSet | None:
     if source == hub.identity():
         return hub.find(hub.SOURCE, set_name)
     return hub.find(source, set_name) if artifacts.is_pinned(source) else None
+
+
+def _is_test_split(found: hub.HubSet) -> bool:
+    """Whether a set is its repository's own test split: no part of it, and no more."""
+    is_part = found.file is not None or found.keep is not hub.HubSet.keep
+    return not is_part and len(found.configurations) == 1 and found.splits.get("test") == "test"
 
 
 def _named(source: str) -> tuple[str, str | None]:
