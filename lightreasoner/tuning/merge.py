@@ -25,11 +25,12 @@ from lightreasoner.inference import loading
 from lightreasoner.inference.model_files import read_settings
 from lightreasoner.storage import tables
 from lightreasoner.storage.artifacts import Artifact, Inputs, Workspace
-from lightreasoner.tuning import adapters, model_card, widening
+from lightreasoner.tuning import adapters, model_card
 from lightreasoner.tuning.adapters import Adapter
 from lightreasoner.tuning.kept_dtype import kept_dtype
 from lightreasoner.tuning.parity import NONE, distance, logits
 from lightreasoner.tuning.rows import check_samples
+from lightreasoner.tuning.widening import Widening
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -137,6 +138,7 @@ def _fold(
 
     Also how far the cast alone moves the expert, whose logits in `dtype` are `own`.
     """
+    widening = Widening()
     base = widening.load_model(expert.path, device)
     cast = NONE if own is None else distance(logits(base, rows), own)
     tuned = adapters.put_on(base, adapter)

@@ -22,11 +22,12 @@ from lightreasoner.errors import MergeError
 from lightreasoner.inference import loading
 from lightreasoner.pipeline import store
 from lightreasoner.storage import artifacts
-from lightreasoner.tuning import adapters, widening
+from lightreasoner.tuning import adapters
 from lightreasoner.tuning import merge as merging
 from lightreasoner.tuning.kept_dtype import kept_dtype
 from lightreasoner.tuning.merge import parity_rows
 from lightreasoner.tuning.parity import NONE, distance, logits
+from lightreasoner.tuning.widening import Widening
 
 TWO = ["q_proj", "v_proj"]
 ALL = [*TWO, "k_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -154,7 +155,7 @@ def test_weights_that_embeddings_and_head_share_are_folded_for_both(
 
 def test_it_is_bfloat16_but_for_the_module_that_runs(tmp_path: Path) -> None:
     expert = write_expert(tmp_path / "expert", Kind())
-    model = widening.load_model(expert, "cpu")
+    model = Widening().load_model(expert, "cpu")
     before = {name: weight.data_ptr() for name, weight in model.named_parameters()}
     seen = []
     for module in model.modules():
@@ -185,9 +186,10 @@ def test_files_of_one_dtype_are_kept_in_it(tiny_expert: Path, tmp_path: Path) ->
 
 @pytest.mark.slow
 def test_the_memory_is_that_of_the_files(samples_dir: Path, tmp_path: Path) -> None:
-    """A model of 232 MB in bfloat16, whose largest matrices take 38 MB each in float32.
+    """Less than the weights alone would take in float32; as a whole it takes three times the files.
 
-    The files' pages, which the system may take back, are counted.
+    A model of 223 MiB, the largest matrices 36 MiB each in float32. The files' pages, which the
+    system may take back, are counted.
     """
     sizes = {"hidden_size": 1024, "intermediate_size": 9216, "num_hidden_layers": 4, "head_dim": 64}
     expert = write_expert(tmp_path / "expert", Kind(), **sizes)
@@ -196,4 +198,4 @@ def test_the_memory_is_that_of_the_files(samples_dir: Path, tmp_path: Path) -> N
     store.reset_peak_memory()
     before = store.peak_memory_mib()
     merge(expert, lora, samples_dir, tmp_path / "model", dtype="bfloat16", max_cast_ratio=100)
-    assert store.peak_memory_mib() - before < 1.6 * files
+    assert store.peak_memory_mib() - before < 2 * files
