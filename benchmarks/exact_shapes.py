@@ -10,7 +10,7 @@ parity above all) hold for any weights.
 `seconds` and `peak_memory_mib` are the stage's own, from the store's manifest; the peak is of the
 process's resident memory, pages of the weights' files among it. `cpu_seconds` are of the whole
 command, imports included: on a shared machine they say more than seconds. Products of bfloat16 are
-computed as a GPU does, by `bfloat16_products`: most CPUs have none.
+the CPU's own (`has_bfloat16_products`), or computed as a GPU does by `bfloat16_products`.
 
 The first command that fails ends the run. What was found is written after each stage, and with
 --work, whose folder stays, the same command goes on from there. Disk: 3 GB for the models of 1.5B,
@@ -34,6 +34,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow.parquet as pq
+import torch
 
 from benchmarks import paper_models
 from lightreasoner.pipeline.graph import EXTERNAL, GRAPH, STAGES
@@ -113,7 +114,8 @@ class Measure:
     def __init__(self, work: Path, preset: str, dtype: str):
         self.home = work / dtype
         self.data, self.params = self.home / "data", work / "params.yaml"
-        self.module = "benchmarks.bfloat16_products" if dtype == "bfloat16" else "flows.cli.console"
+        lacks = dtype == "bfloat16" and not has_bfloat16_products()
+        self.module = "benchmarks.bfloat16_products" if lacks else "flows.cli.console"
         self.run("preset", preset, "--overwrite", "--params", str(self.params))
         source = work / "problems"
         changes = (
@@ -169,11 +171,17 @@ class Measure:
         return round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1)
 
 
+def has_bfloat16_products() -> bool:
+    """Whether this CPU multiplies bfloat16 numbers by instructions for it."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def conditions() -> dict[str, Any]:
     """Where and with what this was measured."""
     return {
         "command": " ".join(["python -m benchmarks.exact_shapes", *sys.argv[1:]]),
         "device": f"{platform.machine()} CPU, {len(os.sched_getaffinity(0))} cores",
+        "has_bfloat16_products": has_bfloat16_products(),
         "threads": os.environ.get("OMP_NUM_THREADS"),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in PACKAGES},
