@@ -24,6 +24,9 @@ MISTAKE, FAULT, INTERRUPTED = 2, 70, 130
 LOG = Path("logs", "faults.log")
 """Below home. A full one becomes faults.log.1, in place of the one before."""
 LOG_BYTES = 1 << 20
+LAST_SECONDS = 20.0
+"""How long a command that a signal has ended waits for its threads. One whose start the signal
+interrupted may be known to nobody, so that nobody ends it."""
 
 
 class _State:
@@ -73,6 +76,10 @@ def through(command: Callable[[], object], home: Callable[[], Path]) -> NoReturn
         status = INTERRUPTED if interrupted else _told(error, home)
     if status == INTERRUPTED and _State.goes_on:
         _say("interrupted; the same command goes on")
+    if isinstance(status, int) and status > 128:
+        last = threading.Timer(LAST_SECONDS, os._exit, [status])
+        last.daemon = True
+        last.start()
     sys.exit(status)
 
 

@@ -305,6 +305,30 @@ def test_a_signal_to_end_a_flow_is_heard_in_a_destructor(
     assert capsys.readouterr().err == ""
 
 
+STUCK = """
+import signal, sys, threading
+from pathlib import Path
+from lightreasoner.cli import last_door
+def command():
+    threading.Thread(target=threading.Event().wait).start()  # nobody ends it
+    if sys.argv[1] == "0":
+        raise SystemExit(143)
+    signal.raise_signal(int(sys.argv[1]))
+last_door.LAST_SECONDS = 0.5
+last_door.through(command, Path)
+"""
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (0, 143)])
+def test_a_thread_that_nobody_ends_does_not_hold_a_command_that_was_told_to_end(
+    number: int, status: int
+) -> None:
+    """As where the signal comes while a pool starts a thread, before the pool has noted it."""
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    program = [sys.executable, "-c", STUCK, str(int(number))]
+    assert subprocess.run(program, env=environ, timeout=60).returncode == status
+
+
 def test_ctrl_c_says_that_the_command_goes_on_where_it_does(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
