@@ -177,7 +177,7 @@ def main() -> None:
         with note.with_suffix(".asked").open("a", encoding="utf-8") as file:
             file.write("completion\n")
         if how == "dies" and server.first_answered(4):
-            print("RuntimeError: out of luck", flush=True)
+            os.write(1, b"RuntimeError: out of luck\n")  # whole, though several threads come here
             os._exit(1)
         return choice(asked)
 

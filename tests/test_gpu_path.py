@@ -223,7 +223,7 @@ def test_an_update_waits_for_its_loss_and_the_gradients_norm(
         aim = objective(config, loading.load_tokenizer(tiny_expert))
         compute = Compute(device=device, dtype="float32")  # type: ignore[arg-type]
         noting = Noting(gpu)
-        curves = train(model, updates, None, aim, config, compute, tmp_path / device, noting)
+        curves = train(model, updates, None, None, aim, config, compute, tmp_path / device, noting)
         return curves.training, noting.seen
 
     expected, _ = tune("cpu", pretended_gpu.Card())

@@ -174,13 +174,16 @@ def _check_fit(path: Path) -> None:
 
 
 def _check_numbers(path: Path, model: "PreTrainedModel") -> None:
-    """Refuse weights that are not finite, and a model that fails on a few tokens."""
+    """Refuse weights and buffers that are not finite, and a model that fails on a few tokens."""
     import torch
 
     for name, weight in model.named_parameters():
         # The sum is quick, but finite weights may have one that is not.
         if not weight.sum(dtype=torch.float32).isfinite() and not weight.isfinite().all():
             raise ModelError(f"{path}: the weight {name} is not finite; fetch or make it again")
+    for name, buffer in model.named_buffers():  # some CPUs' attention passes over their NaN
+        if not buffer.isfinite().all():
+            raise ModelError(f"{path}: config.json makes {name} not finite; fetch or make it again")
     with torch.inference_mode():
         few = torch.zeros(1, 8, dtype=torch.long, device=model.device)
         logits = model(input_ids=few, use_cache=False).logits

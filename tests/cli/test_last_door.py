@@ -52,6 +52,12 @@ class PanicException(BaseException):
     """As tokenizers and safetensors raise it, which are written in Rust."""
 
 
+@pytest.fixture(autouse=True)
+def longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process goes on after the end of a command in it."""
+    monkeypatch.setattr(last_door, "LAST_SECONDS", 1e6)
+
+
 def recursion() -> None:
     recursion()
 

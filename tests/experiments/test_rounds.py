@@ -106,7 +106,7 @@ def test_notes_say_why_there_is_no_round_and_where_the_models_are(found: dict[st
         "Round 2: store/2",
         "Round 3: no step has KL > select.beta 0.4",
     ]
-    assert "80% power where 20% of the problems change, in points: a –." in notes[2]
+    assert "80% power where 20% of the problems change, in points by set: a –." in notes[2]
     text = rounds.markdown(found)
     assert text.endswith(f"{notes[-1]}\n")
     bars = {line.count("|") for line in text.splitlines() if line.startswith("|")}

@@ -694,7 +694,7 @@ def test_the_table_has_four_cells_of_two_prompts(tabled: dict[str, Any], home: P
     assert [gain["gain"] for gain in tabled["gains"]["strict"]][-1] == "format"
     folder = home / "table1"
     assert json.loads((folder / "table1.json").read_text(encoding="utf-8")) == tabled
-    assert "Gains, strict" in (folder / "table1.md").read_text(encoding="utf-8")
+    assert "Gains, qwen and strict" in (folder / "table1.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.usefixtures("tabled")

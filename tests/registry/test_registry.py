@@ -341,7 +341,7 @@ def test_the_card_says_which_benchmark_was_asked_and_how_much_of_it(
 ) -> None:
     """The source `hub` stands for many repositories: the set's own and its commit are named."""
     evaluated = stored_pipeline.evaluated_on(outcomes, source, set_name, n_problems, tmp_path)
-    (result,) = ModelCard(card.with_results(model.path, evaluated, PARAMS)).data.eval_results
+    (result,) = ModelCard(card.with_results(model.path, evaluated, PARAMS, {})).data.eval_results
     name, _, commit = source.partition("@")
     expected = (found.repository, found.revision) if found else (name, commit or None)
     assert (result.dataset_type, result.dataset_revision) == expected
