@@ -419,6 +419,7 @@ def test_two_runs_at_once_do_not_disturb_each_other(
         assert str(outcomes["select"].artifact.path) in artifacts["report"]["data"]
 
 
+@pytest.mark.nightly  # two at once: also test_at_once.py, in CI
 def test_two_equal_runs_at_once_compute_once(servers: Servers, new_page: Callable[[], Any]) -> None:
     before = servers.stored().keys()
     fields = {**SMALL, "Beta, nats": 0.3, "Seed of fine-tuning": 7}
