@@ -118,10 +118,10 @@ def headline(tables: Mapping[str, Any], seed: int) -> str:
     change = f"{points(gain)} points (95% interval {points_interval((low, high))}"
     asked = f"n {tuned['problems']:,}{_per_problem(tuned)}, seed {seed})."
     if low <= 0 <= high or p > SHOWN:
-        unshown = f"A change of accuracy on {name} is not shown: {ends}"
+        unshown = f"A change of accuracy on the set {name} is not shown: {ends}"
         return f"{unshown}, {change}, p {p_value(p)}, {asked}"
     verb = "rises" if gain > 0 else "falls"
-    return f"Accuracy on {name} {verb} {ends}: {change}, {asked}"
+    return f"Accuracy on the set {name} {verb} {ends}: {change}, {asked}"
 
 
 def accuracy_rows(tables: Mapping[str, Any]) -> list[tuple[str, ...]]:

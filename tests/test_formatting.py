@@ -55,28 +55,28 @@ def changed(base: float, tuned: float, ci95: tuple[float, float], p: float) -> d
     [
         (
             TABLES,
-            "Accuracy on tuned rises from 13.8% to 76.4%: +62.6 points (95% interval +58.4 to "
-            "+67.0, n 1,500, seed 42).",
+            "Accuracy on the set tuned rises from 13.8% to 76.4%: +62.6 points "
+            "(95% interval +58.4 to +67.0, n 1,500, seed 42).",
         ),
         (
             changed(0.5, 0.25, (-0.35, -0.15), 1e-4),
-            "Accuracy on tuned falls from 50.0% to 25.0%: -25.0 points (95% interval -35.0 to "
-            "-15.0, n 200, seed 42).",
+            "Accuracy on the set tuned falls from 50.0% to 25.0%: -25.0 points "
+            "(95% interval -35.0 to -15.0, n 200, seed 42).",
         ),
         (
             changed(0.5, 0.52, (-0.03, 0.07), 0.5),
-            "A change of accuracy on tuned is not shown: from 50.0% to 52.0%, +2.0 points (95% "
-            "interval -3.0 to +7.0, p 0.5, n 200, seed 42).",
+            "A change of accuracy on the set tuned is not shown: from 50.0% to 52.0%, +2.0 points "
+            "(95% interval -3.0 to +7.0, p 0.5, n 200, seed 42).",
         ),
         (
             changed(0.5, 0.5, (0.0, 0.05), 1.0),
-            "A change of accuracy on tuned is not shown: from 50.0% to 50.0%, +0.0 points (95% "
-            "interval +0.0 to +5.0, p 1, n 200, seed 42).",
+            "A change of accuracy on the set tuned is not shown: from 50.0% to 50.0%, +0.0 points "
+            "(95% interval +0.0 to +5.0, p 1, n 200, seed 42).",
         ),
         (
             changed(0.5, 0.52, (0.005, 0.04), 0.125),
-            "A change of accuracy on tuned is not shown: from 50.0% to 52.0%, +2.0 points (95% "
-            "interval +0.5 to +4.0, p 0.12, n 200, seed 42).",
+            "A change of accuracy on the set tuned is not shown: from 50.0% to 52.0%, +2.0 points "
+            "(95% interval +0.5 to +4.0, p 0.12, n 200, seed 42).",
         ),
     ],
     ids=["gain", "loss", "not shown", "an end at 0", "four problems gained, none lost"],
@@ -95,7 +95,7 @@ def test_the_headline_is_of_the_first_set_and_counts_problems() -> None:
         "paired": {"transfer": {}, "tuned": PAIRED},
     }
     found = formatting.headline(report, 7)
-    assert found.startswith("Accuracy on tuned rises from 76.4%")
+    assert found.startswith("Accuracy on the set tuned rises from 76.4%")
     assert "n 500 x 3, seed 7)" in found
 
 

@@ -537,7 +537,9 @@ def test_mlflow_shows_the_version_under_its_alias(
     browsing.shoot(page, "mlflow-model")
     data = servers.artifacts(first_run)
     page.goto(address(data["registered-model"]))
-    expect(page.get_by_text(re.compile("accuracy on tuned .*seed 42", re.I)).first).to_be_visible()
+    expect(
+        page.get_by_text(re.compile("accuracy on the set tuned .*seed 42", re.I)).first
+    ).to_be_visible()
     expect(page.get_by_text("Gate:").first).to_be_visible()
     for tag in ("digest.samples", "code.select", "parity.kl_max"):
         expect(page.get_by_text(tag).first).to_be_attached()

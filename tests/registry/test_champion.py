@@ -176,7 +176,9 @@ def test_the_first_champion(world: World) -> None:
     assert tags["gate.over_base"].startswith("0.300 [0.2")
     assert tags["gate.over_champion"] == "none"
     assert f"\n\n**Gate:** {found.decision.reason}\n\n#### A card" in candidate.description()
-    assert candidate.description().startswith("**Accuracy on tuned rises from 40.0% to 80.0%")
+    assert candidate.description().startswith(
+        "**Accuracy on the set tuned rises from 40.0% to 80.0%"
+    )
 
 
 def test_kept_where_it_is_not_shown_to_be_better(world: World) -> None:

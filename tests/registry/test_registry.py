@@ -45,8 +45,8 @@ pytestmark = pytest.mark.filterwarnings(
 )
 PARAMS = stored_pipeline.params()
 HEADLINE = (
-    "Accuracy on tuned rises from 40.0% to 80.0%: +40.0 points (95% interval +36.0 to +44.0, "
-    "n 600, seed 42)."
+    "Accuracy on the set tuned rises from 40.0% to 80.0%: +40.0 points "
+    "(95% interval +36.0 to +44.0, n 600, seed 42)."
 )
 MADE_OF = """- expert: micro/expert (4a83ca6e4526)
 - amateur: micro/amateur (222222222222)

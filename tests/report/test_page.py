@@ -662,8 +662,8 @@ def test_the_page_begins_with_the_result_and_what_its_inputs_say(made: Path) -> 
     """2 gained and 1 lost of 4 problems: +25 points, p 1. Two trajectories of `set`."""
     text = read_text(made).split("What LightReasoner changed ")[1]
     assert text.startswith(
-        "A change of accuracy on tuned is not shown: from 25.0% to 50.0%, +25.0 points (95% "
-        "interval -50.0 to +100.0, p 1, n 4, seed 7). "
+        "A change of accuracy on the set tuned is not shown: from 25.0% to 50.0%, +25.0 points "
+        "(95% interval -50.0 to +100.0, p 1, n 4, seed 7). "
         "expertexpert-digesamateuramateur-digeproblems2 of setseedstrajectories 11, evaluation 7"
     )
 
