@@ -164,10 +164,14 @@ class Place:
                     found.append(" ".join(process.cmdline())[:200])
         return found
 
+    def has_begun(self, key: str) -> bool:
+        """Whether this fingerprint is worked at, or was and left something."""
+        return (self.home / "work" / key).exists()
+
     def is_at_work(self, program: "Program", key: str) -> bool:
         """Wait until this fingerprint is worked at; False if the program ends before."""
         end = time.monotonic() + LONGEST
-        while not (self.home / "work" / key).exists():
+        while not self.has_begun(key):
             if program.wait(0.02) is not None or time.monotonic() > end:
                 return False
         return True
