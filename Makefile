@@ -82,7 +82,7 @@ bench: setup
 microworld: setup
 	.venv/bin/python -m recipes.microworld train --out $(OUT) $(ARGS)
 
-# The paper's claims in the micro-world, 20 minutes of two cores: results/study.html. It goes on where it
+# The paper's claims in the micro-world, half an hour of two cores: results/study.html. It goes on where it
 # was ended.
 study: setup
 	.venv/bin/python -m recipes.study run $(ARGS)

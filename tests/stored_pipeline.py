@@ -47,6 +47,7 @@ SELECTED = {
     "threshold": 0.4,
     "alpha": 0.2,
     "pull": 12.5,
+    "several_tokens_share": 0.5,
 }
 CONTAMINATION = {
     "tuned": {

@@ -44,7 +44,11 @@ def of(
         "Trajectories": _some(generate, GENERATE) | _some(score, ("alpha_min",)),
         "Samples": _some(select, SELECT),
         "Tuning": _some(tuning, TUNING),
-        "Evaluation": _some(conditions, EVALUATE) | _base_style(conditions),
+        "Evaluation": {
+            **_some(conditions, EVALUATE),
+            **_base_style(conditions),
+            "worked examples": _worked_examples(conditions),
+        },
         "Computed with": {
             "device": f"{compute.device}, {compute.dtype}",
             **_some(package_versions(), PACKAGES),
@@ -65,6 +69,16 @@ def _some(settings: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]
 def _base_style(conditions: Mapping[str, Any]) -> dict[str, Any]:
     differs = conditions["base_style"] != conditions["style"]
     return {"style of the base": conditions["base_style"]} if differs else {}
+
+
+def _worked_examples(conditions: Mapping[str, Any]) -> list[str]:
+    """How many precede each question of a set, and which, where `evaluate.shots` chose them."""
+    named = conditions.get("demos", {})
+    return [
+        f"{name} {count}" + (f" ({', '.join(named[name])})" if name in named else "")
+        for name, count in conditions.get("shots", {}).items()
+        if count
+    ]
 
 
 def _formatted(value: Any) -> str:

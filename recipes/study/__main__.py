@@ -1,4 +1,4 @@
-"""`python -m recipes.study run`: the paper's claims in the micro-world; 20 minutes of two cores."""
+"""`python -m recipes.study run`: the paper's claims in the micro-world; half an hour, two cores."""
 
 import json
 import logging

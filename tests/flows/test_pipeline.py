@@ -45,7 +45,7 @@ from flows.results import prefect_page, records, report_json, terminal
 from lightreasoner import config
 from lightreasoner.config import Params
 from lightreasoner.errors import ArtifactError, ProblemsError, SelectionError
-from lightreasoner.evaluation import gains
+from lightreasoner.evaluation import gains, power
 from lightreasoner.evaluation.gains import Asked
 from lightreasoner.evaluation.promotion import Champion, Decision, decide
 from lightreasoner.experiments import methods
@@ -297,10 +297,13 @@ def test_dvcs_workspace_may_be_written_again(
 
 
 def test_a_second_run_takes_all_from_the_store(
-    first_report: dict[str, Any], params: Params, home: Path
+    first_report: dict[str, Any], params: Params, home: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whoever else is told of it: that changes no result."""
-    report = pipeline.lightreasoner(changed(params, compute={"track": ["tensorboard"]}))
+    """Whoever else is told of it: that changes no result. It says that six problems are few."""
+    with caplog.at_level(logging.WARNING, "flows"):
+        report = pipeline.lightreasoner(changed(params, compute={"track": ["tensorboard"]}))
+    (warned,) = (each for each in caplog.messages if "seldom show" in each)
+    assert [warned] == power.warnings(params)
     (told,) = (home / "tensorboard").iterdir()
     shown = scalars(told)
     accuracy = report["scores"]["lightreasoner"]["small"]["accuracy"]

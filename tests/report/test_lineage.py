@@ -40,3 +40,14 @@ def test_models_and_seeds_come_from_the_provenance(tmp_path: Path) -> None:
 def test_another_prompt_of_the_base_is_named(tmp_path: Path) -> None:
     found = facts(tmp_path, {**CONDITIONS, "base_style": "chat"})
     assert found["Evaluation"]["style of the base"] == "chat"
+
+
+def test_worked_examples_are_counted_and_named(tmp_path: Path) -> None:
+    """Names are there where `evaluate.shots` was set; a set's own examples are a number."""
+    conditions = {**CONDITIONS, "shots": {"gsm8k": 2, "mmlu_stem": 5, "own": 0}}
+    found = facts(tmp_path, conditions)
+    assert found["Evaluation"]["worked examples"] == "gsm8k 2, mmlu_stem 5"
+    conditions["demos"] = {"gsm8k": ["gsm8k/train/00001", "gsm8k/train/00007"]}
+    found = facts(tmp_path, conditions)
+    said = "gsm8k 2 (gsm8k/train/00001, gsm8k/train/00007), mmlu_stem 5"
+    assert found["Evaluation"]["worked examples"] == said

@@ -154,6 +154,8 @@ def test_the_headline_and_the_page_are_on_the_pipelines_run(
     assert metrics["accuracy/tuned"] == 0.8
     assert metrics["accuracy_base/tuned"] == 0.4
     assert (metrics["drift"], metrics["pull"]) == (0.03125, 12.5)
+    assert metrics["several_tokens_share"] == 0.5
+    assert metrics["gain_that_shows/tuned"] == pytest.approx(0.0751, abs=5e-5)  # 260 of 600 change
     assert metrics["gain/tuned"] == pytest.approx(0.4)
     assert metrics["p/tuned"] == 1e-50
     assert metrics["gained/tuned"] == 250
