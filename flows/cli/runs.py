@@ -80,7 +80,8 @@ def list_runs(
 def show(run: RunId, as_json: AsJson = False) -> None:
     """Show a run: what it changed, its scores, its cost.
 
-    What it changed are the parameters that differ from its expert's preset. A stage's seconds are those of when it was computed, also where it came from the store.
+    What it changed are the parameters that differ from its expert's preset. A stage's seconds are
+    those of when it was computed, also where it came from the store.
 
     Example: lightreasoner runs show "microworld n=40 seed=7 90e837"
     """
