@@ -23,6 +23,7 @@ from typer.core import TyperGroup
 
 from flows.cli.app import application
 from lightreasoner import config
+from lightreasoner.formatting import ACCURACY_HEADINGS
 from lightreasoner.presets import PRESETS
 
 RINGS = ("lightreasoner", "tasks", "flows")
@@ -146,6 +147,12 @@ def test_every_block_of_commands_has_a_mark(page: Path) -> None:
 def test_the_readme_is_short_and_shows_what_is_run() -> None:
     assert len(README.read_text("utf-8").splitlines()) <= 170
     assert [block.mark for block in blocks(README)].count("run") >= 2
+
+
+def test_the_readmes_table_has_the_columns_that_a_run_prints() -> None:
+    head = README.read_text(encoding="utf-8").partition("\ntuned  ")[0]
+    shown = head.rpartition("\n```\n")[2]
+    assert sorted(shown.split()) == sorted(" ".join(ACCURACY_HEADINGS).split())
 
 
 def test_the_version_is_the_same_everywhere() -> None:

@@ -22,9 +22,13 @@ from dvc_checkout import DVC, SAME
 RINGS = ("lightreasoner", "tasks", "flows")
 PIPELINE = ("prefect", "mlflow", "supervisor", "fastapi")
 SMALL = {
-    "prepare.n_problems": "40", "finetune.updates": "3", "evaluate.n_problems": "20",
-    "evaluate.problem_sets": "[tuned]", "merge.parity_prompts": "2",
+    "models.expert": "models/expert", "models.amateur": "models/amateur",
+    "prepare.source": "problems.csv", "prepare.columns": "{question: problem}",
+    "prepare.problem_set": "mine", "prepare.n_problems": "null", "register.name": "mine",
+    "evaluate.problem_sets": "[chain_sum]", "evaluate.n_problems": "20",
+    "finetune.updates": "3", "merge.parity_prompts": "2",
 }  # fmt: skip
+"""What docs/project.md changes, and a smaller run."""
 
 
 @dataclass(frozen=True)
@@ -112,11 +116,15 @@ def test_without_the_extra_the_method_works_and_the_console_says_what_is_missing
 @pytest.mark.nightly
 @pytest.mark.timeout(1200)
 def test_a_new_project_runs_without_a_checkout(wheel: Path, tmp_path: Path) -> None:
-    """From `init` to the report and the registered model; then by DVC, from the same store."""
+    """From `init`, a CSV without answers and two folders of models to the report and the registered
+    model; then by DVC, from the same store."""
     installed = install(wheel, tmp_path)
     done = installed.call("lightreasoner", "init", "project")
     assert done.returncode == 0, done.stderr
     project = Installed(installed.bin, installed.folder / "project")
+    shutil.copytree(ROOT / "lightreasoner" / "microworld" / "models", project.folder / "models")
+    asked = (f"{n},What is {n} + {n % 7 + 2} + {n % 5 + 3}?\n" for n in range(1, 41))
+    (project.folder / "problems.csv").write_text("id,problem\n" + "".join(asked))
     overrides = [part for pair in SMALL.items() for part in ("--set", "=".join(pair))]
     done = project.call("lightreasoner", "--quiet", "run", "--json", *overrides)
     assert done.returncode == 0, done.stderr
@@ -124,8 +132,9 @@ def test_a_new_project_runs_without_a_checkout(wheel: Path, tmp_path: Path) -> N
     home = project.folder / ".lightreasoner"
     report = json.loads((home / "latest" / "report.json").read_text(encoding="utf-8"))
     assert json.loads(done.stdout) == report
-    assert report["registered_model"]["version"] == "1"
-    assert report["scores"]["lightreasoner"]["tuned"]["n"] == 20
+    registered = report["registered_model"]
+    assert (registered["name"], registered["version"]) == ("mine", "1")
+    assert report["scores"]["lightreasoner"]["chain_sum"]["n"] == 20
     assert "<html" in (home / "latest" / "report.html").read_text(encoding="utf-8")
     assert not (installed.folder / ".lightreasoner").exists()
     if DVC.is_file():

@@ -12,6 +12,7 @@ import typer
 from flows import environment
 from flows.results import records
 from flows.servers import local
+from lightreasoner import presets
 from lightreasoner.errors import ArtifactError
 from lightreasoner.evaluation import power
 from lightreasoner.formatting import (
@@ -68,6 +69,9 @@ def list_runs(
     if as_json:
         typer.echo(json.dumps([asdict(run) for run in found], indent=1))
         return
+    if not found:
+        typer.echo(f"no run under {environment.home()} yet; `lightreasoner run` makes one")
+        return
     rows = [(run.name, *_head(run), _headline(run), run.id) for run in found]
     headings = ("name", "kind", "state", "started", "took", "accuracy (strict)", "id")
     print_table(rich_table(headings, rows, (*headings[:4], "id")))
@@ -76,7 +80,8 @@ def list_runs(
 def show(run: RunId, as_json: AsJson = False) -> None:
     """Show a run: what it changed, its scores, its cost.
 
-    A stage's seconds are those of when it was computed, also where it came from the store.
+    What it changed are the parameters that differ from its expert's preset. A stage's seconds are
+    those of when it was computed, also where it came from the store.
 
     Example: lightreasoner runs show "microworld n=40 seed=7 90e837"
     """
@@ -91,6 +96,10 @@ def show(run: RunId, as_json: AsJson = False) -> None:
     kind, state, started, took = _head(found)
     typer.echo(printable_line(f"{found.name}  ({found.id})"))
     typer.echo(f"{kind}, {state}, started {started}, took {took}\n")
+    preset, changed = _changed(found)
+    rows = [(name, _clipped(value)) for name, value in changed.items()]
+    print_table(rich_table((f"differs from {preset}", "here"), rows or [("none differs", "")]))
+    typer.echo()
     numbers = [(name, f"{value:.4g}") for name, value in sorted(found.metrics.items())]
     print_table(rich_table(("metric", "value"), numbers))
     typer.echo()
@@ -181,6 +190,17 @@ def _headline(run: "Past") -> str:
             over = "" if gain is None else f" ({points(gain)})"
             return f"{percent(found)}{over} on set {name}"
     return NONE
+
+
+def _changed(run: "Past") -> tuple[str, dict[str, str]]:
+    """The preset of the run's expert, else the default, and the parameters that differ from it."""
+    from tasks.tracking import mlflow_runs
+
+    preset = presets.of_expert(run.params.get("models.expert", "")) or presets.NAMES[0]
+    base = mlflow_runs.flatten(presets.PRESETS[preset])
+    return preset, {
+        name: value for name, value in sorted(run.params.items()) if base.get(name) != value
+    }
 
 
 def _differing(first: "Past", second: "Past") -> dict[str, list[str | None]]:

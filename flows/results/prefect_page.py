@@ -39,6 +39,7 @@ from tasks.stages import StageRun
 from tasks.tracking import mlflow_runs
 
 BESIDE = (0, 1, 2, 3, 4, 6)  # columns of the accuracy table that fit beside each other on a page
+VERDICTS = "Pass@1 by the strict verdict and by qwen, the Qwen2.5-Math toolkit's"
 KL = "kl_histogram"
 LINKS = {
     "mlflow-run": (
@@ -89,7 +90,8 @@ def make_artifacts(run: Finished) -> None:
         description="What was run, what it came to, and where everything is.",
     )
     rows = [dict(zip(ACCURACY_HEADINGS, row, strict=True)) for row in accuracy_rows(run.report)]
-    create_table_artifact(rows, key="scores", description=_reading(run.report))
+    said = f"{VERDICTS}; {_reading(run.report)}"
+    create_table_artifact(rows, key="scores", description=said)
     create_image_artifact(
         run.addresses.get("figure", figure), key="kl-histogram", description=_selected(run)
     )
@@ -123,7 +125,7 @@ def markdown(run: Finished, picture: str = "") -> str:
         f"`{models.expert}`, tuned with `{models.amateur}` as its amateur. {_selected(run)}",
         "## Accuracy",
         _accuracies(run.report),
-        _reading(run.report),
+        f"Pass@1 by the strict verdict; {_reading(run.report)}",
         *(["## What was selected", picture] if picture else []),
         "## The model",
         f"{_link(version, run.addresses.get('registered-model'))}, alias `{model['alias']}`.",
@@ -146,9 +148,8 @@ def _accuracies(report: Mapping[str, Any]) -> str:
 def _reading(report: Mapping[str, Any]) -> str:
     """How the table is to be read."""
     said = [
-        "Pass@1 by the strict verdict and by qwen, the Qwen2.5-Math toolkit's; p is McNemar's on "
-        "the same problems (the sign test's where each has several responses), corrected for the "
-        "number of sets (Holm).",
+        "p is McNemar's on the same problems (the sign test's where each has several responses), "
+        "corrected for the number of sets (Holm).",
         *result_notes(report),
     ]
     return " ".join(said)

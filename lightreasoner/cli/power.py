@@ -30,7 +30,7 @@ def power(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say how many problems show a gain, before they are evaluated.
+    """Say how many problems show a gain, before evaluating.
 
     McNemar's two-sided test at 5%, base and tuned model on the same problems. Then the smallest
     gain that each of evaluate.problem_sets can show, where its size is known.

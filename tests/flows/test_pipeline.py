@@ -526,6 +526,7 @@ def test_the_page_in_prefect_shows_what_matters(tmp_path: Path, tiny_expert: Pat
     assert "2 of 8 steps (25.0%) became samples: those with KL > 0.4 nats" in text
     cells = ["tuned", "600", "40.0% (35.0-45.0)", "80.0% (75.0-85.0)", "+40.0 (+36.0 to +44.0)"]
     assert f"| {' | '.join(cells)} | 2.0 × 10⁻⁵⁰ |" in text
+    assert "qwen" not in text  # no column is by that verdict
     assert "[m, version 3](http://h/m), alias `candidate`" in text
     assert "Gate: kept. Version 2 stays champion" in text
     assert "[The sample set](http://h/s): the run of" in text

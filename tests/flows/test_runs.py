@@ -97,6 +97,15 @@ def test_a_run_is_shown_by_name_and_id(ids: dict[str, str]) -> None:
     shown = call("runs", "show", NAMES[1]).stdout
     assert shown.startswith(f"my second run  ({ids[NAMES[1]]})\npipeline, finished, started 2")
     assert "accuracy/tuned" in shown
+    assert changed(shown) == [["select.beta", "0.5"]]
+    assert changed(call("runs", "show", NAMES[0]).stdout) == [["none differs"]]
+
+
+def changed(shown: str) -> list[list[str]]:
+    """The rows of the table of parameters."""
+    table = shown.partition("\n\n")[2].partition("\n\n")[0]
+    assert table.startswith("differs from microworld")
+    return [re.split(r" {2,}", line.strip()) for line in table.splitlines()[1:]]
 
 
 def test_two_runs_are_compared_on_the_same_problems(ids: dict[str, str]) -> None:
@@ -144,6 +153,9 @@ def test_what_is_no_run_is_refused(ids: dict[str, str], tmp_path: Path) -> None:
 def test_a_new_home_has_no_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIGHTREASONER_HOME", str(tmp_path))
     assert asked("list") == []
+    assert call("runs", "list").stdout == (
+        f"no run under {tmp_path} yet; `lightreasoner run` makes one\n"
+    )
     (said,) = faults(call("runs", "compare", "a", "b"))
     assert said == f"run 'a': there is none under {tmp_path}; `lightreasoner run` makes one"
     assert not (tmp_path / "mlflow").exists()
