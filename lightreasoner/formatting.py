@@ -211,7 +211,7 @@ def _drift_notes(drift: Mapping[str, float | None]) -> list[str]:
         return []
     return [
         f"On held-out steps that were not taught the model moved by {number(drift['drift'])} nats "
-        f"and kept its likeliest token at {percent(drift['top1_kept'])}."
+        f"and kept its likeliest token at {percent(drift['top1_kept'])} of them."
     ]
 
 

@@ -175,7 +175,7 @@ def test_two_prompts_are_told() -> None:
     (note,) = formatting.result_notes({**report, "drift": {"drift": 0.0312, "top1_kept": 0.985}})
     assert note == (
         "On held-out steps that were not taught the model moved by 0.0312 nats and kept its "
-        "likeliest token at 98.5%."
+        "likeliest token at 98.5% of them."
     )
     (note,) = formatting.result_notes({**report, "samples": {"warning": "too little"}})
     assert note == "Warning: too little."
