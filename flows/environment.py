@@ -25,7 +25,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from lightreasoner.errors import ConfigError
-from lightreasoner.processes import PATIENT
+from lightreasoner.processes import PATIENT, threads
 from lightreasoner.repeatable import CUBLAS
 
 ROOT = Path(__file__).parents[1]
@@ -208,7 +208,7 @@ def prepare_environment(home: Path) -> None:
         "WANDB_DIR": str(home),
     }
     ours = {**CUBLAS, **PATIENT, **NO_PHONING_HOME, **QUIET, **SPARE, **TURNS, **TRACKERS}
-    for name, value in {**own, **ours, **BOUNDED}.items():
+    for name, value in {**own, **threads(), **ours, **BOUNDED}.items():
         os.environ.setdefault(name, value)
 
 

@@ -7,10 +7,10 @@ from lightreasoner.cli import last_door
 
 def _run() -> None:
     from lightreasoner.cli.app import application
-    from lightreasoner.processes import PATIENT
+    from lightreasoner.processes import PATIENT, threads
     from lightreasoner.repeatable import CUBLAS
 
-    for name, value in (CUBLAS | PATIENT).items():
+    for name, value in (CUBLAS | PATIENT | threads()).items():
         os.environ.setdefault(name, value)
     application()(prog_name="python -m lightreasoner")
 

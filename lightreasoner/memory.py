@@ -1,4 +1,4 @@
-"""Memory: errors about too little of it in one line; the GPU's high-water mark.
+"""Memory: how much there is, errors about too little of it in one line, the GPU's high-water mark.
 
 Loads no torch, so that it can stand around stages that do without.
 """
@@ -8,12 +8,20 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import psutil
+
+from lightreasoner import control_groups
 from lightreasoner.errors import NoMemoryError
 
 SIGNS = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
 """What torch says when memory runs out, on cuda and on a CPU."""
 
 EXCERPT = 120
+
+
+def machine_bytes() -> int:
+    """The machine's memory, or what a container may have of it."""
+    return int(min(psutil.virtual_memory().total, control_groups.memory()))
 
 
 def cuda() -> Any:

@@ -4,7 +4,8 @@
     report             all of it on a page, in Markdown, with the figure of KL
     scores             the table of accuracies, gains and p
     kl-histogram       which steps were selected
-    mlflow-run, report-page, registered-model, sample-set    links into MLflow, where a server runs
+    mlflow-run, mlflow-runs, report-page, registered-model, sample-set    links into MLflow, where a
+                       server runs
 
 Prefect's interface opens no file of this machine, so figures are in the page as data, and links
 lead to MLflow's server.
@@ -46,6 +47,7 @@ LINKS = {
         "MLflow's run",
         "Parameters, metrics, figures and files, with a nested run per stage.",
     ),
+    "mlflow-runs": ("All runs with their scores", "MLflow's list, with mean accuracy and gain."),
     "report-page": ("report.html", "The whole report: trajectories coloured by KL, problems won."),
     "registered-model": ("The registered model", "Its version, with tags, card and files."),
     "sample-set": ("The sample set", "The run of `select`: its parameters, numbers and digest."),
@@ -108,6 +110,7 @@ def addresses(tracking_uri: str, run: str, model: Mapping[str, Any]) -> dict[str
     figure = f"get-artifact?path=figures/{KL}.png&run_uuid={mlflow_runs.run_here(run)}"
     found = {
         "mlflow-run": page,
+        "mlflow-runs": mlflow_runs.list_address(page),
         "report-page": f"{page}/artifacts/report.html",
         "figure": f"{tracking_uri}/{figure}",
         "registered-model": f"{tracking_uri}/#/models/{model['name']}/versions/{model['version']}",

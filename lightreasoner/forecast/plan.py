@@ -164,14 +164,14 @@ def _notes(
     return [*notes, f"finetune: {per_row:.1f} samples a trajectory, {how}"]
 
 
-def units(value: float | None) -> str:
-    """`27.6M`: three digits and a power of a thousand."""
+def units(value: float | None, unit: str = "") -> str:
+    """`27.6M` or, of a unit, `27.6 MB`: three digits and a power of a thousand."""
     if value is None:
         return NONE
     power = max(0, min(8, int(math.log10(max(value, 1)) // 3)))
     shown = value / 1000**power
     digits = max(0, 2 - int(math.log10(max(shown, 1)))) if power else 0
-    return f"{shown:.{digits}f}{' kMGTPEZY'[power].strip()}"
+    return f"{shown:.{digits}f}{' ' * bool(unit)}{' kMGTPEZY'[power].strip()}{unit}"
 
 
 def duration(seconds: float | None) -> str:
@@ -193,7 +193,7 @@ def work_rows(found: Plan) -> list[tuple[str, ...]]:
             NONE if row.problems is None else f"{row.problems:,}",
             *(units(each) for each in row.tokens or (None, None)),
             units(row.flop),
-            units(row.bytes),
+            units(row.bytes, "B"),
         )
         for row in found.rows
     ]
@@ -206,7 +206,7 @@ def time_rows(found: Plan) -> list[tuple[str, ...]]:
             row.stage,
             *(duration(each) for each in row.seconds or (None, None)),
             row.bound or NONE,
-            units(row.memory),
+            units(row.memory, "B"),
         )
         for row in found.rows
     ]
@@ -220,12 +220,13 @@ def lines(found: Plan) -> list[str]:
     said = []
     if rate := found.rate:
         said.append(
-            f"rates: {rate.device}, {rate.dtype}, {rate.date}: {units(rate.flop)}FLOP/s, "
-            f"{units(rate.bytes)}B/s, {1e3 * rate.layer_seconds:.3g} ms per call of a layer, "
-            f"{units(rate.memory)}B of memory"
+            f"rates: {rate.device}, {rate.dtype}, {rate.date}: {units(rate.flop, 'FLOP/s')}, "
+            f"{units(rate.bytes, 'B/s')}, {1e3 * rate.layer_seconds:.3g} ms per call of a layer, "
+            f"{units(rate.memory, 'B')} of memory"
         )
     said += [
-        f"disk: {disk.place}: {units(disk.expected)}B to be written, {units(disk.free)}B free"
+        f"disk: {disk.place}: {units(disk.expected, 'B')} to be written, "
+        f"{units(disk.free, 'B')} free"
         for disk in found.disks
     ]
     hub = [*found.start.models, *found.start.sets]

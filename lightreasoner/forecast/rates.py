@@ -18,7 +18,7 @@ from lightreasoner import untrusted
 from lightreasoner.config import Compute
 from lightreasoner.errors import ConfigError
 from lightreasoner.forecast.work import Work
-from lightreasoner.memory import errors_with_remedy
+from lightreasoner.memory import errors_with_remedy, machine_bytes
 from lightreasoner.storage import aside
 from lightreasoner.untrusted import shown
 
@@ -127,7 +127,8 @@ def device_name(compute: Compute) -> str:
                 ["compute.device cuda: torch finds no GPU here; set cpu, or plan with --rate FILE"]
             )
         return torch.cuda.get_device_name()
-    return f"{_processor()}, {torch.get_num_threads()} threads"
+    n = torch.get_num_threads()
+    return f"{_processor()}, {n} thread{'s' * (n != 1)}"
 
 
 def _processor() -> str:
@@ -149,7 +150,7 @@ def memory(device: str) -> float:
         return torch.cuda.get_device_properties(0).total_memory
     import psutil
 
-    return int(psutil.virtual_memory().total + psutil.swap_memory().total)
+    return machine_bytes() + int(psutil.swap_memory().total)
 
 
 def measure(compute: Compute, name: str) -> Rate:

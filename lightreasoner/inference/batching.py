@@ -9,9 +9,9 @@ import logging
 import math
 from typing import TYPE_CHECKING
 
-import psutil
 import torch
 
+from lightreasoner.memory import machine_bytes
 from lightreasoner.storage.shards import LARGEST_FLOP
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def fitting_rows(model: "PreTrainedModel", tokens: int) -> int:
     if device.type == "cuda":
         memory = torch.cuda.get_device_properties(device).total_memory
     else:
-        memory = psutil.virtual_memory().total
+        memory = machine_bytes()
     weights = sum(each.numel() * each.element_size() for each in model.parameters())
     share = MEMORY_SHARE[device.type]
     reading = PREFILL_TOKENS[device.type] * _read_bytes(model)

@@ -15,7 +15,6 @@ makes a Job, and with it the fingerprint, once, and hands it on.
 import contextlib
 import fcntl
 import functools
-import hashlib
 import importlib
 import json
 import logging
@@ -36,7 +35,7 @@ from lightreasoner.errors import ArtifactError
 from lightreasoner.pipeline.graph import STAGES, Stage, resolved
 from lightreasoner.progress import Watcher
 from lightreasoner.serving.identity import identity
-from lightreasoner.storage import artifacts, in_use, places
+from lightreasoner.storage import artifacts, in_use, places, sealed
 from lightreasoner.storage.artifacts import Artifact, Inputs, Workspace
 from lightreasoner.storage.fingerprint import (
     code_digest,
@@ -294,32 +293,19 @@ def check_manifest(text: str, key: str) -> dict[str, Any]:
 
     Raises ArtifactError, KeyError, TypeError or ValueError.
     """
-    manifest: dict[str, Any] = untrusted.json_value(text)
+    manifest = sealed.opened(text)
     if manifest["fingerprint"] != key:
         raise ValueError("another fingerprint's manifest")
-    if text != _text(manifest) or manifest["seal"] != _seal(manifest):
-        raise ValueError("the manifest was changed")
     for field in MANIFEST_FIELDS:
         manifest[field]
     return manifest
 
 
 def write_manifest(entry: Path, known: dict[str, Any]) -> dict[str, Any]:
-    """Write what is known of an entry, with digests of its curves and of itself; all it says."""
-    manifest = {**known, "curves": artifacts.file_sha256(entry / "metrics.jsonl")}
-    manifest["seal"] = _seal(manifest)
-    (entry / "manifest.json").write_text(_text(manifest), encoding="utf-8")
-    return manifest
-
-
-def _seal(manifest: dict[str, Any]) -> str:
-    """sha256 of all that a manifest says but this."""
-    said = {key: value for key, value in manifest.items() if key != "seal"}
-    return hashlib.sha256(_text(said).encode()).hexdigest()
-
-
-def _text(manifest: dict[str, Any]) -> str:
-    return json.dumps(manifest, indent=1, sort_keys=True) + "\n"
+    """Write what is known of an entry, with a digest of its curves; all it says."""
+    text = sealed.closed({**known, "curves": artifacts.file_sha256(entry / "metrics.jsonl")})
+    (entry / "manifest.json").write_text(text, encoding="utf-8")
+    return sealed.opened(text)
 
 
 def read_curves(entry: Path) -> list[dict[str, Any]]:

@@ -16,7 +16,8 @@ from lightreasoner.storage import artifacts
 if TYPE_CHECKING:
     from lightreasoner.report.trajectories import Scored
 
-BEGIN, END = '<dl class="head">', "</dl>"
+FACTS = Markup('<dl class="head">{}</dl>')
+BEGIN, END = FACTS.split("{}")
 DIGITS = 12
 
 
@@ -42,7 +43,7 @@ def of_run(page: str, facts: Mapping[str, str]) -> str:
 def html(facts: Mapping[str, str]) -> Markup:
     """The facts as the page has them."""
     rows = (Markup("<dt>{}</dt><dd>{}</dd>").format(*fact) for fact in facts.items())
-    return Markup('<dl class="head">{}</dl>').format(Markup("").join(rows))
+    return FACTS.format(Markup("").join(rows))
 
 
 def named(name: str, digest: str) -> str:

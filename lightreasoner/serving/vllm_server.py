@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
-import psutil
 
 from lightreasoner import memory, processes
 from lightreasoner.errors import EndpointError
@@ -163,7 +162,7 @@ def _command(
 def _environment() -> dict[str, str]:
     """Ours, but for what would mislead vLLM."""
     kept = {name: value for name, value in os.environ.items() if name not in DROPPED}
-    space = max(1, int(CACHE_SHARE * psutil.virtual_memory().total) >> 30)
+    space = max(1, int(CACHE_SHARE * memory.machine_bytes()) >> 30)
     return kept | OFFLINE | {"VLLM_CPU_KVCACHE_SPACE": str(space)}
 
 

@@ -6,19 +6,19 @@ can set back. A file that changed within SETTLED before it was read is not remem
 change again within one tick of the disk's clock. What a disk loses by itself changes no time; so
 who must be sure reads again.
 
-    <home>/digests.json    path: [size, inode, content's time, inode's time, md5], the newest LIMIT
+    <home>/digests.json    files: [path, size, inode, content's time, inode's time, md5], the newest
+                           LIMIT; sealed, for another digit would pass for a file's digest
 """
 
 import contextlib
 import hashlib
-import json
 import os
 import time
 from pathlib import Path
 
 from lightreasoner import untrusted
 from lightreasoner.errors import ArtifactError
-from lightreasoner.storage import aside
+from lightreasoner.storage import aside, sealed
 
 LARGE = 1 << 20
 """Bytes; a smaller file is read as fast as it is looked up."""
@@ -68,9 +68,9 @@ def _state(found: os.stat_result) -> State:
 def _load(file: Path) -> Known:
     """What the file says; nothing if it is not there or says it in another way."""
     try:
-        tree = untrusted.read_json(file, ValueError)
-        return {name: ([*map(int, state)], str(digest)) for name, (*state, digest) in tree.items()}
-    except (OSError, ArithmeticError, ValueError, TypeError, AttributeError):
+        files = sealed.opened(untrusted.read_text(file, ValueError))["files"]
+        return {name: (state, digest) for name, *state, digest in files}
+    except (OSError, LookupError, TypeError, ValueError):
         return {}
 
 
@@ -79,8 +79,8 @@ def _save() -> None:
     for file in _kept:
         new = dict(_known)
         known = {name: each for name, each in _load(file).items() if name not in new} | new
-        tree = {name: [*state, digest] for name, (state, digest) in [*known.items()][-LIMIT:]}
+        files = [[name, *state, digest] for name, (state, digest) in [*known.items()][-LIMIT:]]
         # Where nothing can be written, no run fails for it.
         with contextlib.suppress(OSError), aside.beside(file) as work:
-            (work / "new").write_text(json.dumps(tree), encoding="utf-8")
+            (work / "new").write_text(sealed.closed({"files": files}), encoding="utf-8")
             (work / "new").replace(file)

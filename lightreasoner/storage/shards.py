@@ -1,13 +1,13 @@
 """Shards: a long table made in pieces, each whole or not at all, so that a kill loses little.
 
     <scratch>/plan.json       how the rows are cut; written first, and kept to by every resume
+    <scratch>/00007.sha256    that of a piece: Parquet's own checksums are of its pages alone
     <scratch>/00007.parquet   one finished piece; the rename that names it is its done-marker
 
 A resume reads the pieces that are there, makes again what is missing or damaged, and so computes
 every piece in the same company as an uninterrupted run would: the bytes come out the same.
 """
 
-import json
 import logging
 import shutil
 import uuid
@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from lightreasoner import untrusted
 from lightreasoner.errors import ArtifactError
-from lightreasoner.storage import artifacts, tables
+from lightreasoner.storage import artifacts, sealed, tables
 
 Piece = tuple[range, pa.Table]
 """A range of inputs, and the rows made of them."""
@@ -83,7 +83,7 @@ class Shards:
         if plan is None or plan.total != self.total:
             _make_room(path)
             plan = _Plan(uuid.uuid4().hex, self.total, self.size)
-            artifacts.write_text(path, json.dumps(asdict(plan)) + "\n")
+            artifacts.write_text(path, sealed.closed(asdict(plan)))
         starts = range(0, plan.total, plan.size)
         return plan.id, [range(at, min(at + plan.size, plan.total)) for at in starts]
 
@@ -96,8 +96,11 @@ class Shards:
         if not path.exists():
             return None
         try:
+            seal = untrusted.read_text(path.with_suffix(".sha256"), ArtifactError)
+            if seal != artifacts.file_sha256(path):
+                raise ArtifactError(f"{path}: not as it was written")
             table = tables.read_parquet(path)
-        except ArtifactError as error:
+        except (ArtifactError, FileNotFoundError) as error:
             log.warning("%s; making it again", error)
             return None
         is_ours = (table.schema.metadata or {}).get(PLAN_KEY) == plan_id.encode()
@@ -112,6 +115,8 @@ class Shards:
         table = table.replace_schema_metadata({PLAN_KEY: plan_id.encode()})
         pq.write_table(table, unfinished, compression="zstd", write_page_checksum=True)
         artifacts.sync(unfinished)
+        _make_room(path.with_suffix(".sha256"))
+        artifacts.write_text(path.with_suffix(".sha256"), artifacts.file_sha256(unfinished))
         _make_room(path)
         unfinished.replace(path)
         artifacts.sync(path.parent)
@@ -127,11 +132,10 @@ class _Plan:
 def _read_plan(path: Path) -> _Plan | None:
     """The plan; None if there is none, or one that is damaged."""
     try:
-        plan = _Plan(**untrusted.read_json(path, ArtifactError))
-    except (FileNotFoundError, ArtifactError, TypeError):
+        tree = sealed.opened(untrusted.read_text(path, ArtifactError))
+        return _Plan(tree["id"], tree["total"], tree["size"])
+    except (FileNotFoundError, ArtifactError, LookupError, ValueError):
         return None
-    kinds = [type(value) for value in (plan.id, plan.total, plan.size)]
-    return plan if kinds == [str, int, int] and plan.size > 0 else None
 
 
 def _make_room(path: Path) -> None:

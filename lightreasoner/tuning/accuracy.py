@@ -2,8 +2,8 @@
 
 Off unless `finetune.evaluate_every` says how often. It is a curve to look at: it stops nothing and
 keeps no adapter, and as it draws nothing, the adapter is the same to the byte without it. The
-problems are validation's: of the training source and not tuned on, so of no evaluation set. Each is
-asked once, greedily, by the prompt of its trajectory.
+problems are validation's: of the training source and not tuned on. Each is asked once, greedily, by
+the prompt of its trajectory.
 """
 
 import random

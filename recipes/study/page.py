@@ -34,9 +34,10 @@ CANNOT = """\
   gains (see the columns), so that a small drift is no sign of health.
 """
 NOT_TRIED = """\
-Three of the four that a setting repeats were tried, one at a time. Not tried: labels without the
-tokens from `tokenizer.vocab_size` on (`finetune.reference=[ordinary_tokens]`); and what has no
-setting here: prefixes that are decoded and tokenised again, distributions after `generate`'s
+Three of the four that a setting repeats were tried, one at a time. The fourth, labels without the
+tokens from `tokenizer.vocab_size` on (`finetune.reference=[ordinary_tokens]`), changes nothing
+here: all tokens of the micro-world lie below that. Not tried, for they have no setting
+here: prefixes that are decoded and tokenised again, distributions after `generate`'s
 processors, KL = beta kept, vocabularies that are cut, truncation at 512 tokens, a gradient that
 accumulation scales twice, LoRA's A drawn before the seed, bfloat16 autocast and TF32, a doubled
 begin-of-sequence token. docs/deviations.md describes each."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pyarrow.compute as pc
@@ -13,6 +14,8 @@ from lightreasoner.storage.payload import expected, read_json
 Metrics = dict[str, float]
 PAIRED = ("gained", "lost", "p", "p_holm")
 TAUGHT = ("pull", "several_tokens_share")
+MEANS = ("accuracy_base", "accuracy", "gain")
+"""What a report's metrics have per set and, under the bare name, in the mean over the sets."""
 
 
 def of_payload(stage: str, payload: Path) -> Metrics:
@@ -23,7 +26,8 @@ def of_payload(stage: str, payload: Path) -> Metrics:
 
 
 def of_report(payload: Path) -> Metrics:
-    """The headline: accuracy of base and tuned expert per set, what was gained and lost, paired p,
+    """The headline: accuracy of base and tuned expert per set (and in the mean over the sets, each
+    counting alike: MEANS), what was gained and lost, paired p,
     the gain that so many problems show with 80% power where so many change, the drift on held-out
     steps, the samples' pull and share of labels of several tokens, and what contamination.py found.
 
@@ -53,6 +57,7 @@ def of_report(payload: Path) -> Metrics:
                 **{f"{verdict}{key}/{name}": paired[key] for key in PAIRED},
             }
         metrics |= _contamination(name, report["contamination"][name])
+    metrics |= {key: fmean(metrics[f"{key}/{name}"] for name in after) for key in MEANS}
     return _numbers(metrics)
 
 

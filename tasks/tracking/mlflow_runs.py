@@ -275,6 +275,11 @@ def run_address(tracking_uri: str, run_id: str) -> str | None:
     return f"{tracking_uri}/#/experiments/{found}/runs/{run_here(run_id)}" if found else None
 
 
+def list_address(page: str) -> str:
+    """The list in which a run's page stands, with data sets and mean scores in its columns."""
+    return f"{page.rpartition('/')[0]}?viewStateShareKey={route.SCORES}"
+
+
 def find_stage(parent_id: str, stage: str) -> str:
     """The newest run of a stage under a pipeline's run; UNTRACKED if MLflow has none."""
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import json
 import logging
 import urllib.error
 import urllib.request
@@ -15,12 +16,20 @@ from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_TIMEOUT, MLFLOW_TRA
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
+from tasks.tracking.measures import MEANS
+
 EXPERIMENT = "lightreasoner"
+SCORES = "scores"
+COLUMNS = ("attributes.`Dataset`", *(f"metrics.`{each}`" for each in MEANS))
 EXPERIMENT_TAGS = {
     # Its pages then speak of runs, not of evaluations of prompts and agents.
     "mlflow.experimentKind": "custom_model_development",
     MLFLOW_RUN_NOTE: "One run per pipeline, a nested run per stage. `tags.kind = 'pipeline'` finds "
     "the former; their metrics are the report's headline.",
+    # A view of the list as MLflow's button "Share" would keep it; scores_page leads there.
+    f"mlflow.sharedViewState.{SCORES}": json.dumps(
+        {"searchFilter": "tags.kind = 'pipeline'", "selectedColumns": COLUMNS}
+    ),
 }
 SQLITE = "sqlite:///"
 ANSWER_SECONDS = 2.0
@@ -62,6 +71,8 @@ def ensure_experiment(client: MlflowClient, location: str | None = None) -> str:
             return experiment_of(client)
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
+    for key in EXPERIMENT_TAGS.keys() - found.tags.keys():  # of a version that had fewer
+        client.set_experiment_tag(found.experiment_id, key, EXPERIMENT_TAGS[key])
     if location not in (None, found.artifact_location):
         log.warning(
             "MLflow keeps this experiment's files at %s, not at %s: was the home moved? "

@@ -167,7 +167,7 @@ def cases_beside() -> Iterator[Any]:
     """(damage, file): a folder directly under home may be someone's, and stays."""
     for damage in DAMAGE:
         mark = pytest.mark.slow if damage is fifo else pytest.mark.nightly
-        for file in ("plan.json", "00001.parquet", "digests.json"):
+        for file in ("plan.json", "00001.parquet", "00001.sha256", "digests.json"):
             if file != "digests.json" or damage not in (folder, loop_of_folders):
                 yield pytest.param(damage, file, marks=mark)
 
@@ -192,7 +192,7 @@ def test_a_damaged_file_beside_the_store(
         shards.mkdir(parents=True)
         shutil.rmtree(entry)
         shutil.rmtree(place.out(STAGES[name]))
-        for name_of_shard in ("plan.json", "00001.parquet"):
+        for name_of_shard in ("plan.json", "00001.parquet", "00001.sha256"):
             (shards / name_of_shard).write_text('{"id": "x", "total": 100, "size": 32}\n')
         damage((place.home if file == "digests.json" else shards) / file)
         recovers(undisturbed, place, STAGES[name], trial, again=True)

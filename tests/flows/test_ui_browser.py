@@ -285,7 +285,7 @@ def test_a_run_from_the_form_ends_with_a_report(
     expect(page.get_by_text("kl-histogram").first).to_be_visible()
     browsing.shoot(page, "prefect-artifacts")
     artifacts = servers.artifacts(first_run)
-    links = {"mlflow-run", "report-page", "registered-model", "sample-set"}
+    links = {"mlflow-run", "mlflow-runs", "report-page", "registered-model", "sample-set"}
     progress = {"generate", "score", "finetune", "merge", "evaluate-base", "evaluate"}
     assert {"plan", "report", "scores", "kl-histogram"} | links | progress == artifacts.keys()
     for key in progress:
@@ -503,8 +503,11 @@ def test_mlflow_shows_the_run_and_its_curves(
     open_mlflow(page, servers)
     page.get_by_role("link", name="lightreasoner", exact=True).first.click()
     expect(page.get_by_role("link", name=name).first).to_be_visible()
-    browsing.shoot(page, "mlflow-runs")
     links = servers.artifacts(first_run)
+    page.goto(address(links["mlflow-runs"]))
+    for column in ("Dataset", "accuracy", "accuracy_base"):  # the others are beyond the window
+        expect(page.get_by_role("columnheader", name=column, exact=True).last).to_be_visible()
+    browsing.shoot(page, "mlflow-runs")
     page.goto(address(links["mlflow-run"]))
     expect(page.get_by_text(name).first).to_be_visible()
     expect(page.get_by_text("accuracy/tuned").first).to_be_visible()

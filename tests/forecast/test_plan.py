@@ -407,6 +407,11 @@ def test_units(value: Any, shown: str) -> None:
     assert plan.units(value) == shown
 
 
+def test_a_number_with_its_unit() -> None:
+    given = plan.units(None, "B"), plan.units(512, "B"), plan.units(14.9e9, "FLOP/s")
+    assert given == ("–", "512 B", "14.9 GFLOP/s")
+
+
 @pytest.mark.parametrize(
     ("seconds", "shown"),
     [

@@ -314,7 +314,8 @@ def test_a_shipped_model_loads_by_the_ordinary_way(role, tokenizer):
     model = AutoModelForCausalLM.from_pretrained(MODELS / role)
     assert model.config.model_type == "qwen2"
     assert model.dtype == torch.float32
-    assert model.config.vocab_size == len(tokenizer)
+    # So `finetune.reference=[ordinary_tokens]` changes nothing in this world.
+    assert model.config.vocab_size == len(tokenizer) == tokenizer.vocab_size
     ends = tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"])
     assert model.generation_config.eos_token_id == ends
 

@@ -72,7 +72,8 @@ def foreign(path: Path) -> None:
     """Right columns, right number of rows, another run's plan."""
     other = Job(path.parent / "other")
     other.run()
-    (path.parent / "other" / path.name).replace(path)
+    for name in (path.name, f"{path.stem}.sha256"):
+        (path.parent / "other" / name).replace(path.with_name(name))
 
 
 def of_other_columns(path: Path) -> None:
@@ -105,6 +106,20 @@ def test_a_harmed_piece_is_made_again_and_said(
     assert line.endswith("making it again")
 
 
+@pytest.mark.parametrize("name", ["plan.json", "00001.parquet", "00001.sha256"])
+def test_no_byte_that_a_disk_loses_changes_a_row(tmp_path: Path, name: str) -> None:
+    """A plan's size with another digit would cut the pieces in other places."""
+    Job(tmp_path).run()
+    whole = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    for at in range(len(whole[tmp_path / name])):
+        for path, content in whole.items():
+            path.write_bytes(content)
+        changed = bytearray(whole[tmp_path / name])
+        changed[at] ^= 1 << at % 8
+        (tmp_path / name).write_bytes(changed)
+        assert Job(tmp_path).run() == [n * n for n in range(10)], at
+
+
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("harm", [a_pipe, a_folder])
 def test_a_plan_that_is_no_file_is_made_again(tmp_path: Path, harm: Callable[[Path], None]) -> None:
@@ -124,6 +139,7 @@ def test_a_plan_that_is_no_file_is_made_again(tmp_path: Path, harm: Callable[[Pa
         '{"id": 7, "total": 10, "size": 3}',
         '{"id": "x", "total": 10, "size": ' + "9" * 5_000 + "}",
         '{"id": "x"}',
+        '{"id": "x", "total": 10, "size": 3}',
         "7",
     ],
 )

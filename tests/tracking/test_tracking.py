@@ -158,6 +158,10 @@ def test_the_headline_and_the_page_are_on_the_pipelines_run(
     assert metrics["gain_that_shows/tuned"] == pytest.approx(0.0751, abs=5e-5)  # 260 of 600 change
     assert metrics["gain/tuned"] == pytest.approx(0.4)
     assert metrics["p/tuned"] == 1e-50
+    assert metrics["accuracy_base"] == pytest.approx(
+        (metrics["accuracy_base/tuned"] + metrics["accuracy_base/transfer"]) / 2
+    )
+    assert metrics["gain"] == pytest.approx(metrics["accuracy"] - metrics["accuracy_base"])
     assert metrics["gained/tuned"] == 250
     for run_id in (run.info.run_id, nested["report"].info.run_id):
         assert {f.path for f in MlflowClient().list_artifacts(run_id)} == {"report.html", "figures"}
