@@ -27,7 +27,7 @@ def opened(text: str) -> dict[str, Any]:
     """
     tree = untrusted.json_value(text)
     if not isinstance(tree, dict) or text != closed(tree):
-        raise ValueError("it is not as it was written")
+        raise ValueError("it was changed")
     return tree
 
 

@@ -192,7 +192,7 @@ def remove_file(place: Path, mark: Path) -> str:
 
 def change_manifest(place: Path, mark: Path) -> str:
     mark.write_text(mark.read_text("utf-8").replace('"cpu"', '"cuda"'), encoding="utf-8")
-    return "its manifest is damaged there (the manifest was changed)"
+    return "its manifest is damaged there (it was changed)"
 
 
 def write_noise(place: Path, mark: Path) -> str:
