@@ -128,12 +128,15 @@ def root_options(
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Show results, warnings and errors alone.")
     ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show also why a stage is computed.")
+    ] = False,
     version: Annotated[
         bool,
         typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
     ] = False,
 ) -> None:
     usual = logging.WARNING if quiet else logging.INFO
-    log_to_stderr("lightreasoner", logging.DEBUG if debug else usual)
+    log_to_stderr("lightreasoner", logging.DEBUG if debug or verbose else usual)
     # transformers tells peft's developers what will change; users can do nothing about it.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.")

@@ -187,6 +187,7 @@ class Store:
         with self.claim(job) as found:
             if found is None:
                 return self.compute(job, watcher)
+        log.debug("%s: taken from %s", job.stage.name, found.artifact.path.parent)
         replay(self.entry(job.stage, job.key), watcher)
         return found
 
@@ -211,6 +212,7 @@ class Store:
         Raises ArtifactError if code or inputs change meanwhile, DiskFullError, and what the stage
         raises.
         """
+        log.debug("%s: computed; %s", job.stage.name, self._what_is_new(job))
         stage, work = job.stage, places.folder(self.home, "work", job.key)
         entry, new = self.entry(stage, job.key), work / "entry"
         folder = places.folder(self.home, "store", stage.name)
@@ -250,6 +252,14 @@ class Store:
         shutil.rmtree(work, ignore_errors=True)
         return Outcome(Artifact(entry / "payload", made.digest), manifest, cached=False)
 
+    def _what_is_new(self, job: Job) -> str:
+        """In what a job that has no result differs from the newest one of its stage."""
+        if not (results := self.results(job.stage.name)):
+            return "the store has no result of this stage"
+        now, before = _flat(job.manifest_head()), _flat(results[0].manifest)
+        names = sorted(name for name in now if now[name] != before.get(name))
+        return f"unlike the newest result: {untrusted.listed(names) or 'nothing, but damaged'}"
+
     def _refuse_places(self, folder: Path) -> None:
         """A finished result is renamed from `work` into its stage's folder of the store."""
         work = self.home / "work"
@@ -274,6 +284,17 @@ class Store:
         with places.lock_file(places.folder(self.home, "store", "locks") / key) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def _flat(manifest: dict[str, Any]) -> dict[str, Any]:
+    """What a fingerprint is made of, as in a manifest: `config.updates`, `inputs.samples`, `code`."""
+    parts = {key: manifest.get(key) for key in ("config", "inputs", "code", "packages")}
+    parts |= {key: manifest.get(key) for key in ("device", "dtype", "engine")}
+    return {
+        f"{key}.{name}" if name else key: value
+        for key, part in parts.items()
+        for name, value in (part.items() if isinstance(part, dict) else [("", part)])
+    }
 
 
 @functools.cache

@@ -92,6 +92,24 @@ def test_a_stage_says_where_it_goes_on(tmp_path: Path, caplog: pytest.LogCapture
     assert caplog.messages == ["prepare: goes on at 128 of 300 trajectories"]
 
 
+def test_why_it_is_computed_is_said_to_who_asks(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`lightreasoner -v`: in what the job differs from the stage's newest result."""
+    caplog.set_level(logging.DEBUG, "lightreasoner")
+    for seed in (1, 2, 1):
+        run(tmp_path, tmp_path, seed=seed)
+    again = Job.of(STAGE, {"problem_source": Artifact(tmp_path, "other")}, params(seed=3))
+    Store(tmp_path).run(again, Silent())
+    first = Store(tmp_path).entry(STAGE, job(tmp_path, seed=1).key)
+    assert caplog.messages == [
+        "prepare: computed; the store has no result of this stage",
+        "prepare: computed; unlike the newest result: config.seed",
+        f"prepare: taken from {first}",
+        "prepare: computed; unlike the newest result: config.seed, inputs.problem_source",
+    ]
+
+
 def test_another_setting_is_another_result(tmp_path: Path) -> None:
     assert [run(tmp_path, tmp_path, seed=s) for s in (1, 2, 1)] == [False, False, True]
 
