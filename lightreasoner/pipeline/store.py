@@ -287,7 +287,7 @@ class Store:
 
 
 def _flat(manifest: dict[str, Any]) -> dict[str, Any]:
-    """What a fingerprint is made of, as in a manifest: `config.updates`, `inputs.samples`, `code`."""
+    """What a fingerprint is made of, as a manifest has it: `config.updates`, `inputs.samples`."""
     parts = {key: manifest.get(key) for key in ("config", "inputs", "code", "packages")}
     parts |= {key: manifest.get(key) for key in ("device", "dtype", "engine")}
     return {

@@ -5,14 +5,16 @@ A file is known for an earlier result by the fields of its JSON.
 """
 
 import contextlib
-import time
-from collections.abc import Collection
+import fcntl
+import hashlib
+import os
+from collections.abc import Collection, Iterator
 from itertools import islice
 from pathlib import Path
 
 from lightreasoner import untrusted
 from lightreasoner.errors import ArtifactError
-from lightreasoner.storage import artifacts
+from lightreasoner.storage import artifacts, places
 from lightreasoner.storage.artifacts import Artifact
 
 HOME = Path(".lightreasoner")
@@ -20,9 +22,6 @@ DATA = HOME / "data"
 KEPT = ("store", "work", "mlflow", "prefect", "runs")
 """Folders under home whose content no result may replace."""
 NAMED = 3
-
-LOOKS, LOOK_SECONDS = 3, 0.05
-"""How often, and with which pauses, a place is looked at that the store does not seem to have."""
 
 
 def own(home: Path) -> Path:
@@ -47,8 +46,33 @@ def check(out: Path, home: Path, overwrite: bool = False) -> None:
     """Refuse a place whose files the store under `home` does not have. Raises ArtifactError.
 
     With `overwrite` any folder will do that holds neither the current folder nor home, and is none
-    of those that home keeps.
+    of those that home keeps. Waits while another process puts a result there.
     """
+    with _alone(out, home):
+        _check(out, home, overwrite)
+
+
+def put(artifact: Artifact, out: Path, home: Path, overwrite: bool = False) -> None:
+    """Place a result at `out`, checked again as time has passed."""
+    with _alone(out, home):
+        _check(out, home, overwrite)
+        artifacts.place(artifact, out)
+
+
+@contextlib.contextmanager
+def _alone(out: Path, home: Path) -> Iterator[None]:
+    """One process at a time for a place: in the middle of a replacement nothing is there, and what
+    comes then is a result. Before there is a store no result can be put anywhere."""
+    if not (home / "store").is_dir():
+        yield
+        return
+    key = hashlib.md5(os.fsencode(os.path.relpath(out, home)), usedforsecurity=False).hexdigest()
+    with places.lock_file(places.folder(home, "store", "locks") / key) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _check(out: Path, home: Path, overwrite: bool) -> None:
     if any(kept.resolve().is_relative_to(out.resolve()) for kept in (Path.cwd(), home)):
         raise ArtifactError(f"{out}: holds the current folder, or {home}; choose a new directory")
     if any(out.resolve().is_relative_to((home / name).resolve()) for name in KEPT):
@@ -69,12 +93,6 @@ def check_file(out: Path, fields: Collection[str], overwrite: bool = False) -> N
         )
 
 
-def put(artifact: Artifact, out: Path, home: Path, overwrite: bool = False) -> None:
-    """Place a result at `out`, checked again as time has passed."""
-    check(out, home, overwrite)
-    artifacts.place(artifact, out)
-
-
 def _has_fields(file: Path, fields: Collection[str]) -> bool:
     """Whether a file is empty, or its first line, or all of it, is an object with these fields."""
     try:
@@ -92,18 +110,12 @@ def _has_fields(file: Path, fields: Collection[str]) -> bool:
 
 
 def _is_stored(out: Path, home: Path) -> bool:
-    """Whether a manifest of the store (store.py) names just this content.
-
-    Where none does it looks again: another process may have replaced it in between.
-    """
-    for _ in range(LOOKS):
-        with contextlib.suppress(OSError, ArtifactError):  # what cannot be read is in no result
-            said = f'"digest": "{artifacts.digest(out)}"'.encode()
-            manifests = (home / "store").glob("*/*/manifest.json")
-            if any(said in _content(file) for file in manifests):
-                return True
-        time.sleep(LOOK_SECONDS)
-    return False
+    """Whether a manifest of the store (store.py) names just this content."""
+    try:
+        said = f'"digest": "{artifacts.digest(out)}"'.encode()
+    except (OSError, ArtifactError):  # what cannot be read is in no result
+        return False
+    return any(said in _content(file) for file in (home / "store").glob("*/*/manifest.json"))
 
 
 def _content(manifest: Path) -> bytes:

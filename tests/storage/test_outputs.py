@@ -2,6 +2,9 @@
 
 import os
 import shutil
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -127,23 +130,26 @@ def test_a_manifest_that_is_a_fifo_is_passed_over() -> None:
     put("two", Path("a"))
 
 
-@pytest.mark.parametrize("seen", ["half of each", FileNotFoundError()])
-def test_a_place_that_is_replaced_while_it_is_looked_at_is_looked_at_again(
-    seen: object, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """By another process that puts its own result there."""
+def test_who_looks_at_a_place_waits_for_who_replaces_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a moment nothing is there; what comes next is a result, not somebody's files."""
     put("one", Path("a"))
-    digest = artifacts.digest
-    results = iter([seen])
+    two, is_away, looks = result("two"), threading.Event(), list[bool]()
 
-    def while_replaced(path: Path) -> str:
-        found = next(results, None)
-        if isinstance(found, Exception):
-            raise found
-        return str(found or digest(path))
+    def slowly(new: Path, out: Path, old: Path) -> None:
+        out.rename(old)
+        is_away.set()
+        time.sleep(0.5)
+        new.rename(out)
 
-    monkeypatch.setattr(artifacts, "digest", while_replaced)
-    outputs.check(Path("a"), HOME)
+    monkeypatch.setattr(artifacts, "swap", slowly)
+    monkeypatch.setattr(outputs, "check_new", lambda out, _: looks.append(out.exists()))
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(outputs.put, two, Path("a"), HOME)
+        assert is_away.wait(5)
+        outputs.check(Path("a"), HOME)
+        other.result()
+    assert looks == []
+    assert Path("a/problems.jsonl").read_text(encoding="utf-8") == "two"
 
 
 def test_a_link_to_nowhere_is_a_file() -> None:
