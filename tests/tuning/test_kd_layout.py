@@ -1,5 +1,9 @@
 """The export for other trainers: every label at its position, and their loss is ours."""
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +23,29 @@ from lightreasoner.tuning.loss import collate, summed_divergence
 from lightreasoner.tuning.rows import read_rows
 
 NAMES = ["a", "b", "c", "d"]
+PEERS = ("axolotl==0.19.0", "addict==2.4.0", "trl==1.16.0")
+READ = """
+import json, sys
+import torch
+from axolotl.integrations.kd.collator import DataCollatorForKD
+from axolotl.integrations.kd.topk_logprob.forward_kl import loss
+from datasets import load_dataset
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+exported, expert, cache = sys.argv[1:]
+rows = list(load_dataset(exported, split="train", cache_dir=cache))
+hard = [{key: row[key] for key in ("input_ids", "labels")} for row in rows]
+kept = DataCollatorForLanguageModeling(pad_token_id=0)(hard)["labels"].tolist()
+tokenizer = AutoTokenizer.from_pretrained(expert, padding_side="right")
+batch = DataCollatorForKD(tokenizer)([dict(row) for row in rows])
+targets = [batch.pop(f"target_{name}") for name in ("token_ids", "logprobs", "mask")]
+n = int((batch.pop("labels") != -100).sum())
+model = AutoModelForCausalLM.from_pretrained(expert, dtype=torch.float32)
+with torch.no_grad():
+    found = loss(model(**batch).logits, *targets, n)
+print(json.dumps({"n": n, "loss": float(found), "labels": kept}))
+"""
 LOG_ROUNDING = 2.0**-23
 """Of a weight in float32, relative, per nat of its log."""
 
@@ -118,6 +145,32 @@ def test_the_loss_that_others_compute_is_ours(
         ours = float(summed_divergence(model, batch))
     assert n == 60
     assert total / n == pytest.approx(ours / n, rel=1e-6)
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(900)
+def test_the_peers_own_code_reads_it(sample_set: Path, tiny_expert: Path, tmp_path: Path) -> None:
+    """axolotl's collator and loss, TRL's collator; of their needs those alone that these import."""
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "install"]
+    subprocess.run([*pip, "--no-deps", "--target", tmp_path / "peers", *PEERS], check=True)
+    kd_layout.export(sample_set, tmp_path / "out")
+    done = subprocess.run(
+        [sys.executable, "-c", READ, tmp_path / "out", tiny_expert, tmp_path / "cache"],
+        env=os.environ | {"PYTHONPATH": str(tmp_path / "peers")},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    found = json.loads(done.stdout.splitlines()[-1])
+    with torch.no_grad():
+        batch = collate(read_rows(sample_set, "trajectory"), torch.device("cpu"))
+        ours = float(summed_divergence(load(tiny_expert), batch))
+    assert found["n"] == 60
+    assert found["loss"] == pytest.approx(ours / 60, rel=1e-5)
+    written = tables.read_parquet(tmp_path / "out" / kd_layout.FILE).to_pylist()
+    for row, labels in zip(written, found["labels"], strict=True):
+        n = len(row["labels"])
+        assert (labels[:n], set(labels[n:])) == (row["labels"], {-100} & set(labels[n:]))
 
 
 def test_the_command_writes_a_new_directory_with_a_card(sample_set: Path, tmp_path: Path) -> None:
