@@ -20,12 +20,19 @@ from flows.forms import naming
 from flows.forms.form import Form
 from flows.pipeline import begin, run_stages, tracked
 from lightreasoner.config import Params
-from lightreasoner.data.reading import BASELINES
 from lightreasoner.errors import SelectionError
 from lightreasoner.experiments import comparison
 from lightreasoner.experiments.comparison import Result, Tuning
-from lightreasoner.experiments.methods import METHODS, NAMES, Name, named, params_of, stages_of
-from lightreasoner.pipeline.graph import Inputs, external_inputs, resolved
+from lightreasoner.experiments.methods import (
+    METHODS,
+    NAMES,
+    Name,
+    checked_inputs,
+    named,
+    params_of,
+    stages_of,
+)
+from lightreasoner.pipeline.graph import Inputs, resolved
 from lightreasoner.storage import artifacts
 from lightreasoner.storage.fingerprint import git_commit, package_versions
 from tasks.stages import StageRun
@@ -75,15 +82,6 @@ def conditions(params: Params) -> dict[str, Any]:
         "dtype": compute.dtype,
         "packages": package_versions(),
     }
-
-
-def checked_inputs(params: Params, names: tuple[Name, ...]) -> Inputs:
-    """What the chains start from; raises for parameters that no method's chain could run with."""
-    inputs = external_inputs(params)
-    for name in names:
-        if METHODS[name].maker in ("keep", "gold"):
-            external_inputs(params_of(name, params), ("problem_source",), BASELINES)
-    return inputs
 
 
 def run_methods(

@@ -53,7 +53,8 @@ def begin(form: Settings) -> Path:
     Prefect sends what our loggers let through (PREFECT_LOGGING_EXTRA_LOGGERS in environment.py).
     """
     for name in ("lightreasoner", "tasks", "flows"):
-        logging.getLogger(name).setLevel(logging.INFO)
+        logger = logging.getLogger(name)
+        logger.setLevel(min(logger.level or logging.INFO, logging.INFO))  # DEBUG, by -v, stays
     naming.tag(form, _kind())
     home = environment.home()
     digests.keep(home)

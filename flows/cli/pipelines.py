@@ -22,7 +22,7 @@ from lightreasoner.cli import completion, last_door, output
 from lightreasoner.cli.options import AsJson, Overrides, ParamsFile
 from lightreasoner.config import Params
 from lightreasoner.errors import ConfigError
-from lightreasoner.experiments.methods import NAMES, named
+from lightreasoner.experiments.methods import NAMES, checked_inputs, named
 from lightreasoner.pipeline.graph import external_inputs
 from lightreasoner.untrusted import shown
 
@@ -87,6 +87,7 @@ def compare(
     """
     values = config.load(params, set_ or ())
     chosen = named(_listed(methods))
+    checked_inputs(values, chosen)
     from flows.forms.form import Form
 
     form = Form.over(values, name=name)

@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from lightreasoner.config import Params, parse
+from lightreasoner.data.reading import BASELINES
 from lightreasoner.errors import ConfigError
-from lightreasoner.pipeline.graph import STAGES, Stage
+from lightreasoner.pipeline.graph import STAGES, Inputs, Stage, external_inputs
 from lightreasoner.untrusted import shown
 
 Name = Literal[
@@ -85,6 +86,16 @@ def params_of(name: Name, params: Params) -> Params:
     tree = params.model_dump(mode="json")
     changed = {section: {**tree[section], **values} for section, values in changes.items()}
     return parse({**tree, **changed}, f"method {name}")
+
+
+def checked_inputs(params: Params, names: Sequence[Name]) -> Inputs:
+    """What the chains start from. Raises ModelError and ProblemsError for parameters that one of
+    the methods could not run with: the baselines need gold answers."""
+    inputs = external_inputs(params)
+    for name in names:
+        if METHODS[name].maker in ("keep", "gold"):
+            external_inputs(params_of(name, params), ("problem_source",), BASELINES)
+    return inputs
 
 
 def _of_solutions(params: Params, method: Method) -> Changes:

@@ -525,3 +525,17 @@ def test_a_sweep_over_nothing_is_refused(workspace: Path, option: str) -> None:
         assert faults(call("sweep", option, nothing)) == [
             f"{option}: must be at least one number, such as 0.2,0.4"
         ]
+
+
+def test_a_comparison_that_needs_answers_is_refused_before_prefect_starts(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def started(_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(pipelines, "_prefect_for", started)
+    (workspace / "q.jsonl").write_text('{"question": "1 + 1?"}\n' * 12, encoding="utf-8")
+    asked = ("compare", "--set", "prepare.source=q.jsonl", "--set", "prepare.n_problems=12")
+    (line,) = faults(call(*asked, "--methods", "sft"))
+    assert "q.jsonl:1: answer missing" in line
+    assert call(*asked, "--methods", "no_contrast").exit_code == 1  # it gets as far as that

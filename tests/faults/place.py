@@ -225,8 +225,7 @@ def _become(command: list[str], folder: Path, environment: Mapping[str, str]) ->
     import torch
 
     os.setsid()
-    standins.hear()
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    standins.hear()  # what comes before `main` hears anything ends it by the signal itself
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)

@@ -644,10 +644,10 @@ def test_a_comparison_without_gold_answers_is_refused_first(params: Params, tmp_
     """Of what it compares only sft and gold need them."""
     path = json_lines.write(tmp_path / "q.jsonl", [{"question": f"{n}?"} for n in range(6)])
     asked = changed(params, prepare={"source": str(path)})
-    assert compare.checked_inputs(asked, ("base", "lightreasoner", "neither"))
+    assert methods.checked_inputs(asked, ("base", "lightreasoner", "neither"))
     for name in ("sft", "gold"):
         with pytest.raises(ProblemsError, match=r"q.jsonl:1: answer missing .* sft and gold"):
-            compare.checked_inputs(asked, ("base", name))
+            methods.checked_inputs(asked, ("base", name))
 
 
 def test_the_comparisons_table_in_the_terminal(compared: dict[str, Any], tmp_path: Path) -> None:
