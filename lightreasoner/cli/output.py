@@ -17,10 +17,14 @@ class _OneLine(logging.Formatter):
 
 
 def log_to_stderr(name: str, level: int | None = None) -> None:
-    """Show what a package logs as plain lines on stderr, by default from lightreasoner's level."""
+    """Show what a package logs as plain lines on stderr, by default from lightreasoner's level.
+
+    A flow may let more through, for Prefect's pages; that is not shown here.
+    """
     logger = logging.getLogger(name)
     logger.setLevel(logging.getLogger("lightreasoner").level if level is None else level)
     handler = logging.StreamHandler()
+    handler.setLevel(logger.level)
     handler.setFormatter(_OneLine())
     logger.handlers = [handler]
 

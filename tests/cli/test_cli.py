@@ -3,6 +3,7 @@
 import importlib.metadata
 import itertools
 import json
+import logging
 import os
 import runpy
 import shutil
@@ -27,7 +28,7 @@ from flows.cli import pipelines
 from flows.servers import local, up
 from lightreasoner import config
 from lightreasoner.cli import app as pure_cli
-from lightreasoner.cli import options
+from lightreasoner.cli import options, output
 from lightreasoner.cli.stage import EXAMPLES
 from lightreasoner.pipeline.graph import STAGES
 from lightreasoner.presets import PRESETS
@@ -525,6 +526,17 @@ def test_a_sweep_over_nothing_is_refused(workspace: Path, option: str) -> None:
         assert faults(call("sweep", option, nothing)) == [
             f"{option}: must be at least one number, such as 0.2,0.4"
         ]
+
+
+def test_what_a_flow_lets_through_for_prefect_is_not_shown_to_who_asked_for_quiet(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    logger = logging.getLogger("lightreasoner.quiet")
+    output.log_to_stderr(logger.name, logging.WARNING)
+    logger.setLevel(logging.INFO)  # as flows/pipeline.py does
+    logger.info("a stage is done")
+    logger.warning("a fault")
+    assert capsys.readouterr().err == "a fault\n"
 
 
 def test_a_comparison_that_needs_answers_is_refused_before_prefect_starts(
