@@ -129,7 +129,7 @@ def test_a_new_project_runs_without_a_checkout(wheel: Path, tmp_path: Path) -> N
     done = project.call("lightreasoner", "--quiet", "run", "--json", *overrides)
     assert done.returncode == 0, done.stderr
     assert "records: " not in done.stderr
-    assert "\nprepare " not in done.stderr
+    assert not any(line.startswith("prepare ") for line in done.stderr.splitlines())
     home = project.folder / ".lightreasoner"
     report = json.loads((home / "latest" / "report.json").read_text(encoding="utf-8"))
     assert json.loads(done.stdout) == report

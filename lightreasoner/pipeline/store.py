@@ -212,7 +212,8 @@ class Store:
         Raises ArtifactError if code or inputs change meanwhile, DiskFullError, and what the stage
         raises.
         """
-        log.debug("%s: computed; %s", job.stage.name, self._what_is_new(job))
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("%s: computed; %s", job.stage.name, self._what_is_new(job))
         stage, work = job.stage, places.folder(self.home, "work", job.key)
         entry, new = self.entry(stage, job.key), work / "entry"
         folder = places.folder(self.home, "store", stage.name)
