@@ -49,11 +49,16 @@ class _RateColumn(TextColumn):
         return Text(f"{speed}{task.fields['unit']}/s" if speed else "", style="dim")
 
 
+def _is_quiet() -> bool:
+    """Whether stderr is for faults alone. A flow lowers our logger's level, not its handler's."""
+    shown = logging.getLogger("lightreasoner").handlers
+    return any(isinstance(at, logging.StreamHandler) and at.level > logging.INFO for at in shown)
+
+
 class TerminalBar:
     """A bar with rate and time left on stderr; silent where that is no terminal, or told to be."""
 
     def __init__(self, title: str):
-        is_told = logging.getLogger("lightreasoner").isEnabledFor(logging.INFO)
         self.bar = Progress(
             TextColumn("{task.description:>14}"),
             BarColumn(),
@@ -62,7 +67,7 @@ class TerminalBar:
             _RateColumn(),
             TimeRemainingColumn(),
             console=Console(file=sys.stderr),
-            disable=not (is_told and sys.stderr.isatty()),
+            disable=_is_quiet() or not sys.stderr.isatty(),
         )
         self.row = self.bar.add_task(title, total=None, unit="")
 

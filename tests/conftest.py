@@ -4,6 +4,7 @@ What is slow to import is imported where it is needed: the process that hands ou
 none of them.
 """
 
+import logging
 import os
 import shutil
 import tempfile
@@ -87,6 +88,17 @@ def shell() -> Iterator[None]:
     kept = {name: value for name, value in os.environ.items() if name.startswith("RAY_")}
     os.environ.clear()
     os.environ.update(before | kept)
+
+
+@pytest.fixture(autouse=True)
+def log() -> Iterator[None]:
+    """What a command line shows of our log (lightreasoner/cli/output.py) ends with its test."""
+    loggers = [logging.getLogger(name) for name in ("lightreasoner", "tasks", "flows")]
+    before = [(each, each.level, each.handlers) for each in loggers]
+    yield
+    for each, level, handlers in before:
+        each.setLevel(level)
+        each.handlers = handlers
 
 
 @pytest.fixture(scope="session")

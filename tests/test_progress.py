@@ -3,7 +3,6 @@
 import io
 import logging
 import os
-from collections.abc import Iterator
 
 import pytest
 
@@ -11,22 +10,13 @@ from lightreasoner.cli import output
 from lightreasoner.progress import TerminalBar
 
 
-@pytest.fixture(autouse=True)
-def as_before() -> Iterator[None]:
-    loggers = [logging.getLogger(name) for name in ("lightreasoner", "flows")]
-    before = [(each, each.level, each.handlers) for each in loggers]
-    yield
-    for each, level, handlers in before:
-        each.setLevel(level)
-        each.handlers = handlers
-
-
 @pytest.mark.parametrize("level", [logging.INFO, logging.WARNING])
 def test_a_bar_is_for_a_terminal_and_not_if_quiet(
     level: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     leader, terminal = os.openpty()
-    logging.getLogger("lightreasoner").setLevel(level)
+    output.log_to_stderr("lightreasoner", level)
+    logging.getLogger("lightreasoner").setLevel(logging.INFO)  # as flows/pipeline.py does
     with open(terminal, "w") as screen:  # noqa: PTH123, a descriptor
         monkeypatch.setattr("sys.stderr", screen)
         assert TerminalBar("score").bar.disable == (level == logging.WARNING)
