@@ -14,7 +14,8 @@ the CPU's own (`has_bfloat16_products`), or computed as a GPU does by `bfloat16_
 
 The first command that fails ends the run. What was found is written after each stage, and with
 --work, whose folder stays, the same command goes on from there. Disk: 3 GB for the models of 1.5B,
-15 GB for 7B, and as much again (in float32 twice) for each merged model and its registered copy.
+15 GB for 7B, 6 GB for 8 of its layers, and as much again (in float32 twice) for each merged model
+and its registered copy.
 """
 
 import argparse
@@ -28,6 +29,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -55,6 +57,9 @@ def main() -> None:
     parser.add_argument("--dtype", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--until", choices=NAMES, default=NAMES[-1])
     parser.add_argument("--tiny", action="store_true", help="two layers, 32 wide, as a trial")
+    parser.add_argument(
+        "--layers", type=int, help="of the expert, where memory is too small for all"
+    )
     parser.add_argument("--work", type=Path, help="a folder with room, to go on in")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
@@ -64,7 +69,7 @@ def main() -> None:
         known = json.loads(out.read_text()) if given.work and out.exists() else {}
         found = known | conditions()
         if "models" not in found:
-            found["models"] = in_a_process(made, work, given.preset, given.tiny)
+            found["models"] = in_a_process(made, work, given.preset, given.tiny, given.layers)
         for dtype in given.dtype:
             measure = Measure(work, given.preset, dtype)
             figures = found.setdefault(dtype, {})
@@ -82,16 +87,18 @@ def in_a_process(function: Callable[..., Any], *arguments: Any) -> Any:
         return pool.submit(function, *arguments).result()
 
 
-def made(work: Path, preset: str, is_tiny: bool) -> dict[str, Any]:
+def made(work: Path, preset: str, is_tiny: bool, layers: int | None) -> dict[str, Any]:
     """Write both models and the problems; what they are."""
     tokenizer = paper_models.ordinary().to_str()
     found = dict[str, Any]()
     for seed, (role, name) in enumerate((("expert", preset), ("amateur", "amateur"))):
-        shape = paper_models.tiny(32) if is_tiny else None
+        shape = paper_models.tiny(32) if is_tiny else paper_models.LAYOUTS[name].shape
+        if layers and role == "expert":
+            shape = replace(shape, layers=layers)
         path = paper_models.write(work / role, name, tokenizer, seed, shape)
         found[role] = {
             "layout": name,
-            "shape": vars(shape or paper_models.LAYOUTS[name].shape),
+            "shape": vars(shape),
             "bytes": sum(file.stat().st_size for file in path.glob("*.safetensors")),
         }
     for split, first in (("train", 0), ("test", 100)):

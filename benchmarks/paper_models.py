@@ -167,14 +167,14 @@ def settings(layout: Layout, shape: Shape) -> Qwen2Config:
 def write(
     path: Path, name: str, tokenizer_json: str, seed: int, shape: Shape | None = None
 ) -> Path:
-    """A random model in a repository's layout, of its own shape (weights in bfloat16, as there) or
+    """A random model in a repository's layout, of its own width (weights in bfloat16, as there) or
     of another one (in float32); `tokenizer_json` is `ordinary`'s.
     """
     layout = LAYOUTS[name]
     own = shape or layout.shape
     torch.manual_seed(seed)
     config = settings(layout, own)
-    dtype = torch.bfloat16 if shape is None else torch.float32
+    dtype = torch.bfloat16 if own.hidden == layout.shape.hidden else torch.float32
     model = AutoModelForCausalLM.from_config(config, dtype=dtype)
     with torch.no_grad():
         head = model.get_output_embeddings().weight

@@ -16,6 +16,9 @@ from lightreasoner.storage.artifacts import Artifact
 from tasks.registry import card, gate, versions
 from tasks.tracking import mlflow_runs
 
+AGAIN = "`dvc repro -f`"
+"""Without -f DVC goes by its lock, which may come from another machine's store."""
+
 
 def register_stored(params: Params, model: Artifact, home: Path) -> dict[str, Any]:
     """Register the model of these parameters; its version's name, number and alias, and the gate.
@@ -28,7 +31,7 @@ def register_stored(params: Params, model: Artifact, home: Path) -> dict[str, An
     if model.digest != expected.digest:
         raise ArtifactError(
             f"{model.path}: has digest {model.digest}, but the model of these parameters has "
-            f"{expected.digest}; run `dvc repro` first"
+            f"{expected.digest}; run {AGAIN} first"
         )
     local.track(home)
     inputs = external_inputs(params)
@@ -62,7 +65,8 @@ def stored_outcomes(params: Params, home: Path) -> dict[str, Outcome]:
         found = store.find(Job.of(stage, inputs, params))
         if found is None:
             raise ArtifactError(
-                f"{home}: no result of {stage.name} for these parameters; run `dvc repro` first"
+                f"{home}: no result of {stage.name} for these parameters, by this code; "
+                f"run {AGAIN} first"
             )
         outcomes[stage.name] = found
         return found.artifact

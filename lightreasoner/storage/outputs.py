@@ -66,7 +66,8 @@ def _alone(out: Path, home: Path) -> Iterator[None]:
     if not (home / "store").is_dir():
         yield
         return
-    key = hashlib.md5(os.fsencode(os.path.relpath(out, home)), usedforsecurity=False).hexdigest()
+    place = os.path.relpath(out.absolute().parent.resolve() / out.name, home.resolve())
+    key = hashlib.md5(os.fsencode(place), usedforsecurity=False).hexdigest()
     with places.lock_file(places.folder(home, "store", "locks") / key) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

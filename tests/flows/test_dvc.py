@@ -89,6 +89,21 @@ def test_versions_are_pushed_pulled_and_compared(checkout: Path, tmp_path: Path)
     assert with_directory.partition("\n")[2] == of_tags.partition("\n")[2]
 
 
+def test_a_lock_from_elsewhere_whose_results_are_not_in_this_store(
+    checkout: Path, tmp_path: Path
+) -> None:
+    """DVC goes by its lock and the files, the registry by the store."""
+    clone = tmp_path / "clone"
+    git(tmp_path, "clone", "--quiet", str(checkout), str(clone))
+    dvc(clone, "pull")
+    with pytest.raises(AssertionError) as error:
+        dvc(clone, "repro", "--single-item", "--force", "register")
+    assert "no result of prepare for these parameters, by this code; run `dvc repro -f` first" in (
+        str(error.value)
+    )
+    assert "register: tiny version 1 " in dvc(clone, "repro", "--force")
+
+
 def test_a_version_that_nobody_has(checkout: Path) -> None:
     """The remote is of today: the revision before it was set knows none."""
     remote, away = checkout.parent / "remote", checkout.parent / "away"

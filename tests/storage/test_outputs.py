@@ -130,9 +130,13 @@ def test_a_manifest_that_is_a_fifo_is_passed_over() -> None:
     put("two", Path("a"))
 
 
-def test_who_looks_at_a_place_waits_for_who_replaces_it(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["a", "link/a"])
+def test_who_looks_at_a_place_waits_for_who_replaces_it(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """For a moment nothing is there; what comes next is a result, not somebody's files."""
     put("one", Path("a"))
+    Path("link").symlink_to(".")
     two, is_away, looks = result("two"), threading.Event(), list[bool]()
 
     def slowly(new: Path, out: Path, old: Path) -> None:
@@ -146,7 +150,7 @@ def test_who_looks_at_a_place_waits_for_who_replaces_it(monkeypatch: pytest.Monk
     with ThreadPoolExecutor(1) as pool:
         other = pool.submit(outputs.put, two, Path("a"), HOME)
         assert is_away.wait(5)
-        outputs.check(Path("a"), HOME)
+        outputs.check(Path(name), HOME)
         other.result()
     assert looks == []
     assert Path("a/problems.jsonl").read_text(encoding="utf-8") == "two"
