@@ -215,9 +215,13 @@ def _drift_notes(drift: Mapping[str, float | None]) -> list[str]:
     ]
 
 
-def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, all columns but the first to the right."""
-    rule = ["---", *["---:"] * (len(headings) - 1)]
+def markdown_table(
+    headings: Sequence[str], rows: Sequence[Sequence[str]], text: Sequence[str] | None = None
+) -> str:
+    """A Markdown table. The columns `text`, or else the first one, are to the left, all others to
+    the right."""
+    left = headings[:1] if text is None else text
+    rule = ["---" if heading in left else "---:" for heading in headings]
     return "\n".join(f"| {' | '.join(row)} |" for row in (headings, rule, *rows))
 
 

@@ -78,6 +78,12 @@ def test_named_tests_exist(page: Path) -> None:
         assert f"def {test}" in found[0].read_text(encoding="utf-8"), f"{file}::{test}"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=names)
+def test_files_of_the_tests_are_where_a_page_says(page: Path) -> None:
+    named = re.findall(r"\btests/[\w/]+\.\w+", page.read_text(encoding="utf-8"))
+    assert [file for file in named if not (ROOT / file).is_file()] == []
+
+
 def sources_called(name: str) -> list[Path]:
     """The files that a path in a page may mean: from the top, or from a folder of the rings."""
     if (ROOT / name).is_file():
@@ -158,7 +164,7 @@ def test_the_readmes_table_has_the_columns_that_a_run_prints() -> None:
 def test_the_version_is_the_same_everywhere() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
     newest = re.findall(
-        r"^## (\d+\.\d+\.\d+) \((\d{4}-\d\d-\d\d), tag v", CHANGELOG.read_text("utf-8"), re.M
+        r"^## (\d+\.\d+\.\d+) \((\d{4}-\d\d-\d\d)\)", CHANGELOG.read_text("utf-8"), re.M
     )[0]
     cited = (ROOT / "CITATION.cff").read_text("utf-8")
     assert newest[0] == project

@@ -28,7 +28,7 @@ def init(
     """Start a project of your own in a folder.
 
     Writes params.yaml (the embedded default's parameters), dvc.yaml, prefect.yaml and .gitignore;
-    a file that is there is never replaced. Commands that are called there read them, and keep
+    refuses a folder that has one of them. Commands that are called there read them, and keep
     results, databases and logs in .lightreasoner beside them.
 
     Example: lightreasoner init my-project

@@ -112,7 +112,7 @@ def _of_world(set_name: Any, split: str, n: int | None) -> tuple[Any, microworld
     """Set, split and number in the world's terms."""
     if n is None:
         raise ProblemsError(
-            "microworld generates any number of problems; say how many (n or --limit)"
+            "microworld generates any number of problems; say how many (n_problems or --limit)"
         )
     return set_name, "sample" if split == "train" else "evaluate", n
 

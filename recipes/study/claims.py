@@ -82,7 +82,7 @@ def over(other: str) -> Callable[[Arms], Answer]:
 
 
 def _said(difference: float, ci95: Sequence[float]) -> str:
-    return f"{points(difference)} {points_interval(ci95)}"
+    return f"{points(difference)} ({points_interval(ci95)})"
 
 
 def saved(costs: Sequence[str], share: float) -> Callable[[Arms], Answer]:
@@ -91,7 +91,8 @@ def saved(costs: Sequence[str], share: float) -> Callable[[Arms], Answer]:
     def answer(arms: Arms) -> Answer:
         ours, theirs = (sum(arms[name][cost] for cost in costs) for name in (OURS, "sft"))
         less = 1 - ours / theirs
-        return f"{percent(less)} less ({ours:,.0f} of {theirs:,.0f})", 1 if less >= share else -1
+        said = f"{percent(abs(less))} {'less' if less > 0 else 'more'}"
+        return f"{said} ({ours:,.0f} against {theirs:,.0f})", 1 if less >= share else -1
 
     return answer
 

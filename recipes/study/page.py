@@ -29,9 +29,11 @@ CANNOT = """\
   LightReasoner; a row tunes about as many, but in far fewer updates (`sft.updates=19`).
 - LightReasoner's settings were chosen in this world (docs/micro-world.md); the other methods have
   the same learning rate.
+- Ground truth samples nothing: its 300 tokens are one per problem, written to get the prompts'
+  ids.
 - Of rounds, costs and drift are the last round's alone, and its drift is from that round's expert.
-- Drift says how far a model moved, not whither: an arm that loses may drift less than one that
-  gains (see the columns), so that a small drift is no sign of health.
+- Drift says how far a model moved, not in which direction: an arm that loses may drift less than
+  one that gains (see the columns), so that a small drift is no sign of health.
 """
 NOT_TRIED = """\
 Three of the four that a setting repeats were tried, one at a time. The fourth, labels without the
@@ -47,16 +49,18 @@ def markdown(found: Tree) -> str:
     """The page, from the study's tree."""
     seeds = list(found["seeds"].values())
     sets = list(seeds[0][BASE]["scores"])
+    heads = "claim", "where", "paper", f"here, by seed ({'; '.join(found['seeds'])})", "verdict"
     parts = [
         "# The paper's claims, tried in the micro-world",
         _conditions(found, seeds[0]),
         "## Verdicts",
-        markdown_table(("claim", "where", "paper", "here, a part per seed", "verdict"),
-                       [_claim_row(claim, seeds) for claim in CLAIMS]),
+        markdown_table(heads, [_claim_row(claim, seeds) for claim in CLAIMS], heads),
         "In points of the strict verdict's accuracy with a paired bootstrap's 95% interval, in the "
         "mean over the sets where none is named. " + _rule(),
         power.note({name: each["n"] for name, each in seeds[0][BASE]["scores"].items()})
         + " So it is for every table of this page.",
+        "In the tables a number is the mean over the seeds; the brackets hold the least and the "
+        "most, not a 95% interval.",
         "What cannot be concluded:", CANNOT,
     ]  # fmt: skip
     for title, arms in TABLES.items():

@@ -63,7 +63,7 @@ def test_chat_renders_the_models_template(tmp_path: Path, tiny_expert: Path) -> 
 def test_the_micro_worlds_prompts_are_as_many_as_asked_for() -> None:
     drawn = ("--benchmark", "tuned", "--data", "microworld")
     assert len(prompt_lines(*drawn, "--limit", "2")) == 2
-    assert "say how many (n or --limit)" in faults(call("prompts", *drawn))[0]
+    assert "say how many (n_problems or --limit)" in faults(call("prompts", *drawn))[0]
 
 
 def test_a_model_without_a_chat_template_is_named(tmp_path: Path, tiny_expert: Path) -> None:
