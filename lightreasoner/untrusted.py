@@ -5,12 +5,13 @@ only up to a size. JSON nests at most DEPTH deep, and a whole number has at most
 What breaks a limit is refused in one line, with the error that the caller names.
 """
 
+import contextlib
 import json
 import os
 import re
 import reprlib
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from io import BufferedReader
 from itertools import islice
 from pathlib import Path
@@ -38,6 +39,18 @@ KINDS = {
     stat.S_ISCHR: "a device",
     stat.S_ISBLK: "a device",
 }
+
+
+@contextlib.contextmanager
+def suppress_errors() -> Iterator[None]:
+    """Suppress whatever a library raises for a text that it cannot read. MemoryError goes on: it
+    says nothing of the text."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001, S110
+        pass
 
 
 def exists(path: Path) -> bool:

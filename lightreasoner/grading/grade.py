@@ -80,7 +80,13 @@ class _Keeper:
         if self._process is not None and self._process.poll() is not None:
             self.end()
         if self._process is None or self._owner != os.getpid():
-            self._owner, self._process = os.getpid(), processes.start(_worker_module())
+            self._owner, self._process = (
+                os.getpid(),
+                processes.start(
+                    _worker_module(),
+                    OPENBLAS_NUM_THREADS="1",  # it forks
+                ),
+            )
         return self._process
 
     def end(self) -> None:

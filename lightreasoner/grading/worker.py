@@ -21,6 +21,7 @@ from concurrent.futures import TimeoutError as LimitReached
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import psutil
 from pebble import ProcessExpired, ProcessPool
 
 from lightreasoner.data.problems import Problem
@@ -38,7 +39,8 @@ PATIENCE = 10
 """How many times its limit a step may last by the clock: on a busy machine, or without working."""
 
 MEMORY = 2 << 30
-"""Bytes of address space per worker."""
+"""Bytes of address space per worker, beyond what it starts with: libraries map more of it where
+there are more cores."""
 
 SHORT = 200
 """Characters of an answer and its gold answer that are looked at while reading: no number of so
@@ -242,7 +244,8 @@ def _limit_worker() -> None:
     with contextlib.suppress(ImportError, ValueError, OSError):  # not every system bounds it
         import resource
 
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+        space = psutil.Process().memory_info().vms + MEMORY
+        resource.setrlimit(resource.RLIMIT_AS, (space, space))
         resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
 
 

@@ -4,7 +4,6 @@ Most of the time of a comparison goes into reading LaTeX with full look-ahead, a
 the difference of two expressions that are far apart. Neither needs to be.
 """
 
-from contextlib import suppress
 from math import prod
 from typing import Any
 
@@ -15,6 +14,8 @@ from mpmath import iv
 from sympy.core.function import AppliedUndef
 from sympy.parsing import latex
 from sympy.parsing.latex import _parse_latex_antlr as sympy_parser
+
+from lightreasoner import untrusted
 
 _FUNCTIONS = {
     sympy.Abs: abs,
@@ -35,7 +36,7 @@ def parse_latex(text: str) -> Any:
     whole context (LL). Its contract (`antlr4.atn.PredictionMode`): SLL ends either with the tree
     of LL or with a syntax error, and a syntax error is an exception here; only then LL is asked.
     """
-    with suppress(Exception):
+    with untrusted.suppress_errors():
         latex.check_matrix_delimiters(text)
         return sympy_parser.convert_relation(_relation(text.strip()))
     return latex.parse_latex(text)
@@ -70,7 +71,7 @@ def differ(a: Any, b: Any) -> bool:
     By interval arithmetic, so that rounding is accounted for. False where it does not tell: for
     values that are not real, functions other than elementary ones, sums, integrals.
     """
-    with suppress(Exception):  # mpmath's and our own refusals: nothing is known then
+    with untrusted.suppress_errors():  # mpmath's and our own refusals: nothing is known then
         return all(_differ_at(a, b, point) for point in _points(_variables(a) | _variables(b)))
     return False
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -24,8 +25,10 @@ from lightreasoner.data.problems import Problem
 from lightreasoner.errors import GradingError, ProblemsError
 from lightreasoner.grading import worker
 from lightreasoner.grading.grade import _receive, grade, shared_process
+from lightreasoner.grading.strict import parsing
 from lightreasoner.grading.types import OUTCOMES, Answer, Grade
 from lightreasoner.grading.worker import LIMITS
+from lightreasoner.qwen_math import equivalence
 
 CHOICES = "Which?\nAnswer Choices: (A) red (B) blue (C) 7 (D) none"
 
@@ -127,6 +130,47 @@ def test_a_step_that_waits_for_ever_ends_by_the_clock(monkeypatch: pytest.Monkey
     monkeypatch.setattr(worker, "PATIENCE", 2)
     with worker._pool(1) as pool:
         assert list(worker._map(pool, waiting, [(60,), (0.1,)], 1.5)) == [None, "done"]
+
+
+def test_a_workers_memory_is_counted_from_what_it_starts_with() -> None:
+    """Libraries map some MiB per core before: with 64 cores more than a worker's whole share."""
+    program = r"""
+import mmap
+from lightreasoner.grading import worker
+
+def fits(size):
+    try:
+        return bool(mmap.mmap(-1, size))
+    except OSError:
+        return False
+
+before = mmap.mmap(-1, 3 << 30)
+worker._limit_worker()
+print(fits(1 << 30), fits(2 * worker.MEMORY))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("True False\n", "")
+
+
+def out_of_memory(*_: object, **__: object) -> None:
+    raise MemoryError
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "compare"),
+    [
+        (equivalence, "parse_latex", functools.partial(worker.compare_officially, "\\sqrt{11}")),
+        (parsing, "latex2sympy", functools.partial(worker.compare_strictly, "(x+11)^2")),
+    ],
+)
+def test_want_of_memory_is_no_verdict(
+    place: object, name: str, compare: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(place, name, out_of_memory)
+    gold = "\\frac{11}{\\sqrt{11}}" if place is equivalence else "x^2+22x+121"
+    rest = (gold,) if place is equivalence else (Problem("math/1", "q", gold, ""), "math")
+    with pytest.raises(MemoryError):
+        compare(*rest)
 
 
 def test_a_gold_answer_that_cannot_be_read_in_time_is_named() -> None:

@@ -10,11 +10,11 @@ import math
 import re
 import warnings
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 from latex2sympy2_extended.latex2sympy2 import ConversionConfig, latex2sympy
 
+from lightreasoner import untrusted
 from lightreasoner.grading.strict import forms
 
 MAX_CHARS = 400
@@ -116,9 +116,9 @@ def is_modest(text: str) -> bool:
 def quietly(compute: Callable[[], Any]) -> Any:
     """A result, or None where the parser or sympy raises, in whatever way: the text is unreadable.
 
-    latex2sympy raises bare `Exception`, and sympy whatever its internals meet.
+    latex2sympy raises bare `Exception`, and sympy whatever its internals meet. Raises MemoryError.
     """
-    with warnings.catch_warnings(), suppress(Exception):
+    with warnings.catch_warnings(), untrusted.suppress_errors():
         warnings.simplefilter("ignore")
         return compute()
     return None
