@@ -104,8 +104,9 @@ def byte_count(size: float) -> str:
     return f"{size / 1000**power:,.1f} {'kMGT'[power - 1]}B"
 
 
-def headline(tables: Mapping[str, Any], seed: int) -> str:
-    """The result in a sentence: the change of accuracy on the first set, where it is shown.
+def headline(tables: Mapping[str, Any], seed: int, base_style: str | None, style: str) -> str:
+    """The result in a sentence: the change of accuracy on the first set, where it is shown; in
+    another, whether the prompts differ.
 
     That is where the interval leaves 0 out and p is small, too: of few changed problems the
     interval alone says too much (statistics.py). `tables` as for `accuracy_rows`; `seed` drew the
@@ -119,9 +120,21 @@ def headline(tables: Mapping[str, Any], seed: int) -> str:
     asked = f"n {tuned['problems']:,}{_per_problem(tuned)}, seed {seed})."
     if low <= 0 <= high or p > SHOWN:
         unshown = f"A change of accuracy on the set {name} is not shown: {ends}"
-        return f"{unshown}, {change}, p {p_value(p)}, {asked}"
-    verb = "rises" if gain > 0 else "falls"
-    return f"Accuracy on the set {name} {verb} {ends}: {change}, {asked}"
+        said = f"{unshown}, {change}, p {p_value(p)}, {asked}"
+    else:
+        verb = "rises" if gain > 0 else "falls"
+        said = f"Accuracy on the set {name} {verb} {ends}: {change}, {asked}"
+    return said + differing_prompts(base_style, style)
+
+
+def differing_prompts(base: str | None, tuned: str) -> str:
+    """What a difference of accuracies says less, where the base was asked in another prompt style;
+    else nothing. A base without a style of its own has the tuned model's."""
+    if base in (None, tuned):
+        return ""
+    return (
+        f" The gain over the base holds what their prompts bring, too ({base}, then {tuned})."
+    )
 
 
 def accuracy_rows(tables: Mapping[str, Any]) -> list[tuple[str, ...]]:

@@ -11,7 +11,7 @@ import os
 import re
 import reprlib
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from io import BufferedReader
 from itertools import islice
 from pathlib import Path
@@ -41,16 +41,16 @@ KINDS = {
 }
 
 
-@contextlib.contextmanager
-def suppress_errors() -> Iterator[None]:
+class SuppressErrors(contextlib.suppress):
     """Suppress whatever a library raises for a text that it cannot read. MemoryError goes on: it
     says nothing of the text."""
-    try:
-        yield
-    except MemoryError:
-        raise
-    except Exception:  # noqa: BLE001, S110
-        pass
+
+    def __init__(self) -> None:
+        super().__init__(Exception)
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: Any) -> bool:
+        is_want = kind is not None and issubclass(kind, MemoryError)
+        return not is_want and super().__exit__(kind, *rest)
 
 
 def exists(path: Path) -> bool:

@@ -83,7 +83,11 @@ def changed(base: float, tuned: float, ci95: tuple[float, float], p: float) -> d
 )
 def test_the_headline_claims_what_is_shown(report: dict[str, object], sentence: str) -> None:
     """Four problems gained and none lost: an interval over 0, but McNemar's p is 2 / 2 ** 4."""
-    assert formatting.headline(report, 42) == sentence
+    assert formatting.headline(report, 42, None, "cot") == sentence
+    said = formatting.headline(report, 42, "none", "cot")
+    assert said == (
+        f"{sentence} The gain over the base holds what their prompts bring, too (none, then cot)."
+    )
 
 
 def test_the_headline_is_of_the_first_set_and_counts_problems() -> None:
@@ -94,7 +98,7 @@ def test_the_headline_is_of_the_first_set_and_counts_problems() -> None:
         "scores": {"base": scores, "lightreasoner": scores},
         "paired": {"transfer": {}, "tuned": PAIRED},
     }
-    found = formatting.headline(report, 7)
+    found = formatting.headline(report, 7, "cot", "cot")
     assert found.startswith("Accuracy on the set tuned rises from 76.4%")
     assert "n 500 x 3, seed 7)" in found
 

@@ -123,8 +123,9 @@ def markdown(run: Finished, picture: str = "") -> str:
     """The report of a run: what was selected, accuracies, the model, where all of it is."""
     model, models = run.report["registered_model"], run.params.models
     version = f"{model['name']}, version {model['version']}"
+    asked = run.params.evaluate
     parts = [
-        f"**{headline(run.report, run.params.evaluate.seed)}**",
+        f"**{headline(run.report, asked.seed, asked.base_style, asked.style)}**",
         f"`{models.expert}`, tuned with `{models.amateur}` as its amateur. {_selected(run)}",
         "## Accuracy",
         _accuracies(run.report),

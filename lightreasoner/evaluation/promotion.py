@@ -20,7 +20,7 @@ import pandas as pd
 from lightreasoner.errors import ArtifactError
 from lightreasoner.evaluation import pairing
 from lightreasoner.evaluation.pairing import Scores
-from lightreasoner.formatting import p_value, points, points_interval
+from lightreasoner.formatting import differing_prompts, p_value, points, points_interval
 from lightreasoner.statistics import (
     Array,
     Interval,
@@ -127,7 +127,7 @@ def decide(
         reason += f"; p must be at most {p_value(level)} for candidate {tried} on these problems"
     return Decision(
         verdict,
-        f"{reason}.",
+        f"{reason}.{differing_prompts(bases.conditions.get('style'), ours.conditions['style'])}",
         problem_set,
         n,
         problems,

@@ -181,7 +181,7 @@ def _parse(text: str) -> Any:
     """
     for parser in parse_latex, _parse_python:
         for form in text.replace(r"\\", "\\"), text:
-            with untrusted.suppress_errors():
+            with untrusted.SuppressErrors():
                 return parser(form)
     return text
 
@@ -199,7 +199,7 @@ def _parse_python(text: str) -> Any:
 
 def _holds(test: Callable[[Any, Any], bool], a: Any, b: Any) -> bool:
     """A test's outcome; False where sympy raises, in whatever way: the test does not apply."""
-    with untrusted.suppress_errors():
+    with untrusted.SuppressErrors():
         return bool(test(a, b))
     return False
 

@@ -36,7 +36,7 @@ def parse_latex(text: str) -> Any:
     whole context (LL). Its contract (`antlr4.atn.PredictionMode`): SLL ends either with the tree
     of LL or with a syntax error, and a syntax error is an exception here; only then LL is asked.
     """
-    with untrusted.suppress_errors():
+    with untrusted.SuppressErrors():
         latex.check_matrix_delimiters(text)
         return sympy_parser.convert_relation(_relation(text.strip()))
     return latex.parse_latex(text)
@@ -71,7 +71,7 @@ def differ(a: Any, b: Any) -> bool:
     By interval arithmetic, so that rounding is accounted for. False where it does not tell: for
     values that are not real, functions other than elementary ones, sums, integrals.
     """
-    with untrusted.suppress_errors():  # mpmath's and our own refusals: nothing is known then
+    with untrusted.SuppressErrors():  # mpmath's and our own refusals: nothing is known then
         return all(_differ_at(a, b, point) for point in _points(_variables(a) | _variables(b)))
     return False
 

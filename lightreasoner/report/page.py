@@ -91,7 +91,9 @@ def write(inputs: Inputs, config: None, work: Workspace, watcher: "Watcher") -> 
     page = page_html(
         **result,
         **_explained(scored),
-        headline=formatting.headline(result, conditions["seed"]),
+        headline=formatting.headline(
+            result, conditions["seed"], conditions["base_style"], conditions["style"]
+        ),
         head=head.html(head.of_inputs(scored, conditions)),
         verdicts_agree=verdicts_agree(pairs),
         examples={"gained": examples(pairs, True), "lost": examples(pairs, False)},

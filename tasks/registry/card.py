@@ -113,7 +113,9 @@ def _head(outcomes: Mapping[str, Outcome], params: Params, tags: Mapping[str, st
     listed = "\n".join(f"- {name}: {value}" for name, value in made_of)
     if "report" not in outcomes:
         return [listed]
-    return [f"**{headline(tables(outcomes), params.evaluate.seed)}**", listed]
+    asked = params.evaluate
+    said = headline(tables(outcomes), asked.seed, asked.base_style, asked.style)
+    return [f"**{said}**", listed]
 
 
 def _eval_results(outcomes: Mapping[str, Outcome]) -> list[EvalResult]:

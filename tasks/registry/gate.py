@@ -33,6 +33,7 @@ from tasks.tracking import mlflow_runs, route
 
 TAG = "gate"
 AGAINST, PROBLEMS, TRIED = "gate.champion", "gate.problems", "gate.tried"
+SCORES = "gate.scores"
 OVER_CHAMPION = "gate.over_champion"
 NONE = "none"
 Evaluate = Callable[[Job], Outcome]
@@ -126,8 +127,9 @@ class _Contest:
     def earlier(self, version: str | None) -> Callable[[str], int]:
         """Counts who met this champion, or none, on the problems with a digest before.
 
-        A candidate that comes again has the place that it had. Tags hold the places, so a version
-        that is deleted, or that met another champion since, no longer counts.
+        A candidate that comes again with the scores that it had, and its base's, has the place that
+        it had; with others it is one more. Tags hold the places, so a version that is deleted, or
+        that met another champion since, no longer counts.
         """
 
         def count(problems: str) -> int:
@@ -136,15 +138,24 @@ class _Contest:
             found = self.client.search_model_versions(
                 f"name = '{name}' and tags.`{PROBLEMS}` = '{problems}'"
             )
-            met = {
-                str(each.version): int(each.tags.get(TRIED, 1))
+            met = [
+                each
                 for each in found
                 if each.tags.get(AGAINST) == against
                 and (version is None or each.tags.get(OVER_CHAMPION) != NONE)
-            }
-            return met[own] - 1 if own in met else max(met.values(), default=0)
+            ]
+            places = {str(each.version): int(each.tags.get(TRIED, 1)) for each in met}
+            mine = [each for each in met if str(each.version) == own]
+            if mine and mine[0].tags.get(SCORES) == self.scores():
+                return places[own] - 1
+            return max(places.values(), default=0)
 
         return count
+
+    def scores(self) -> str:
+        """What names the scores that are compared: the base's and the candidate's digest."""
+        stages = ("evaluate_base", "evaluate")
+        return " ".join(self.outcomes[name].artifact.digest for name in stages)
 
     def standing(self, version: str) -> Champion:
         """The champion with its scores of the candidate's problems, or why there are none."""
@@ -191,7 +202,7 @@ class _Contest:
         version = self.client.get_model_version(name, number)
         if decision.against == number and version.tags.get(TAG) == "promoted":
             return
-        for key, value in _tags(decision).items():
+        for key, value in (_tags(decision) | {SCORES: self.scores()}).items():
             if version.tags.get(key) != value:
                 self.client.set_model_version_tag(name, number, key, value)
         model = self.outcomes["merge"].artifact.path

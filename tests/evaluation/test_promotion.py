@@ -159,7 +159,9 @@ def test_a_champion_without_scores_stays_whatever_the_candidate(tmp_path: Path) 
 def test_the_base_may_have_another_prompt_but_the_champion_not(tmp_path: Path) -> None:
     base = scores(tmp_path, "base", BASE, COT)
     candidate = scores(tmp_path, "candidate", "+" * 50 + "-" * 50)
-    assert decide("gate", base, candidate).verdict == "promoted"
+    found = decide("gate", base, candidate)
+    assert found.verdict == "promoted"
+    assert "holds what their prompts bring, too (cot, then qwen25-math-cot)." in found.reason
     champion = scores(tmp_path, "champion", BASE, COT)
     with pytest.raises(ArtifactError, match="different conditions"):
         decide("gate", base, candidate, Champion("3", champion))

@@ -318,6 +318,17 @@ def test_scores_of_the_champion_that_cannot_be_compared_keep_it(world: World) ->
     assert "1 rows differ" in found.decision.reason
 
 
+def test_a_candidate_that_is_graded_anew_is_one_more_try(world: World) -> None:
+    """Another evaluate.seed or limit of tokens: the problems are the same, the luck is not."""
+    one = world.candidate("a", "+" * 20 + "-" * 80)
+    assert [one.gate().decision.tried for _ in range(2)] == [1, 1]
+    again = write_scores(world.home / "again", STYLE, {"tuned": "-" * 80 + "+" * 20})
+    scored = Outcome(artifacts.of(again), one.outcomes["evaluate"].manifest, False)
+    anew = Candidate(world, one.outcomes | {"evaluate": scored}, PARAMS)
+    assert anew.version() == one.version()
+    assert [anew.gate().decision.tried for _ in range(2)] == [2, 2]
+
+
 @pytest.mark.timeout(60)
 def test_a_champion_that_cannot_be_compared_is_kept_though_another_met_it(world: World) -> None:
     """The gate ends: the champion's other prompt makes no other place of the candidate's."""

@@ -118,7 +118,7 @@ def quietly(compute: Callable[[], Any]) -> Any:
 
     latex2sympy raises bare `Exception`, and sympy whatever its internals meet. Raises MemoryError.
     """
-    with warnings.catch_warnings(), untrusted.suppress_errors():
+    with warnings.catch_warnings(), untrusted.SuppressErrors():
         warnings.simplefilter("ignore")
         return compute()
     return None
