@@ -144,7 +144,6 @@ def _computed(job: Job, store: Store, pipeline_run: str, label: str) -> Outcome:
 @task(
     name="register",
     task_run_name="register",
-    timeout_seconds=LIGHT_SECONDS,
     cache_policy=NO_CACHE,
     retries=len(RETRY_SECONDS),
     retry_delay_seconds=RETRY_SECONDS,
@@ -153,7 +152,11 @@ def _computed(job: Job, store: Store, pipeline_run: str, label: str) -> Outcome:
 def register_model(
     model: Artifact, outcomes: Mapping[str, Outcome], params: Params, pipeline_run: str
 ) -> versions.Registered:
-    """Register the merged model; the registry itself says whether it has it already."""
+    """Register the merged model; the registry itself says whether it has it already.
+
+    It has no limit of time: how long the files take to a server elsewhere is unknown. A call that
+    sends one has its own (`tracking/route.py`).
+    """
     return versions.register_version(model, outcomes, params, pipeline_run)
 
 

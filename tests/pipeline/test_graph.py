@@ -1,5 +1,6 @@
 """The stages as tasks: what a retry may help, what watchers are told."""
 
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -29,6 +30,13 @@ from tasks import stages
 def test_only_passing_faults_are_retried(error: Exception, retried: bool) -> None:
     task: Any = None
     assert stages.may_pass(task, task, Failed(data=error)) is retried
+
+
+def test_what_takes_as_long_as_a_models_size_has_no_time_limit(tmp_path: Path) -> None:
+    """An upload that was cut would begin again from nothing at every later try."""
+    assert stages.register_model.timeout_seconds is None
+    assert stages.stage_task(STAGES["merge"], tmp_path).timeout_seconds is None
+    assert stages.stage_task(STAGES["report"], tmp_path).timeout_seconds == stages.LIGHT_SECONDS
 
 
 class Counter:
