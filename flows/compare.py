@@ -26,7 +26,9 @@ from lightreasoner.experiments.comparison import Result, Tuning
 from lightreasoner.experiments.methods import (
     METHODS,
     NAMES,
+    UNTUNABLE,
     Name,
+    before_samples,
     checked_inputs,
     named,
     params_of,
@@ -50,8 +52,8 @@ log = logging.getLogger(__name__)
 def compare(params: Form, methods: tuple[Name, ...] = NAMES) -> dict[str, Any]:
     """Run the methods, the base always among them, and return what compare.json says.
 
-    A method whose sample set would be empty has a row that says why. Raises SelectionError if
-    every tuned method has one, and whatever else a stage raises.
+    A method that selects nothing, or whose model breaks, has a row that says why. Raises
+    SelectionError if every tuned method has one, and whatever else a stage raises.
     """
     home, values = begin(params), under_one_prompt(params.values())
     names = named(("base", *methods))
@@ -91,10 +93,11 @@ def run_methods(
     shared: dict[str, StageRun] = {}
     results: dict[Name, Result | str] = {}
     for name in names:
-        chain, changed = stages_of(name), params_of(name, params)
+        changed = params_of(name, params)
+        run_stages(before_samples(name), inputs, changed, home, run, name, shared)
         try:
-            runs = run_stages(chain, inputs, changed, home, run, name, shared)
-        except SelectionError as error:
+            runs = run_stages(stages_of(name), inputs, changed, home, run, name, shared)
+        except UNTUNABLE as error:
             log.warning("%s: %s", name, error)
             results[name] = str(error)
         else:

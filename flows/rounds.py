@@ -22,8 +22,8 @@ from flows.compare import conditions, save_comparison
 from flows.forms import naming
 from flows.forms.form import RoundsForm
 from flows.pipeline import begin, run_stages, tracked
-from lightreasoner.errors import MergeError, ModelError, SelectionError
 from lightreasoner.experiments import rounds as table
+from lightreasoner.experiments.methods import UNTUNABLE
 from lightreasoner.experiments.rounds import Entry, Round
 from lightreasoner.pipeline.graph import GRAPH, STAGES, Inputs, external_inputs
 from lightreasoner.storage.artifacts import Artifact
@@ -34,8 +34,6 @@ log = logging.getLogger(__name__)
 
 BASE, SCORE = STAGES["evaluate_base"], STAGES["score"]
 CHAIN = tuple(stage for stage in GRAPH if stage is not BASE)
-ENDS = (SelectionError, ModelError, MergeError)
-"""What a model that the rounds made can lead to; the first round's is an error, as in a run."""
 
 
 @flow(
@@ -82,8 +80,8 @@ def run_rounds(form: RoundsForm, inputs: Inputs, home: Path, run: str) -> list[E
             walk = partial(run_stages, params=params, home=home, pipeline_run=nested, shared=shared)
             try:
                 runs = walk(CHAIN, {**start, "expert": expert, "amateur": amateur}, label=label)
-            except ENDS as error:
-                if place == 1:
+            except UNTUNABLE as error:
+                if place == 1:  # an error, as in a run
                     raise
                 log.warning("%s: %s", label, error)
                 return [*entries, {"missing": str(error)}]

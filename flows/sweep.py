@@ -25,9 +25,9 @@ from flows.forms import naming
 from flows.forms.form import SweepForm
 from flows.pipeline import begin, run_stages, tracked
 from lightreasoner.config import Params
-from lightreasoner.errors import SelectionError
 from lightreasoner.experiments import comparison
 from lightreasoner.experiments.comparison import Result
+from lightreasoner.experiments.methods import UNTUNABLE
 from lightreasoner.pipeline.graph import STAGES, Inputs, external_inputs
 from tasks.stages import StageRun
 from tasks.tracking import measures, mlflow_runs
@@ -52,8 +52,8 @@ NOTE = (
 def sweep(params: SweepForm) -> dict[str, Any]:
     """Run every point of the grid, and return what sweep.json says.
 
-    A point whose sample set would be empty has a row that says why. Raises SelectionError if every
-    point has one, and whatever else a stage raises.
+    A point that selects nothing, or whose model breaks, has a row that says why. Raises
+    SelectionError if every point has one, and whatever else a stage raises.
     """
     home = begin(params)
     points = {point_name(point): point for point in map(under_one_prompt, params.points())}
@@ -98,7 +98,7 @@ def _run_point(
     with mlflow_runs.nested_run(sweep_run, name, values) as run:
         try:
             runs = run_stages(CHAIN, inputs, params, home, run, name, shared)
-        except SelectionError as error:
+        except UNTUNABLE as error:
             log.warning("%s: %s", name, error)
             mlflow_runs.log_numbers(run, {}, values)
             return str(error)

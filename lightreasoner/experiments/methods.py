@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 
 from lightreasoner.config import Params, parse
 from lightreasoner.data.reading import BASELINES
-from lightreasoner.errors import ConfigError
+from lightreasoner.errors import ConfigError, MergeError, ModelError, SelectionError
 from lightreasoner.pipeline.graph import STAGES, Inputs, Stage, external_inputs
 from lightreasoner.untrusted import shown
 
@@ -27,6 +27,8 @@ Name = Literal[
 ]  # fmt: skip
 NAMES: tuple[Name, ...] = get_args(Name)
 Changes = dict[str, dict[str, Any]]
+UNTUNABLE = (SelectionError, ModelError, MergeError)
+"""What tuning can come to by its parameters alone, at every try: a row of a table then says why."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,15 @@ def stages_of(name: Name) -> tuple[Stage, ...]:
     scored = ("score",) if maker == "select" else ()
     chain = ("prepare", "generate", *scored, maker, "finetune", "merge", "evaluate")
     return tuple(STAGES[stage] for stage in chain)
+
+
+def before_samples(name: Name) -> tuple[Stage, ...]:
+    """The stages of a method that come before its sample set; all of the base's.
+
+    What fails there is no matter of tuning.
+    """
+    chain, maker = stages_of(name), METHODS[name].maker
+    return chain if maker is None else chain[: chain.index(STAGES[maker])]
 
 
 def params_of(name: Name, params: Params) -> Params:

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lightreasoner.config import Params
-from lightreasoner.errors import SelectionError
-from lightreasoner.experiments.methods import METHODS, stages_of
+from lightreasoner.experiments.methods import METHODS, UNTUNABLE, before_samples, stages_of
 from lightreasoner.grading.grade import shared_process
 from lightreasoner.pipeline.graph import STAGES, Inputs, Stage, external_inputs, walk
 from lightreasoner.pipeline.store import Job, Outcome, Store
@@ -88,9 +87,13 @@ def _arm(arm: Arm, params: Params, seed: int, store: Store, others: dict[str, Ru
     values = arm.params(params, seed)
     inputs = external_inputs(values)
     if arm.amateur:
-        inputs["amateur"] = others[arm.amateur].outcomes["merge"].artifact
+        other = others[arm.amateur]
+        if other.missing:
+            return Run(values, {}, f"its amateur, {arm.amateur}, is missing: {other.missing}")
+        inputs["amateur"] = other.outcomes["merge"].artifact
     outcomes: dict[str, Outcome] = {}
     make = _maker(values, store, outcomes)
+    walk(before_samples(arm.method), inputs, make)
     try:
         for _ in range(arm.rounds):
             made = walk(stages_of(arm.method), inputs, make)
@@ -100,7 +103,7 @@ def _arm(arm: Arm, params: Params, seed: int, store: Store, others: dict[str, Ru
             outcomes["amateur"] = store.run(
                 Job.of(STAGES["evaluate_base"], asked, values), Silent()
             )
-    except SelectionError as error:
+    except UNTUNABLE as error:
         return Run(values, {}, str(error))
     return Run(values, outcomes)
 

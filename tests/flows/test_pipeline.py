@@ -7,7 +7,7 @@ import re
 import shutil
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -44,13 +44,14 @@ from flows.forms.form import Form, name_of
 from flows.results import prefect_page, records, report_json, terminal
 from lightreasoner import config
 from lightreasoner.config import Params
-from lightreasoner.errors import ArtifactError, ProblemsError, SelectionError
+from lightreasoner.errors import ArtifactError, ModelError, ProblemsError, SelectionError
 from lightreasoner.evaluation import gains, power
 from lightreasoner.evaluation.gains import Asked
 from lightreasoner.evaluation.promotion import Champion, Decision, decide
 from lightreasoner.experiments import methods
+from lightreasoner.experiments.comparison import Result
 from lightreasoner.experiments.table1 import ENDS, notes, tables
-from lightreasoner.pipeline.graph import GRAPH, STAGES, external_inputs
+from lightreasoner.pipeline.graph import GRAPH, STAGES, Stage, external_inputs
 from lightreasoner.pipeline.store import Job, Store
 from lightreasoner.progress import Silent
 from lightreasoner.storage import digests, outputs
@@ -611,6 +612,34 @@ def test_a_method_without_samples_says_why_and_spares_the_others(
     reason = compared["methods"]["sft"]["missing"]
     assert reason.startswith("none of 6 generated solutions is correct and complete: 0 kept")
     assert reason in (home / "compare" / "compare.md").read_text(encoding="utf-8")
+
+
+def test_a_method_whose_model_breaks_says_why_and_spares_the_later_ones(
+    params: Params, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole solutions have no step that is not taught, and so no drift."""
+    monkeypatch.setenv("LIGHTREASONER_HOME", str(home))
+    drifting = {"stop": "drift", "drift_limit": 1e-6, "validate_every": 1, "learning_rate": 10}
+    finetune = {**drifting, "validation_share": 0.4}
+    broken = changed(params, select={"quantile": 0.5}, finetune=finetune)
+    found = compare.compare(broken, ("lightreasoner", "gold"))["methods"]
+    assert "over finetune.drift_limit 1e-06" in found["lightreasoner"]["missing"]
+    assert found["gold"]["scores"]["small"]["n"] == 6
+
+
+@pytest.mark.parametrize("stage", ["evaluate_base", "generate", "score"])
+def test_a_model_that_breaks_before_anything_is_tuned_ends_a_comparison(
+    stage: str, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_stages(stages: Sequence[Stage], *_: object) -> dict[str, StageRun]:
+        if STAGES[stage] in stages:
+            raise ModelError("expert: damaged")
+        return {}
+
+    monkeypatch.setattr(compare, "run_stages", run_stages)
+    monkeypatch.setattr(compare, "_result", lambda *_: Result(tmp_path))
+    with pytest.raises(ModelError, match="damaged"):
+        compare.run_methods(("base", "lightreasoner"), {}, params, tmp_path, "run")
 
 
 @pytest.mark.usefixtures("compared")

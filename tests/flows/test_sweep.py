@@ -100,6 +100,16 @@ def test_a_sweep_fails_if_no_point_can_be_tuned(tiny_params: Params) -> None:
         sweep.sweep(SweepForm.over(tiny_params, betas=(900.0,), alphas=(0.2,)))
 
 
+@pytest.mark.usefixtures("swept")
+def test_a_point_whose_model_breaks_spares_the_later_ones(tiny_params: Params, home: Path) -> None:
+    broken = changed(tiny_params, finetune={"target_modules": ["nothing"]})
+    with pytest.raises(SelectionError, match=r"beta 0: finetune\..*; alpha 0\.2 beta 900: .*beta"):
+        sweep.sweep(SweepForm.over(broken, betas=(0.0, 900.0), alphas=(0.2,)))
+    found = json.loads((home / "sweep" / "sweep.json").read_text(encoding="utf-8"))["methods"]
+    assert "finetune.target_modules nothing" in found["alpha 0.2 beta 0"]["missing"]
+    assert "select.beta" in found["alpha 0.2 beta 900"]["missing"]
+
+
 @pytest.fixture(scope="module")
 def reported(home: Path, tiny_params: Params) -> dict[str, Any]:
     """A pipeline that has registered `tiny` as version 1."""

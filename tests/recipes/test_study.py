@@ -10,7 +10,9 @@ from typer.testing import CliRunner
 from flows.compare import under_one_prompt
 from lightreasoner import config
 from lightreasoner.config import Params
+from lightreasoner.errors import ModelError
 from lightreasoner.evaluation import power
+from lightreasoner.pipeline.store import Store
 from recipes.study import __main__ as study
 from recipes.study import claims, page, run
 from recipes.study.arms import ARMS, OURS, TABLES
@@ -148,6 +150,24 @@ def test_every_arms_parameters_are_good() -> None:
         changed = arm.params(params, 7)
         assert (changed.prepare.seed, changed.finetune.seed) == (7, 7), name
         assert changed.evaluate == params.evaluate
+
+
+def test_an_arm_that_breaks_spares_the_others_and_names_the_one_that_needs_it(
+    tiny_params: Params, tmp_path: Path
+) -> None:
+    broken = config.changed(tiny_params, ["finetune.target_modules=[nothing]"])
+    store, runs = Store(tmp_path), dict[str, run.Run]()
+    for name in (OURS, "stronger"):
+        runs[name] = run._arm(ARMS[name], broken, 1, store, runs)
+    said = str(runs[OURS].missing)
+    assert "finetune.target_modules nothing" in said
+    assert runs["stronger"].missing == f"its amateur, {OURS}, is missing: {said}"
+
+
+def test_a_base_that_cannot_be_used_ends_a_study(tiny_params: Params, tmp_path: Path) -> None:
+    gone = config.changed(tiny_params, [f"models.expert={tmp_path / 'none'}"])
+    with pytest.raises(ModelError):
+        run._arm(ARMS["base"], gone, 1, Store(tmp_path), {})
 
 
 @pytest.mark.nightly
