@@ -8,7 +8,7 @@ a shard, which is answered by itself, so that a restart repeats at most the one 
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -86,12 +86,11 @@ def write(
         pieces = shards.compute(
             respondents.pieces, lambda done: watcher.progress(done, len(asked), "responses")
         )
-        places = sorted(range(len(order)), key=order.__getitem__)
-        responses = pa.concat_tables(pieces).take(places)
+        responses = _in_order(pieces, order)
     _warn_of_equal_draws(config, responses)
     answers = [
-        Answer(text, question.problem, question.problem_set, prompts.begun(question.prompt))
-        for question, text in zip(asked, responses["text"].to_pylist(), strict=True)
+        Answer(each.text, question.problem, question.problem_set, prompts.begun(question.prompt))
+        for question, each in zip(asked, responses, strict=True)
     ]
     grades = grade(answers, lambda done, total: watcher.progress(done, total, "answers graded"))
     shown = {question.problem_set: list(question.demos) for question in asked}
@@ -189,8 +188,18 @@ class _Respondent:
         return _table(self.engine.respond([each.prompt for each in asked], seeds))
 
 
-def _warn_of_equal_draws(config: "Evaluate", responses: pa.Table) -> None:
-    texts = np.array(responses["text"].to_pylist(), dtype=object).reshape(-1, config.n)
+def _in_order(pieces: Iterable[pa.Table], order: list[int]) -> list[Response]:
+    """The responses by question, of pieces that hold question `order[i]` in row i.
+
+    Not as one table: a column of text holds 2 GiB, and `take` makes one array of it.
+    """
+    answered = (Response(**row) for piece in pieces for row in piece.to_pylist())
+    by_question = dict(zip(order, answered, strict=True))
+    return [by_question[place] for place in range(len(order))]
+
+
+def _warn_of_equal_draws(config: "Evaluate", responses: list[Response]) -> None:
+    texts = np.array([each.text for each in responses], dtype=object).reshape(-1, config.n)
     if config.n > 1 and (texts == texts[:, :1]).all():
         log.warning(
             "all %d responses to every problem are equal: the engine seems to ignore the "
@@ -200,7 +209,7 @@ def _warn_of_equal_draws(config: "Evaluate", responses: pa.Table) -> None:
         )
 
 
-def _rows(asked: list[Question], responses: pa.Table, grades: list[Grade]) -> pd.DataFrame:
+def _rows(asked: list[Question], responses: list[Response], grades: list[Grade]) -> pd.DataFrame:
     """The columns of scores.parquet."""
     return pd.DataFrame(
         {
@@ -209,14 +218,14 @@ def _rows(asked: list[Question], responses: pa.Table, grades: list[Grade]) -> pd
             "k": [row.k for row in asked],
             "question": [row.problem.question for row in asked],
             "prompt": [row.prompt for row in asked],
-            "response": responses["text"].to_pylist(),
+            "response": [each.text for each in responses],
             "gold": [row.problem.gold for row in asked],
             "extracted": [each.extracted for each in grades],
             "strict": [each.strict for each in grades],
             "pred": [each.pred for each in grades],
             "qwen": [each.qwen for each in grades],
-            "tokens": responses["tokens"].to_pylist(),
-            "finish_reason": responses["finish_reason"].to_pylist(),
+            "tokens": [each.tokens for each in responses],
+            "finish_reason": [each.finish_reason for each in responses],
         }
     )
 

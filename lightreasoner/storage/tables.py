@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
@@ -23,6 +24,9 @@ Array = npt.NDArray[Any]
 IDS = pa.list_(pa.int32())
 VALUES = pa.list_(pa.float32())
 ROWS_PER_GROUP = 1 << 16
+ROWS_PER_PIECE = 1 << 12
+"""Of a frame that become Arrow's at once: one of its arrays holds 2 GiB of text."""
+
 FORMAT_VERSION = 1
 """Of all tables here; it grows when a column or a key of the metadata changes its meaning."""
 
@@ -101,8 +105,15 @@ def write_table(
     provenance: dict[str, Any] | None = None,
 ) -> None:
     """Write a table with `metadata(provenance)`."""
-    table = frame if isinstance(frame, pa.Table) else pa.Table.from_pandas(frame, schema)
-    write_pieces([table], schema, path, provenance)
+    pieces = [frame] if isinstance(frame, pa.Table) else _pieces(frame, schema)
+    write_pieces(pieces, schema, path, provenance)
+
+
+def _pieces(frame: pd.DataFrame, schema: pa.Schema) -> Iterator[pa.Table]:
+    """Copies of a few rows: a slice has its column's offsets, which may not fit the schema's."""
+    for start in range(0, len(frame), ROWS_PER_PIECE):
+        rows = np.arange(start, min(start + ROWS_PER_PIECE, len(frame)))
+        yield pa.Table.from_pandas(frame.take(rows), schema)
 
 
 def write_pieces(

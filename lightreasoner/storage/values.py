@@ -145,10 +145,13 @@ class Rows:
     def check_keys(self) -> None:
         """No row is there twice."""
         key = next(key for key in KEYS if set(key) <= set(self.table.column_names))
-        coded = {name: self.table[name].combine_chunks() for name in key}
-        for name, column in coded.items():
-            if pa.types.is_string(column.type):  # numbers are hashed faster than texts
-                coded[name] = column.dictionary_encode().indices
+        coded = {}
+        for name in key:
+            column = self.table[name]
+            if pa.types.is_string(column.type):  # numbers are hashed faster, and fit one array
+                column = column.dictionary_encode()
+            whole = column.combine_chunks()
+            coded[name] = whole.indices if pa.types.is_dictionary(whole.type) else whole
         repeated = pa.table(coded).to_pandas().duplicated().to_numpy()
         if repeated.any():
             row = int(repeated.argmax())

@@ -3,9 +3,11 @@ import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import json_lines
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from lightreasoner.config import Compute, Evaluate
@@ -239,6 +241,23 @@ def test_a_restart_repeats_no_finished_batch(
     assert len(again.asked) == 5
     assert not {*dying.asked} & {*again.asked}
     pd.testing.assert_frame_equal(found, whole)
+    assert summary["easy"]["accuracy"] == summary["hard"]["accuracy"] == 1
+
+
+def test_shards_are_put_in_order_without_one_table_of_all(
+    tiny_expert: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a table stands for more text than the 2 GiB that one array holds: it is refused."""
+
+    def overflow(*_: object) -> None:
+        raise pa.ArrowInvalid("offset overflow while concatenating arrays")
+
+    arrow = SimpleNamespace(Table=pa.Table, concat_tables=overflow)
+    monkeypatch.setattr(evaluate, "pa", arrow)
+    config, engine = settings(source, n_problems=None), Told(right)
+    scores, summary = written(tiny_expert, config, tmp_path / "out", engine)
+    assert len(engine.asked) == 8
+    assert list(scores["response"]) == [right(prompt, 0) for prompt in scores["prompt"]]
     assert summary["easy"]["accuracy"] == summary["hard"]["accuracy"] == 1
 
 

@@ -7,12 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from lightreasoner.errors import ArtifactError
-from lightreasoner.storage import tables
+from lightreasoner.storage import tables, values
 
 Limits = pytest.mark.timeout(30)
 NAN, INF = float("nan"), float("inf")
@@ -72,6 +74,48 @@ def test_good_tables_are_read(tmp_path: Path, name: str) -> None:
     assert tables.read_table(path, SCHEMAS[name]).equals(table(name))
     empty = write(tmp_path, name, SCHEMAS[name].empty_table())
     assert len(tables.read_table(empty, SCHEMAS[name])) == 0
+
+
+def test_a_frame_of_more_text_than_an_arrow_array_holds_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """2.3 GiB of zeros, for which the system keeps no memory until one is written to."""
+    monkeypatch.setattr(tables, "ROWS_PER_GROUP", 1 << 12)
+    rows, length = 1 << 16, 37_000
+    offsets = np.arange(rows + 1, dtype=np.int64) * length
+    assert offsets[-1] > 2**31
+    buffers = [pa.py_buffer(each) for each in (offsets, np.zeros(offsets[-1], np.uint8))]
+    text = pa.LargeStringArray.from_buffers(rows, *buffers)
+    columns = dict(zip(tables.SCORES.names, GOOD["scores"][0], strict=True))
+    frame = pd.DataFrame(columns, index=range(rows))
+    frame["response"] = pa.table({"response": text}).to_pandas()["response"]
+    tables.write_table(frame, tables.SCORES, tmp_path / "scores.parquet")
+    written = pq.ParquetFile(tmp_path / "scores.parquet")
+    assert written.metadata.num_rows == rows
+    assert written.read_row_group(15)["response"][-1].as_py() == "\0" * length
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_a_frame_in_pieces_has_the_bytes_of_one_table(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame = pa.concat_tables([table(name)] * 50).to_pandas()
+    whole = pa.Table.from_pandas(frame, SCHEMAS[name])
+    tables.write_table(whole, SCHEMAS[name], tmp_path / "whole.parquet")
+    for size in (1, 7, 1_000):
+        monkeypatch.setattr(tables, "ROWS_PER_PIECE", size)
+        tables.write_table(frame, SCHEMAS[name], tmp_path / "pieces.parquet")
+        assert (tmp_path / "pieces.parquet").read_bytes() == (
+            (tmp_path / "whole.parquet").read_bytes()
+        )
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_rows_in_chunks_that_appear_twice_are_refused(tmp_path: Path, name: str) -> None:
+    chunks = pa.concat_tables([table(name), table(name)])
+    with pytest.raises(ArtifactError, match=r"row 3, .*appears twice"):
+        values.check(tmp_path, chunks)
+    values.check(tmp_path, pa.concat_tables([table(name).slice(0, 1), table(name).slice(1)]))
 
 
 @pytest.mark.parametrize(
