@@ -61,8 +61,10 @@ def test_gains_are_read_per_set_and_in_the_mean() -> None:
 
 def test_shares_are_what_is_saved() -> None:
     costs = {OURS: {"problems": 20}, "sft": {"problems": 100}}
-    assert claims.saved(("problems",), 0.8)(costs) == ("80.0% less (20 of 100)", 1)
+    assert claims.saved(("problems",), 0.8)(costs) == ("80.0% less (20 against 100)", 1)
     assert claims.saved(("problems",), 0.9)(costs)[1] == -1
+    more = {OURS: {"problems": 120}, "sft": {"problems": 100}}
+    assert claims.saved(("problems",), 0.8)(more) == ("20.0% more (120 against 100)", -1)
 
 
 def test_synergy_is_more_than_the_sum() -> None:
@@ -73,7 +75,7 @@ def test_synergy_is_more_than_the_sum() -> None:
 def test_synergy_within_its_interval_is_open() -> None:
     """Three intervals of 2 points to either side make one of at most 6."""
     said = claims.synergy(arms(neither=0.14, no_selection=0.05, no_contrast=0.1))
-    assert said == ("-1.0 -7.0 to +5.0", 0)
+    assert said == ("-1.0 (-7.0 to +5.0)", 0)
 
 
 @pytest.mark.parametrize(("lost", "sign"), [(0.3, 1), (0.35, 1), (0.1, -1), (0.0, -1)])
@@ -82,7 +84,7 @@ def test_an_amateur_ahead_brings_no_gain_if_none_shows(lost: float, sign: int) -
 
 
 def test_an_amateur_ahead_that_costs_accuracy_is_said_to() -> None:
-    assert claims.no_gap(arms(stronger=0.35))[0] == "a loss -5.0 -7.0 to -3.0"
+    assert claims.no_gap(arms(stronger=0.35))[0] == "a loss -5.0 (-7.0 to -3.0)"
     assert claims.no_gap(arms(stronger=0.3))[0].startswith("no gain shows ")
 
 
