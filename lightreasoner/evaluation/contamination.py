@@ -1,12 +1,18 @@
 """Contamination: evaluated questions that share a run of words with what the tuning read.
 
 A run of 8 words is seldom shared by chance, one of 13 hardly ever. Words are runs of letters and
-digits, in lower case: of GSM8K's 1,319 test questions 80 share 8 words with its training questions,
-3 share 13. It is a sign, not a proof: problems of one template share words without one answer.
+digits, in lower case; a Chinese or Japanese character is a word. Of GSM8K's 1,319 test questions 80
+share 8 words with its training questions, 3 share 13. It is a sign, not a proof: problems of one
+template share words without one answer.
+
+A question of fewer words than a run counts if it is the whole of a text: as a part of a longer one
+so few words are met by chance. What all texts of a kind begin or end with does not count: in
+prompts it is the style's words, and perhaps the problems' own, where all begin alike.
 """
 
+import itertools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from lightreasoner.evaluation import gains
@@ -18,22 +24,59 @@ LENGTHS = (8, 13)
 WITHOUT = 8
 """The length by which a gain is counted again, without the questions that share such a run."""
 
-WORD = re.compile(r"\w+")
+ALONE = (
+    r"\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+    r"\U00020000-\U0003ffff"
+)
+"""Chinese characters and Japanese syllables, which no space divides into words."""
+
+WORD = re.compile(rf"[{ALONE}]|[^\W{ALONE}]+")
 Run = tuple[str, ...]
 
 
-def runs(text: str, length: int) -> set[Run]:
-    """All runs of so many words in a text."""
-    words = WORD.findall(text.lower())
-    return {tuple(words[start : start + length]) for start in range(len(words) - length + 1)}
+def words(text: str) -> Run:
+    """The words of a text in their order."""
+    return tuple(WORD.findall(text.lower()))
+
+
+def runs(read: Run, length: int) -> set[Run]:
+    """All runs of so many words."""
+    return {read[start : start + length] for start in range(len(read) - length + 1)}
 
 
 def sharing(questions: Mapping[str, str], texts: Iterable[str], length: int) -> set[str]:
-    """The ids of the questions that share a run of so many words with any of the texts."""
-    seen = {run for text in texts for run in runs(text, length)}
+    """The ids of the questions that share a run of so many words with any of the texts, or that
+    have fewer and are the whole of one.
+    """
+    read = {words(text) for text in texts}
+    before = _common(read)
+    after = _common({each[::-1] for each in read})[::-1]
+    seen = {run for each in read for run in runs(each, length)}
+    seen -= runs(before, length) | runs(after, length)
+    whole = {part for each in read for part in _wholes(each, len(before), len(after), length)}
+    asked = {id_: words(question) for id_, question in questions.items()}
     return {
-        id_ for id_, question in questions.items() if not seen.isdisjoint(runs(question, length))
+        id_
+        for id_, each in asked.items()
+        if (each in whole if len(each) < length else not seen.isdisjoint(runs(each, length)))
     }
+
+
+def _common(read: Collection[Run]) -> Run:
+    """The words that all texts begin with; of a single text nothing says where they would end."""
+    if len(read) < 2:
+        return ()
+    places = itertools.takewhile(lambda at: len(set(at)) == 1, zip(*read, strict=False))
+    return tuple(first for first, *_ in places)
+
+
+def _wholes(read: Run, before: int, after: int, length: int) -> Iterator[Run]:
+    """What is shorter than a run of a text without some or all of its first `before` and its last
+    `after` words: where all problems begin alike, how many of them are theirs is not known."""
+    for start in range(before + 1):
+        ends = max(len(read) - after, start + 1), min(len(read), start + length - 1)
+        for end in range(ends[0], ends[1] + 1):
+            yield read[start:end]
 
 
 def of(base: Scores, tuned: Scores, read: Mapping[str, Iterable[str]]) -> dict[str, Any]:

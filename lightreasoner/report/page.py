@@ -228,7 +228,8 @@ def examples(pairs: pd.DataFrame, gained: bool) -> list[dict[str, Any]]:
 
 
 def _read_by_the_tuning(scored: trajectories.Scored) -> dict[str, list[str]]:
-    """The texts of the training problems' prompts, and of the expert's responses to them."""
+    """The texts of the training problems' prompts, and of the expert's responses to them. The
+    prompt style's words stand in all prompts: contamination leaves them out."""
     return {
         kind: [scored.texts.plain(ids) for ids in scored.trajectories[column].to_pylist()]
         for kind, column in (("problems", "prompt_ids"), ("trajectories", "completion_ids"))
