@@ -20,7 +20,7 @@ from typing import Any
 from lightreasoner.data import user_files
 from lightreasoner.data.user_files import Row
 from lightreasoner.errors import ProblemsError
-from lightreasoner.untrusted import shown
+from lightreasoner.untrusted import exists, shown
 
 SOURCE = "hub"
 PATIENCE = 5.0
@@ -160,13 +160,17 @@ def find(source: str, set_name: str) -> HubSet:
 
 
 def check(source: str, set_name: str, split: str) -> None:
-    """Refuse a name or a split that the source cannot have; nothing is fetched."""
-    _expression(find(source, set_name), split)
+    """Refuse a name or a split that the source cannot have, and a folder in the repository's place;
+    nothing is fetched."""
+    found = find(source, set_name)
+    _expression(found, split)
+    _refuse_namesake(found)
 
 
 def read_split(found: HubSet, split: str) -> list[Row]:
     """The rows of a set's split, in the repository's order. Raises ProblemsError."""
     expression = _expression(found, split)
+    _refuse_namesake(found)
     loaded = [_load(found, name, expression) for name in found.configurations]
     return [row for part in loaded for row in part if found.keep(row)]
 
@@ -208,6 +212,16 @@ def _expression(found: HubSet, split: str) -> str:
             "another set or give a local file"
         )
     return found.splits[split]
+
+
+def _refuse_namesake(found: HubSet) -> None:
+    """`datasets` would read a folder of the repository's name in the current one, at any commit."""
+    path = Path(found.repository)
+    if not path.is_absolute() and exists(path):
+        raise ProblemsError(
+            f"hub data set {found.repository}@{found.revision}: {path} lies in the current folder "
+            "and would be read in its place; rename it, run elsewhere, or give it as the source"
+        )
 
 
 def _load(found: HubSet, configuration: str | None, expression: str) -> list[Row]:

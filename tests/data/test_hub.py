@@ -228,6 +228,23 @@ def test_a_failing_download_is_one_line(cache: None) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("source", ["hub", f"HuggingFaceH4/MATH-500@{OTHER}"])
+def test_a_folder_of_a_repositorys_name_is_not_read_in_its_place(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: None
+) -> None:
+    """Its rows would count as those of the pinned commit."""
+    monkeypatch.chdir(tmp_path)
+    namesake = Path(hub.SETS["math500"].repository)
+    namesake.mkdir(parents=True)
+    row = {"problem": "1+1?", "solution": r"\boxed{2}", "answer": "2"}
+    json_lines.write(namesake / "test.jsonl", [row])
+    message = rf"^hub data set {namesake}@.*: {namesake} lies in the current folder .*; rename it"
+    with pytest.raises(ProblemsError, match=message):
+        sources.draw_problems(source, "math500", "test", None, seed=0)
+    with pytest.raises(ProblemsError, match=message):
+        sources.check(source, ["math500"], "test", None)
+
+
 def test_a_broken_row_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: None
 ) -> None:

@@ -51,6 +51,19 @@ def test_a_hub_out_of_reach_is_one_line(
     assert capfd.readouterr().err == ""
 
 
+def test_a_folder_of_a_pinned_models_name_is_not_taken_for_it(
+    tiny_expert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offline: None
+) -> None:
+    """One named with the commit, too, is a folder, known by its files' digest."""
+    monkeypatch.chdir(tmp_path)
+    name = PRESETS["qwen2.5-math-1.5b"].models.expert
+    shutil.copytree(tiny_expert, name.partition("@")[0])
+    with pytest.raises(ModelError, match="cannot be fetched from the hub"):
+        loading.resolve(name)
+    shutil.copytree(tiny_expert, name)
+    assert loading.resolve(name).digest == artifacts.digest(tiny_expert)
+
+
 def test_pickled_weights_only_are_refused(tiny_expert: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny_expert, tmp_path / "m")
     (tmp_path / "m" / "model.safetensors").unlink()
