@@ -54,7 +54,7 @@ def stage_command(stage: Stage) -> Any:
         digests.keep(home)
         values = config.load(params, set_ or ())
         inputs = external_inputs(values, [name for name in stage.inputs if name in EXTERNAL])
-        inputs |= {name: artifacts.of(path) for name, path in paths.items()}
+        inputs |= {name: artifacts.given(path) for name, path in paths.items()}
         typer.echo(take(Job.of(stage, inputs, values), out, home, overwrite))
 
     options = {

@@ -125,12 +125,13 @@ def resolve(source: str) -> Artifact:
     if source == MICROWORLD:
         return Artifact(path, source)
     if untrusted.exists(path):
-        if untrusted.is_directory(path) and len(artifacts.files_under(path)) > MOST_FILES:
+        kept = artifacts.BOOKKEEPING
+        if untrusted.is_directory(path) and len(artifacts.files_under(path, kept)) > MOST_FILES:
             raise ProblemsError(
                 f"{path}: holds over {MOST_FILES:,} files, all of which would be part of a "
                 "result's key; give a directory that holds problem sets alone"
             )
-        return artifacts.of(path)
+        return artifacts.given(path)
     if path.suffix in FILES:
         raise ProblemsError(f"{path}: no such file; check the path in params.yaml")
     if not artifacts.is_pinned(source):

@@ -40,8 +40,9 @@ def resolve(name: str) -> Artifact:
     """The directory of a model and what identifies it.
 
     `microworld/expert` and `microworld/amateur` are the shipped ones; an existing directory is
-    identified by its files' digest; `owner/name@commit` is fetched from the hub (weights in
-    safetensors, no code) and identified by its name and commit. Raises ModelError.
+    identified by its files' digest, `.cache` and `.git` left out; `owner/name@commit` is fetched
+    from the hub (weights in safetensors, no code) and identified by its name and commit. Raises
+    ModelError.
     """
     if directory := _directory(name):
         return _checked(directory)
@@ -94,7 +95,7 @@ def _checked(path: Path, digest: str | None = None) -> Artifact:
     check_weights(path)
     check_tokenizer(path)
     _ends_in_files(path)
-    return Artifact(path, digest or artifacts.digest(path))
+    return Artifact(path, digest) if digest else artifacts.given(path)
 
 
 def context_length(path: Path) -> int:

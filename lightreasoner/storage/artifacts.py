@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -39,7 +40,7 @@ class Artifact:
     def has_changed(self) -> bool:
         """Whether the content at the path is no longer the digest's; a name is no digest."""
         content = self.digest.partition("+")[0]
-        return bool(_CONTENT_DIGEST.fullmatch(content)) and digest(self.path) != content
+        return bool(_CONTENT_DIGEST.fullmatch(content)) and given(self.path).digest != content
 
 
 Inputs = dict[str, Artifact]
@@ -61,20 +62,24 @@ class Workspace:
 MOST_FILES = 100_000
 """In a directory and those under it."""
 
+BOOKKEEPING = frozenset({".cache", ".git"})
+"""What programs keep at the top of a folder for themselves: when `hf download --local-dir` fetched
+its files, git's versions of them. No stage reads or writes it."""
+
 _PINNED = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*@[0-9a-f]{40}")
 _CONTENT_DIGEST = re.compile(r"[0-9a-f]{32}(\.dir)?")
 
 
-def digest(path: Path, anew: bool = False) -> str:
+def digest(path: Path, anew: bool = False, without: Collection[str] = ()) -> str:
     """DVC's content digest of a file (md5) or a directory (md5 of its sorted listing, `.dir`).
 
     Large files that have not changed since they were last read are not read again, but for `anew`
-    (digests.py). Raises ArtifactError if nothing is there.
+    (digests.py). `without` as for `files_under`. Raises ArtifactError if nothing is there.
     """
     if path.is_dir():
         listing = [
             {"md5": digests.md5(file, anew), "relpath": file.relative_to(path).as_posix()}
-            for file in files_under(path)
+            for file in files_under(path, without)
         ]
         listing.sort(key=lambda entry: entry["relpath"])
         return hashlib.md5(json.dumps(listing, sort_keys=True).encode()).hexdigest() + ".dir"
@@ -93,8 +98,16 @@ def of(path: Path, anew: bool = False) -> Artifact:
     return Artifact(path, digest(path, anew))
 
 
-def files_under(path: Path) -> list[Path]:
-    """All files below a directory, those in linked directories included.
+def given(path: Path) -> Artifact:
+    """The artifact at a path that a user names, without BOOKKEEPING, so that a model or problem set
+    is the same wherever it was fetched. DVC digests no such folder, only what stages write.
+    """
+    return Artifact(path, digest(path, without=BOOKKEEPING))
+
+
+def files_under(path: Path, without: Collection[str] = ()) -> list[Path]:
+    """All files below a directory, those in linked directories included, but for the entries
+    `without` at its top.
 
     Raises ArtifactError for a directory that cannot be read, what is neither file nor directory
     (a named pipe, a link to nowhere), a link that leads back, and more than MOST_FILES.
@@ -107,7 +120,9 @@ def files_under(path: Path) -> list[Path]:
             state = folder.stat()
             with os.scandir(folder) as entries:
                 members = [
-                    (Path(each), each.is_dir(), each.is_file()) for each in islice(entries, left)
+                    (Path(each), each.is_dir(), each.is_file())
+                    for each in islice(entries, left)
+                    if above or each.name not in without
                 ]
         except OSError as error:
             raise ArtifactError(f"{folder}: cannot be read ({error.strerror}); mend it") from error

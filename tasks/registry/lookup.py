@@ -11,7 +11,6 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from lightreasoner.errors import ModelError
 from lightreasoner.inference import loading
-from lightreasoner.storage import artifacts
 from lightreasoner.storage.artifacts import Artifact
 from tasks.registry import flavor, versions
 from tasks.tracking import mlflow_runs, route
@@ -77,7 +76,7 @@ def _checked(name: str, version: ModelVersion, directory: Path) -> Artifact:
     expected = version.tags.get(versions.DIGEST_TAG)
     if expected not in (None, found.digest):
         raise ModelError(
-            f"model {name}: {directory} has digest {artifacts.digest(directory)}, "
+            f"model {name}: {directory} has digest {found.digest}, "
             f"but {expected} was registered; the files were changed, so run and register again"
         )
     return found

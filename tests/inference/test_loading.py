@@ -51,6 +51,16 @@ def test_a_hub_out_of_reach_is_one_line(
     assert capfd.readouterr().err == ""
 
 
+def test_a_model_is_the_same_whenever_it_was_fetched(tiny_expert: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_expert, tmp_path / "m")
+    before = loading.resolve_amateur("self:bits:4", str(tmp_path / "m"))
+    kept = tmp_path / "m" / ".cache" / "huggingface" / "download" / "config.json.metadata"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("1760000000.1\n")
+    assert loading.resolve(str(tmp_path / "m")).digest == artifacts.digest(tiny_expert)
+    assert not before.has_changed()
+
+
 def test_a_folder_of_a_pinned_models_name_is_not_taken_for_it(
     tiny_expert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offline: None
 ) -> None:

@@ -74,6 +74,22 @@ def test_what_lies_behind_a_linked_directory_counts(tmp_path: Path) -> None:
     assert before.has_changed()
 
 
+@pytest.mark.parametrize("kept", [".cache/huggingface/download/a.metadata", ".git/index", ".git"])
+def test_what_programs_keep_beside_given_files_does_not_count(tmp_path: Path, kept: str) -> None:
+    """`hf download --local-dir` writes when it fetched each file; no stage does."""
+    (tmp_path / "a").write_text("weights")
+    before = artifacts.of(tmp_path)
+    assert artifacts.given(tmp_path) == before
+    (tmp_path / kept).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / kept).write_text("1760000000.1")
+    assert artifacts.given(tmp_path) == before
+    assert not before.has_changed()
+    assert artifacts.digest(tmp_path) != before.digest
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / ".git").write_text("not at the top")
+    assert before.has_changed()
+
+
 def test_a_name_never_changes(tmp_path: Path) -> None:
     assert not Artifact(tmp_path / "gone", "microworld").has_changed()
 
