@@ -23,6 +23,8 @@ NONE = "–"
 SHOWN = 0.05
 """The largest p, corrected for the number of sets, at which a change is called one."""
 
+CONTRAST = "the contrast's softmax there (v_C)"
+
 WIDEST = 1000  # characters of a line that a table may take
 HEADING = 30  # characters of a line, at most, for a heading before its cell
 
@@ -94,6 +96,35 @@ def p_value(p: float) -> str:
 def number(value: float | None) -> str:
     """Three digits of a measurement."""
     return NONE if value is None else f"{value:,.3g}"
+
+
+def selection(samples: Mapping[str, Any]) -> str:
+    """In words: which steps became samples, and what their labels are.
+
+    `samples` are those of a report's tables.json, or have their `threshold` (nats; None for every
+    step), `quantile` if it set the threshold, `without_first_steps`, `label` and `alpha`.
+    """
+    first = ", but for first steps" if samples["without_first_steps"] else ""
+    return f"{_kept(samples)}{first}. A sample's label {_label(samples)}."
+
+
+def _kept(samples: Mapping[str, Any]) -> str:
+    if samples["threshold"] is None:
+        return "Every step became a sample"
+    quantile = samples.get("quantile")
+    by = "" if quantile is None else f", quantile {quantile:g} of all steps,"
+    least = number(samples["threshold"])
+    return f"Steps with KL(expert ‖ amateur) above {least} nats{by} became samples"
+
+
+def _label(samples: Mapping[str, Any]) -> str:
+    if samples["label"] == "one_hot":
+        return "is the token that the expert wrote: no contrast"
+    own = "the expert's own distribution there: no contrast"
+    return (
+        f"lies on the tokens that have at least α = {samples['alpha']} of the expert's largest "
+        f"probability; it is {own if samples['label'] == 'expert' else CONTRAST}"
+    )
 
 
 def byte_count(size: float) -> str:

@@ -46,6 +46,8 @@ SELECTED = {
     "selected_share": 0.25,
     "threshold": 0.4,
     "alpha": 0.2,
+    "label": "contrast",
+    "without_first_steps": False,
     "pull": 12.5,
     "several_tokens_share": 0.5,
 }

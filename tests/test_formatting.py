@@ -241,3 +241,20 @@ def test_it_loads_nothing_heavy() -> None:
 )  # fmt: skip
 def test_sizes_read_as_disks_are_sold(size: float, said: str) -> None:
     assert formatting.byte_count(size) == said
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "Steps with KL(expert ‖ amateur) above 0.4 nats became samples. A sample's label"),
+        ({"quantile": 0.9, "threshold": 1.7}, "above 1.7 nats, quantile 0.9 of all steps, became"),
+        ({"threshold": None}, "Every step became a sample. A sample's label lies on"),
+        ({"without_first_steps": True}, "became samples, but for first steps. A sample's"),
+        ({}, "at least α = 0.2 of the expert's largest probability; it is the contrast's softmax"),
+        ({"label": "expert"}, "it is the expert's own distribution there: no contrast."),
+    ],
+)
+def test_a_selection_says_what_applied(changes: dict[str, object], said: str) -> None:
+    samples = {"threshold": 0.4, "alpha": 0.2, "label": "contrast", "without_first_steps": False}
+    assert said in formatting.selection(samples | changes)
+    assert "α" not in formatting.selection(samples | changes | {"label": "one_hot"})

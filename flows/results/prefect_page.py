@@ -33,7 +33,9 @@ from lightreasoner.formatting import (
     accuracy_rows,
     headline,
     markdown_table,
+    percent,
     result_notes,
+    selection,
 )
 from lightreasoner.storage.payload import read_json
 from tasks.stages import StageRun
@@ -160,13 +162,12 @@ def _reading(report: Mapping[str, Any]) -> str:
 
 
 def _selected(run: Finished) -> str:
-    """How many steps became samples, and by which rule."""
+    """How many steps became samples, by which rule, and their labels."""
     found = read_json(run.payload / "tables.json")["samples"]
-    threshold = found["threshold"]
-    rule = "all steps" if threshold is None else f"those with KL > {threshold:.3g} nats"
+    share = percent(found["selected_share"])
     return (
-        f"{found['selected']:,} of {found['steps']:,} steps ({found['selected_share']:.1%}) became "
-        f"samples: {rule}, plausible tokens by alpha = {found['alpha']:g}."
+        f"{found['selected']:,} of {found['steps']:,} steps ({share}) were selected. "
+        f"{selection(found)}"
     )
 
 

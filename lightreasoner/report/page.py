@@ -190,6 +190,7 @@ def sample_statistics(steps: pd.DataFrame, samples_dir: Path) -> dict[str, Any]:
     return {
         "alpha": provenance["alpha"],
         "threshold": provenance["threshold"],
+        "quantile": provenance.get("quantile"),
         "label": provenance["label"],
         "without_first_steps": "skip_first_step" in provenance.get("reference", ()),
         "trajectories": steps["problem_id"].nunique(),
@@ -318,6 +319,7 @@ FILTERS = (
     formatting.gain_that_shows,
     formatting.probability,
     formatting.number,
+    formatting.selection,
     token_html,
     plain_html,
     classes,

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from lightreasoner import formatting
 from lightreasoner.tuning import model_card
 
 FILE = "README.md"
@@ -82,11 +83,14 @@ def _card(
 
 
 def _settings(provenance: Mapping[str, Any]) -> str:
+    """The models, and the rule where steps were selected."""
     score = provenance.get("score", {})
     named = {
         "expert": score.get("expert") or provenance.get("generate", {}).get("expert"),
         "amateur": score.get("amateur"),
-        "alpha": provenance.get("alpha"),
-        "beta, nats": provenance.get("beta"),
     }
-    return "".join(f"- {key}: `{value}`\n" for key, value in named.items() if value is not None)
+    said = "".join(f"- {key}: `{value}`\n" for key, value in named.items() if value is not None)
+    if not {"threshold", "alpha", "label"} <= provenance.keys():
+        return said
+    first = "skip_first_step" in provenance.get("reference", ())
+    return f"{said}\n{formatting.selection({**provenance, 'without_first_steps': first})}\n"

@@ -524,7 +524,7 @@ def test_the_page_in_prefect_shows_what_matters(tmp_path: Path, tiny_expert: Pat
     assert text.startswith(
         "**Accuracy on the set tuned rises from 40.0% to 80.0%: +40.0 points (95% inter"
     )
-    assert "2 of 8 steps (25.0%) became samples: those with KL > 0.4 nats" in text
+    assert "2 of 8 steps (25.0%) were selected. Steps with KL(expert ‖ amateur) above 0.4" in text
     cells = ["tuned", "600", "40.0% (35.0-45.0)", "80.0% (75.0-85.0)", "+40.0 (+36.0 to +44.0)"]
     assert f"| {' | '.join(cells)} | 2.0 × 10⁻⁵⁰ |" in text
     assert "qwen" not in text  # no column is by that verdict

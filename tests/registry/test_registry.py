@@ -594,3 +594,23 @@ def test_parameters_digest_follows_any_parameter() -> None:
 
     assert digest(PARAMS) == digest(stored_pipeline.params())
     assert digest(PARAMS) != digest(stored_pipeline.params(alias="other"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, {"beta": "0.4", "alpha": "0.2"}),
+        ({"quantile": 0.9}, {"quantile": "0.9", "alpha": "0.2"}),
+        ({"label": "expert"}, {"beta": "0.4", "alpha": "0.2", "label": "expert"}),
+        ({"steps": "all", "label": "one_hot"}, {"steps": "all", "label": "one_hot"}),
+        (
+            {"reference": ["skip_first_step"]},
+            {"beta": "0.4", "alpha": "0.2", "reference": "skip_first_step"},
+        ),
+    ],
+)
+def test_a_versions_tags_name_what_selected(changes: dict[str, Any], said: dict[str, str]) -> None:
+    select = config.Select.model_validate(changes)
+    tags = versions.origin({}, stored_pipeline.params().model_copy(update={"select": select}))
+    rule = ("beta", "quantile", "steps", "label", "alpha", "reference")
+    assert {name: tags[name] for name in rule if name in tags} == said

@@ -152,6 +152,7 @@ def test_tables_by_hand(made: Path) -> None:
         {
             "alpha": 0.2,
             "threshold": 0.4,
+            "quantile": None,
             "label": "contrast",
             "without_first_steps": False,
             "trajectories": 2,
