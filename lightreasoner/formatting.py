@@ -163,9 +163,7 @@ def differing_prompts(base: str | None, tuned: str) -> str:
     else nothing. A base without a style of its own has the tuned model's."""
     if base in (None, tuned):
         return ""
-    return (
-        f" The gain over the base holds what their prompts bring, too ({base}, then {tuned})."
-    )
+    return f" The gain over the base holds what their prompts bring, too ({base}, then {tuned})."
 
 
 def accuracy_rows(tables: Mapping[str, Any]) -> list[tuple[str, ...]]:

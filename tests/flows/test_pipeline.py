@@ -614,34 +614,6 @@ def test_a_method_without_samples_says_why_and_spares_the_others(
     assert reason in (home / "compare" / "compare.md").read_text(encoding="utf-8")
 
 
-def test_a_method_whose_model_breaks_says_why_and_spares_the_later_ones(
-    params: Params, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whole solutions have no step that is not taught, and so no drift."""
-    monkeypatch.setenv("LIGHTREASONER_HOME", str(home))
-    drifting = {"stop": "drift", "drift_limit": 1e-6, "validate_every": 1, "learning_rate": 10}
-    finetune = {**drifting, "validation_share": 0.4}
-    broken = changed(params, select={"quantile": 0.5}, finetune=finetune)
-    found = compare.compare(broken, ("lightreasoner", "gold"))["methods"]
-    assert "over finetune.drift_limit 1e-06" in found["lightreasoner"]["missing"]
-    assert found["gold"]["scores"]["small"]["n"] == 6
-
-
-@pytest.mark.parametrize("stage", ["evaluate_base", "generate", "score"])
-def test_a_model_that_breaks_before_anything_is_tuned_ends_a_comparison(
-    stage: str, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def run_stages(stages: Sequence[Stage], *_: object) -> dict[str, StageRun]:
-        if STAGES[stage] in stages:
-            raise ModelError("expert: damaged")
-        return {}
-
-    monkeypatch.setattr(compare, "run_stages", run_stages)
-    monkeypatch.setattr(compare, "_result", lambda *_: Result(tmp_path))
-    with pytest.raises(ModelError, match="damaged"):
-        compare.run_methods(("base", "lightreasoner"), {}, params, tmp_path, "run")
-
-
 @pytest.mark.usefixtures("compared")
 def test_a_comparison_is_one_run_with_a_nested_run_a_stage(home: Path) -> None:
     mlflow_runs.configure(homes.tracking_uri(home), home)
@@ -685,6 +657,34 @@ def test_the_comparisons_table_in_the_terminal(compared: dict[str, Any], tmp_pat
     lines = written.getvalue().splitlines()
     assert [line for line in lines if line.startswith("SFT, ground truth")]
     assert lines[-1] == f"files        {tmp_path}"
+
+
+def test_a_method_whose_model_breaks_says_why_and_spares_the_later_ones(
+    params: Params, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole solutions have no step that is not taught, and so no drift."""
+    monkeypatch.setenv("LIGHTREASONER_HOME", str(home))
+    drifting = {"stop": "drift", "drift_limit": 1e-6, "validate_every": 1, "learning_rate": 10}
+    finetune = {**drifting, "validation_share": 0.4}
+    broken = changed(params, select={"quantile": 0.5}, finetune=finetune)
+    found = compare.compare(broken, ("lightreasoner", "gold"))["methods"]
+    assert "over finetune.drift_limit 1e-06" in found["lightreasoner"]["missing"]
+    assert found["gold"]["scores"]["small"]["n"] == 6
+
+
+@pytest.mark.parametrize("stage", ["evaluate_base", "generate", "score"])
+def test_a_model_that_breaks_before_anything_is_tuned_ends_a_comparison(
+    stage: str, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_stages(stages: Sequence[Stage], *_: object) -> dict[str, StageRun]:
+        if STAGES[stage] in stages:
+            raise ModelError("expert: damaged")
+        return {}
+
+    monkeypatch.setattr(compare, "run_stages", run_stages)
+    monkeypatch.setattr(compare, "_result", lambda *_: Result(tmp_path))
+    with pytest.raises(ModelError, match="damaged"):
+        compare.run_methods(("base", "lightreasoner"), {}, params, tmp_path, "run")
 
 
 COT, CHAT = "cot", "qwen25-math-cot"
