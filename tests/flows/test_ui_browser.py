@@ -293,7 +293,7 @@ def test_a_run_from_the_form_ends_with_a_report(
     show = f"{servers.prefect}/artifacts/artifact/"
     page.goto(f"{show}{artifacts['report']['id']}")
     expect(page.get_by_role("heading", name="Accuracy")).to_be_visible()
-    expect(page.get_by_text("KL > 0.3 nats").first).to_be_visible()
+    expect(page.get_by_text("above 0.3 nats").first).to_be_visible()
     assert page.locator("article img").evaluate("image => image.naturalWidth") > 500
     browsing.shoot(page, "prefect-report")
     page.goto(f"{show}{artifacts['scores']['id']}")
@@ -412,8 +412,8 @@ def test_two_runs_at_once_do_not_disturb_each_other(
         beta = fields["Beta, nats"]
         assert f"beta={beta} " in servers.ask(f"flow_runs/{run}")["name"]
         artifacts = servers.artifacts(run)
-        assert f"KL > {beta} nats" in artifacts["report"]["data"]
-        assert f"KL > {beta} nats" in artifacts["kl-histogram"]["description"]
+        assert f"above {beta} nats" in artifacts["report"]["data"]
+        assert f"above {beta} nats" in artifacts["kl-histogram"]["description"]
         outcomes = registering.stored_outcomes(says(fields, MORE), servers.home)
         assert outcomes["select"].manifest["config"]["beta"] == beta
         assert str(outcomes["select"].artifact.path) in artifacts["report"]["data"]
