@@ -23,8 +23,6 @@ NONE = "–"
 SHOWN = 0.05
 """The largest p, corrected for the number of sets, at which a change is called one."""
 
-CONTRAST = "the contrast's softmax there (v_C)"
-
 WIDEST = 1000  # characters of a line that a table may take
 HEADING = 30  # characters of a line, at most, for a heading before its cell
 
@@ -120,11 +118,13 @@ def _kept(samples: Mapping[str, Any]) -> str:
 def _label(samples: Mapping[str, Any]) -> str:
     if samples["label"] == "one_hot":
         return "is the token that the expert wrote: no contrast"
-    own = "the expert's own distribution there: no contrast"
+    is_contrast = samples["label"] == "contrast"
     return (
         f"lies on the tokens that have at least α = {samples['alpha']} of the expert's largest "
-        f"probability; it is {own if samples['label'] == 'expert' else CONTRAST}"
-    )
+        "probability; it is the "
+        + ("contrast's softmax there (v_C)" if is_contrast
+           else "expert's own distribution there: no contrast")
+    )  # fmt: skip
 
 
 def byte_count(size: float) -> str:

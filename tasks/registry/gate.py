@@ -138,15 +138,14 @@ class _Contest:
             found = self.client.search_model_versions(
                 f"name = '{name}' and tags.`{PROBLEMS}` = '{problems}'"
             )
-            met = [
-                each
+            met = {
+                str(each.version): each.tags
                 for each in found
                 if each.tags.get(AGAINST) == against
                 and (version is None or each.tags.get(OVER_CHAMPION) != NONE)
-            ]
-            places = {str(each.version): int(each.tags.get(TRIED, 1)) for each in met}
-            mine = [each for each in met if str(each.version) == own]
-            if mine and mine[0].tags.get(SCORES) == self.scores():
+            }
+            places = {number: int(tags.get(TRIED, 1)) for number, tags in met.items()}
+            if own in met and met[own].get(SCORES) == self.scores():
                 return places[own] - 1
             return max(places.values(), default=0)
 
