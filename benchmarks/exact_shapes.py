@@ -46,6 +46,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PACKAGES = ("torch", "transformers", "peft")
 NAMES = [*(stage.name for stage in GRAPH), "register"]
+CONSOLE = "from flows.cli.console import main; main()"
 SIZES = {"problems": 4, "tokens": 16, "updates": 2}
 
 
@@ -122,7 +123,7 @@ class Measure:
         self.home = work / dtype
         self.data, self.params = self.home / "data", work / "params.yaml"
         lacks = dtype == "bfloat16" and not has_bfloat16_products()
-        self.module = "benchmarks.bfloat16_products" if lacks else "flows.cli.console"
+        self.program = ["-m", "benchmarks.bfloat16_products"] if lacks else ["-c", CONSOLE]
         self.run("preset", preset, "--overwrite", "--params", str(self.params))
         source = work / "problems"
         changes = (
@@ -170,7 +171,7 @@ class Measure:
 
     def run(self, *arguments: str) -> float:
         """Run a command of the product; its CPU time, seconds."""
-        command = [sys.executable, "-m", self.module, *arguments]
+        command = [sys.executable, *self.program, *arguments]
         environment = os.environ | {"LIGHTREASONER_HOME": str(self.home)}
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run(command, cwd=ROOT, env=environment, stdout=sys.stderr, check=True)
