@@ -65,21 +65,15 @@ NO_PHONING_HOME = {
     "DO_NOT_TRACK": "true",  # MLflow reads `true` only
 }
 
-QUIET = {
+SETTINGS = {
     # Prefect's own lines go to its interface; ours go to the terminal too (flows/cli/pipelines.py).
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     "PREFECT_LOGGING_EXTRA_LOGGERS": "lightreasoner,tasks,flows",
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
     "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-}
-
-SPARE = {
     # MLflow's eight job workers (1.7 GB) judge traces of agents; there are none here.
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-}
-
-TURNS = {
     # flows/servers/watch.py: a run without a heartbeat for 90 s is dead. 30 s is the least.
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
     # tasks/accelerator.py: a server that is started anew still knows who holds what, and who
@@ -87,16 +81,10 @@ TURNS = {
     "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency"
     ".lease_storage.filesystem",
     "PREFECT_SERVER_CONCURRENCY_MAXIMUM_CONCURRENCY_SLOT_WAIT_SECONDS": "2",
-}
-
-TRACKERS = {
     # The terminal stays ours; tasks/tracking/trackers.py sets the mode.
     "WANDB_PROJECT": "lightreasoner",
     "WANDB_SILENT": "true",
     "WANDB_CONSOLE": "off",
-}
-
-BOUNDED = {
     # A run without a server starts one of its own (own_prefect.py); on a new database that took
     # 24 s on two idle cores.
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
@@ -207,8 +195,8 @@ def prepare_environment(home: Path) -> None:
         "TRACKIO_DIR": str(home / "trackio"),
         "WANDB_DIR": str(home),
     }
-    ours = {**CUBLAS, **PATIENT, **NO_PHONING_HOME, **QUIET, **SPARE, **TURNS, **TRACKERS}
-    for name, value in {**own, **threads(), **ours, **BOUNDED}.items():
+    ours = {**CUBLAS, **PATIENT, **NO_PHONING_HOME, **SETTINGS}
+    for name, value in {**own, **threads(), **ours}.items():
         os.environ.setdefault(name, value)
 
 

@@ -1,7 +1,7 @@
 """The sweep: a model for each alpha and beta of a grid, as one table.
 
 The steps are scored once; every point selects, tunes, merges and evaluates on its own. Nothing is
-registered. In MLflow each point is a nested run tagged with its alpha and beta.
+registered. In MLflow each point is a nested run tagged with what selects its steps.
 
     <home>/sweep/sweep.json    the table as a tree, as a comparison's
     <home>/sweep/sweep.md      the table
@@ -29,6 +29,7 @@ from lightreasoner.experiments import comparison
 from lightreasoner.experiments.comparison import Result
 from lightreasoner.experiments.methods import UNTUNABLE
 from lightreasoner.pipeline.graph import STAGES, Inputs, external_inputs
+from tasks.registry.versions import rule
 from tasks.stages import StageRun
 from tasks.tracking import measures, mlflow_runs
 
@@ -69,7 +70,7 @@ def sweep(params: SweepForm) -> dict[str, Any]:
 
 def point_name(params: Params) -> str:
     """What a point is called: in tables, in names of runs and, with a slash, in MLflow."""
-    return f"alpha {params.select.alpha:g} beta {params.select.beta:g}"
+    return " ".join(f"{key} {value}" for key, value in sorted(rule(params.select).items()))
 
 
 def run_points(
@@ -94,7 +95,7 @@ def _run_point(
     sweep_run: str,
     shared: dict[str, StageRun],
 ) -> Result | str:
-    values = {"alpha": f"{params.select.alpha:g}", "beta": f"{params.select.beta:g}"}
+    values = rule(params.select)
     with mlflow_runs.nested_run(sweep_run, name, values) as run:
         try:
             runs = run_stages(CHAIN, inputs, params, home, run, name, shared)
@@ -108,9 +109,9 @@ def _run_point(
 
 
 def as_tree(results: Mapping[str, Result | str], points: Mapping[str, Params]) -> dict[str, Any]:
-    """The grid as a comparison's tree, with each point's alpha and beta in its entry."""
+    """The grid as a comparison's tree, with each point's rule in its entry."""
     first = next(iter(points.values()))
     found = comparison.compare(results, first, {name: name for name in results})
     for name, params in points.items():
-        found["methods"][name] |= {"alpha": params.select.alpha, "beta": params.select.beta}
+        found["methods"][name] |= params.select.model_dump(include=set(rule(params.select)))
     return {**found, "notes": [NOTE]}

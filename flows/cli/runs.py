@@ -13,6 +13,7 @@ from flows import environment
 from flows.results import records
 from flows.servers import local
 from lightreasoner import presets
+from lightreasoner.cli.output import print_json
 from lightreasoner.errors import ArtifactError
 from lightreasoner.evaluation import power
 from lightreasoner.formatting import (
@@ -67,7 +68,7 @@ def list_runs(
 
         found = history.newest_first(limit)
     if as_json:
-        typer.echo(json.dumps([asdict(run) for run in found], indent=1))
+        print_json([asdict(run) for run in found])
         return
     if not found:
         typer.echo(f"no run under {environment.home()} yet; `lightreasoner run` makes one")
@@ -91,7 +92,7 @@ def show(run: RunId, as_json: AsJson = False) -> None:
     made = history.stages(found)
     if as_json:
         tree = {**asdict(found), "stages": [asdict(each) for each in made]}
-        typer.echo(json.dumps(tree, indent=1))
+        print_json(tree)
         return
     kind, state, started, took = _head(found)
     typer.echo(printable_line(f"{found.name}  ({found.id})"))
@@ -132,7 +133,7 @@ def compare(first: RunId, second: RunId, as_json: AsJson = False) -> None:
     except ArtifactError as error:
         tree["without_scores"] = str(error)
     if as_json:
-        typer.echo(json.dumps(tree, indent=1))
+        print_json(tree)
     else:
         _show_comparison(tree, made)
 

@@ -1,7 +1,6 @@
 """`lightreasoner store gc`: what all tools still need stays in the store, the rest goes."""
 
 import contextlib
-import json
 import re
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ from flows.dvc import program
 from flows.results import records
 from flows.servers import local
 from lightreasoner import untrusted
+from lightreasoner.cli.output import print_json
 from lightreasoner.errors import ArtifactError, ConfigError
 from lightreasoner.formatting import byte_count
 from lightreasoner.storage import artifacts, digests, in_use
@@ -56,7 +56,10 @@ def gc(
     else:
         with in_use.alone(home):
             found = _clean(home, keep_runs, before, dry_run)
-    typer.echo(json.dumps(found, indent=1) if json_ else "\n".join(_lines(found)))
+    if json_:
+        print_json(found)
+    else:
+        typer.echo("\n".join(_lines(found)))
 
 
 def _age(text: str) -> int:

@@ -14,45 +14,31 @@ from pydantic import Field
 from lightreasoner import config
 
 FIELDS = {
-    "expert": ("models.expert", "Expert"),
-    "amateur": ("models.amateur", "Amateur"),
-    "beta": ("select.beta", "Beta, nats"),
-    "alpha": ("select.alpha", "Alpha"),
-    "n_problems": ("prepare.n_problems", "Problems to learn from"),
-    "updates": ("finetune.updates", "Updates"),
-    "learning_rate": ("finetune.learning_rate", "Learning rate"),
-    "r": ("finetune.r", "LoRA rank"),
-    "seed": ("finetune.seed", "Seed of fine-tuning"),
-    "problem_sets": ("evaluate.problem_sets", "Problem sets to evaluate on"),
-    "n_evaluated": ("evaluate.n_problems", "Problems per set to evaluate on"),
-    "style": ("evaluate.style", "Prompt style"),
+    "expert": ("models.expert", "Expert", ""),
+    "amateur": ("models.amateur", "Amateur", "amateur"),
+    "beta": ("select.beta", "Beta, nats", "beta"),
+    "alpha": ("select.alpha", "Alpha", "alpha"),
+    "n_problems": ("prepare.n_problems", "Problems to learn from", "n"),
+    "updates": ("finetune.updates", "Updates", "updates"),
+    "learning_rate": ("finetune.learning_rate", "Learning rate", "lr"),
+    "r": ("finetune.r", "LoRA rank", "r"),
+    "seed": ("finetune.seed", "Seed of fine-tuning", "seed"),
+    "problem_sets": ("evaluate.problem_sets", "Problem sets to evaluate on", "sets"),
+    "n_evaluated": ("evaluate.n_problems", "Problems per set to evaluate on", "evaluated"),
+    "style": ("evaluate.style", "Prompt style", "style"),
 }
-"""The parameter that a field stands for, and the field's title."""
+"""The parameter that a field stands for, the field's title, and what the names of runs call it."""
 NUMBER = r" *(?:null|~|0x[0-9a-fA-F]+|0o[0-7]+|[-+]?[0-9._]{1,40}(?:[eE][-+]?[0-9]{1,3})?) *"
 """As YAML writes one, or nothing; what it matches may still be none."""
 
-SHORT = {
-    "models.amateur": "amateur",
-    "select.beta": "beta",
-    "select.alpha": "alpha",
-    "prepare.n_problems": "n",
-    "finetune.updates": "updates",
-    "finetune.learning_rate": "lr",
-    "finetune.r": "r",
-    "finetune.seed": "seed",
-    "evaluate.problem_sets": "sets",
-    "evaluate.n_problems": "evaluated",
-    "evaluate.style": "style",
-}
-"""What a run's name calls a parameter that is changed often."""
-
 BOUNDS = (Ge, Gt, Le, Lt, MinLen, MaxLen)
-PARAMETERS = {name: parameter for name, (parameter, _) in FIELDS.items()}
+PARAMETERS = {name: parameter for name, (parameter, _, _) in FIELDS.items()}
+SHORT = {parameter: short for parameter, _, short in FIELDS.values() if short}
 
 
 def field(name: str) -> Any:
     """The field of this name, empty by default."""
-    parameter, title = FIELDS[name]
+    parameter, title, _ = FIELDS[name]
     return Field(
         None,
         title=title,

@@ -1,6 +1,5 @@
 """`lightreasoner plan`: what a run with these parameters will take, before it runs."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +7,7 @@ import typer
 
 from lightreasoner import config
 from lightreasoner.cli.options import Home, Overrides, ParamsFile
+from lightreasoner.cli.output import print_json
 from lightreasoner.errors import ConfigError
 from lightreasoner.formatting import print_table, rich_table
 from lightreasoner.storage import digests, outputs
@@ -44,7 +44,7 @@ def plan(
 
     found = forecast.plan(values, folder, rates.read(rate) if rate else None, measure)
     if as_json:
-        typer.echo(json.dumps(found.tree(), indent=1))
+        print_json(found.tree())
     else:
         from rich.console import Console
 

@@ -3,7 +3,6 @@
 flows/cli/store.py adds `gc`, which asks MLflow what is needed.
 """
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any
@@ -11,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from lightreasoner.cli.options import Home
+from lightreasoner.cli.output import print_json
 from lightreasoner.errors import ConfigError
 from lightreasoner.formatting import NONE, byte_count, print_table, rich_table
 from lightreasoner.pipeline.graph import STAGES
@@ -52,7 +52,7 @@ def ls(stages: Stages = None, json_: Json = False, home: Home = HOME) -> None:
     entries = contents.results(home) + ([] if chosen else contents.work(home))
     found = [each.as_tree() for each in entries if not chosen or each.stage in chosen]
     if json_:
-        _print_json(found)
+        print_json(found)
         return
     headings = ("stage", "key", "size", "last used", "seconds")
     print_table(rich_table(headings, [_row(each) for each in found]))
@@ -75,7 +75,7 @@ def du(json_: Json = False, home: Home = HOME) -> None:
 
     parts = contents.disk_use(home)
     if json_:
-        _print_json({**parts, "total": sum(parts.values())})
+        print_json({**parts, "total": sum(parts.values())})
         return
     for name, size in [*parts.items(), ("total", sum(parts.values()))]:
         typer.echo(f"{byte_count(size):>10}  {printable_line(name)}")
@@ -102,7 +102,7 @@ def show(
         if not file.is_dir()
     }
     if json_:
-        _print_json({**entry.as_tree(), "manifest": entry.manifest, "files": files})
+        print_json({**entry.as_tree(), "manifest": entry.manifest, "files": files})
         return
     state = "" if entry.digest else "  damaged: its stage makes it again"
     lines = [f"{entry.stage}  {entry.key}{state}", f"  {entry.path}"]
@@ -121,10 +121,6 @@ def show(
 
 def _day(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
-
-
-def _print_json(tree: Any) -> None:
-    typer.echo(json.dumps(tree, indent=1))
 
 
 def push(remote: Place, stages: Stages = None, home: Home = HOME) -> None:

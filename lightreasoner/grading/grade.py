@@ -1,13 +1,7 @@
 """Two verdicts on every response: the Qwen2.5-Math toolkit's, and what is right.
 
 `qwen` is the toolkit's (qwen_math/), so that accuracies compare with published ones; `strict` is
-mathematics (strict/). Each is one of four outcomes:
-
-    correct    the answer is the gold answer
-    wrong      it is another one
-    unparsed   the response gives no answer
-    timeout    the limit of time or memory was reached, or grading failed (which is logged);
-               counts as not correct
+mathematics (strict/). Each is one of four outcomes (types.py).
 
 Responses are written by models, and algebra on them can take forever or all of the memory. So they
 are graded in processes of their own (worker.py), which are killed at the limit.

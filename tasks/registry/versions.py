@@ -298,18 +298,18 @@ def _link(
         )
 
 
-def _rule(select: Select) -> dict[str, str]:
+def rule(select: Select) -> dict[str, str]:
     """What selected the steps and made their labels; what had no say is left out."""
     if select.steps == "all":
-        rule = {"steps": "all"}
+        kept = {"steps": "all"}
     elif select.quantile is not None:
-        rule = {"quantile": f"{select.quantile:g}"}
+        kept = {"quantile": f"{select.quantile:g}"}
     else:
-        rule = {"beta": f"{select.beta:g}"}
+        kept = {"beta": f"{select.beta:g}"}
     label = {} if select.label == "contrast" else {"label": select.label}
     alpha = {} if select.label == "one_hot" else {"alpha": f"{select.alpha:g}"}
     reference = {"reference": ", ".join(select.reference)} if select.reference else {}
-    return rule | label | alpha | reference
+    return kept | label | alpha | reference
 
 
 def origin(outcomes: Mapping[str, Outcome], params: Params) -> dict[str, str]:
@@ -319,7 +319,7 @@ def origin(outcomes: Mapping[str, Outcome], params: Params) -> dict[str, str]:
     `outcomes` by stage. The parameters' digest is sha256 of their JSON with sorted keys.
     """
     tags = {
-        **_rule(params.select),
+        **rule(params.select),
         "expert": params.models.expert,
         "amateur": params.models.amateur,
     }

@@ -26,7 +26,7 @@ EXPERIMENT_TAGS = {
     "mlflow.experimentKind": "custom_model_development",
     MLFLOW_RUN_NOTE: "One run per pipeline, a nested run per stage. `tags.kind = 'pipeline'` finds "
     "the former; their metrics are the report's headline.",
-    # A view of the list as MLflow's button "Share" would keep it; scores_page leads there.
+    # A view of the list as MLflow's button "Share" would keep it, for mlflow_runs.list_address.
     f"mlflow.sharedViewState.{SCORES}": json.dumps(
         {"searchFilter": "tags.kind = 'pipeline'", "selectedColumns": COLUMNS}
     ),

@@ -82,12 +82,7 @@ def test_prefect_yaml_has_the_same_deployments_and_no_place() -> None:
     tree = yaml.safe_load(text)
     made = {each["tags"][1]: each for each in tree["deployments"]}
     assert list(made) == list(deployments.FLOWS)
-    known = {
-        **environment.NO_PHONING_HOME,
-        **environment.QUIET,
-        **environment.TURNS,
-        **environment.BOUNDED,
-    }
+    known = {**environment.NO_PHONING_HOME, **environment.SETTINGS}
     for tag, each in made.items():
         flow, _ = deployments.FLOWS[tag]
         module, _, name = each["entrypoint"].rpartition(".")

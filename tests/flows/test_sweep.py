@@ -94,6 +94,21 @@ def test_a_sweep_is_a_run_with_a_tagged_run_a_point(swept: dict[str, Any], home:
     assert nested["alpha 0.2 beta 1000"].info.status == "FINISHED"
 
 
+@pytest.mark.parametrize(
+    ("select", "name"),
+    [
+        ({"quantile": 0.8}, "alpha 0.1 quantile 0.8"),
+        ({"steps": "all"}, "alpha 0.1 steps all"),
+        ({"beta": 0.25}, "alpha 0.1 beta 0.25"),
+    ],
+)
+def test_a_point_is_named_by_what_selects_its_steps(
+    tiny_params: Params, select: dict[str, Any], name: str
+) -> None:
+    params = changed(tiny_params, select={"alpha": 0.1, **select})
+    assert sweep.point_name(params) == name
+
+
 @pytest.mark.usefixtures("swept")
 def test_a_sweep_fails_if_no_point_can_be_tuned(tiny_params: Params) -> None:
     with pytest.raises(SelectionError, match=r"no method could be tuned: alpha 0\.2 beta 900: "):
