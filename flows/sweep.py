@@ -29,7 +29,6 @@ from lightreasoner.experiments import comparison
 from lightreasoner.experiments.comparison import Result
 from lightreasoner.experiments.methods import UNTUNABLE
 from lightreasoner.pipeline.graph import STAGES, Inputs, external_inputs
-from tasks.registry.versions import rule
 from tasks.stages import StageRun
 from tasks.tracking import measures, mlflow_runs
 
@@ -70,7 +69,7 @@ def sweep(params: SweepForm) -> dict[str, Any]:
 
 def point_name(params: Params) -> str:
     """What a point is called: in tables, in names of runs and, with a slash, in MLflow."""
-    return " ".join(f"{key} {value}" for key, value in sorted(rule(params.select).items()))
+    return " ".join(f"{key} {value}" for key, value in sorted(params.select.rule.items()))
 
 
 def run_points(
@@ -95,7 +94,7 @@ def _run_point(
     sweep_run: str,
     shared: dict[str, StageRun],
 ) -> Result | str:
-    values = rule(params.select)
+    values = params.select.rule
     with mlflow_runs.nested_run(sweep_run, name, values) as run:
         try:
             runs = run_stages(CHAIN, inputs, params, home, run, name, shared)
@@ -113,5 +112,6 @@ def as_tree(results: Mapping[str, Result | str], points: Mapping[str, Params]) -
     first = next(iter(points.values()))
     found = comparison.compare(results, first, {name: name for name in results})
     for name, params in points.items():
-        found["methods"][name] |= params.select.model_dump(include=set(rule(params.select)))
+        select = params.select
+        found["methods"][name] |= select.model_dump(mode="json", include=set(select.rule))
     return {**found, "notes": [NOTE]}

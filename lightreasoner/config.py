@@ -284,6 +284,20 @@ class Select(Section):
         description="Bugs in the authors' code to reproduce (docs/deviations.md).",
     )
 
+    @property
+    def rule(self) -> dict[str, str]:
+        """What selects the steps and makes their labels; what has no say is left out."""
+        if self.steps == "all":
+            kept = {"steps": "all"}
+        elif self.quantile is not None:
+            kept = {"quantile": f"{self.quantile:g}"}
+        else:
+            kept = {"beta": f"{self.beta:g}"}
+        label = {} if self.label == "contrast" else {"label": self.label}
+        alpha = {} if self.label == "one_hot" else {"alpha": f"{self.alpha:g}"}
+        reference = {"reference": " ".join(self.reference)} if self.reference else {}
+        return kept | label | alpha | reference
+
 
 class Finetune(Section):
     """LoRA fine-tuning of the expert on KL(v_C || pi_E) (eq. 37)."""

@@ -26,7 +26,7 @@ from pydantic import (
 
 from flows.forms.fields import PARAMETERS, SHORT, field, limits, overrides_pattern, plain
 from lightreasoner import config, presets
-from lightreasoner.config import Params, PromptStyle, Select
+from lightreasoner.config import Params, PromptStyle
 from lightreasoner.errors import ConfigError
 from lightreasoner.evaluation.gains import Asked, reported
 from lightreasoner.presets import PRESETS
@@ -39,7 +39,10 @@ NAMED, LONGEST_SAID = 60, 30
 SAID = 5
 """Faults of which a form tells."""
 
-RULE = ("select.alpha", "select.beta")  # what a sweep's grid says
+SWEPT = ("beta", "alpha")
+IN_GRID = tuple(f"select.{name}=" for name in SWEPT)
+"""What a sweep's grid says, and how its settings begin."""
+
 More = Annotated[
     tuple[
         Annotated[
@@ -267,28 +270,29 @@ class SweepForm(Tuning, Grid):
         The grid is the default one, as far as these parameters allow it.
         """
         said = field_values(params, cls.model_fields)
-        more = [each for each in said.pop("more", []) if each.partition("=")[0] not in RULE]
+        more = [each for each in said.pop("more", []) if not each.startswith(IN_GRID)]
         said |= {"more": more} if more else {}
         alphas: tuple[float, ...] = cls.model_fields["alphas"].default
         if min(alphas) < params.score.alpha_min:
             fitting = [alpha for alpha in alphas if alpha >= params.score.alpha_min]
             said["alphas"] = fitting or [params.select.alpha]
-        if not _beta_counts(params.select):
-            said["betas"] = [params.select.beta]
-        return said
+        idle = set(SWEPT) - params.select.rule.keys()
+        return said | {f"{name}s": [getattr(params.select, name)] for name in idle}
 
     def check(self) -> None:
-        """Raise ConfigError where a point does not fit the rest, or beta changes nothing."""
-        rule = self.points()[0].select
-        betas = dict.fromkeys(self.betas)
-        if len(betas) > 1 and not _beta_counts(rule):
-            said = "steps all" if rule.steps == "all" else f"quantile {rule.quantile}"
-            raise ConfigError(
-                [
-                    f"betas {', '.join(f'{beta:g}' for beta in betas)}: under select.{said} beta "
-                    "selects nothing; give one beta, or remove that setting"
-                ]
-            )
+        """Raise ConfigError where a point does not fit the rest, or a grid changes nothing."""
+        select = self.points()[0].select
+        for name, grid in zip(SWEPT, (self.betas, self.alphas), strict=True):
+            if len(set(grid)) > 1 and name not in select.rule:
+                values = ", ".join(f"{value:g}" for value in dict.fromkeys(grid))
+                rest = [(key, value) for key, value in select.rule.items() if key not in SWEPT]
+                rule = ", ".join(f"{key} {value}" for key, value in rest)
+                raise ConfigError(
+                    [
+                        f"{name}s {values}: under select.{rule} {name} changes nothing; give one "
+                        f"{name}, or remove that setting"
+                    ]
+                )
 
     def points(self) -> list[Params]:
         """The parameters of each point, alpha by alpha. Raises ConfigError."""
@@ -310,18 +314,13 @@ class SweepForm(Tuning, Grid):
     def differing(self, params: Params) -> list[str]:
         """What differs beside the grid."""
         found = super().differing(params)
-        return [each for each in found if each.partition("=")[0] not in RULE]
+        return [each for each in found if not each.startswith(IN_GRID)]
 
 
 def _said(faults: list[str]) -> str:
     """The first faults, on one line."""
     more = [f"{len(faults) - SAID} more faults"] if len(faults) > SAID else []
     return "; ".join([*faults[:SAID], *more])
-
-
-def _beta_counts(rule: Select) -> bool:
-    """Whether it is beta that selects the steps."""
-    return rule.steps != "all" and rule.quantile is None
 
 
 class EvaluationForm(Settings):

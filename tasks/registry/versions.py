@@ -25,7 +25,7 @@ from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 from sqlalchemy.exc import SQLAlchemyError
 
-from lightreasoner.config import Params, Select
+from lightreasoner.config import Params
 from lightreasoner.errors import ArtifactError, LightReasonerError
 from lightreasoner.inference import loading
 from lightreasoner.pipeline.graph import STAGES
@@ -298,20 +298,6 @@ def _link(
         )
 
 
-def rule(select: Select) -> dict[str, str]:
-    """What selected the steps and made their labels; what had no say is left out."""
-    if select.steps == "all":
-        kept = {"steps": "all"}
-    elif select.quantile is not None:
-        kept = {"quantile": f"{select.quantile:g}"}
-    else:
-        kept = {"beta": f"{select.beta:g}"}
-    label = {} if select.label == "contrast" else {"label": select.label}
-    alpha = {} if select.label == "one_hot" else {"alpha": f"{select.alpha:g}"}
-    reference = {"reference": ", ".join(select.reference)} if select.reference else {}
-    return kept | label | alpha | reference
-
-
 def origin(outcomes: Mapping[str, Outcome], params: Params) -> dict[str, str]:
     """What the model was made from: digests, code, fingerprints, commits, parity, parameters.
 
@@ -319,7 +305,7 @@ def origin(outcomes: Mapping[str, Outcome], params: Params) -> dict[str, str]:
     `outcomes` by stage. The parameters' digest is sha256 of their JSON with sorted keys.
     """
     tags = {
-        **rule(params.select),
+        **params.select.rule,
         "expert": params.models.expert,
         "amateur": params.models.amateur,
     }

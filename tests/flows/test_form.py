@@ -183,13 +183,24 @@ def test_the_grid_alone_says_alpha() -> None:
         SweepForm(more=("select.alpha=0.3",))
 
 
-@pytest.mark.parametrize("rule", ["select.quantile=0.8", "select.steps=all"])
-def test_betas_that_would_select_nothing_are_refused(rule: str) -> None:
-    params = config.changed(PRESETS["microworld"], [rule])
-    assert SweepForm.of(params).betas == (params.select.beta,)
-    with pytest.raises(ConfigError, match=r"betas 0\.2, 0\.8: under select\.(quantile|steps)"):
-        SweepForm.over(params, betas=(0.2, 0.8), alphas=(0.2,))
-    assert len(SweepForm.over(params, betas=(0.2,), alphas=(0.1, 0.2)).points()) == 2
+@pytest.mark.parametrize(
+    ("rule", "name", "other"),
+    [
+        ("quantile=0.8", "beta", "alpha"),
+        ("steps=all", "beta", "alpha"),
+        ("label=one_hot", "alpha", "beta"),
+    ],
+)
+def test_a_grid_that_would_change_nothing_is_refused(rule: str, name: str, other: str) -> None:
+    params = config.changed(PRESETS["microworld"], [f"select.{rule}"])
+    of = SweepForm.of(params)
+    own = (getattr(params.select, name),)
+    assert getattr(of, f"{name}s") == own
+    assert len(getattr(of, f"{other}s")) > 1
+    said = f"{name}s 0.2, 0.8: under select.{rule.replace('=', ' ')} {name} changes nothing; give"
+    with pytest.raises(ConfigError, match=said):
+        SweepForm.over(params, **{f"{name}s": (0.2, 0.8), f"{other}s": (0.2,)})
+    assert len(SweepForm.over(params, **{f"{name}s": own, f"{other}s": (0.2, 0.3)}).points()) == 2
 
 
 def test_controls_cross_what_is_asked_with_the_parameters_own() -> None:

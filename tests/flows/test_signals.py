@@ -109,7 +109,6 @@ def test_no_process_is_left_and_the_next_run_goes_on(workspace: Path) -> None:
         until(workspace, process, lambda: checkpoints(workspace, began))  # noqa: B023
         assert min(checkpoints(workspace, began)) > before
         assert any("own_prefect" in line for line in ours(workspace))
-        clock = time.monotonic()
         send(process.pid, number)
         assert process.wait(60) == status
         said = (workspace / "run.log").read_text(encoding="utf-8")
@@ -121,7 +120,6 @@ def test_no_process_is_left_and_the_next_run_goes_on(workspace: Path) -> None:
         states = "SELECT state_type FROM flow_run ORDER BY created"
         if state:
             assert newest(workspace, "prefect/prefect.db", states) == state
-        assert time.monotonic() - clock < 30
         assert ours(workspace) == []
 
 

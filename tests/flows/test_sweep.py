@@ -100,6 +100,7 @@ def test_a_sweep_is_a_run_with_a_tagged_run_a_point(swept: dict[str, Any], home:
         ({"quantile": 0.8}, "alpha 0.1 quantile 0.8"),
         ({"steps": "all"}, "alpha 0.1 steps all"),
         ({"beta": 0.25}, "alpha 0.1 beta 0.25"),
+        ({"label": "one_hot"}, "beta 0 label one_hot"),
     ],
 )
 def test_a_point_is_named_by_what_selects_its_steps(
@@ -107,6 +108,26 @@ def test_a_point_is_named_by_what_selects_its_steps(
 ) -> None:
     params = changed(tiny_params, select={"alpha": 0.1, **select})
     assert sweep.point_name(params) == name
+
+
+@pytest.mark.usefixtures("swept")
+def test_a_sweep_under_a_quantile(tiny_params: Params, home: Path) -> None:
+    params = changed(tiny_params, select={"quantile": 0.5})
+    found = sweep.sweep(SweepForm.over(params, betas=(0.0,), alphas=(0.1, 0.2)))
+    points = list(found["methods"].values())[1:]
+    assert [point["title"] for point in points] == [
+        "alpha 0.1 quantile 0.5",
+        "alpha 0.2 quantile 0.5",
+    ]
+    assert [(point["alpha"], point["quantile"]) for point in points] == [(0.1, 0.5), (0.2, 0.5)]
+    assert all("beta" not in point and point["scores"]["small"]["n"] == 6 for point in points)
+    mlflow_runs.configure(homes.tracking_uri(home), home)
+    client, experiment = MlflowClient(), [mlflow_runs.experiment_id()]
+    for point in points:
+        (run,) = client.search_runs(experiment, f"run_name = '{point['title']}'")
+        assert run.data.tags["quantile"] == "0.5"
+        assert "beta" not in run.data.tags
+    assert json.loads((home / "sweep" / "sweep.json").read_text(encoding="utf-8")) == found
 
 
 @pytest.mark.usefixtures("swept")
@@ -243,22 +264,14 @@ def test_a_model_that_is_nowhere_is_said(model: str, said: str, home: Path) -> N
         lookup.resolve(model, home)
 
 
-def test_a_turn_is_one_at_a_time_and_cheap(tmp_path: Path) -> None:
+def test_a_turn_is_one_at_a_time(tmp_path: Path) -> None:
     @flow
-    def turns() -> list[float]:
-        taken = []
-        for _ in range(3):
-            clock = time.perf_counter()
-            with accelerator.turn("finetune", tmp_path), get_client(sync_client=True) as client:
-                assert accelerator.ensure_limit(client) == (1, 1)
-                taken.append(time.perf_counter() - clock)
-        with accelerator.turn("select", tmp_path), get_client(sync_client=True) as client:
-            assert accelerator.ensure_limit(client) == (1, 0)
-        return taken
+    def turns() -> None:
+        for stage, held in ("finetune", 1), ("finetune", 1), ("select", 0):
+            with accelerator.turn(stage, tmp_path), get_client(sync_client=True) as client:
+                assert accelerator.ensure_limit(client) == (1, held)
 
-    taken = turns()
-    print(f"a turn costs {min(taken):.3f} s")
-    assert min(taken) < 0.5
+    turns()
 
 
 def hold(home: Path, held: Path) -> None:
@@ -279,5 +292,5 @@ def test_without_a_server_a_turn_ends_with_its_holder(tmp_path: Path) -> None:
     signal.setitimer(signal.ITIMER_REAL, 0.5)
     clock = time.monotonic()
     with temporary_settings({PREFECT_API_URL: None}), accelerator.turn("finetune", tmp_path):
-        assert 0.4 < time.monotonic() - clock < 10
-    holder.join()
+        assert time.monotonic() - clock > 0.4
+        assert holder.exitcode == -signal.SIGKILL

@@ -351,7 +351,7 @@ def test_without_the_hub_missing_demos_are_told_at_once(
     began = time.monotonic()
     with pytest.raises(ProblemsError, match=r"put its 5 demos there") as error:
         check(source, "mmlu_stem")
-    assert time.monotonic() - began < 5, error
+    assert time.monotonic() - began < 20, error
     from huggingface_hub import constants
 
     assert not constants.HF_HUB_OFFLINE

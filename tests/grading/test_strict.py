@@ -5,7 +5,6 @@ $LIGHTREASONER_SHARED, or of `shared/` beside the checkout; the tests on them sk
 """
 
 import json
-import time
 from fractions import Fraction
 from functools import cache
 from typing import Any
@@ -458,26 +457,25 @@ HOSTILE = [
 ]  # fmt: skip
 
 
+@pytest.mark.timeout(30)
 @pytest.mark.parametrize("answer", HOSTILE, ids=range(len(HOSTILE)))
 @pytest.mark.parametrize("gold", ["12", "x^2+1", "1.5", "(1,2)"])
-def test_absurd_answers_are_wrong_at_once(gold: str, answer: str) -> None:
-    start = time.perf_counter()
+def test_absurd_answers_are_wrong_without_a_hang(gold: str, answer: str) -> None:
     assert not is_correct(answer, problem(gold), "minerva_math")
-    assert time.perf_counter() - start < 5
 
 
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize(
     "unit",
     [r"\boxed{", "The answer is ", "\n", "#### ", "So we get ", "{", r"\boxed 1, ", "\nQuestion:",
      "A ", "Thus A. ", "**", "answer is\n\n", r"\boxed{1} and ", "So, ",
      r"The answer is \boxed{1}. ", "\nQ: ", "\n## Answer"],
 )  # fmt: skip
-def test_extraction_is_quick_on_long_responses(unit: str) -> None:
+def test_extraction_ends_on_long_responses(unit: str) -> None:
+    """A pattern that tries again from each character would take hours."""
     response = unit * (200_000 // len(unit))
-    start = time.perf_counter()
     for benchmark in "math", "mmlu_stem":
         extract(response, problem("1"), benchmark)
-    assert time.perf_counter() - start < 10
 
 
 INTEGERS = st.integers(-(10**12), 10**12)

@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -303,11 +302,9 @@ def test_a_pipe_there_is_not_waited_for(place: Remote, tmp_path: Path) -> None:
     file = Path(place.root, "files", sums["key.txt"])
     file.unlink()
     os.mkfifo(file)
-    started = time.monotonic()
     ((line, is_there),) = pull(place, tmp_path / "home", "select")
     assert not is_there
     assert "is no file; remove it there" in line
-    assert time.monotonic() - started < 10
 
 
 def test_more_than_the_disk_holds_is_refused_before_it_comes(
