@@ -293,4 +293,5 @@ def test_without_a_server_a_turn_ends_with_its_holder(tmp_path: Path) -> None:
     clock = time.monotonic()
     with temporary_settings({PREFECT_API_URL: None}), accelerator.turn("finetune", tmp_path):
         assert time.monotonic() - clock > 0.4
-        assert holder.exitcode == -signal.SIGKILL
+        holder.join()
+    assert holder.exitcode == -signal.SIGKILL
