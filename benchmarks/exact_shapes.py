@@ -61,6 +61,11 @@ def main() -> None:
     parser.add_argument(
         "--layers", type=int, help="of the expert, where memory is too small for all"
     )
+    parser.add_argument(
+        "--wide",
+        action="store_true",
+        help="files in float32, which are mapped, not copied to memory",
+    )
     parser.add_argument("--work", type=Path, help="a folder with room, to go on in")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
@@ -70,7 +75,7 @@ def main() -> None:
         known = json.loads(out.read_text()) if given.work and out.exists() else {}
         found = known | conditions()
         if "models" not in found:
-            found["models"] = in_a_process(made, work, given.preset, given.tiny, given.layers)
+            found["models"] = in_a_process(made, work, given)
         for dtype in given.dtype:
             measure = Measure(work, given.preset, dtype)
             figures = found.setdefault(dtype, {})
@@ -88,15 +93,17 @@ def in_a_process(function: Callable[..., Any], *arguments: Any) -> Any:
         return pool.submit(function, *arguments).result()
 
 
-def made(work: Path, preset: str, is_tiny: bool, layers: int | None) -> dict[str, Any]:
+def made(work: Path, given: argparse.Namespace) -> dict[str, Any]:
     """Write both models and the problems; what they are."""
     tokenizer = paper_models.ordinary().to_str()
     found = dict[str, Any]()
-    for seed, (role, name) in enumerate((("expert", preset), ("amateur", "amateur"))):
-        shape = paper_models.tiny(32) if is_tiny else paper_models.LAYOUTS[name].shape
-        if layers and role == "expert":
-            shape = replace(shape, layers=layers)
+    for seed, (role, name) in enumerate((("expert", given.preset), ("amateur", "amateur"))):
+        shape = paper_models.tiny(32) if given.tiny else paper_models.LAYOUTS[name].shape
+        if given.layers and role == "expert":
+            shape = replace(shape, layers=given.layers)
         path = paper_models.write(work / role, name, tokenizer, seed, shape)
+        if given.wide:
+            paper_models.widen(path)
         found[role] = {
             "layout": name,
             "shape": vars(shape),

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import AutoModelForCausalLM, Qwen2Config
 
@@ -181,9 +182,22 @@ def write(
         head.normal_(std=4 / own.hidden**0.5)  # logits so far apart that few tokens are plausible
         head[ORDINARY + len(layout.added) :] = 0  # rows without a token, which no model writes
     model.generation_config.eos_token_id = list(layout.ends)
-    model.save_pretrained(path)
+    model.save_pretrained(path, max_shard_size="4GB")
     _write_tokenizer(path, layout, tokenizer_json)
     return path
+
+
+def widen(path: Path) -> None:
+    """Write a model's weights anew in float32, the same numbers: a stage that computes in float32
+    maps these files, and needs little memory of its own.
+    """
+    for file in path.glob("*.safetensors"):
+        weights = {name: weight.float() for name, weight in load_file(file).items()}
+        save_file(weights, file.with_suffix(".wide"), {"format": "pt"})
+        file.with_suffix(".wide").replace(file)
+    config = Qwen2Config.from_pretrained(path)
+    config.dtype = torch.float32
+    config.save_pretrained(path)
 
 
 def _write_tokenizer(path: Path, layout: Layout, tokenizer_json: str) -> None:

@@ -1,7 +1,12 @@
 """The paper's shapes: what is counted from them is what their makers say."""
 
+import json
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from benchmarks import paper_models
@@ -22,3 +27,19 @@ def test_a_shape_has_as_many_parameters_as_the_model(name: str, parameters: int)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(paper_models.settings(layout, layout.shape))
     assert model.num_parameters() == parameters
+
+
+def test_a_widened_model_is_the_same_in_float32(tmp_path: Path) -> None:
+    shape = replace(paper_models.tiny(32), hidden=paper_models.LAYOUTS["amateur"].shape.hidden)
+    tokenizer = paper_models.ordinary().to_str()
+    path = paper_models.write(tmp_path, "amateur", tokenizer, 0, shape)
+    (file,) = path.glob("*.safetensors")
+    narrow = load_file(file)
+    assert {weight.dtype for weight in narrow.values()} == {torch.bfloat16}
+    narrow = {name: weight.clone() for name, weight in narrow.items()}
+    paper_models.widen(path)
+    wide = load_file(file)
+    assert wide.keys() == narrow.keys()
+    assert {weight.dtype for weight in wide.values()} == {torch.float32}
+    assert all(torch.equal(wide[name], narrow[name].float()) for name in wide)
+    assert json.loads((path / "config.json").read_text(encoding="utf-8"))["dtype"] == "float32"
