@@ -77,7 +77,7 @@ def main() -> None:
         if "models" not in found:
             found["models"] = in_a_process(made, work, given)
         for dtype in given.dtype:
-            measure = Measure(work, given.preset, dtype)
+            measure = Measure(work, given.preset, dtype, given.wide)
             figures = found.setdefault(dtype, {})
             for name in NAMES[: NAMES.index(given.until) + 1]:
                 if name not in figures:
@@ -126,11 +126,12 @@ def _problem(number: int) -> dict[str, str]:
 class Measure:
     """The commands of one preset and dtype, each in a process of its own."""
 
-    def __init__(self, work: Path, preset: str, dtype: str):
+    def __init__(self, work: Path, preset: str, dtype: str, is_wide: bool):
         self.home = work / dtype
         self.data, self.params = self.home / "data", work / "params.yaml"
-        lacks = dtype == "bfloat16" and not has_bfloat16_products()
-        self.program = ["-m", "benchmarks.bfloat16_products"] if lacks else ["-c", CONSOLE]
+        self.program = ["-m", "benchmarks.mapped_weights"] if is_wide else ["-c", CONSOLE]
+        if dtype == "bfloat16" and not has_bfloat16_products():
+            self.program = ["-m", "benchmarks.bfloat16_products"]
         self.run("preset", preset, "--overwrite", "--params", str(self.params))
         source = work / "problems"
         changes = (
