@@ -2,7 +2,7 @@
 
 A product reads a matrix in blocks, here and there, and each page that is not in memory would be a
 read of its own, tens of MB/s. So before a module's forward and backward pass its weights are asked
-for as a whole. Nothing is computed otherwise.
+for in large pieces. Nothing is computed otherwise.
 """
 
 import ctypes
@@ -14,7 +14,7 @@ from torch.nn.modules import module
 from flows.cli.console import main
 
 WILL_BE_NEEDED = 3  # MADV_WILLNEED
-PAGE = 4096
+PAGE, PIECE = 4 << 10, 2 << 20  # bytes; of a larger piece Linux would read the beginning
 LIBC = ctypes.CDLL(None)
 
 
@@ -23,9 +23,10 @@ def ask_for(layer: nn.Module, *_: Any) -> None:
     if isinstance(layer, nn.Embedding):
         return
     for weight in layer.parameters(recurse=False):
-        start = weight.data_ptr() // PAGE * PAGE
-        size = weight.data_ptr() + weight.nbytes - start
-        LIBC.madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), WILL_BE_NEEDED)
+        start, end = weight.data_ptr() // PAGE * PAGE, weight.data_ptr() + weight.nbytes
+        for piece in range(start, end, PIECE):
+            size = min(PIECE, end - piece)
+            LIBC.madvise(ctypes.c_void_p(piece), ctypes.c_size_t(size), WILL_BE_NEEDED)
 
 
 if __name__ == "__main__":
