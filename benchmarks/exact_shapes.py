@@ -10,7 +10,8 @@ parity above all) hold for any weights.
 `seconds` and `peak_memory_mib` are the stage's own, from the store's manifest; the peak is of the
 process's resident memory, pages of the weights' files among it. `cpu_seconds` are of the whole
 command, imports included: on a shared machine they say more than seconds. Products of bfloat16 are
-the CPU's own (`has_bfloat16_products`), or computed as a GPU does by `bfloat16_products`.
+the CPU's own (`has_bfloat16_products`), or computed as a GPU does by `bfloat16_products`. Where the
+memory is smaller than the weights in float32, --wide maps them (`mapped_weights`).
 
 The first command that fails ends the run. What was found is written after each stage, and with
 --work, whose folder stays, the same command goes on from there. Disk: 3 GB for the models of 1.5B,
